@@ -1,0 +1,55 @@
+"""Async-first ingestion: async generators in, tables out, in the event loop you already have.
+
+The names below are the public ones. Importing this package loads no driver and no display.
+"""
+
+from __future__ import annotations
+
+from asyncelt import current as current, destinations as destinations, errors as errors
+from asyncelt.budget import ByteBudget as ByteBudget
+from asyncelt.config import Limits as Limits, Retry as Retry, Settings as Settings
+from asyncelt.errors import (
+    AsynceltError as AsynceltError,
+    PipelineBusy as PipelineBusy,
+    PipelineStepFailed as PipelineStepFailed,
+)
+from asyncelt.extract.decorators import resource as resource, transformer as transformer
+from asyncelt.extract.items import JsonPage as JsonPage, with_table_name as with_table_name
+from asyncelt.extract.resource import Resource as Resource
+from asyncelt.extract.source import Source as Source
+from asyncelt.extract.source_decorator import source as source
+from asyncelt.observe import Event as Event, Observer as Observer
+from asyncelt.pipeline import Pipeline as Pipeline, attach as attach, pipeline as pipeline, run as run
+
+__version__ = "0.1.0"
+
+__all__ = [  # noqa: RUF022 - grouped by what they are for
+    # describing data
+    "JsonPage",
+    "Resource",
+    "Source",
+    "current",
+    "resource",
+    "source",
+    "transformer",
+    "with_table_name",
+    # loading it
+    "Pipeline",
+    "attach",
+    "pipeline",
+    "run",
+    "destinations",
+    # settings
+    "ByteBudget",
+    "Limits",
+    "Retry",
+    "Settings",
+    # watching a run
+    "Event",
+    "Observer",
+    # errors; the whole tree is in asyncelt.errors
+    "AsynceltError",
+    "PipelineBusy",
+    "PipelineStepFailed",
+    "errors",
+]

@@ -1,0 +1,83 @@
+"""The only concurrency helpers: work in threads, retries, shields with deadlines, errors out of groups."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+import anyio
+from anyio.to_thread import run_sync
+
+from asyncelt.config import Retry
+from asyncelt.errors import AsynceltError
+
+__all__ = ["backoff_delays", "in_thread", "retrying", "shielded", "unwrap"]
+
+T = TypeVar("T")
+
+
+async def in_thread(work: Callable[[], T], limiter: anyio.CapacityLimiter) -> T:
+    """Run ``work`` in a thread of ``limiter``'s share, never in the host's default executor.
+
+    Cancellation:
+        Takes effect after ``work`` has returned; so ``work`` has to be short, or cut into slices.
+    """
+    return await run_sync(work, limiter=limiter)
+
+
+@contextmanager
+def shielded(seconds: float) -> Iterator[None]:
+    """Let clean-up await although the task is cancelled, but no longer than ``seconds``."""
+    with anyio.move_on_after(seconds, shield=True):
+        yield
+
+
+def backoff_delays(retry: Retry) -> Iterator[float]:
+    """Seconds to wait before each further attempt: doubling, capped, with full jitter over the upper half."""
+    delay = retry.first_s
+
+    for _ in range(max(retry.attempts - 1, 0)):
+        bounded = min(delay, retry.max_s)
+        yield bounded * (0.5 + random.random() / 2)  # noqa: S311 - jitter, not a secret
+        delay *= 2
+
+
+async def retrying(
+    attempt: Callable[[], Awaitable[T]], retry: Retry, *, on_retry: Callable[[AsynceltError, float], None] | None = None
+) -> T:
+    """Await ``attempt`` until it succeeds, raises something that is not ``retryable``, or attempts run out."""
+    delays = backoff_delays(retry)
+
+    while True:
+        try:
+            return await attempt()
+        except AsynceltError as error:
+            delay = next(delays, None) if error.retryable else None
+
+            if delay is None:
+                raise
+
+            if on_retry is not None:
+                on_retry(error, delay)
+
+        await anyio.sleep(delay)
+
+
+def unwrap(error: BaseException) -> BaseException:
+    """The one real error inside a group, or the group itself where there are several.
+
+    Cancellations inside a group are what the real error caused, so they do not count.
+    """
+    while isinstance(error, BaseExceptionGroup):
+        cancelled = anyio.get_cancelled_exc_class()
+        _, rest = error.split(cancelled)
+        inner = rest if rest is not None else error
+
+        if len(inner.exceptions) != 1:
+            return inner
+
+        error = inner.exceptions[0]
+
+    return error

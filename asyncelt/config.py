@@ -1,0 +1,133 @@
+"""Settings: frozen values, built once at the edge and handed down.
+
+Only :func:`from_env` reads the environment. Everything else receives a :class:`Settings`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Literal, TypeVar
+
+from asyncelt.errors import ConfigError
+from asyncelt.types import FileFormat
+
+__all__ = ["Limits", "Retry", "Settings", "from_env", "working_root"]
+
+MIB = 1024 * 1024
+Compression = Literal["none", "snappy", "lz4", "zstd", "gzip"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """Bounds of one run. Sizes in bytes, times in seconds."""
+
+    max_memory: int = 256 * MIB
+    """Bytes of data in flight between source and package files, over all stages of a run."""
+    max_disk: int | None = None
+    """Bytes of package files that may wait on the disk; None: no bound."""
+    normalize_workers: int = 2
+    """Threads that turn pages into columns. Never changes the result."""
+    load_workers: int = 8
+    """Jobs that move to the destination at the same time."""
+    gather_bytes: int = MIB
+    """Small pages of one table are joined up to about this size before they become columns."""
+    gather_rows: int = 50_000
+    """... and up to this many rows."""
+    slice_s: float = 0.005
+    """How long one piece of work may hold the interpreter lock."""
+    buffer_max_items: int = 131_072
+    """Rows a table buffers before they are written out (one Parquet row group)."""
+    buffer_max_bytes: int = 16 * MIB
+    """Bytes a table buffers before they are written out."""
+    file_max_items: int | None = None
+    """Rows in one job file; None: bounded by bytes only."""
+    file_max_bytes: int = 256 * MIB
+    """Bytes in one job file."""
+    parquet_compression: Compression = "zstd"
+    keep_completed: int = 100
+    """Manifests of loaded packages that stay on the disk."""
+    cancel_grace_s: float = 10.0
+    """How long a cancelled run waits for a user's synchronous code before it abandons the thread."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retry:
+    """Exponential back-off with jitter, for errors that say they are ``retryable``."""
+
+    attempts: int = 5
+    first_s: float = 0.1
+    max_s: float = 30.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Everything a pipeline can be tuned by."""
+
+    limits: Limits = field(default_factory=Limits)
+    retry: Retry = field(default_factory=Retry)
+    loader_file_format: FileFormat | None = None
+    """File format of job files; None: what the destination prefers."""
+
+
+def working_root(env: Mapping[str, str] | None = None) -> Path:
+    """The folder that holds one working folder per pipeline, unless ``pipelines_dir`` says otherwise.
+
+    ``ASYNCELT_DATA_DIR`` wins; else ``~/.asyncelt/pipelines``. Never the reference's folder.
+    """
+    environment = os.environ if env is None else env
+    configured = environment.get("ASYNCELT_DATA_DIR")
+
+    if configured:
+        return Path(configured) / "pipelines"
+
+    return Path.home() / ".asyncelt" / "pipelines"
+
+
+def from_env(base: Settings | None = None, env: Mapping[str, str] | None = None) -> Settings:
+    """Settings with ``ASYNCELT__LIMITS__MAX_MEMORY``-style variables laid over ``base``.
+
+    Raises:
+        ConfigError: A variable cannot be read as the type of its setting.
+    """
+    environment = os.environ if env is None else env
+    settings = base or Settings()
+
+    return replace(
+        settings,
+        limits=_overlay(settings.limits, "ASYNCELT__LIMITS__", environment),
+        retry=_overlay(settings.retry, "ASYNCELT__RETRY__", environment),
+    )
+
+
+_Group = TypeVar("_Group", Limits, Retry)
+
+
+def _overlay(value: _Group, prefix: str, env: Mapping[str, str]) -> _Group:
+    changes: dict[str, int | float | str | None] = {}
+
+    for item in fields(value):
+        raw = env.get(prefix + item.name.upper())
+
+        if raw is not None:
+            changes[item.name] = _parse(prefix + item.name.upper(), raw, str(item.type))
+
+    return replace(value, **changes) if changes else value  # type: ignore[arg-type]
+
+
+def _parse(variable: str, raw: str, kind: str) -> int | float | str | None:
+    if raw.lower() in {"none", ""} and "None" in kind:
+        return None
+
+    try:
+        if kind.startswith("int"):
+            return int(raw)
+
+        if kind.startswith("float"):
+            return float(raw)
+    except ValueError:
+        raise ConfigError(f"{variable}={raw!r} is not a number; expected {kind}.") from None
+
+    return raw

@@ -1,0 +1,284 @@
+"""What is running right now: pipeline, source, resource and their state, for code inside sources and resources.
+
+Everything here is found through context variables, so two pipelines in one event loop never see each other's, and
+it works in async generators, in the threads of synchronous ones and in the functions of ``add_map`` and friends.
+Outside a run every function raises `UsageError`.
+
+State layout, as in the reference: ``state["sources"][<schema name>]`` is the source's,
+``state["sources"][<schema name>]["resources"][<resource name>]`` the resource's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, MutableMapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, cast
+
+from asyncelt.errors import UsageError
+
+if TYPE_CHECKING:
+    from asyncelt.extract.resource import Resource
+    from asyncelt.extract.source import Source
+    from asyncelt.pipeline import Pipeline
+    from asyncelt.schema.model import Schema
+
+__all__ = [
+    "activate_pipeline",
+    "activate_resource",
+    "activate_source",
+    "pipeline",
+    "resource",
+    "resource_name",
+    "resource_state",
+    "resource_state_of",
+    "source",
+    "source_name",
+    "source_schema",
+    "source_state",
+    "source_state_of",
+    "state",
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Active:
+    """What the innermost ``activate_*`` has set; None where nothing has."""
+
+    pipeline: Pipeline | None = None
+    state: MutableMapping[str, object] | None = None
+    source_name: str | None = None
+    source: Source | None = None
+    schema: Schema | None = None
+    resource_name: str | None = None
+    resource: Resource | None = None
+
+
+_active: ContextVar[_Active] = ContextVar("asyncelt_current", default=_Active())  # noqa: B039 - frozen
+
+
+# ------------------------------------------------------------------------------------ for code inside a run
+
+
+def pipeline() -> Pipeline:
+    """The pipeline this code runs for.
+
+    Raises:
+        UsageError: No run is under way in this context.
+    """
+    found = _active.get().pipeline
+
+    if found is None:
+        raise _outside("pipeline()", "a pipeline's run")
+
+    return found
+
+
+def source() -> Source:
+    """The source whose resources are being read.
+
+    Raises:
+        UsageError: Called outside a source that is being extracted.
+    """
+    found = _active.get().source
+
+    if found is None:
+        raise _outside("source()", "a source that is being extracted")
+
+    return found
+
+
+def source_name() -> str:
+    """Name of the source, which is the name of its schema and its key in the state.
+
+    Raises:
+        UsageError: Called outside a source that is being extracted.
+    """
+    found = _active.get().source_name
+
+    if found is None:
+        raise _outside("source_name()", "a source that is being extracted")
+
+    return found
+
+
+def source_schema() -> Schema:
+    """The schema of the source as it was when extraction began.
+
+    Raises:
+        UsageError: Called outside a source that is being extracted.
+    """
+    found = _active.get().schema
+
+    if found is None:
+        raise _outside("source_schema()", "a source that is being extracted")
+
+    return found
+
+
+def resource() -> Resource:
+    """The resource whose data is being read.
+
+    Raises:
+        UsageError: Called outside a resource that is being extracted.
+    """
+    found = _active.get().resource
+
+    if found is None:
+        raise _outside("resource()", "a resource that is being extracted")
+
+    return found
+
+
+def resource_name() -> str:
+    """Name of the resource whose data is being read.
+
+    Raises:
+        UsageError: Called outside a resource that is being extracted.
+    """
+    found = _active.get().resource_name
+
+    if found is None:
+        raise _outside("resource_name()", "a resource that is being extracted")
+
+    return found
+
+
+def source_state() -> dict[str, object]:
+    """State shared by all resources of the source: a plain dict, kept between runs when this one commits.
+
+    Values must be what typed JSON can say: text, numbers, booleans, None, lists, dicts, dates and times, Decimal,
+    bytes. Two resources that change the same key at the same time overwrite each other; prefer `resource_state`.
+
+    Raises:
+        UsageError: Called outside a source that is being extracted.
+    """
+    active = _active.get()
+
+    if active.state is None or active.source_name is None:
+        raise _outside("source_state()", "a source that is being extracted")
+
+    return source_state_of(active.state, active.source_name)
+
+
+state = source_state
+
+
+def resource_state(resource_name: str | None = None) -> dict[str, object]:
+    """State of one resource: a plain dict, kept between runs when this one commits.
+
+    Args:
+        resource_name: Another resource of the same source; None: the one this code belongs to.
+
+    Raises:
+        UsageError: Called outside a run, or outside a resource without saying which one is meant.
+    """
+    active = _active.get()
+    name = resource_name or active.resource_name
+
+    if active.state is None or active.source_name is None or name is None:
+        raise _outside("resource_state()", "a resource that is being extracted")
+
+    return resource_state_of(active.state, active.source_name, name)
+
+
+# ------------------------------------------------------------------------------------ for the engine
+
+
+@contextmanager
+def activate_pipeline(active: Pipeline, state: MutableMapping[str, object] | None = None) -> Iterator[None]:
+    """Make ``active`` what `pipeline` returns in this context, and ``state`` the document that states live in."""
+    with _set(replace(_active.get(), pipeline=active, state=state)):
+        yield
+
+
+@contextmanager
+def activate_source(
+    state: MutableMapping[str, object], source_name: str, *, source: Source | None = None, schema: Schema | None = None
+) -> Iterator[None]:
+    """Enter a source: `source_state` works, and `resource_state` with a name.
+
+    Args:
+        state: The pipeline's whole state document; changed in place.
+        source_name: Name of the source's schema.
+        source: What `source` returns.
+        schema: What `source_schema` returns.
+    """
+    entered = replace(
+        _active.get(),
+        state=state,
+        source_name=source_name,
+        source=source,
+        schema=schema,
+        resource=None,
+        resource_name=None,
+    )
+
+    with _set(entered):
+        yield
+
+
+@contextmanager
+def activate_resource(
+    state: MutableMapping[str, object],
+    source_name: str,
+    resource_name: str,
+    *,
+    resource: Resource | None = None,
+    source: Source | None = None,
+    schema: Schema | None = None,
+) -> Iterator[None]:
+    """Enter a resource; the engine holds this around its pump, threads of the pump inherit it.
+
+    Args:
+        state: The pipeline's whole state document; changed in place.
+        source_name: Name of the source's schema.
+        resource_name: Key of the resource's state.
+        resource: What `resource` returns.
+        source: What `source` returns.
+        schema: What `source_schema` returns.
+    """
+    entered = replace(
+        _active.get(),
+        state=state,
+        source_name=source_name,
+        source=source,
+        schema=schema,
+        resource=resource,
+        resource_name=resource_name,
+    )
+
+    with _set(entered):
+        yield
+
+
+def source_state_of(state: MutableMapping[str, object], source_name: str) -> dict[str, object]:
+    """The part of a state document that belongs to one source; made where it does not exist yet."""
+    return _child(_child(state, "sources"), source_name)
+
+
+def resource_state_of(state: MutableMapping[str, object], source_name: str, resource_name: str) -> dict[str, object]:
+    """The part of a state document that belongs to one resource; made where it does not exist yet."""
+    return _child(_child(source_state_of(state, source_name), "resources"), resource_name)
+
+
+def _child(parent: MutableMapping[str, object], key: str) -> dict[str, object]:
+    return cast("dict[str, object]", parent.setdefault(key, {}))
+
+
+@contextmanager
+def _set(entered: _Active) -> Iterator[None]:
+    token = _active.set(entered)
+
+    try:
+        yield
+    finally:
+        _active.reset(token)
+
+
+def _outside(function: str, where: str) -> UsageError:
+    return UsageError(
+        f"asyncelt.current.{function} works only inside {where}. Call it in the body of a decorated function (not at "
+        "import time), and pass what you need to threads or tasks that were started before the run."
+    )

@@ -1,0 +1,93 @@
+"""The doorway from extract to normalize: pages are paid for, numbered and named here.
+
+Belongs to the event loop. Numbering and the merging of a resource's hints happen without an await between them,
+so the schema as of a page's number always has the hints of its table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from anyio.streams.memory import MemoryObjectSendStream
+
+from asyncelt.budget import BudgetAccount
+from asyncelt.engine.shaping import SchemaBook
+from asyncelt.extract.pages import Page
+from asyncelt.flow import RawBatch
+from asyncelt.observe import Advanced, BudgetSample, Event
+from asyncelt.schema.capabilities import Capabilities
+from asyncelt.schema.hints import TableHints, merge_table_hints
+from asyncelt.schema.naming import Naming
+from asyncelt.types import TableName
+
+__all__ = ["Intake", "ResourcePlan"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResourcePlan:
+    """What the engine knows about one resource of a run."""
+
+    name: str
+    schema_name: str
+    hints: Callable[[str], TableHints]
+    """Hints for a raw table name that this resource yields to."""
+    max_nesting: int | None
+
+
+@dataclass(slots=True)
+class Intake:
+    """Hands pages on to the workers, in the order in which they are numbered."""
+
+    pipeline_name: str
+    book: SchemaBook
+    namings: Mapping[str, Naming]
+    capabilities: Capabilities
+    budget: BudgetAccount
+    pages: MemoryObjectSendStream[RawBatch]
+    emit: Callable[[Event], None]
+    tables: dict[tuple[str, str, str], TableName] = field(default_factory=dict)
+    """(schema, resource, raw table name) of every table that has been announced -> its final name."""
+    count: int = 0
+
+    async def send(self, plan: ResourcePlan, page: Page) -> None:
+        """Take one page over; waits while the memory budget is used up.
+
+        Cancellation:
+            Safe. A page that was not handed on gives its bytes back when the run's budget account closes.
+        """
+        await self.budget.reserve(page.nbytes)
+        raw = RawBatch(
+            page=self.count,
+            schema_name=plan.schema_name,
+            resource=plan.name,
+            table=self.announce(plan, page.table_name),
+            payload=page.payload,
+            rows=page.rows,
+            nbytes=page.nbytes,
+            max_nesting=plan.max_nesting,
+        )
+        self.count += 1
+        self.emit(
+            Advanced(
+                pipeline_name=self.pipeline_name, stage="extract", name=plan.name, rows=page.rows, bytes=page.nbytes
+            )
+        )
+        budget = self.budget.budget
+        self.emit(BudgetSample(pipeline_name=self.pipeline_name, used=budget.used, limit=budget.limit))
+        await self.pages.send(raw)
+
+    def announce(self, plan: ResourcePlan, raw_name: str) -> TableName:
+        """Merge the resource's hints for this table into the schema, once per run; returns the final name."""
+        key = (plan.schema_name, plan.name, raw_name)
+        known = self.tables.get(key)
+
+        if known is not None:
+            return known
+
+        naming = self.namings[plan.schema_name]
+        schema = self.book[plan.schema_name]
+        self.book.set(merge_table_hints(schema, plan.hints(raw_name), naming, self.capabilities))
+        name = self.tables[key] = TableName(naming.path(raw_name))
+
+        return name

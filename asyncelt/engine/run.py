@@ -1,0 +1,401 @@
+"""One fused run: extract, normalize and load at once, committed whole. The order of events is design.md 4.
+
+Nothing is pending before the seal: a failure until then removes what was written and leaves the destination as
+it was. From the seal on the packages will be committed, by this run or by the next.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+
+import anyio
+
+from asyncelt import current
+from asyncelt._async import in_thread, shielded
+from asyncelt.budget import BudgetAccount
+from asyncelt.engine.environment import Environment
+from asyncelt.engine.intake import Intake, ResourcePlan
+from asyncelt.engine.ownership import Owned, next_load_ids
+from asyncelt.engine.sealing import Harvest, seal_run, state_after
+from asyncelt.engine.shaping import GIL_GATE, SchemaBook, Shaping, ShapingPlan, ShapingResult
+from asyncelt.engine.steps import one_error, step
+from asyncelt.extract.pump import pump
+from asyncelt.extract.resource import Resource
+from asyncelt.extract.source import Source
+from asyncelt.flow import Notice, RawBatch
+from asyncelt.load.committing import LoadReport, load_bundle
+from asyncelt.load.protocol import Commit
+from asyncelt.normalize.page import NormalizeContext, Normalizer
+from asyncelt.observe import StageDone, StageStarted
+from asyncelt.schema.model import Schema
+from asyncelt.schema.naming import Naming, naming_for
+from asyncelt.schema.system import new_schema
+from asyncelt.storage.package import PackageDraft, SealedPackage
+from asyncelt.storage.state import decode_state, default_state
+from asyncelt.types import FileFormat, LoadId, TableName
+
+__all__ = ["Loaded", "RunRequest", "load_pending", "run_fused"]
+
+_CLEANUP_S = 10.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunRequest:
+    """What one call of run asks for, checked."""
+
+    sources: tuple[Source, ...]
+    run_id: str | None
+    file_format: FileFormat
+
+
+@dataclass(slots=True)
+class Loaded:
+    """Packages that a call has committed."""
+
+    packages: list[SealedPackage] = field(default_factory=list)
+    reports: list[LoadReport] = field(default_factory=list)
+    notices: list[Notice] = field(default_factory=list)
+    peak_memory: int = 0
+
+
+async def load_pending(owned: Owned) -> Loaded:
+    """Commit what earlier runs have sealed, oldest first."""
+    loaded = Loaded()
+
+    for bundle in await in_thread(owned.store.sealed_bundles, owned.threads):
+        loaded.reports.append(await _load(owned, bundle))
+        loaded.packages.extend(bundle)
+
+    return loaded
+
+
+async def run_fused(owned: Owned, request: RunRequest) -> Loaded:
+    """Extract, normalize and commit ``request.sources`` as one bundle of packages.
+
+    Raises:
+        PipelineStepFailed: Names the step. Before the seal nothing is left; after it the bundle is pending.
+    """
+    environment = owned.environment
+    account = environment.budget.account()
+    run = _FusedRun(owned, request, account)
+
+    try:
+        bundle = await run.build()
+    finally:
+        account.close()
+
+    loaded = Loaded(notices=run.notices, peak_memory=environment.budget.peak)
+
+    if bundle:
+        loaded.reports.append(await _load(owned, bundle))
+        loaded.packages.extend(bundle)
+
+    return loaded
+
+
+async def _load(owned: Owned, bundle: Sequence[SealedPackage]) -> LoadReport:
+    """Commit one sealed bundle and move the head."""
+    environment = owned.environment
+    packages = tuple(sealed.package for sealed in bundle)
+    first, last = packages[0], packages[-1]
+    commit = Commit(
+        target=environment.target,
+        lease=owned.lease,
+        packages=packages,
+        parent_load_id=first.parent_load_id,
+        run_id=first.run_id,
+    )
+    capabilities = environment.destination.capabilities
+    environment.emit(StageStarted(pipeline_name=environment.pipeline_name, stage="load"))
+
+    with step("load", pipeline_name=environment.pipeline_name, load_id=first.load_id), one_error():
+        report = await load_bundle(
+            owned.session,
+            commit,
+            environment.settings,
+            environment.emit,
+            max_parallel=capabilities.max_parallel_load_jobs,
+        )
+
+    # The destination has it: filing it away here may be cut off (the next run repeats it) but should not be.
+    with shielded(_CLEANUP_S):
+        head = replace(
+            owned.head,
+            load_id=last.load_id,
+            state=next((sealed.state for sealed in reversed(bundle) if sealed.state is not None), owned.head.state),
+            schemas={**owned.head.schemas, **{package.schema.name: package.schema for package in packages}},
+            dataset_name=environment.dataset_name,
+            destination_type=environment.destination.destination_type,
+            local={**owned.head.local, "first_run": False},
+        )
+        await owned.save_head(head)
+        keep = environment.settings.limits.keep_completed
+        await in_thread(partial(owned.store.complete, packages, "loaded", keep=keep), owned.threads)
+        owned.pending = [load_id for load_id in owned.pending if load_id not in first.bundle]
+
+    environment.emit(StageDone(pipeline_name=environment.pipeline_name, stage="load"))
+
+    return report
+
+
+class _FusedRun:
+    """The part of a run before the commit: from sources to a sealed bundle."""
+
+    def __init__(self, owned: Owned, request: RunRequest, account: BudgetAccount) -> None:
+        self._owned = owned
+        self._request = request
+        self._account = account
+        self._environment = owned.environment
+        self._state = _head_state(owned)
+        self.notices: list[Notice] = []
+        names = sorted({_schema_name(source) for source in request.sources})
+        self._schema_names = names or [self._environment.default_schema_name]
+        self._namings = {name: self._naming(name) for name in self._schema_names}
+        self._book = SchemaBook({name: self._schema(name) for name in self._schema_names})
+        self._created_at = time.time()
+        load_ids = next_load_ids(self._created_at, _last_load_id(owned), len(self._schema_names))
+        self._load_ids = dict(zip(self._schema_names, load_ids, strict=True))
+
+    async def build(self) -> list[SealedPackage]:
+        """Run extract and normalize; returns the sealed bundle, empty when there was nothing to keep."""
+        store = self._owned.store
+        drafts = {
+            name: await in_thread(partial(store.draft, load_id), self._owned.threads)
+            for name, load_id in self._load_ids.items()
+        }
+
+        try:
+            harvest = await self._shape(drafts)
+
+            with step("normalize", pipeline_name=self._environment.pipeline_name, load_id=self._first_id):
+                sealed = await in_thread(partial(seal_run, store, harvest), self._owned.threads)
+
+            self._owned.pending += [one.package.load_id for one in sealed]
+
+            return sealed
+        finally:
+            # What was sealed has left these folders; what remains is unfinished or was not needed.
+            with shielded(_CLEANUP_S):
+                await in_thread(partial(store.discard, list(drafts.values())), self._owned.threads)
+
+    @property
+    def _first_id(self) -> LoadId:
+        return self._load_ids[self._schema_names[0]]
+
+    async def _shape(self, drafts: dict[str, PackageDraft]) -> Harvest:
+        environment = self._environment
+        name = environment.pipeline_name
+        plan = ShapingPlan(
+            pipeline_name=name,
+            limits=environment.settings.limits,
+            capabilities=environment.destination.capabilities,
+            file_format=self._request.file_format,
+            normalizers={schema: self._normalizer(schema) for schema in self._schema_names},
+            drafts=drafts,
+        )
+        send, receive = anyio.create_memory_object_stream[RawBatch](0)
+        intake = Intake(
+            pipeline_name=name,
+            book=self._book,
+            namings=self._namings,
+            capabilities=environment.destination.capabilities,
+            budget=self._account,
+            pages=send,
+            emit=environment.emit,
+        )
+        shaping = Shaping(plan, self._book, self._account, environment.emit)
+        result = ShapingResult()
+
+        async def normalize() -> None:
+            nonlocal result
+
+            with step("normalize", pipeline_name=name, load_id=self._first_id), one_error():
+                environment.emit(StageStarted(pipeline_name=name, stage="normalize"))
+                result = await shaping.run(receive)
+                environment.emit(StageDone(pipeline_name=name, stage="normalize"))
+
+        with one_error():
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(normalize)
+
+                with step("extract", pipeline_name=name, load_id=self._first_id), one_error():
+                    environment.emit(StageStarted(pipeline_name=name, stage="extract"))
+                    await self._extract(intake)
+                    environment.emit(StageDone(pipeline_name=name, stage="extract"))
+
+                send.close()
+
+        self.notices = result.notices
+
+        return self._harvest(drafts, result, intake)
+
+    async def _extract(self, intake: Intake) -> None:
+        async with anyio.create_task_group() as tasks:
+            for source in self._request.sources:
+                for resource in source.selected_resources.values():
+                    if _disposition(resource) != "skip":
+                        tasks.start_soon(self._pump, intake, source, resource)
+
+    async def _pump(self, intake: Intake, source: Source, resource: Resource) -> None:
+        plan = self._resource_plan(source, resource)
+
+        if _disposition(resource) == "replace":
+            _reset_resource_state(self._state, plan.schema_name, resource.name)
+
+        schema = self._book[plan.schema_name]
+
+        with current.activate_resource(
+            self._state, plan.schema_name, resource.name, resource=resource, source=source, schema=schema
+        ):
+            await pump(resource, limits=self._environment.settings.limits, send=partial(intake.send, plan))
+
+    def _resource_plan(self, source: Source, resource: Resource) -> ResourcePlan:
+        schema_name = _schema_name(source)
+        nesting = resource.max_table_nesting
+        nesting = source.max_table_nesting if nesting is None else nesting
+        forced = self._environment.destination.capabilities.max_table_nesting
+
+        return ResourcePlan(
+            name=resource.name,
+            schema_name=schema_name,
+            hints=resource.table_hints,
+            max_nesting=nesting if forced is None else forced,
+        )
+
+    def _harvest(self, drafts: dict[str, PackageDraft], result: ShapingResult, intake: Intake) -> Harvest:
+        environment = self._environment
+        self._announce_replaced(intake)
+        state = state_after(
+            self._state,
+            dataset_name=environment.dataset_name,
+            destination=environment.destination,
+            default_schema_name=self._default_schema_name(),
+            schema_names=sorted({*self._owned.head.schemas, *self._schema_names}),
+        )
+
+        return Harvest(
+            pipeline_name=environment.pipeline_name,
+            dataset_name=environment.dataset_name,
+            drafts=drafts,
+            schemas=self._book.all(),
+            shaped=result,
+            replaced={name: self._replaced(name) for name in self._schema_names},
+            state=state if environment.restore_from_destination else None,
+            head_state=self._owned.head.state,
+            state_schema=self._state_schema(),
+            parent_load_id=self._owned.head.load_id,
+            run_id=self._request.run_id,
+            created_at=self._created_at,
+            capabilities=environment.destination.capabilities,
+            file_format=self._request.file_format,
+            limits=environment.settings.limits,
+        )
+
+    def _announce_replaced(self, intake: Intake) -> None:
+        """A replace resource that yielded nothing still replaces its tables, if they exist."""
+        for source in self._request.sources:
+            for resource in source.selected_resources.values():
+                plan = self._resource_plan(source, resource)
+                name = resource.table_name
+
+                if _disposition(resource) == "replace" and isinstance(name, str):
+                    table = TableName(self._namings[plan.schema_name].path(name))
+
+                    if table in self._book[plan.schema_name].tables:
+                        intake.announce(plan, name)
+
+    def _replaced(self, schema_name: str) -> tuple[TableName, ...]:
+        """Root tables whose old rows go: those of every replace resource of this run."""
+        resources = {
+            resource.name
+            for source in self._request.sources
+            if _schema_name(source) == schema_name
+            for resource in source.selected_resources.values()
+        }
+
+        return tuple(
+            table.name
+            for table in self._book[schema_name].tables.values()
+            if table.parent is None and table.resource in resources and table.write_disposition == "replace"
+        )
+
+    def _default_schema_name(self) -> str:
+        known = self._state.get("default_schema_name")
+
+        return known if isinstance(known, str) else self._schema_names[0]
+
+    def _state_schema(self) -> str:
+        """The schema in whose package the state row travels: the default one if it is part of this run."""
+        default = self._default_schema_name()
+
+        return default if default in self._schema_names else self._schema_names[0]
+
+    def _naming(self, schema_name: str) -> Naming:
+        capabilities = self._environment.destination.capabilities
+
+        return naming_for(_naming_name(self._schema(schema_name)), capabilities.max_identifier_length)
+
+    def _schema(self, schema_name: str) -> Schema:
+        """The stored schema, else the one a source brings, else an empty one."""
+        known = self._owned.head.schemas.get(schema_name)
+
+        if known is not None:
+            return known
+
+        brought = next((s.schema for s in self._request.sources if s.schema and _schema_name(s) == schema_name), None)
+
+        return brought or new_schema(
+            schema_name, naming=self._environment.destination.capabilities.naming_convention
+        )
+
+    def _normalizer(self, schema_name: str) -> Normalizer:
+        return Normalizer(
+            NormalizeContext(
+                load_id=self._load_ids[schema_name],
+                naming=self._namings[schema_name],
+                capabilities=self._environment.destination.capabilities,
+                gate=GIL_GATE,
+                slice_s=self._environment.settings.limits.slice_s,
+            )
+        )
+
+
+def _schema_name(source: Source) -> str:
+    return source.schema.name if source.schema is not None else source.name
+
+
+def _head_state(owned: Owned) -> dict[str, object]:
+    if owned.head.state is None:
+        return default_state(owned.environment.pipeline_name)
+
+    return decode_state(owned.head.state)
+
+
+def _last_load_id(owned: Owned) -> LoadId | None:
+    known = [load_id for load_id in (owned.restored.last_load_id, owned.head.load_id) if load_id is not None]
+
+    return max(known, key=float, default=None)
+
+
+def _disposition(resource: Resource) -> str:
+    given = resource.write_disposition
+
+    return given if isinstance(given, str) else str(given.get("disposition", "append"))
+
+
+def _reset_resource_state(state: dict[str, object], schema_name: str, resource_name: str) -> None:
+    sources = state.get("sources")
+    source = sources.get(schema_name) if isinstance(sources, dict) else None
+    resources = source.get("resources") if isinstance(source, dict) else None
+
+    if isinstance(resources, dict):
+        resources.pop(resource_name, None)
+
+
+def _naming_name(schema: Schema) -> str:
+    name = schema.normalizers.get("names")
+
+    return name if isinstance(name, str) else "snake_case"

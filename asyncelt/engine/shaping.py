@@ -1,0 +1,349 @@
+"""The middle of a run: pages become typed rows in package files. One instance per run.
+
+::
+
+    pages ──▶ N workers (threads: shred, conform) ──▶ sequencer ──▶ buffers ──▶ writers (threads) ──▶ job files
+
+Workers run ahead of each other; the sequencer puts their results back into page order, so schemas grow and rows
+are written as if one worker had done everything. A page that was conformed while an earlier page was changing
+its tables is conformed again with the schema as of its own number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from threading import Lock
+
+import anyio
+from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
+
+from asyncelt._async import in_thread
+from asyncelt.budget import BudgetAccount
+from asyncelt.config import Limits
+from asyncelt.flow import Conformed, JobFile, Notice, RawBatch, TableBatch
+from asyncelt.normalize.page import Normalizer, Shredded
+from asyncelt.observe import Advanced, Event
+from asyncelt.schema.capabilities import Capabilities
+from asyncelt.schema.evolve import apply_delta
+from asyncelt.schema.model import Schema
+from asyncelt.storage.package import PackageDraft
+from asyncelt.storage.writer import Chunk, TableBuffer, TableFiles
+from asyncelt.types import FileFormat, TableName
+
+__all__ = ["GIL_GATE", "SchemaBook", "Shaping", "ShapingPlan"]
+
+GIL_GATE = Lock()
+"""One slot, for the whole process because the interpreter lock is: held around each slice of work that holds the
+interpreter lock, so that the event loop never competes with more than one of them (design: p99 1.2 ms instead of
+13.8 ms)."""
+
+_Key = tuple[str, TableName]
+"""Schema name and table name."""
+
+
+class SchemaBook:
+    """The schemas of a run as of the page that was sequenced last. Belongs to the event loop."""
+
+    def __init__(self, schemas: Mapping[str, Schema]) -> None:
+        self._schemas = dict(schemas)
+
+    def __getitem__(self, name: str) -> Schema:
+        return self._schemas[name]
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._schemas
+
+    def set(self, schema: Schema) -> None:
+        """Move one schema forward."""
+        self._schemas[schema.name] = schema
+
+    def all(self) -> dict[str, Schema]:
+        """Every schema as of now."""
+        return dict(self._schemas)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShapingPlan:
+    """What stays the same during a run's shaping."""
+
+    pipeline_name: str
+    limits: Limits
+    capabilities: Capabilities
+    file_format: FileFormat
+    normalizers: Mapping[str, Normalizer]
+    """By schema name."""
+    drafts: Mapping[str, PackageDraft]
+    """By schema name."""
+
+
+@dataclass(slots=True)
+class _Done:
+    """A page as its worker left it."""
+
+    raw: RawBatch
+    shredded: Shredded
+    conformed: Conformed
+    schema: Schema
+
+
+@dataclass(slots=True)
+class ShapingResult:
+    """What a run's shaping has produced."""
+
+    jobs: dict[str, list[JobFile]] = field(default_factory=dict)
+    """By schema name, in file order per table."""
+    row_counts: dict[str, dict[TableName, int]] = field(default_factory=dict)
+    notices: list[Notice] = field(default_factory=list)
+
+
+class Shaping:
+    """Turns the pages of one run into job files.
+
+    Args:
+        plan: What stays the same.
+        book: Schemas; moved forward in page order.
+        budget: Page bytes come in reserved; they are exchanged for table bytes and returned when written.
+        emit: Receives events, on the loop.
+    """
+
+    def __init__(
+        self, plan: ShapingPlan, book: SchemaBook, budget: BudgetAccount, emit: Callable[[Event], None]
+    ) -> None:
+        self._plan = plan
+        self._book = book
+        self._budget = budget
+        self._emit = emit
+        workers = plan.limits.normalize_workers
+        self._workers = anyio.CapacityLimiter(workers)
+        self._writers = anyio.CapacityLimiter(workers + 1)
+        self._buffers: dict[_Key, TableBuffer] = {}
+        self._files: dict[_Key, TableFiles] = {}
+        self._lanes: list[MemoryObjectSendStream[tuple[_Key, Chunk]]] = []
+        self._lane_of: dict[_Key, int] = {}
+        self._buffered = 0
+        self._pressure = anyio.Event()
+        self._flushing = anyio.Lock()
+        self._notices: dict[tuple[str, TableName, str | None], Notice] = {}
+
+    async def run(self, pages: MemoryObjectReceiveStream[RawBatch]) -> ShapingResult:
+        """Work until ``pages`` ends; then every job file is closed and durable.
+
+        Raises:
+            NormalizeError: A value can neither be kept nor put aside.
+            StorageError: A file could not be written.
+        """
+        remove_listener = self._budget.budget.on_pressure(self._relieve)
+
+        try:
+            async with anyio.create_task_group() as tasks:
+                self._open_lanes(tasks)
+                tasks.start_soon(self._flush_on_pressure)
+                await self._sequence_all(pages)
+                await self._flush_all()
+                await self._close_lanes()
+        finally:
+            remove_listener()
+
+        await in_thread(self._finish_files, self._writers)
+
+        return self._result()
+
+    # ------------------------------------------------------------------ workers and sequencer
+
+    async def _sequence_all(self, pages: MemoryObjectReceiveStream[RawBatch]) -> None:
+        send, receive = anyio.create_memory_object_stream[_Done](0)
+
+        async with anyio.create_task_group() as tasks:
+            async with send:
+                for _ in range(self._plan.limits.normalize_workers):
+                    tasks.start_soon(self._work, pages.clone(), send.clone())
+
+            pages.close()
+
+            async with receive:
+                await self._sequence(receive)
+
+    async def _work(self, pages: MemoryObjectReceiveStream[RawBatch], done: MemoryObjectSendStream[_Done]) -> None:
+        async with pages, done:
+            async for raw in pages:
+                normalizer = self._plan.normalizers[raw.schema_name]
+                schema = self._book[raw.schema_name]
+
+                await done.send(await in_thread(partial(_shape, normalizer, raw, schema), self._workers))
+
+    async def _sequence(self, results: MemoryObjectReceiveStream[_Done]) -> None:
+        early: dict[int, _Done] = {}
+        page = 0
+
+        async for result in results:
+            early[result.raw.page] = result
+
+            while page in early:
+                await self._accept(early.pop(page))
+                page += 1
+
+    async def _accept(self, done: _Done) -> None:
+        name = done.raw.schema_name
+        conformed = done.conformed
+
+        used = done.schema
+
+        # A loop, because hints of a resource that has just begun may be merged while a page is conformed again.
+        while not _still_valid(conformed, used, schema := self._book[name]):
+            used = schema
+            conform = partial(self._plan.normalizers[name].conform, done.shredded, used)
+            conformed = await in_thread(conform, self._workers)
+
+        if conformed.delta:
+            self._book.set(apply_delta(schema, conformed.delta))
+
+        for notice in conformed.notices:
+            self._note(notice)
+
+        size = sum(self._buffer(name, batch) for batch in conformed.batches)
+        self._budget.adjust(size - done.raw.nbytes)
+        await self._flush_full()
+
+    # ------------------------------------------------------------------ buffers and writers
+
+    def _buffer(self, schema_name: str, batch: TableBatch) -> int:
+        key = (schema_name, batch.table)
+        buffer = self._buffers.get(key)
+
+        if buffer is None:
+            buffer = self._buffers[key] = TableBuffer(batch.table)
+
+        size = buffer.add(batch)
+        self._buffered += size
+        self._emit(
+            Advanced(
+                pipeline_name=self._plan.pipeline_name, stage="normalize", name=batch.table, rows=batch.rows, bytes=size
+            )
+        )
+
+        return size
+
+    async def _flush_full(self) -> None:
+        limits = self._plan.limits
+        full = [key for key, buffer in self._buffers.items() if buffer.is_full(limits)]
+
+        for key in full:
+            await self._flush(key)
+
+        most = max(limits.max_memory // 4, 1)
+
+        while self._buffered > most:
+            await self._flush(max(self._buffers, key=lambda key: self._buffers[key].nbytes))
+
+    async def _flush_all(self) -> None:
+        async with self._flushing:
+            for key in list(self._buffers):
+                await self._flush(key)
+
+    async def _close_lanes(self) -> None:
+        """End the writers once their lanes are empty, and the flusher, which has nothing left to wait for."""
+        async with self._flushing:
+            for lane in self._lanes:
+                lane.close()
+
+            self._lanes = []
+            self._pressure.set()
+
+    async def _flush(self, key: _Key) -> None:
+        buffer = self._buffers[key]
+
+        if not buffer.rows:
+            return
+
+        chunk = buffer.take(self._book[key[0]].tables[key[1]])
+        self._buffered -= chunk.nbytes
+        lane = self._lane_of.setdefault(key, len(self._lane_of) % len(self._lanes))
+        await self._lanes[lane].send((key, chunk))
+
+    def _open_lanes(self, tasks: anyio.abc.TaskGroup) -> None:
+        for _ in range(self._plan.limits.normalize_workers):
+            send, receive = anyio.create_memory_object_stream[tuple[_Key, Chunk]](1)
+            self._lanes.append(send)
+            tasks.start_soon(self._write, receive)
+
+    async def _write(self, chunks: MemoryObjectReceiveStream[tuple[_Key, Chunk]]) -> None:
+        async with chunks:
+            async for key, chunk in chunks:
+                files = self._files_of(key)
+
+                await in_thread(partial(files.append, chunk), self._writers)
+                self._budget.release(chunk.nbytes)
+
+    def _files_of(self, key: _Key) -> TableFiles:
+        files = self._files.get(key)
+
+        if files is None:
+            schema_name, table = key
+            plan = self._plan
+            files = self._files[key] = TableFiles(
+                plan.drafts[schema_name].jobs_folder, table, plan.file_format, plan.limits, plan.capabilities
+            )
+
+        return files
+
+    def _finish_files(self) -> None:
+        for files in self._files.values():
+            files.finish()
+
+    # ------------------------------------------------------------------ pressure, notices, result
+
+    def _relieve(self) -> None:
+        self._pressure.set()
+
+    async def _flush_on_pressure(self) -> None:
+        while self._lanes:
+            await self._pressure.wait()
+
+            if not self._lanes:
+                return
+
+            self._pressure = anyio.Event()
+            await self._flush_all()
+
+    def _note(self, notice: Notice) -> None:
+        key = (notice.kind, notice.table, notice.column)
+        known = self._notices.get(key)
+        self._notices[key] = notice if known is None else _sum(known, notice)
+
+    def _result(self) -> ShapingResult:
+        result = ShapingResult(notices=list(self._notices.values()))
+
+        for (schema_name, table), files in self._files.items():
+            result.jobs.setdefault(schema_name, []).extend(files.jobs)
+            counts = result.row_counts.setdefault(schema_name, {})
+            counts[table] = counts.get(table, 0) + sum(job.rows for job in files.jobs)
+
+        return result
+
+
+def _shape(normalizer: Normalizer, raw: RawBatch, schema: Schema) -> _Done:
+    shredded = normalizer.shred(raw, schema)
+
+    return _Done(raw, shredded, normalizer.conform(shredded, schema), schema)
+
+
+def _still_valid(conformed: Conformed, used: Schema, current: Schema) -> bool:
+    """Whether the tables the page touches are the very same values as when it was conformed."""
+    if used is current:
+        return True
+
+    touched = {batch.table for batch in conformed.batches} | {table.name for table in conformed.delta.tables}
+
+    return all(used.tables.get(name) is current.tables.get(name) for name in touched)
+
+
+def _sum(first: Notice, second: Notice) -> Notice:
+    return Notice(
+        kind=first.kind,
+        table=first.table,
+        column=first.column,
+        count=first.count + second.count,
+        message=first.message,
+    )

@@ -1,0 +1,261 @@
+"""Every error asyncelt raises, as one tree.
+
+Two questions choose a class: who can fix it, and may it be tried again (``retryable``, the only thing the
+retry loop looks at)::
+
+    AsynceltError
+    ├─ PipelineStepFailed              what run, extract, normalize, load and sync raise; the cause is below it
+    ├─ ConfigError(ValueError)         a wrong argument or setting; raised before any I/O
+    │  ├─ PipelineConfigMissing        no destination, or no schema yet
+    │  ├─ InvalidPipelineName          the name cannot be a folder
+    │  ├─ ResourceNameMissing          data without a name and without table_name
+    │  └─ UnknownDestination           no destination is registered under this name
+    ├─ UsageError(RuntimeError)        API misused: closed, entered twice, outside a run
+    ├─ PipelineBusy                    another owner holds the pipeline; retryable
+    ├─ ExtractError
+    │  ├─ InvalidResourceData          this value cannot be a resource
+    │  ├─ ResourceExtractionError      user code raised; the original is __cause__
+    │  ├─ SourceExhausted              a generator that was already consumed
+    │  └─ SourceTimeout(TimeoutError)
+    ├─ SchemaError
+    │  ├─ SchemaConflict               two definitions that do not join
+    │  ├─ DataValidationError          the schema contract forbids this change
+    │  ├─ NameCollision                two names become one
+    │  └─ SchemaNotFound               (also KeyError)
+    ├─ NormalizeError
+    │  └─ BadRecord                    table, column, row and an excerpt of the value
+    ├─ StorageError
+    │  ├─ PackageCorrupt               a manifest or job file does not match
+    │  ├─ PackageState                 this move is not allowed from this state
+    │  ├─ LoadPackageNotFound          (also FileNotFoundError)
+    │  └─ CannotRestorePipeline        neither a working folder nor a destination knows the pipeline
+    └─ LoadError
+       ├─ DestinationUnavailable       retryable: network, lock, server starting
+       ├─ DestinationRejected          not retryable; server code, detail, hint
+       ├─ LoadTimeout(TimeoutError)    retryable
+       ├─ LeaseLost                    another owner took over; this package can no longer commit
+       ├─ CommitUnknown                may have happened: ask by load id, never repeat blindly
+       └─ Unsupported(NotImplementedError)
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+__all__ = [
+    "AsynceltError",
+    "BadRecord",
+    "CannotRestorePipeline",
+    "CommitUnknown",
+    "ConfigError",
+    "DataValidationError",
+    "DestinationRejected",
+    "DestinationUnavailable",
+    "ExtractError",
+    "InvalidPipelineName",
+    "InvalidResourceData",
+    "LeaseLost",
+    "LoadError",
+    "LoadPackageNotFound",
+    "LoadTimeout",
+    "NameCollision",
+    "NormalizeError",
+    "PackageCorrupt",
+    "PackageState",
+    "PipelineBusy",
+    "PipelineConfigMissing",
+    "PipelineStepFailed",
+    "ResourceExtractionError",
+    "ResourceNameMissing",
+    "SchemaConflict",
+    "SchemaError",
+    "SchemaNotFound",
+    "SourceExhausted",
+    "SourceTimeout",
+    "StorageError",
+    "UnknownDestination",
+    "Unsupported",
+    "UsageError",
+]
+
+
+class AsynceltError(Exception):
+    """Base of every error of this library."""
+
+    retryable: ClassVar[bool] = False
+    """Whether trying the same thing again may help."""
+
+
+class PipelineStepFailed(AsynceltError):
+    """A step of a pipeline failed; ``__cause__`` is the one real error, or a group where there are several."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        pipeline_name: str,
+        step: str,
+        load_id: str | None = None,
+        has_pending_data: bool = False,
+    ) -> None:
+        super().__init__(message)
+        self.pipeline_name = pipeline_name
+        self.step = step
+        self.load_id = load_id
+        self.has_pending_data = has_pending_data
+
+    @property
+    def exception(self) -> BaseException | None:
+        """The error below this one, under the reference's name for it."""
+        return self.__cause__
+
+
+class ConfigError(AsynceltError, ValueError):
+    """An argument or a setting is wrong. Always raised before any I/O."""
+
+
+class PipelineConfigMissing(ConfigError):
+    """The step needs a destination or a schema and there is none."""
+
+
+class InvalidPipelineName(ConfigError):
+    """The pipeline name cannot be used as the name of a folder."""
+
+
+class ResourceNameMissing(ConfigError):
+    """Data was passed that has no name of its own, without ``table_name``."""
+
+
+class UnknownDestination(ConfigError):
+    """No destination is registered under this name."""
+
+
+class UsageError(AsynceltError, RuntimeError):
+    """The API was used in a way that cannot work: closed, entered twice, outside a run."""
+
+
+class PipelineBusy(AsynceltError):
+    """Another owner runs this pipeline (and member) now."""
+
+    retryable = True
+
+
+class ExtractError(AsynceltError):
+    """Base of what goes wrong while data is read from sources."""
+
+
+class InvalidResourceData(ExtractError, TypeError):
+    """This value cannot be turned into a resource; the message says what can."""
+
+
+class ResourceExtractionError(ExtractError):
+    """User code raised while a resource was read; the original error is ``__cause__``."""
+
+    def __init__(self, message: str, *, resource: str) -> None:
+        super().__init__(message)
+        self.resource = resource
+
+
+class SourceExhausted(ExtractError):
+    """A generator or source that has been consumed was passed again."""
+
+
+class SourceTimeout(ExtractError, TimeoutError):
+    """A source gave no data for longer than it was allowed."""
+
+
+class SchemaError(AsynceltError):
+    """Base of what goes wrong with schemas."""
+
+
+class SchemaConflict(SchemaError):
+    """Two definitions of a table or column do not join."""
+
+
+class DataValidationError(SchemaError):
+    """The schema contract forbids a change that the data asks for."""
+
+
+class NameCollision(SchemaError):
+    """Two different names become the same after normalization."""
+
+
+class SchemaNotFound(SchemaError, KeyError):
+    """The pipeline has no schema of this name."""
+
+
+class NormalizeError(AsynceltError):
+    """Base of what goes wrong while rows become columns."""
+
+
+class BadRecord(NormalizeError):
+    """A value that can neither be kept nor be put into a variant column."""
+
+    def __init__(
+        self, message: str, *, table: str, column: str | None = None, row: int | None = None, value: str | None = None
+    ) -> None:
+        where = f"table {table!r}" + (f", column {column!r}" if column else "") + (f", row {row}" if row is not None else "")
+        excerpt = f" Value: {value}" if value is not None else ""
+        super().__init__(f"{where}: {message}{excerpt}")
+        self.table = table
+        self.column = column
+        self.row = row
+        self.value = value
+
+
+class StorageError(AsynceltError):
+    """Base of what goes wrong with local files."""
+
+
+class PackageCorrupt(StorageError):
+    """A manifest or a job file is missing, cut off or does not match its record."""
+
+
+class PackageState(StorageError):
+    """The package is in a state from which this is not allowed."""
+
+
+class LoadPackageNotFound(StorageError, FileNotFoundError):
+    """There is no load package with this id."""
+
+
+class CannotRestorePipeline(StorageError):
+    """Neither a working folder nor the destination knows this pipeline."""
+
+
+class LoadError(AsynceltError):
+    """Base of what goes wrong at the destination."""
+
+
+class DestinationUnavailable(LoadError):
+    """The destination cannot be reached now, or something else holds it; nothing was changed."""
+
+    retryable = True
+
+
+class DestinationRejected(LoadError):
+    """The destination refused the data or the statement; trying again will not help."""
+
+    def __init__(self, message: str, *, code: str | None = None, detail: str | None = None, hint: str | None = None) -> None:
+        super().__init__(message + (f" Detail: {detail}" if detail else "") + (f" Hint: {hint}" if hint else ""))
+        self.code = code
+        self.detail = detail
+        self.hint = hint
+
+
+class LoadTimeout(LoadError, TimeoutError):
+    """The destination did not answer in time; the work is safe to repeat."""
+
+    retryable = True
+
+
+class LeaseLost(LoadError):
+    """Another owner has taken over this pipeline; the package at hand cannot be committed any more."""
+
+
+class CommitUnknown(LoadError):
+    """The connection broke during COMMIT: the package may or may not be there. Ask by load id."""
+
+
+class Unsupported(LoadError, NotImplementedError):
+    """The destination cannot do what was asked; the message names what it can."""

@@ -1,0 +1,456 @@
+"""What happens to an item between its source and the gatherer: unfold, steps, choice of table. Sans I/O.
+
+`Chain.process` is a plain generator. It does the work of one item in small pieces and, between them, yields
+*requests* to whoever drives it:
+
+* ``None``: a good moment to pause (nothing has to happen);
+* an awaitable: await it and send its result back;
+* `Offload`: call this function where blocking is allowed and send its result back;
+* `Pull`: send a list with the next items of this synchronous iterator, or None when it is at its end.
+
+So the same code runs on the event loop (requests are awaited) and in the thread of a synchronous iterator, which
+does the blocking ones itself and leaves only awaitables to the loop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from inspect import isawaitable
+from typing import Protocol, TypeAlias, cast
+
+import pyarrow as pa
+
+from asyncelt.errors import AsynceltError, ConfigError, ExtractError, ResourceExtractionError, SchemaError, UsageError
+from asyncelt.extract.items import JsonPage, Kind, Marked, body_of, kind_of, table_of
+from asyncelt.extract.jsonbody import parse_in_slices
+from asyncelt.extract.steps import FilterStep, ItemStep, PageStepRun, RowStep, Step, YieldMapStep, is_async_function
+from asyncelt.flow import JsonBody
+
+__all__ = ["Chain", "Emit", "Offload", "Pull", "Request", "Run", "TableName", "Work", "extraction_error"]
+
+TableName: TypeAlias = str | Callable[[object], str]
+"""A table's name, or a function of an item that says it."""
+
+_PAUSE_ROWS = 32
+"""Rows between two pauses. Small, because nobody knows how long a user's function takes."""
+_APART = frozenset({Kind.BODY, Kind.ARROW, Kind.FRAME, Kind.ITERATOR, Kind.ASYNC_ITERABLE, Kind.AWAITABLE, Kind.MARKED})
+"""A list with any of these is not a page of rows; its elements are items."""
+
+
+@dataclass(frozen=True, slots=True)
+class Offload:
+    """Call ``function`` where it may block."""
+
+    function: Callable[[], object]
+
+
+class Puller(Protocol):
+    """Where a driver reads an iterator."""
+
+    async def next(self) -> list[object] | None: ...
+    async def close(self) -> None: ...
+
+
+@dataclass(slots=True)
+class Pull:
+    """Give the next items of ``iterator``, always from the same thread."""
+
+    iterator: Iterator[object]
+    thread: Puller | None = None
+    """Set by a driver that has opened a thread for this iterator."""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Rows that were yielded one by one, together only because they were handed over together."""
+
+    rows: list[object]
+
+
+Request: TypeAlias = Awaitable[object] | Offload | Pull | None
+Work: TypeAlias = Generator[Request, object, None]
+
+
+class Emit(Protocol):
+    """Takes what comes out at the end: a row, a list of rows, a `Run`, a `JsonBody` or an Arrow table."""
+
+    def __call__(self, table: str, item: object, /) -> None: ...
+
+
+def extraction_error(resource: str, rows: int, error: BaseException, where: str) -> AsynceltError:
+    """What user code raised, as an error that names the resource and the position."""
+    if isinstance(error, ExtractError | SchemaError | ConfigError | UsageError):
+        error.add_note(f"In resource {resource!r}, {where}, after {rows} rows.")
+
+        return error
+
+    return ResourceExtractionError(
+        f"resource {resource!r} failed {where} after {rows} rows: {type(error).__name__}: {error}", resource=resource
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    """A page step with its state."""
+
+    run: PageStepRun
+    needs_rows: bool
+
+
+class Chain:
+    """One run of a resource's steps.
+
+    Args:
+        resource: Name of the resource, for errors.
+        steps: In order.
+        table: Name of the table, or a function of a row that gives it.
+        emit: Receives what comes out.
+    """
+
+    def __init__(self, resource: str, steps: Iterable[Step], table: TableName, emit: Emit) -> None:
+        self.resource = resource
+        self.rows = 0
+        """Rows and bodies that came out so far."""
+        self._steps = [s if isinstance(s, RowStep | ItemStep) else _Opened(s.open(), s.needs_rows) for s in steps]
+        self._opened = [step.run for step in self._steps if isinstance(step, _Opened)]
+        self._table = table
+        self.emit = emit
+        """Where items go at the end. A reader that runs the chain in a thread puts its own outbox here."""
+        self.is_plain = not self._steps and isinstance(table, str)
+        """Whether rows only have to be passed on to `emit`, with `table`."""
+
+    @property
+    def table(self) -> str:
+        """The table, where there is just one."""
+        return self._table if isinstance(self._table, str) else self.resource
+
+    @property
+    def done(self) -> bool:
+        """Whether a step has had enough: no further item is to be read."""
+        return any(run.done for run in self._opened)
+
+    def error(self, error: BaseException, where: str) -> AsynceltError:
+        """``error`` as the resource's own; raise it from the original."""
+        return extraction_error(self.resource, self.rows, error, where)
+
+    def process(self, item: object, index: int = 0, table: str | None = None) -> Work:
+        """All the work of one item, beginning with step ``index``.
+
+        Raises:
+            ResourceExtractionError: User code raised.
+        """
+        while True:
+            kind = kind_of(type(item))
+
+            if kind is Kind.NOTHING:
+                return
+
+            if kind is Kind.MARKED:
+                item, table = cast("Marked", item).item, cast("Marked", item).table_name
+                continue
+
+            if kind is Kind.TUPLE:
+                kind, item = _tuple_kind(cast("tuple[object, ...]", item))
+
+            if kind is Kind.PAGE and not _is_page(cast("list[object]", item)):
+                yield from self._each(iter(cast("list[object]", item)), index, table)
+                return
+
+            if kind is Kind.ITERATOR:
+                yield from self._pull(cast("Iterator[object]", item), index, table)
+                return
+
+            if kind is Kind.ASYNC_ITERABLE:
+                yield from self._pull_async(cast("AsyncIterator[object]", item), index, table)
+                return
+
+            if kind in _SETTLED:
+                item = yield from self._settle(item, kind)
+                continue
+
+            if kind is Kind.BODY:
+                item = body_of(item)
+            elif kind is Kind.ARROW:
+                item = table_of(item)
+
+            if index == len(self._steps):
+                yield from self._route(item, table)
+                return
+
+            step = self._steps[index]
+            index += 1
+
+            if isinstance(step, ItemStep):
+                item = yield from self._transform(step, item)
+            elif isinstance(step, YieldMapStep):
+                rows = yield from self._rows_of(item)
+                yield from self._yield_map(step, rows, index, table)
+                return
+            elif isinstance(step, RowStep):
+                rows = yield from self._rows_of(item)
+                item = yield from self._row_step(step, rows)
+            else:
+                item = (yield from self._rows_of(item)) if step.needs_rows else item
+                item = self._apply(step.run, item)
+
+    # ------------------------------------------------------------------ unfolding
+
+    def _settle(self, item: object, kind: Kind) -> Generator[Request, object, object]:
+        """What an awaitable, a function or a frame stands for."""
+        try:
+            if kind is Kind.AWAITABLE:
+                return (yield cast("Awaitable[object]", item))
+
+            if kind is Kind.FRAME:
+                return (yield Offload(partial(table_of, item)))
+
+            function = cast("Callable[[], object]", item)
+
+            return function() if is_async_function(function) else (yield Offload(partial(_called, function)))
+        except Exception as error:
+            raise self.error(error, "in what it yielded") from error
+
+    def _each(self, items: Iterator[object], index: int, table: str | None) -> Work:
+        for item in items:
+            if self.done:
+                return
+
+            yield from self.process(item, index, table)
+            yield None
+
+    def _pull(self, items: Iterator[object], index: int, table: str | None) -> Work:
+        """A synchronous iterator that was yielded by a source or a step."""
+        pull = Pull(items)
+
+        try:
+            while not self.done:
+                try:
+                    batch = yield pull
+                except Exception as error:
+                    raise self.error(error, "in what it yielded") from error
+
+                if batch is None:
+                    break
+
+                for item in cast("list[object]", batch):
+                    yield from self.process(item, index, table)
+        except GeneratorExit:
+            raise
+        except BaseException:
+            yield from _closed(pull)
+            raise
+
+        yield from _closed(pull)
+
+    def _pull_async(self, source: AsyncIterator[object], index: int, table: str | None) -> Work:
+        """An asynchronous iterable that was yielded by a source or a step."""
+        items = source.__aiter__()
+        close = getattr(items, "aclose", None)
+
+        try:
+            while not self.done:
+                try:
+                    item = yield items.__anext__()
+                except StopAsyncIteration:
+                    break
+                except Exception as error:
+                    raise self.error(error, "in what it yielded") from error
+
+                yield from self.process(item, index, table)
+        except GeneratorExit:
+            raise
+        except BaseException:
+            if close is not None:
+                yield close()
+
+            raise
+
+        if close is not None:
+            yield close()
+
+    # ------------------------------------------------------------------ steps
+
+    def _rows_of(self, item: object) -> Generator[Request, object, object]:
+        """A JSON body as its rows; everything else as it is."""
+        if not isinstance(item, JsonBody):
+            return item
+
+        rows: list[object] = []
+        parts = parse_in_slices(item)
+
+        while True:
+            try:
+                part = next(parts, None)
+            except ExtractError as error:
+                raise self.error(error, "in a JSON body") from error
+
+            if part is None:
+                return rows
+
+            rows += part
+            yield None
+
+    def _apply(self, run: PageStepRun, item: object) -> object | None:
+        try:
+            return run.apply(item)
+        except Exception as error:
+            raise self.error(error, "in a step") from error
+
+    def _row_step(self, step: RowStep, item: object) -> Generator[Request, object, object | None]:
+        """Map or filter. As in the reference, a page that is filtered to nothing is gone."""
+        keep = isinstance(step, FilterStep)
+        rows = item if isinstance(item, list) else [item]
+        results: list[object] = []
+
+        for start in range(0, len(rows), _PAUSE_ROWS):
+            try:
+                for row in rows[start : start + _PAUSE_ROWS]:
+                    result = step.function(row)
+
+                    if type(result) not in _PLAIN and isawaitable(result):
+                        result = yield result
+
+                    if not keep:
+                        results.append(result)
+                    elif result:
+                        results.append(row)
+            except Exception as error:
+                raise self.error(error, f"in {step.label}") from error
+
+            if len(rows) > _PAUSE_ROWS:
+                yield None
+
+        if not isinstance(item, list):
+            return results[0] if results else None
+
+        return results if results or not keep or not item else None
+
+    def _yield_map(self, step: YieldMapStep, item: object, index: int, table: str | None) -> Work:
+        for row in item if isinstance(item, list) else (item,):
+            if self.done:
+                return
+
+            try:
+                results = step.function(row)
+            except Exception as error:
+                raise self.error(error, f"in {step.label}") from error
+
+            if kind_of(type(results)) in (Kind.ASYNC_ITERABLE, Kind.AWAITABLE) or not isinstance(results, Iterable):
+                yield from self.process(results, index, table)
+            else:
+                yield from self._each(self._guarded(results, step.label), index, table)
+
+            yield None
+
+    def _guarded(self, items: Iterable[object], label: str) -> Iterator[object]:
+        try:
+            yield from items
+        except Exception as error:
+            raise self.error(error, f"in {label}") from error
+
+    def _transform(self, step: ItemStep, item: object) -> Generator[Request, object, object]:
+        if isinstance(item, JsonBody):
+            item = item.data if item.items is None else JsonPage(item.data, item.items)
+
+        call = partial(step.function, item)
+
+        try:
+            return call() if is_async_function(step.function) else (yield Offload(partial(_called, call)))
+        except Exception as error:
+            raise self.error(error, f"in transformer {step.name!r}") from error
+
+    # ------------------------------------------------------------------ tables
+
+    def _route(self, item: object, table: str | None) -> Work:
+        if table is None and callable(self._table):
+            yield from self._route_by_function(item)
+            return
+
+        self._out(table or self.table, item)
+
+    def _route_by_function(self, item: object) -> Work:
+        item = yield from self._rows_of(item)
+
+        if not isinstance(item, list):
+            self._out(self._table_for(item), item)
+            return
+
+        groups: dict[str, list[object]] = {}
+
+        for number, row in enumerate(item, 1):
+            groups.setdefault(self._table_for(row), []).append(row)
+
+            if number % _PAUSE_ROWS == 0:
+                yield None
+
+        for table, rows in groups.items():
+            self._out(table, rows)
+
+    def _table_for(self, row: object) -> str:
+        try:
+            name = self._table(row)  # type: ignore[operator]
+        except Exception as error:
+            raise self.error(error, "in the table_name function") from error
+
+        if not isinstance(name, str) or not name:
+            wrong = ConfigError(f"The table_name function must return the name of a table, not {name!r}.")
+            raise self.error(wrong, "in the table_name function") from None
+
+        return name
+
+    def _out(self, table: str, item: object) -> None:
+        self.emit(table, item)
+
+        if isinstance(item, list):
+            self.rows += len(item)
+        else:
+            self.rows += item.num_rows if isinstance(item, pa.Table) else 1
+
+
+def _called(function: Callable[[], object]) -> object:
+    """The result of ``function``. StopIteration must not get out: it would end whoever drives this."""
+    try:
+        return function()
+    except StopIteration as stop:
+        raise RuntimeError(f"{function!r} raised StopIteration") from stop
+
+
+def _closed(pull: Pull) -> Work:
+    """Close an iterator where it lives: in the thread that its driver has opened, or here."""
+    if pull.thread is not None:
+        yield pull.thread.close()
+    else:
+        getattr(pull.iterator, "close", _nothing)()
+
+
+def _nothing() -> None:
+    """Stand in for a close method."""
+
+
+_PLAIN = frozenset({dict, str, int, float, bool, type(None), list})
+_SETTLED = frozenset({Kind.AWAITABLE, Kind.CALLABLE, Kind.FRAME})
+
+
+def _tuple_kind(item: tuple[object, ...]) -> tuple[Kind, object]:
+    """A tuple of rows is a page; any other is one value, as in the reference."""
+    if item and all(_is_row(element) for element in item):
+        return Kind.PAGE, list(item)
+
+    return Kind.ROW, item
+
+
+def _is_row(element: object) -> bool:
+    return isinstance(element, dict) or (
+        kind_of(type(element)) in (Kind.ROW, *_APART) and not isinstance(element, _VALUES)
+    )
+
+
+_VALUES = (str, int, float)
+
+
+def _is_page(rows: list[object]) -> bool:
+    kinds = set(map(type, rows))
+
+    return kinds == {dict} or not any(kind_of(kind) in _APART for kind in kinds)

@@ -1,0 +1,59 @@
+"""Looking at a resource's rows with ``async for``, outside any run."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from asyncelt.config import Limits
+from asyncelt.extract.chain import Chain, Run
+from asyncelt.extract.jsonbody import parse_in_slices
+from asyncelt.extract.readers import Driver, open_reader
+from asyncelt.flow import JsonBody
+
+if TYPE_CHECKING:
+    from asyncelt.extract.resource import Resource
+
+__all__ = ["iterate_rows"]
+
+
+async def iterate_rows(resource: Resource) -> AsyncIterator[object]:
+    """The rows of a resource after all its steps; Arrow tables as they are.
+
+    Raises:
+        ResourceExtractionError: User code raised.
+        SourceExhausted: The data can be read only once, and has been.
+    """
+    rows: deque[object] = deque()
+
+    def take(table: str, item: object) -> None:
+        if isinstance(item, Run):
+            rows.extend(item.rows)
+        elif isinstance(item, list):
+            rows.extend(item)
+        elif isinstance(item, JsonBody):
+            for part in parse_in_slices(item):
+                rows.extend(part)
+        elif not isinstance(item, pa.Table) or item.num_rows:
+            rows.append(item)
+
+    chain = Chain(resource.name, resource.all_steps(), resource.table_name, take)
+    reader = await open_reader(resource.data, Driver(chain, Limits(), _nothing, ready=rows, eager=True))
+
+    try:
+        more = True
+
+        while more:
+            more = await reader.read()
+
+            while rows:
+                yield rows.popleft()
+    finally:
+        await reader.close(None)
+
+
+async def _nothing() -> None:
+    """There is nobody to hand pages to."""

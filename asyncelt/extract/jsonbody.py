@@ -1,0 +1,126 @@
+"""JSON bodies as rows, for the few who need rows: steps and table functions. Everybody else passes bodies on.
+
+Integers of any size are kept exactly. The work is cut into slices: parsing holds the interpreter lock, so a large
+body must not be parsed in one go, wherever that happens.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+
+import msgspec
+
+from asyncelt.errors import InvalidResourceData
+from asyncelt.flow import JsonBody
+
+__all__ = ["parse_in_slices"]
+
+_SLICE_BYTES = 256 * 1024
+_split_array = msgspec.json.Decoder(list[msgspec.Raw])
+_split_object = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_decode_list = msgspec.json.Decoder(list[object])
+
+
+def parse_in_slices(body: JsonBody) -> Iterator[list[object]]:
+    """The rows of a body, some at a time: no step of this iterator decodes more than about 256 KiB at once.
+
+    Raises:
+        InvalidResourceData: This is not JSON, or the path to the items leads nowhere.
+    """
+    for document in _documents(body.data):
+        raws = _items(document, body.items)
+
+        if raws is None:
+            yield [_decode(document)]
+        else:
+            yield from _decode_many(raws)
+
+
+def _documents(data: bytes) -> Iterator[bytes]:
+    """The body itself, or its lines when it holds one document per line."""
+    text = data.strip()
+    first, newline, _ = text.partition(b"\n")
+
+    if not newline or not _is_document(first):
+        if text:
+            yield text
+
+        return
+
+    for line in text.split(b"\n"):
+        if line and not line.isspace():
+            yield line
+
+
+def _is_document(line: bytes) -> bool:
+    try:
+        msgspec.json.decode(line, type=msgspec.Raw)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return False
+
+    return True
+
+
+def _items(document: bytes, path: str | None) -> Sequence[msgspec.Raw] | None:
+    """The undecoded items of one document; None when the document is one row."""
+    part: bytes | msgspec.Raw = document
+
+    for key in path.split(".") if path else ():
+        try:
+            part = _split_object.decode(part)[key]
+        except (msgspec.DecodeError, UnicodeDecodeError, KeyError):
+            raise InvalidResourceData(f"The items path {path!r} does not exist in this JSON body: {_excerpt(document)}") from None
+
+    try:
+        return _split_array.decode(part)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        if path is None:
+            return None
+
+    if bytes(part).strip() == b"null":
+        return ()
+
+    return (msgspec.Raw(bytes(part)),)
+
+
+def _decode_many(raws: Sequence[msgspec.Raw]) -> Iterator[list[object]]:
+    start = size = 0
+
+    for index, raw in enumerate(raws):
+        size += len(memoryview(raw))
+
+        if size >= _SLICE_BYTES:
+            yield _decode_slice(raws[start : index + 1])
+            start, size = index + 1, 0
+
+    if start < len(raws):
+        yield _decode_slice(raws[start:])
+
+
+def _decode_slice(raws: Sequence[msgspec.Raw]) -> list[object]:
+    joined = b"[" + b",".join(raws) + b"]"
+
+    try:
+        return _decode_list.decode(joined)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return [_decode(raw) for raw in raws]
+
+
+def _decode(document: bytes | msgspec.Raw) -> object:
+    try:
+        return msgspec.json.decode(document)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        pass
+
+    # The standard parser knows what others refuse: NaN, infinities, numbers beyond a double, lone surrogates.
+    try:
+        parsed: object = json.loads(bytes(document))
+    except ValueError as error:
+        raise InvalidResourceData(f"This is not JSON ({error}): {_excerpt(bytes(document))}") from error
+
+    return dict(parsed) if isinstance(parsed, Mapping) else parsed
+
+
+def _excerpt(document: bytes) -> str:
+    return repr(document[:80])[1:] + (" ..." if len(document) > 80 else "")

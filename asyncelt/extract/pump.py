@@ -1,0 +1,223 @@
+"""From a resource to numbered pages: the one task per resource that a run starts."""
+
+from __future__ import annotations
+
+import asyncio
+import warnings
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+import anyio
+import pyarrow as pa
+
+from asyncelt._async import unwrap
+from asyncelt.config import Limits
+from asyncelt.errors import ResourceExtractionError
+from asyncelt.extract.chain import Chain, Run
+from asyncelt.extract.pages import Gatherer, Page
+from asyncelt.extract.readers import Driver, Reader, open_reader
+from asyncelt.extract.resource import Resource
+from asyncelt.flow import JsonBody
+
+__all__ = ["OnRows", "PumpReport", "Send", "pump"]
+
+Send: TypeAlias = Callable[[Page], Awaitable[None]]
+"""Reserves memory for a page, numbers it and hands it on. Given by the engine; this is where back-pressure happens."""
+
+OnRows: TypeAlias = Callable[[int, int], None]
+"""Told the rows and bytes of each page that was sent."""
+
+
+@dataclass(slots=True, kw_only=True)
+class PumpReport:
+    """What a resource has given."""
+
+    resource: str
+    pages: int = 0
+    rows: int = 0
+    """Without rows of JSON bodies, which nobody has counted yet."""
+    nbytes: int = 0
+    tables: dict[str, int] = field(default_factory=dict)
+    """Rows per table, in the order in which the tables appeared. Names are raw."""
+
+
+async def pump(
+    resource: Resource,
+    *,
+    limits: Limits,
+    send: Send,
+    flush_after_s: float | None = None,
+    on_rows: OnRows | None = None,
+) -> PumpReport:
+    """Read a resource to its end and send its pages, in order.
+
+    An asynchronous source is iterated and closed in the calling task, a synchronous one in a thread of its own. The
+    next item is not asked for before ``send`` has returned. What is read is gathered into pages of
+    ``limits.gather_bytes``; the cuts depend on the data alone, unless ``flush_after_s`` is given.
+
+    Args:
+        resource: What to read; left unchanged.
+        limits: Sizes, slices, and how long clean-up of user code may take.
+        send: Receives each page; one call at a time.
+        flush_after_s: Rows are held back no longer than this, for sources that go quiet; None: until a page is full
+            or the source has ended.
+        on_rows: Called after each page was sent.
+
+    Returns:
+        Totals, when the source is at its end and everything was sent.
+
+    Raises:
+        ResourceExtractionError: User code raised; the message names resource and position.
+        SourceExhausted: The data can be read only once, and has been.
+        Exception: What ``send`` raises comes out as it is.
+
+    Cancellation:
+        Safe. Asynchronous sources are closed in this task, shielded, and synchronous ones in their thread; both
+        within ``limits.cancel_grace_s``, after which a `RuntimeWarning` names the resource.
+    """
+    run = _Run(resource, limits, send, flush_after_s, on_rows)
+
+    if flush_after_s is None:
+        await run.whole()
+    else:
+        await run.whole_with_flusher(flush_after_s)
+
+    return run.report
+
+
+class _Run:
+    def __init__(
+        self, resource: Resource, limits: Limits, send: Send, flush_after_s: float | None, on_rows: OnRows | None
+    ) -> None:
+        self.report = PumpReport(resource=resource.name)
+        self._resource = resource
+        self._limits = limits
+        self._send = send
+        self._on_rows = on_rows
+        self._sending = anyio.Lock(fast_acquire=True)
+        self._holding = asyncio.Event()
+        self._gatherer = Gatherer(resource.name, limits, self._holding.set)
+        chain = Chain(resource.name, resource.all_steps(), resource.table_name, self._take)
+        self._driver = Driver(chain, limits, self._relieve, ready=self._gatherer.ready, eager=flush_after_s is not None)
+
+    async def whole(self) -> None:
+        async with opened(self._resource, self._driver) as reader:
+            while await reader.read():
+                pass
+
+        self._gatherer.flush()
+        await self._relieve()
+
+    async def whole_with_flusher(self, after_s: float) -> None:
+        try:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(self._flush_late, after_s)
+                await self.whole()
+                tasks.cancel_scope.cancel()
+        except BaseExceptionGroup as group:
+            error = unwrap(group)
+            raise error from error.__cause__
+
+    async def _flush_late(self, after_s: float) -> None:
+        """Woken when something begins to be held back; sends whatever is still held some time later."""
+        while True:
+            await self._holding.wait()
+            await anyio.sleep(after_s)
+            self._holding.clear()
+            self._gatherer.flush()
+            await self._relieve()
+
+    def _take(self, table: str, item: object) -> None:
+        gatherer = self._gatherer
+
+        if type(item) is dict:
+            gatherer.add_row(table, item)
+        elif isinstance(item, Run):
+            gatherer.add_run(table, item.rows)
+        elif isinstance(item, list):
+            gatherer.add_rows(table, item)
+        elif isinstance(item, JsonBody):
+            gatherer.add_body(table, item)
+        elif isinstance(item, pa.Table):
+            gatherer.add_arrow(table, item)
+        else:
+            gatherer.add_row(table, item)
+
+    async def _relieve(self) -> None:
+        """Send what is ready. Pages leave in order: the lock is fair and a page is taken while it is held."""
+        if not self._gatherer.ready:
+            return
+
+        async with self._sending:
+            while self._gatherer.ready:
+                page = self._gatherer.ready.popleft()
+                await self._send(page)
+                self._count(page)
+
+    def _count(self, page: Page) -> None:
+        report = self.report
+        report.pages += 1
+        report.rows += page.rows
+        report.nbytes += page.nbytes
+        report.tables[page.table_name] = report.tables.get(page.table_name, 0) + page.rows
+
+        if self._on_rows is not None:
+            self._on_rows(page.rows, page.nbytes)
+
+
+@asynccontextmanager
+async def opened(resource: Resource, driver: Driver) -> AsyncIterator[Reader]:
+    """A reader that is closed on every way out, cancellation included, in this task and within the grace time.
+
+    The scope is entered before the source starts and left after it is closed, since a source may hold scopes of its
+    own open in between; it shields and limits only the closing.
+    """
+    name = resource.name
+    failure: BaseException | None = None
+
+    with anyio.CancelScope() as scope:
+        reader: Reader | None = None
+
+        try:
+            reader = await open_reader(resource.data, driver)
+            yield reader
+        except BaseException as error:
+            failure = error
+
+        scope.deadline = anyio.current_time() + driver.limits.cancel_grace_s
+        scope.shield = True
+
+        found = failure
+
+        if reader is not None:
+            found = await reader.close(failure)
+
+        if not scope.cancel_called:
+            failure = found
+
+    if scope.cancel_called:
+        warnings.warn(
+            f"Resource {name!r}: its clean-up did not end within {driver.limits.cancel_grace_s:g} s after it had been "
+            "closed; it was cancelled.",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+
+    if isinstance(failure, asyncio.CancelledError) and not _is_cancelled():
+        raise ResourceExtractionError(
+            f"resource {name!r} failed after {driver.chain.rows} rows: it was cancelled from inside. Something it "
+            "awaited was cancelled, or a timeout or task group that it holds open across a yield has ended while a "
+            "page was being handed on. Do not yield inside a timeout; let a task group fill a queue and read that.",
+            resource=name,
+        ) from failure
+
+    if failure is not None:
+        raise failure
+
+
+def _is_cancelled() -> bool:
+    task = asyncio.current_task()
+
+    return task is not None and task.cancelling() > 0

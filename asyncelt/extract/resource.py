@@ -1,0 +1,512 @@
+"""A resource: a stream of items, the steps they go through and the hints of the tables they end up in."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Generic, ParamSpec, Self, TypeAlias, cast
+
+from asyncelt import current
+from asyncelt.errors import ConfigError, InvalidResourceData, UsageError
+from asyncelt.extract.chain import TableName
+from asyncelt.extract.items import Kind, kind_of
+from asyncelt.extract.steps import (
+    FilterStep,
+    ItemStep,
+    LimitStep,
+    MapStep,
+    Step,
+    YieldMapStep,
+    insert_step,
+    row_function,
+)
+from asyncelt.schema.columns import ColumnHints
+from asyncelt.schema.hints import NestedPath, TableHints, validate_hints
+from asyncelt.types import JsonValue
+
+__all__ = ["Resource", "ResourceFunction", "name_of_data"]
+
+P = ParamSpec("P")
+
+WriteDispositionHint: TypeAlias = str | Mapping[str, object]
+Names: TypeAlias = str | Sequence[str]
+Contract: TypeAlias = str | Mapping[str, JsonValue]
+NestedHints: TypeAlias = Mapping[NestedPath, TableHints | Mapping[str, object]]
+
+
+class Resource:
+    """Data with a name. Building one reads nothing; the data is read when a run, or ``async for``, asks for it.
+
+    Made by `asyncelt.resource`; the methods change the resource and return it, so that they can be chained.
+
+    Args:
+        data: A function, generator, iterable, coroutine, frame, table, JSON body, list of rows, or one row.
+        name: Name of the resource: key of its state, and of its table unless ``table_name`` says otherwise.
+        hints: Of the resource's tables; ``hints.name`` is not used.
+        table_name: Name of the table, or a function of a row that gives it.
+        selected: Whether a source that holds this resource loads it.
+        section: Accepted for the reference's sake.
+        parallelized: Accepted for the reference's sake: resources always run side by side.
+        parent: The resource a transformer takes its items from.
+        steps: What items go through.
+
+    Raises:
+        ConfigError: Name or hints are wrong.
+        InvalidResourceData: The data cannot be read.
+    """
+
+    def __init__(
+        self,
+        data: object,
+        name: str,
+        *,
+        hints: TableHints | None = None,
+        table_name: TableName | None = None,
+        selected: bool = True,
+        section: str | None = None,
+        parallelized: bool = False,
+        parent: Resource | None = None,
+        steps: tuple[Step, ...] = (),
+        incremental: object = None,
+    ) -> None:
+        self.name = name
+        self.selected = selected
+        self.section = section
+        self.parallelized = parallelized
+        self.incremental = incremental
+        self.source_name: str | None = None
+        """Name of the source this resource belongs to; None while it belongs to none."""
+        self._data = data
+        self._bound: Callable[[], object] | None = None
+        self._arguments: Mapping[str, object] | None = None
+        self._parent = parent
+        self._is_transformer = parent is not None
+        self._steps = steps
+        self._table_name = table_name
+        self._hints = hints or TableHints(name=name)
+        self._check()
+
+    # ------------------------------------------------------------------ what it is
+
+    @property
+    def data(self) -> object:
+        """What a pump reads: the function with its arguments, or the data itself."""
+        if self._is_transformer:
+            return self._required_parent().data
+
+        if self._bound is not None:
+            return self._bound
+
+        if self.requires_args:
+            raise ConfigError(
+                f"Resource {self.name!r} takes arguments {inspect.signature(self._function())}; call it with them "
+                "before it is run."
+            )
+
+        return self._data
+
+    @property
+    def table_name(self) -> TableName:
+        """Name of the table, or the function that gives it."""
+        return self._table_name or self.name
+
+    @property
+    def hints(self) -> TableHints:
+        """Hints of the resource's tables; of a table named by a function, see `table_hints`."""
+        return self.table_hints(self._table_name if isinstance(self._table_name, str) else self.name)
+
+    def table_hints(self, table_name: str) -> TableHints:
+        """Hints of one of the resource's tables."""
+        return replace(self._hints, name=table_name, resource=self.name)
+
+    @property
+    def write_disposition(self) -> WriteDispositionHint:
+        """How rows are written; ``append`` unless said otherwise."""
+        return self._hints.write_disposition or "append"
+
+    @property
+    def max_table_nesting(self) -> int | None:
+        """Levels of nested tables; deeper data is kept as ``json``. None: what the source says."""
+        return self._hints.max_table_nesting
+
+    @max_table_nesting.setter
+    def max_table_nesting(self, levels: int | None) -> None:
+        self._hints = replace(self._hints, max_table_nesting=levels)
+        self._check()
+
+    @property
+    def is_transformer(self) -> bool:
+        """Whether it takes its items from another resource."""
+        return self._is_transformer
+
+    @property
+    def parent(self) -> Resource | None:
+        """The resource a transformer takes its items from."""
+        return self._parent
+
+    @property
+    def args_bound(self) -> bool:
+        """Whether it is ready to be read as it is: called, or no function at all."""
+        return self._bound is not None or not _is_function(self._data)
+
+    @property
+    def requires_args(self) -> bool:
+        """Whether it must be called with arguments before it can be read."""
+        if self.args_bound:
+            return False
+
+        try:
+            inspect.signature(self._function()).bind(*self._item_arguments())
+        except TypeError:
+            return True
+        except ValueError:  # built-in functions without a signature
+            return False
+
+        return False
+
+    @property
+    def explicit_args(self) -> Mapping[str, object]:
+        """Arguments it was called with, defaults not included."""
+        if self._arguments is None:
+            raise UsageError(f"Resource {self.name!r} has not been called.")
+
+        return self._arguments
+
+    @property
+    def state(self) -> dict[str, object]:
+        """The resource's state, within a run of its pipeline.
+
+        Raises:
+            UsageError: Called outside a run.
+        """
+        return current.resource_state(self.name)
+
+    def all_steps(self) -> tuple[Step, ...]:
+        """Steps from the data to the pages, those of a parent included."""
+        if not self._is_transformer:
+            return self._steps
+
+        if self.requires_args:
+            raise ConfigError(
+                f"Transformer {self.name!r} takes arguments besides the item: "
+                f"{inspect.signature(self._function())}; call it with them before it is run."
+            )
+
+        function = cast("Callable[[object], object]", self._bound or self._data)
+
+        return (*self._required_parent().all_steps(), ItemStep(function, self.name), *self._steps)
+
+    # ------------------------------------------------------------------ arguments and copies
+
+    def __call__(self, *args: object, **kwargs: object) -> Resource:
+        """A copy with the function's arguments bound. The function is not called yet.
+
+        Raises:
+            UsageError: The arguments are bound already, or there is no function.
+            TypeError: The function does not take these arguments.
+        """
+        return self.clone().bind(*args, **kwargs)
+
+    def bind(self, *args: object, **kwargs: object) -> Self:
+        """Bind the function's arguments in place.
+
+        Raises:
+            UsageError: The arguments are bound already, or there is no function.
+            TypeError: The function does not take these arguments.
+        """
+        if self.args_bound:
+            raise UsageError(
+                f"Resource {self.name!r} cannot be called: "
+                + ("it has its arguments already." if self._bound else "it was made from data, not from a function.")
+            )
+
+        function = self._function()
+        items = self._item_arguments()
+
+        try:
+            bound = inspect.signature(function).bind(*items, *args, **kwargs)
+        except TypeError as error:
+            raise TypeError(f"Resource {self.name!r}: {error} in a call of {inspect.signature(function)}") from None
+
+        names = list(bound.arguments)[len(items) :]
+        self._arguments = {name: bound.arguments[name] for name in names}
+        self._bound = functools.partial(_call_with_item if items else function, *((function,) if items else ()), *args, **kwargs)
+
+        return self
+
+    def clone(self, name: str | None = None) -> Self:
+        """An independent copy, under another name if one is given. Data that can be read once stays shared."""
+        copy = object.__new__(type(self))
+        copy.__dict__.update(self.__dict__)
+
+        if name is not None:
+            copy.name = name
+
+        copy.source_name = None
+        copy._check()
+
+        return copy
+
+    def with_name(self, new_name: str) -> Self:
+        """A copy with a name, and so a state and by default a table, of its own."""
+        return self.clone(new_name)
+
+    # ------------------------------------------------------------------ steps
+
+    def add_map(self, item_map: Callable[..., object], insert_at: int | None = None) -> Self:
+        """Replace each row by what ``item_map`` returns for it.
+
+        Args:
+            item_map: Plain or asynchronous function of one row. Rows of pages and JSON bodies come one by one, Arrow
+                tables and frames as they are. None for a row that was yielded alone drops it.
+            insert_at: Position among the steps; None: behind the others.
+        """
+        return self.add_step(MapStep(row_function(item_map, "add_map")), insert_at)
+
+    def add_filter(self, item_filter: Callable[..., object], insert_at: int | None = None) -> Self:
+        """Keep the rows for which ``item_filter`` (plain or asynchronous) is true."""
+        return self.add_step(FilterStep(row_function(item_filter, "add_filter")), insert_at)
+
+    def add_yield_map(self, item_map: Callable[..., object], insert_at: int | None = None) -> Self:
+        """Replace each row by the items that ``item_map`` (a plain or asynchronous generator) yields for it."""
+        return self.add_step(YieldMapStep(row_function(item_map, "add_yield_map")), insert_at)
+
+    def add_limit(
+        self, max_items: int | None = None, max_time: float | None = None, count_rows: bool = False
+    ) -> Self:
+        """End the resource early, as if it had nothing more to give. Replaces an earlier limit.
+
+        Args:
+            max_items: This many items that the other steps have left over; 0: nothing is read at all.
+            max_time: Seconds; the item at hand then is the last one.
+            count_rows: Count rows instead, and cut the last page so that the number is exact.
+
+        Raises:
+            ConfigError: A number is negative.
+        """
+        if max_items is not None and (isinstance(max_items, bool) or max_items < -1):
+            raise ConfigError(f"Resource {self.name!r}: add_limit takes a number of items from 0, not {max_items!r}.")
+
+        if max_time is not None and max_time < 0:
+            raise ConfigError(f"Resource {self.name!r}: add_limit takes max_time in seconds from 0, not {max_time!r}.")
+
+        self._steps = tuple(step for step in self._steps if not isinstance(step, LimitStep))
+
+        return self.add_step(LimitStep(None if max_items == -1 else max_items, max_time, count_rows))
+
+    def add_step(self, step: Step, insert_at: int | None = None) -> Self:
+        """Add any step; its affinity decides where, unless ``insert_at`` does."""
+        self._steps = insert_step(self._steps, step, insert_at)
+        return self
+
+    def select_tables(self, *table_names: str) -> Self:
+        """Of a resource whose table name is a function, keep the rows of these tables."""
+        function = self._table_name
+
+        if not callable(function):
+            raise UsageError(f"Resource {self.name!r} has one table only; select_tables needs a table_name function.")
+
+        return self.add_filter(lambda row: function(row) in table_names)
+
+    def parallelize(self) -> Self:
+        """Accepted for the reference's sake: resources always run side by side."""
+        self.parallelized = True
+        return self
+
+    # ------------------------------------------------------------------ hints
+
+    def apply_hints(
+        self,
+        table_name: TableName | None = None,
+        parent_table_name: str | None = None,
+        write_disposition: WriteDispositionHint | None = None,
+        columns: ColumnHints | None = None,
+        primary_key: Names | None = None,
+        merge_key: Names | None = None,
+        incremental: object = None,
+        schema_contract: Contract | None = None,
+        additional_table_hints: Mapping[str, JsonValue] | None = None,
+        table_format: str | None = None,
+        file_format: str | None = None,
+        references: Sequence[Mapping[str, JsonValue]] | None = None,
+        nested_hints: NestedHints | None = None,
+    ) -> Self:
+        """Change hints. None leaves a hint as it is, an empty value removes it.
+
+        Raises:
+            ConfigError: A hint is wrong; nothing has been changed then.
+        """
+        given: dict[str, object] = {
+            "parent": parent_table_name,
+            "write_disposition": write_disposition,
+            "columns": columns,
+            "primary_key": primary_key,
+            "merge_key": merge_key,
+            "schema_contract": schema_contract,
+            "additional": additional_table_hints,
+            "table_format": table_format,
+            "file_format": file_format,
+            "references": references,
+            "nested_hints": nested_hints,
+        }
+        before = self._hints, self._table_name
+        changes = {key: value for key, value in given.items() if value is not None}
+
+        for key in ("parent", "write_disposition", "schema_contract", "table_format", "file_format"):
+            if key in changes and not changes[key]:
+                changes[key] = None
+
+        self._hints = replace(self._hints, **changes)  # type: ignore[arg-type]
+
+        if table_name is not None:
+            self._table_name = table_name or None
+
+        if incremental is not None:
+            self.incremental = incremental
+
+        try:
+            self._check()
+        except ConfigError:
+            self._hints, self._table_name = before
+            raise
+
+        return self
+
+    # ------------------------------------------------------------------ composition and reading
+
+    def pipe_data_from(self, data_from: Resource) -> Self:
+        """Let this transformer take its items from ``data_from``.
+
+        Raises:
+            UsageError: This is no transformer.
+        """
+        if not self._is_transformer:
+            raise UsageError(f"Resource {self.name!r} is not a transformer; decorate its function with asyncelt.transformer.")
+
+        self._parent = data_from
+
+        return self
+
+    def __or__(self, other: Resource | Callable[..., object]) -> Resource:
+        """``resource | transformer``, or ``resource | function`` for `add_map` and `add_yield_map`."""
+        if isinstance(other, Resource):
+            return other.clone().pipe_data_from(self)
+
+        if inspect.isgeneratorfunction(other) or inspect.isasyncgenfunction(other):
+            return self.clone().add_yield_map(other)
+
+        return self.clone().add_map(other)
+
+    def __aiter__(self) -> AsyncIterator[object]:
+        """The rows after all steps, one by one; JSON bodies are parsed. For looking at data, not for loading it.
+
+        Leave the loop early only inside ``contextlib.aclosing``, so that the source is closed at once.
+        """
+        from asyncelt.extract.iterate import iterate_rows
+
+        return iterate_rows(self)
+
+    def __repr__(self) -> str:
+        parts = [f"name={self.name!r}"]
+
+        if self._table_name is not None:
+            parts.append(f"table_name={self._table_name!r}")
+
+        if self._hints.write_disposition is not None:
+            parts.append(f"write_disposition={self._hints.write_disposition!r}")
+
+        if not self.selected:
+            parts.append("selected=False")
+
+        return f"<asyncelt.{'transformer' if self.is_transformer else 'resource'}({', '.join(parts)})>"
+
+    # ------------------------------------------------------------------ inside
+
+    def _function(self) -> Callable[..., object]:
+        assert callable(self._data)
+        return self._data
+
+    def _item_arguments(self) -> tuple[None, ...]:
+        """Stands for the item, where a transformer's signature is looked at."""
+        return (None,) if self._is_transformer else ()
+
+    def _required_parent(self) -> Resource:
+        if self._parent is None:
+            raise ConfigError(
+                f"Transformer {self.name!r} has no resource to take its items from: pass data_from=..., or use "
+                "resource | transformer."
+            )
+
+        return self._parent
+
+    def _check(self) -> None:
+        if not isinstance(self.name, str) or not self.name.strip():
+            raise ConfigError(f"A resource needs a name that is text and not blank, not {self.name!r}.")
+
+        if self._table_name is not None and not isinstance(self._table_name, str) and not callable(self._table_name):
+            raise ConfigError(f"Resource {self.name!r}: table_name is text or a function of a row, not {self._table_name!r}.")
+
+        if isinstance(self._data, str):
+            raise InvalidResourceData(
+                f"Resource {self.name!r} was given text. Pass rows (a list of dicts, a generator, a frame), JSON as "
+                "bytes, or JsonPage(text)."
+            )
+
+        if self._data is None:
+            raise InvalidResourceData(f"Resource {self.name!r} was given None instead of data.")
+
+        for hint in ("write_disposition", "columns", "primary_key", "merge_key", "schema_contract", "table_format"):
+            value = getattr(self._hints, hint)
+
+            if inspect.isroutine(value):
+                raise ConfigError(f"Resource {self.name!r}: {hint} cannot be a function; only table_name can.")
+
+        validate_hints(self.hints)
+
+
+class ResourceFunction(Resource, Generic[P]):
+    """A resource made from a function: call it with the function's arguments to get a `Resource`."""
+
+    def __init__(self, function: Callable[P, object], name: str, **options: object) -> None:
+        super().__init__(function, name, **options)  # type: ignore[arg-type]
+        functools.update_wrapper(self, function, updated=())
+
+    def as_transformer(self, data_from: Resource | None) -> Self:
+        """Let the function take the items of ``data_from``, which may be named later with ``|``."""
+        self._is_transformer = True
+        self._parent = data_from
+
+        return self
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Resource:
+        """A copy with the function's arguments bound. The function is not called yet.
+
+        Raises:
+            UsageError: The arguments are bound already.
+            TypeError: The function does not take these arguments.
+        """
+        return self.clone().bind(*args, **kwargs)
+
+
+def _call_with_item(function: Callable[..., object], *args: object, **kwargs: object) -> object:
+    *bound, item = args
+
+    return function(item, *bound, **kwargs)
+
+
+def _is_function(data: object) -> bool:
+    return kind_of(type(data)) is Kind.CALLABLE or (
+        callable(data) and kind_of(type(data)) is Kind.ROW and not hasattr(data, "__iter__")
+    )
+
+
+def name_of_data(data: object) -> str | None:
+    """The name that data brings along: a function's or a generator's; None for all other data."""
+    if isinstance(data, functools.partial):
+        return name_of_data(data.func)
+
+    name = getattr(data, "__name__", None)
+
+    return name if isinstance(name, str) and name.isidentifier() else None

@@ -1,0 +1,61 @@
+"""How many bytes Python rows take, by looking at a few of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from sys import getsizeof
+
+__all__ = ["sampled_row_bytes", "size_of"]
+
+_DEPTH = 12
+_ELEMENTS = 64
+_FLAT = frozenset({int, float, bool, type(None), str, bytes})
+
+
+def sampled_row_bytes(rows: Sequence[object], samples: int = 8) -> float:
+    """Average bytes of a row, from ``samples`` rows spread evenly over all of them, the last one included."""
+    count = len(rows)
+
+    if count <= samples:
+        return sum(map(size_of, rows)) / max(count, 1)
+
+    step = (count - 1) / (samples - 1)
+
+    return sum(size_of(rows[round(index * step)]) for index in range(samples)) / samples
+
+
+def size_of(value: object, depth: int = _DEPTH) -> int:
+    """Bytes of an object with everything in it.
+
+    Keys are not counted: rows share them. Of a long list some elements stand for all.
+    """
+    kind = type(value)
+
+    if kind in _FLAT:
+        return getsizeof(value)
+
+    if depth == 0:
+        return 64
+
+    if kind is dict or isinstance(value, Mapping):
+        return getsizeof(value, 64) + sum([size_of(inner, depth - 1) for inner in value.values()])  # type: ignore[attr-defined]
+
+    if kind is list or kind is tuple or kind is set:
+        return getsizeof(value) + _elements(list(value), depth)  # type: ignore[call-overload]
+
+    fields = getattr(value, "__dict__", None)
+
+    if fields is None:
+        names = getattr(kind, "__struct_fields__", None) or getattr(kind, "__slots__", None)
+        fields = {name: getattr(value, name, None) for name in names} if isinstance(names, tuple) else {}
+
+    return getsizeof(value, 64) + sum([size_of(inner, depth - 1) for inner in fields.values()])
+
+
+def _elements(values: list[object], depth: int) -> int:
+    if len(values) <= _ELEMENTS:
+        return sum([size_of(value, depth - 1) for value in values])
+
+    step = len(values) / _ELEMENTS
+
+    return int(step * sum([size_of(values[int(index * step)], depth - 1) for index in range(_ELEMENTS)]))

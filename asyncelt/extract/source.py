@@ -1,0 +1,177 @@
+"""A source: resources that share a schema, a name in the state, and settings."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from typing import Self
+
+from asyncelt import current
+from asyncelt.errors import ConfigError, InvalidResourceData
+from asyncelt.extract.resource import Contract, Resource
+from asyncelt.schema.model import Schema
+
+__all__ = ["ResourceDict", "Source"]
+
+
+class ResourceDict(Mapping[str, Resource]):
+    """Resources of a source by name, in the order in which they were added."""
+
+    def __init__(self, source_name: str) -> None:
+        self._source_name = source_name
+        self._resources: dict[str, Resource] = {}
+
+    def __getitem__(self, name: str) -> Resource:
+        try:
+            return self._resources[name]
+        except KeyError:
+            raise KeyError(f"source {self._source_name!r} has no resource {name!r}; it has {self._names()}") from None
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._resources)
+
+    def __len__(self) -> int:
+        return len(self._resources)
+
+    @property
+    def selected(self) -> dict[str, Resource]:
+        """The resources that are loaded."""
+        return {name: resource for name, resource in self._resources.items() if resource.selected}
+
+    def add(self, *resources: Resource) -> None:
+        """Add resources; the source keeps copies of its own.
+
+        Raises:
+            InvalidResourceData: A resource of this name is here already.
+        """
+        for resource in resources:
+            if resource.name in self._resources:
+                raise InvalidResourceData(
+                    f"Source {self._source_name!r} has a resource {resource.name!r} already. Give one of the two another "
+                    "name with with_name(); both may keep the same table_name."
+                )
+
+            added = resource.clone()
+            added.source_name = self._source_name
+            self._resources[added.name] = added
+
+    def select(self, *names: str) -> dict[str, Resource]:
+        """Select these resources and no others.
+
+        Raises:
+            ConfigError: There is no such resource; nothing has been changed then.
+        """
+        unknown = [name for name in names if name not in self._resources]
+
+        if unknown:
+            raise ConfigError(
+                f"Source {self._source_name!r} has no resource {', '.join(map(repr, unknown))}; it has {self._names()}."
+            )
+
+        for name, resource in self._resources.items():
+            resource.selected = name in names
+
+        return self.selected
+
+    def _names(self) -> str:
+        return ", ".join(map(repr, self._resources)) or "none"
+
+
+class Source:
+    """Resources with one schema. Made by functions decorated with `asyncelt.source`.
+
+    Args:
+        name: Name of the source and of its schema.
+        resources: At least none; each is copied.
+        section: Accepted for the reference's sake.
+        max_table_nesting: Levels of nested tables, for resources that do not say otherwise.
+        root_key: Whether nested tables get the key of their root row even where no disposition needs it.
+        schema_contract: For tables that do not have their own.
+        schema: To start from; None: an empty one, or the pipeline's of this name.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        resources: Iterable[Resource] = (),
+        *,
+        section: str | None = None,
+        max_table_nesting: int | None = None,
+        root_key: bool | None = None,
+        schema_contract: Contract | None = None,
+        schema: Schema | None = None,
+    ) -> None:
+        if not isinstance(name, str) or not name.strip():
+            raise ConfigError(f"A source needs a name that is text and not blank, not {name!r}.")
+
+        self.name = name
+        self.section = section
+        self.max_table_nesting = max_table_nesting
+        self.root_key = root_key
+        self.schema_contract = schema_contract
+        self.schema = schema
+        self.resources = ResourceDict(name)
+        self.resources.add(*resources)
+
+    @property
+    def selected_resources(self) -> dict[str, Resource]:
+        """The resources that are loaded."""
+        return self.resources.selected
+
+    @property
+    def state(self) -> dict[str, object]:
+        """The source's state, within a run of its pipeline.
+
+        Raises:
+            UsageError: Called outside a run.
+        """
+        return current.source_state()
+
+    def with_resources(self, *resource_names: str) -> Self:
+        """A copy in which only these resources are selected.
+
+        Raises:
+            ConfigError: There is no such resource; the message names those there are.
+        """
+        clone = self.clone()
+        clone.resources.select(*resource_names)
+
+        return clone
+
+    def add_limit(self, max_items: int | None = None, max_time: float | None = None, count_rows: bool = False) -> Self:
+        """Limit each resource, as `Resource.add_limit` does. Transformers are limited by what feeds them."""
+        for resource in self.resources.values():
+            if not resource.is_transformer:
+                resource.add_limit(max_items, max_time, count_rows)
+
+        return self
+
+    def parallelize(self) -> Self:
+        """Accepted for the reference's sake: resources always run side by side."""
+        return self
+
+    def clone(self, name: str | None = None) -> Self:
+        """An independent copy, its resources included, under another name if one is given."""
+        clone = copy.copy(self)
+        clone.name = name or self.name
+        clone.resources = ResourceDict(clone.name)
+        clone.resources.add(*self.resources.values())
+
+        return clone
+
+    def __getattr__(self, name: str) -> Resource:
+        resources = self.__dict__.get("resources")
+
+        if isinstance(resources, ResourceDict) and name in resources:
+            return resources[name]
+
+        raise AttributeError(f"Source {self.__dict__.get('name')!r} has no attribute and no resource {name!r}")
+
+    async def __aiter__(self) -> AsyncIterator[object]:
+        """The rows of all selected resources, one resource after the other. For looking at data."""
+        for resource in self.selected_resources.values():
+            async for row in resource:
+                yield row
+
+    def __repr__(self) -> str:
+        return f"<asyncelt.source(name={self.name!r}, resources=[{', '.join(map(repr, self.resources))}])>"

@@ -1,0 +1,260 @@
+"""The decorator users define sources with."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import AsyncIterable, Awaitable, Callable, Coroutine, Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Generic, ParamSpec, Protocol, TypeAlias, cast, overload
+
+from asyncelt.errors import ConfigError, InvalidResourceData
+from asyncelt.extract.resource import Contract, Resource, name_of_data
+from asyncelt.extract.source import Source
+from asyncelt.extract.steps import is_async_function
+from asyncelt.schema.model import Schema
+
+__all__ = ["AsyncSourceFunction", "SourceFunction", "source"]
+
+P = ParamSpec("P")
+_Function: TypeAlias = Callable[..., object]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _SourceOptions:
+    name: str
+    section: str | None
+    max_table_nesting: int | None
+    root_key: bool | None
+    schema: Schema | None
+    schema_contract: Contract | None
+
+    def make(self, resources: list[object]) -> Source:
+        """A source of what the function gave: resources, and sources whose resources join."""
+        found: list[Resource] = []
+
+        for item in resources:
+            if isinstance(item, Source):
+                found.extend(item.resources.values())
+            elif isinstance(item, Resource):
+                found.append(item)
+            else:
+                found.append(_as_resource(item, self.name))
+
+        return Source(
+            self.name,
+            found,
+            section=self.section,
+            max_table_nesting=self.max_table_nesting,
+            root_key=self.root_key,
+            schema=self.schema,
+            schema_contract=self.schema_contract,
+        )
+
+
+class SourceFunction(Generic[P]):
+    """A function decorated with `asyncelt.source`: call it to get a `Source`."""
+
+    def __init__(self, function: Callable[P, object], options: _SourceOptions) -> None:
+        functools.update_wrapper(self, function, updated=())
+        self._function = function
+        self._options = options
+        self.name = options.name
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Source:
+        """Run the function and collect its resources.
+
+        Raises:
+            InvalidResourceData: It gave None, or something that is no resource.
+        """
+        return self._options.make(_collected(self._function(*args, **kwargs), self.name))
+
+    def clone(self, name: str) -> SourceFunction[P]:
+        """The same function under another name."""
+        return SourceFunction(self._function, replace(self._options, name=name))
+
+    def __repr__(self) -> str:
+        return f"<asyncelt.source function {self.name!r}>"
+
+
+class AsyncSourceFunction(Generic[P]):
+    """An ``async def`` function decorated with `asyncelt.source`: await its call, or pass the call on un-awaited."""
+
+    def __init__(self, function: Callable[P, object], options: _SourceOptions) -> None:
+        functools.update_wrapper(self, function, updated=())
+        self._function = function
+        self._options = options
+        self.name = options.name
+
+    async def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Source:
+        """Run the function and collect its resources.
+
+        Raises:
+            InvalidResourceData: It gave None, or something that is no resource.
+        """
+        result = self._function(*args, **kwargs)
+
+        if isinstance(result, AsyncIterable):
+            return self._options.make([item async for item in result])
+
+        return self._options.make(_collected(await cast("Awaitable[object]", result), self.name))
+
+    def clone(self, name: str) -> AsyncSourceFunction[P]:
+        """The same function under another name."""
+        return AsyncSourceFunction(self._function, replace(self._options, name=name))
+
+    def __repr__(self) -> str:
+        return f"<asyncelt.source async function {self.name!r}>"
+
+
+class _SourceDecorator(Protocol):
+    """What ``@source(...)`` gives."""
+
+    @overload
+    def __call__(self, function: Callable[P, Coroutine[object, object, object]], /) -> AsyncSourceFunction[P]: ...
+    @overload
+    def __call__(self, function: Callable[P, AsyncIterable[object]], /) -> AsyncSourceFunction[P]: ...
+    @overload
+    def __call__(self, function: Callable[P, object], /) -> SourceFunction[P]: ...
+
+
+@overload
+def source(
+    func: Callable[P, Coroutine[object, object, object]],
+    /,
+    name: str | None = ...,
+    section: str | None = ...,
+    max_table_nesting: int | None = ...,
+    root_key: bool | None = ...,
+    schema: Schema | None = ...,
+    schema_contract: Contract | None = ...,
+    spec: type[object] | None = ...,
+    parallelized: bool = ...,
+) -> AsyncSourceFunction[P]: ...
+
+
+@overload
+def source(
+    func: Callable[P, AsyncIterable[object]],
+    /,
+    name: str | None = ...,
+    section: str | None = ...,
+    max_table_nesting: int | None = ...,
+    root_key: bool | None = ...,
+    schema: Schema | None = ...,
+    schema_contract: Contract | None = ...,
+    spec: type[object] | None = ...,
+    parallelized: bool = ...,
+) -> AsyncSourceFunction[P]: ...
+
+
+@overload
+def source(
+    func: Callable[P, object],
+    /,
+    name: str | None = ...,
+    section: str | None = ...,
+    max_table_nesting: int | None = ...,
+    root_key: bool | None = ...,
+    schema: Schema | None = ...,
+    schema_contract: Contract | None = ...,
+    spec: type[object] | None = ...,
+    parallelized: bool = ...,
+) -> SourceFunction[P]: ...
+
+
+@overload
+def source(
+    func: None = ...,
+    /,
+    name: str | None = ...,
+    section: str | None = ...,
+    max_table_nesting: int | None = ...,
+    root_key: bool | None = ...,
+    schema: Schema | None = ...,
+    schema_contract: Contract | None = ...,
+    spec: type[object] | None = ...,
+    parallelized: bool = ...,
+) -> _SourceDecorator: ...
+
+
+def source(
+    func: _Function | None = None,
+    /,
+    name: str | None = None,
+    section: str | None = None,
+    max_table_nesting: int | None = None,
+    root_key: bool | None = None,
+    schema: Schema | None = None,
+    schema_contract: Contract | None = None,
+    spec: type[object] | None = None,
+    parallelized: bool = False,
+) -> object:
+    """Make a source from a function that returns or yields resources, plain or ``async``.
+
+    Args:
+        func: Function to decorate.
+        name: Name of the source and its schema; None: the function's.
+        section: Accepted for the reference's sake; not used.
+        max_table_nesting: Levels of nested tables, for resources that do not say otherwise.
+        root_key: Whether nested tables get the key of their root row even where no disposition needs it.
+        schema: To start from.
+        schema_contract: For tables that do not have their own.
+        spec: Accepted for the reference's sake; not used.
+        parallelized: Accepted for the reference's sake: resources always run side by side.
+
+    Raises:
+        ConfigError: An argument is wrong.
+    """
+
+    def decorate(function: _Function) -> object:
+        if not callable(function):
+            raise ConfigError(f"asyncelt.source decorates functions, not {type(function).__name__}.")
+
+        found = name or (schema.name if schema is not None else name_of_data(function))
+
+        if not found:
+            raise ConfigError("This function has no name of its own; pass name=... to asyncelt.source.")
+
+        options = _SourceOptions(
+            name=found,
+            section=section,
+            max_table_nesting=max_table_nesting,
+            root_key=root_key,
+            schema=schema,
+            schema_contract=schema_contract,
+        )
+
+        return (AsyncSourceFunction if is_async_function(function) else SourceFunction)(function, options)
+
+    return decorate if func is None else decorate(func)
+
+
+
+def _collected(result: object, name: str) -> list[object]:
+    """What a source function returned, as a list."""
+    if result is None:
+        raise InvalidResourceData(
+            f"Source {name!r} gave None. Return or yield resources; a function that yields rows is a resource, "
+            "decorate it with asyncelt.resource."
+        )
+
+    if isinstance(result, Resource | Source):
+        return [result]
+
+    if isinstance(result, Iterable) and not isinstance(result, str | bytes | Mapping):
+        return list(result)
+
+    return [result]
+
+
+def _as_resource(item: object, source_name: str) -> Resource:
+    """Data with a name of its own, such as a generator, among the resources of a source."""
+    name = name_of_data(item)
+
+    if name is None:
+        raise InvalidResourceData(
+            f"Source {source_name!r} gave {type(item).__name__}, which is neither a resource nor data with a name. "
+            "Wrap data: asyncelt.resource(data, name=...)."
+        )
+
+    return Resource(item, name)

@@ -1,0 +1,224 @@
+"""Steps between a source and its pages: map, filter, yield map, limit, and the seam for others.
+
+A step describes; `open` makes its state for one run. There are two kinds: *row steps* hold a user's function
+of one row, *page steps* see whole items and may say that they have had enough.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias, runtime_checkable
+
+import pyarrow as pa
+
+from asyncelt.errors import ConfigError
+
+__all__ = [
+    "FilterStep",
+    "ItemStep",
+    "LimitStep",
+    "MapStep",
+    "PageStep",
+    "PageStepRun",
+    "RowFunction",
+    "RowStep",
+    "Step",
+    "YieldMapStep",
+    "insert_step",
+    "is_async_function",
+]
+
+RowFunction: TypeAlias = Callable[[object], object]
+
+USER, INCREMENTAL, LIMIT = 0.0, 1.0, 1.1
+"""Affinities: steps are kept in this order, whatever the order in which they were added."""
+
+
+@runtime_checkable
+class PageStepRun(Protocol):
+    """A page step's state in one run."""
+
+    @property
+    def done(self) -> bool:
+        """True: the source is closed after this item."""
+        ...
+
+    def apply(self, item: object) -> object | None:
+        """Take a row, a list of rows, a `JsonBody` or an Arrow table; give back what goes on."""
+        ...
+
+
+@runtime_checkable
+class PageStep(Protocol):
+    """A step that sees whole items."""
+
+    @property
+    def affinity(self) -> float:
+        """Place among the steps."""
+        ...
+
+    @property
+    def needs_rows(self) -> bool:
+        """Whether JSON bodies must be parsed before this step sees them."""
+        ...
+
+    def open(self) -> PageStepRun:
+        """Start one run."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class RowStep:
+    """A user's function of one row; base of the steps below."""
+
+    function: RowFunction
+    label = "step"
+    affinity = USER
+
+
+@dataclass(frozen=True, slots=True)
+class MapStep(RowStep):
+    """Replace each row."""
+
+    label = "add_map"
+
+
+@dataclass(frozen=True, slots=True)
+class FilterStep(RowStep):
+    """Keep rows for which the function is true."""
+
+    label = "add_filter"
+
+
+@dataclass(frozen=True, slots=True)
+class YieldMapStep(RowStep):
+    """Replace each row by the items the function yields."""
+
+    label = "add_yield_map"
+
+
+@dataclass(frozen=True, slots=True)
+class ItemStep:
+    """A transformer: a function of a whole item, as it was yielded."""
+
+    function: RowFunction
+    name: str
+    affinity = USER
+
+
+@dataclass(frozen=True, slots=True)
+class LimitStep:
+    """End the source after so many items, rows or seconds."""
+
+    max_items: int | None
+    max_time: float | None
+    count_rows: bool
+    affinity = LIMIT
+
+    @property
+    def needs_rows(self) -> bool:
+        """Rows can only be counted when they are there."""
+        return self.count_rows
+
+    def open(self) -> PageStepRun:
+        """Start counting."""
+        return _LimitRun(self)
+
+
+class _LimitRun:
+    def __init__(self, step: LimitStep) -> None:
+        self._step = step
+        self._left = step.max_items
+        self._end = None if step.max_time is None else time.monotonic() + step.max_time
+        self.done = step.max_items == 0
+
+    def apply(self, item: object) -> object | None:
+        if self.done:
+            return None
+
+        if self._left is not None:
+            if self._step.count_rows:
+                item = _first_rows(item, self._left)
+                self._left -= _row_count(item)
+            else:
+                self._left -= 1
+
+        self.done = self._left == 0 or (self._end is not None and time.monotonic() >= self._end)
+
+        return item
+
+
+Step: TypeAlias = RowStep | ItemStep | PageStep
+
+
+def _row_count(item: object) -> int:
+    if isinstance(item, list):
+        return len(item)
+
+    return item.num_rows if isinstance(item, pa.Table) else 1
+
+
+def _first_rows(item: object, count: int) -> object:
+    if isinstance(item, list):
+        return item[:count] if len(item) > count else item
+
+    return item.slice(0, count) if isinstance(item, pa.Table) else item
+
+
+def insert_step(steps: tuple[Step, ...], step: Step, at: int | None = None) -> tuple[Step, ...]:
+    """``steps`` with one more: at position ``at``, or after all others of the same or a lower affinity."""
+    if at is None:
+        at = sum(1 for other in steps if other.affinity <= step.affinity)
+
+    return steps[:at] + (step,) + steps[at:]
+
+
+def row_function(function: object, label: str) -> RowFunction:
+    """A user's function as one of the row alone. A second parameter is the reference's ``meta``: None here.
+
+    Raises:
+        ConfigError: Not callable, or it cannot take one row.
+    """
+    if not callable(function):
+        raise ConfigError(f"{label} takes a function of one row, not {type(function).__name__}.")
+
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):  # built-in functions without a signature
+        return function
+
+    positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    takes_many = any(p.kind is p.VAR_POSITIONAL for p in parameters)
+    required = [p for p in positional if p.default is p.empty]
+    named = [p for p in parameters if p.kind is p.KEYWORD_ONLY and p.default is p.empty]
+
+    if len(required) > 2 or named or not (positional or takes_many):
+        raise ConfigError(f"{label} takes a function of one row; {_name(function)}{inspect.signature(function)} is not one.")
+
+    if len(required) == 2:
+        return functools.partial(_with_meta, function)
+
+    return function
+
+
+def _with_meta(function: Callable[[object, object], object], row: object) -> object:
+    return function(row, None)
+
+
+def is_async_function(function: object) -> bool:
+    """Whether calling it gives a coroutine or an async generator; looks through partials and callable objects."""
+    while isinstance(function, functools.partial):
+        function = function.args[0] if function.func is _with_meta else function.func
+
+    if not inspect.isroutine(function):
+        function = getattr(type(function), "__call__", function)  # noqa: B004 - the method itself is wanted
+
+    return inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function)
+
+
+def _name(function: object) -> str:
+    return getattr(function, "__name__", type(function).__name__)

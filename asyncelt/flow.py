@@ -1,0 +1,164 @@
+"""What crosses the doorways between rooms. Frozen values with their shapes and units; no behaviour.
+
+::
+
+    resource ──RawBatch──▶ normalize ──TableBatch──▶ storage ──Package──▶ load ──▶ commit
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeAlias
+
+import pyarrow as pa
+
+from asyncelt.schema.model import Schema, SchemaDelta
+from asyncelt.types import FileFormat, LoadId, PackageStatus, TableName
+
+__all__ = [
+    "ArrowPage",
+    "Conformed",
+    "JobFile",
+    "JsonBody",
+    "JsonPages",
+    "Notice",
+    "Package",
+    "Payload",
+    "RawBatch",
+    "Rows",
+    "TableBatch",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Python objects, one per row: dicts, models, or values that become ``{"value": ...}``. Never None."""
+
+    items: list[object]
+
+
+@dataclass(frozen=True, slots=True)
+class JsonBody:
+    """JSON as received: one document, an array of documents, or NDJSON (told apart by looking at it)."""
+
+    data: bytes
+    items: str | None = None
+    """Dotted path of the item list inside an enveloping document; None: the body itself is the data."""
+
+
+@dataclass(frozen=True, slots=True)
+class JsonPages:
+    """One or more JSON bodies whose rows belong to one table, in order."""
+
+    bodies: tuple[JsonBody, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ArrowPage:
+    """Columns as they are. Struct and list columns become ``json``; no child tables (behaviour.md 5.10)."""
+
+    table: pa.Table
+
+
+Payload: TypeAlias = Rows | JsonPages | ArrowPage
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RawBatch:
+    """One page on its way from extract to normalize."""
+
+    page: int
+    """Number of the page in its run, from 0, without gaps. Schema changes and rows are applied in this order."""
+    schema_name: str
+    resource: str
+    table: TableName
+    """Root table the rows belong to (normalized name)."""
+    payload: Payload
+    rows: int
+    """Number of rows where it is known without parsing, else 0."""
+    nbytes: int
+    """Bytes reserved for it in the memory budget; whoever drops the page gives them back."""
+    max_nesting: int | None = None
+    """``max_table_nesting`` in force for this resource; None: unlimited."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TableBatch:
+    """Conformed rows of one table.
+
+    Shapes:
+        data: (rows, k) where the k columns are a subset of the table's columns, in any order, each of exactly
+        the Arrow type of `schema.arrow`; columns that are absent are null for all these rows.
+    """
+
+    table: TableName
+    data: pa.Table
+    rows: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Notice:
+    """Something that was kept in another form than it came, or that a user should know. One per column and kind."""
+
+    kind: str
+    """``collision``, ``variant_of_variant``, ``null_only_column``, ..."""
+    table: TableName
+    column: str | None
+    count: int
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Conformed:
+    """One page after normalizing: what it adds to the schema, and its rows, valid under schema + delta."""
+
+    delta: SchemaDelta
+    batches: tuple[TableBatch, ...]
+    notices: tuple[Notice, ...] = ()
+    root_rows: int = 0
+    """Rows that arrived in the root table, before contracts dropped any."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobFile:
+    """One data file of a package."""
+
+    job_id: str
+    """``<table>.<file_id>``; unique in the package."""
+    table: TableName
+    file_name: str
+    """Relative to the package's ``jobs`` folder: ``<table>.<file_id>.0.<ext>``."""
+    file_format: FileFormat
+    rows: int
+    nbytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Package:
+    """A sealed load package as the load step sees it: immutable, complete, on the disk."""
+
+    load_id: LoadId
+    pipeline_name: str
+    dataset_name: str
+    folder: Path
+    schema: Schema
+    """Schema as of the end of this package, version and hash included."""
+    jobs: tuple[JobFile, ...]
+    status: PackageStatus = "normalized"
+    parent_load_id: LoadId | None = None
+    """The pipeline's last package before this one; None for its first."""
+    bundle: tuple[LoadId, ...] = ()
+    """All packages of the same run, this one included, in order: they commit in one transaction."""
+    run_id: str | None = None
+    replaced_tables: tuple[TableName, ...] = ()
+    """Root tables with disposition replace that were extracted, even when they yielded no row: their old
+    rows, and those of their nested tables, go in the commit."""
+    row_counts: Mapping[TableName, int] = field(default_factory=dict)
+    created_at: float = 0.0
+    """Unix time in seconds."""
+
+    def path_of(self, job: JobFile) -> Path:
+        """Absolute path of a job's file."""
+        return self.folder / "jobs" / job.file_name

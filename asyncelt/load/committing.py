@@ -1,0 +1,115 @@
+"""The load step: bring a sealed bundle to the destination and commit it whole, with retries.
+
+The only place that decides what is tried again. A commit whose answer was lost is settled by asking for its
+load ids, never by repeating blindly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import anyio
+
+from asyncelt._async import retrying
+from asyncelt.config import Settings
+from asyncelt.errors import AsynceltError, CommitUnknown, DestinationUnavailable
+from asyncelt.failpoints import failpoint
+from asyncelt.flow import JobFile, Package
+from asyncelt.load.protocol import Commit, CommitResult, Session
+from asyncelt.observe import Advanced, Event, Warned
+
+__all__ = ["LoadReport", "load_bundle"]
+
+
+@dataclass(slots=True)
+class LoadReport:
+    """What the load step did."""
+
+    result: CommitResult | None = None
+    retries: int = 0
+
+
+async def load_bundle(
+    session: Session, commit: Commit, settings: Settings, emit: Callable[[Event], None], *, max_parallel: int | None
+) -> LoadReport:
+    """Make every package of ``commit`` visible in one transaction, or none.
+
+    Args:
+        session: Open; its lease is held.
+        commit: The bundle.
+        settings: Workers and retries.
+        emit: Receives events, on the loop.
+        max_parallel: The destination's own bound on parallel jobs.
+
+    Raises:
+        LoadError: Not retryable, or retried as often as allowed. The bundle stays sealed.
+
+    Cancellation:
+        Safe. A COMMIT that was sent is awaited by the session, up to its deadline.
+    """
+    report = LoadReport()
+
+    def on_retry(error: AsynceltError, delay_s: float) -> None:
+        report.retries += 1
+        emit(
+            Warned(
+                pipeline_name=commit.target.pipeline_name,
+                message=f"Load package {commit.packages[0].load_id}: {error} Trying again in {delay_s:.1f} s.",
+            )
+        )
+
+    await retrying(partial(session.migrate, commit), settings.retry, on_retry=on_retry)
+    jobs = [(package, job) for package in commit.packages for job in package.jobs]
+    await _load_jobs(session, commit, jobs, settings, emit, on_retry, max_parallel)
+    failpoint("load.before_commit")
+    report.result = await retrying(partial(_commit, session, commit), settings.retry, on_retry=on_retry)
+    failpoint("load.after_commit")
+
+    return report
+
+
+async def _load_jobs(
+    session: Session,
+    commit: Commit,
+    jobs: Sequence[tuple[Package, JobFile]],
+    settings: Settings,
+    emit: Callable[[Event], None],
+    on_retry: Callable[[AsynceltError, float], None],
+    max_parallel: int | None,
+) -> None:
+    workers = min(settings.limits.load_workers, max_parallel or settings.limits.load_workers)
+    limiter = anyio.CapacityLimiter(max(workers, 1))
+
+    async def one(package: Package, job: JobFile) -> None:
+        async with limiter:
+            await retrying(partial(session.load, commit, package, job), settings.retry, on_retry=on_retry)
+
+        emit(
+            Advanced(
+                pipeline_name=commit.target.pipeline_name,
+                stage="load",
+                name=job.table,
+                rows=job.rows,
+                bytes=job.nbytes,
+            )
+        )
+
+    async with anyio.create_task_group() as tasks:
+        for package, job in jobs:
+            tasks.start_soon(one, package, job)
+
+
+async def _commit(session: Session, commit: Commit) -> CommitResult:
+    try:
+        return await session.commit(commit)
+    except CommitUnknown as unknown:
+        load_ids = tuple(package.load_id for package in commit.packages)
+        found = await session.committed(load_ids)
+
+        if found == frozenset(load_ids):
+            return CommitResult(load_ids=load_ids)
+
+        # Not there, and the session has settled that it will not come: repeating it is safe.
+        raise DestinationUnavailable(f"The commit of load package {load_ids[0]} did not arrive. {unknown}") from unknown

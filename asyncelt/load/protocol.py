@@ -1,0 +1,183 @@
+"""The contract between the engine and a destination. Public: third parties implement it.
+
+A destination is a factory object that does no I/O (:class:`Destination`) and a session that does
+(:class:`Session`). The engine calls, in this order::
+
+    async with destination.connect(target) as session:
+        restored = await session.restore(pipeline_name)          # once per pipeline instance
+        lease = await session.acquire(pipeline_name, member)     # before anything is written
+        await session.migrate(commit)                            # CREATE / ADD COLUMN; may do nothing
+        await session.load(commit, package, job)                 # many at once; idempotent per job
+        await session.commit(commit)                             # everything becomes visible, or nothing
+
+Every method may raise `DestinationUnavailable` (tried again), `DestinationRejected` (not), and ``commit`` may raise
+`LeaseLost` and `CommitUnknown`; after the latter the engine asks ``committed``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from typing import Protocol, runtime_checkable
+
+import pyarrow as pa
+
+from asyncelt.flow import JobFile, Package
+from asyncelt.schema.capabilities import Capabilities
+from asyncelt.types import JsonValue, LoadId
+
+__all__ = [
+    "Commit",
+    "CommitResult",
+    "Destination",
+    "Lease",
+    "Restored",
+    "Session",
+    "SupportsQuery",
+    "Target",
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """Where a session writes, and for whom."""
+
+    pipeline_name: str
+    dataset_name: str
+    member: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Restored:
+    """What a dataset knows about a pipeline. All fields empty when the dataset does not exist yet."""
+
+    exists: bool = False
+    """Whether the dataset has system tables at all."""
+    state: str | None = None
+    """Newest committed state of this pipeline, as stored: base64(zlib(typed JSON))."""
+    state_load_id: LoadId | None = None
+    schemas: Mapping[str, str] = field(default_factory=dict)
+    """Newest stored schema JSON per schema name."""
+    last_load_id: LoadId | None = None
+    """Greatest load id in the dataset, over all pipelines."""
+    head_load_id: LoadId | None = None
+    """Last package that this pipeline (and member) committed, by the lease row."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lease:
+    """Proof of ownership. ``epoch`` grows each time the owner changes; a commit with an old epoch is refused."""
+
+    epoch: int
+    head_load_id: LoadId | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Commit:
+    """All packages of one run, to be made visible together."""
+
+    target: Target
+    lease: Lease
+    packages: tuple[Package, ...]
+    parent_load_id: LoadId | None
+    """Head of the pipeline's chain that these packages were made on; the commit is refused when it has moved."""
+    run_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CommitResult:
+    """What the commit did."""
+
+    load_ids: tuple[LoadId, ...]
+    already_committed: bool = False
+    """True when the destination had these load ids before: nothing was written again."""
+    schema_updates: Mapping[str, Mapping[str, tuple[str, ...]]] = field(default_factory=dict)
+    """Applied DDL: load id -> table -> new columns."""
+
+
+@runtime_checkable
+class Session(Protocol):
+    """One open connection (or pool) to one dataset. Used by one run; closed by leaving its context."""
+
+    async def restore(self, pipeline_name: str) -> Restored:
+        """Read what the dataset knows about a pipeline. Never creates anything."""
+        ...
+
+    async def acquire(self, pipeline_name: str, member: str) -> Lease:
+        """Become the owner, raising the epoch if somebody else was.
+
+        Raises:
+            PipelineBusy: Another owner is alive.
+        """
+        ...
+
+    async def migrate(self, commit: Commit) -> None:
+        """Bring tables to the packages' schemas, as far as this must happen before the commit's transaction.
+
+        Only CREATE and ADD COLUMN. Destinations with transactional DDL do it in ``commit`` and return here.
+        """
+        ...
+
+    async def load(self, commit: Commit, package: Package, job: JobFile) -> None:
+        """Bring one job's data to the destination without making it visible. Idempotent."""
+        ...
+
+    async def commit(self, commit: Commit) -> CommitResult:
+        """Make all packages, state and load rows visible at once. Idempotent by load id.
+
+        Raises:
+            LeaseLost: Epoch or parent do not match: another owner has gone on.
+            CommitUnknown: The answer was lost; ``committed`` tells.
+        """
+        ...
+
+    async def committed(self, load_ids: Sequence[LoadId]) -> frozenset[LoadId]:
+        """Which of these packages the destination has committed."""
+        ...
+
+    async def run_of(self, pipeline_name: str, run_id: str) -> tuple[LoadId, ...]:
+        """Load ids that a run with this ``run_id`` has committed; empty when there was none."""
+        ...
+
+
+@runtime_checkable
+class SupportsQuery(Protocol):
+    """A session that can be read with SQL."""
+
+    async def query(self, sql: str, parameters: Sequence[JsonValue] = ()) -> pa.Table:
+        """Run one statement; unqualified table names mean the session's dataset."""
+        ...
+
+
+@runtime_checkable
+class Destination(Protocol):
+    """Where packages go. Building one does no I/O; ``connect`` does."""
+
+    @property
+    def destination_name(self) -> str:
+        """Name it was configured with; the type's name unless the user chose another."""
+        ...
+
+    @property
+    def destination_type(self) -> str:
+        """``asyncelt.destinations.<type>``."""
+        ...
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What it can do. Constant."""
+        ...
+
+    @property
+    def location(self) -> str:
+        """Where the data goes, fit for printing: no secrets."""
+        ...
+
+    def for_pipeline(self, pipeline_name: str) -> Destination:
+        """The same destination with defaults filled that depend on the pipeline (a DuckDB file name). No I/O."""
+        ...
+
+    def connect(self, target: Target) -> AbstractAsyncContextManager[Session]:
+        """Open a session. Blocking drivers are imported and built off the event loop."""
+        ...

@@ -1,0 +1,151 @@
+"""Destinations by name: our own and third-party ones register in the same entry-point group.
+
+::
+
+    [project.entry-points."asyncelt.destinations"]
+    name = "their_package.module:factory"
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from difflib import get_close_matches
+from functools import lru_cache
+from importlib.metadata import entry_points
+from types import ModuleType
+from typing import cast
+
+from asyncelt.errors import ConfigError, UnknownDestination
+from asyncelt.load.protocol import Destination
+
+__all__ = ["GROUP", "known_destinations", "resolve"]
+
+GROUP = "asyncelt.destinations"
+
+_BUILT_IN: Mapping[str, str] = {
+    "duckdb": "asyncelt.destinations:duckdb",
+    "filesystem": "asyncelt.destinations:filesystem",
+    "memory": "asyncelt.destinations:memory",
+}
+"""For a checkout that is not installed, which has no entry points. The same factories that they name."""
+
+_EXTRAS: Mapping[str, str] = {"duckdb": "duckdb", "sqlglot": "duckdb", "asyncpg": "postgres", "aiobotocore": "s3"}
+"""Package that is missing -> extra of asyncelt that installs it."""
+
+
+def known_destinations() -> tuple[str, ...]:
+    """Names of all registered destinations, sorted. Imports none of them."""
+    return tuple(sorted(_registered()))
+
+
+def resolve(destination: str | Destination | Callable[[], object] | ModuleType) -> Destination:
+    """The destination object that a user means. Does no I/O; imports only the one that is asked for.
+
+    Args:
+        destination: A registered name, also in the long form ``asyncelt.destinations.<name>`` and in the
+            reference's ``dlt.destinations.<name>``; ``package.module.factory`` or ``package.module:factory`` of one
+            that is not registered; a destination; a factory that can be called without arguments; or a module
+            that has a factory of its own name.
+
+    Raises:
+        UnknownDestination: No destination of this name.
+        ConfigError: What was passed, or what the factory returned, is no destination; or a package is missing.
+    """
+    if isinstance(destination, str):
+        return _made(_factory_of(destination), repr(destination))
+
+    if isinstance(destination, ModuleType):
+        name = destination.__name__.rpartition(".")[2]
+        factory = getattr(destination, name, None)
+
+        if not callable(factory):
+            raise ConfigError(f"Module {destination.__name__!r} has no destination factory {name!r}.")
+
+        return _made(factory, f"module {destination.__name__!r}")
+
+    if not isinstance(destination, type) and isinstance(destination, Destination):
+        return destination
+
+    if callable(destination):
+        return _made(destination, getattr(destination, "__name__", repr(destination)))
+
+    raise ConfigError(
+        f"{type(destination).__name__} is no destination. Pass a name ({', '.join(known_destinations())}), a "
+        "destination such as asyncelt.destinations.duckdb('data.duckdb'), or a factory of one."
+    )
+
+
+@lru_cache(maxsize=1)
+def _registered() -> Mapping[str, str]:
+    # Reading the metadata of all installed packages takes milliseconds: once is enough.
+    return {**_BUILT_IN, **{point.name: point.value for point in entry_points(group=GROUP)}}
+
+
+def _factory_of(reference: str) -> Callable[[], object]:
+    known = _registered()
+    name = reference
+
+    for prefix in ("asyncelt.destinations.", "dlt.destinations."):
+        name = name.removeprefix(prefix)
+
+    if name in known:
+        return _import(known[name], name)
+
+    if ":" in reference or "." in name:
+        module, _, attribute = reference.replace(":", ".").rpartition(".")
+
+        return _import(f"{module}:{attribute}", reference)
+
+    close = get_close_matches(name.lower(), known, n=1)
+    hint = f" Did you mean {close[0]!r}?" if close else ""
+
+    raise UnknownDestination(
+        f"No destination is registered as {reference!r}.{hint} Registered are: {', '.join(known_destinations())}."
+    )
+
+
+def _import(value: str, name: str) -> Callable[[], object]:
+    module_name, _, attribute = value.partition(":")
+
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name is not None and (module_name == error.name or module_name.startswith(f"{error.name}.")):
+            raise UnknownDestination(
+                f"Destination {name!r}: there is no module {module_name!r}. Registered destinations are: "
+                f"{', '.join(known_destinations())}."
+            ) from error
+
+        raise _missing_package(name, error) from error
+
+    try:
+        factory = getattr(module, attribute)
+    except AttributeError as error:
+        raise UnknownDestination(f"Destination {name!r}: module {module_name!r} has no {attribute!r}.") from error
+    except ModuleNotFoundError as error:
+        raise _missing_package(name, error) from error
+
+    return cast("Callable[[], object]", factory)
+
+
+def _missing_package(name: str, error: ModuleNotFoundError) -> ConfigError:
+    package = (error.name or "").partition(".")[0]
+    extra = _EXTRAS.get(package)
+    remedy = f"pip install 'asyncelt[{extra}]'" if extra else f"pip install {package}"
+
+    return ConfigError(f"Destination {name!r} needs the package {package!r}, which is not installed: {remedy}")
+
+
+def _made(factory: Callable[[], object], what: str) -> Destination:
+    try:
+        made = factory()
+    except TypeError as error:
+        raise ConfigError(
+            f"The destination {what} cannot be made without arguments: {error}. Call its factory and pass the result."
+        ) from error
+
+    if not isinstance(made, Destination):
+        raise ConfigError(f"The factory {what} returned {type(made).__name__}, which is no destination.")
+
+    return made

@@ -1,0 +1,247 @@
+"""Lanes and the tools every coercion kernel shares.
+
+A *lane* is one Arrow array of values of one kind with nulls where a row has no such value. A kernel takes a lane
+and a target Arrow type and returns an array of the same length; a value that was there and is null in the result
+did not fit. Nothing here loops over rows: Python sees each *distinct* value at most once, and only those that no
+Arrow kernel can decide.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from decimal import Decimal
+from typing import TypeAlias, cast
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from asyncelt.types import DataType
+
+__all__ = [
+    "MICROSECOND",
+    "MICROSECOND_UTC",
+    "Kernel",
+    "Values",
+    "as_naive",
+    "canonical",
+    "everything",
+    "first_text",
+    "floor_units",
+    "hexadecimal",
+    "int64_or_null",
+    "merge",
+    "nulls",
+    "per_distinct",
+    "split",
+    "where",
+]
+
+Values: TypeAlias = "pa.Array[pa.Scalar[pa.DataType]]"
+"""An Arrow array of values of one kind."""
+
+Kernel: TypeAlias = Callable[["Values", pa.DataType], "Values"]
+"""(lane, target type) to an array of the target type, null where a value does not fit."""
+
+MICROSECOND = pa.timestamp("us")
+MICROSECOND_UTC = pa.timestamp("us", tz="UTC")
+
+_INT64 = pa.int64()
+_WIDEST = pa.decimal256(76, 0)
+
+
+def canonical(values: Values | pa.ChunkedArray[pa.Scalar[pa.DataType]], source: DataType) -> Values:
+    """The lane as one array of the type the kernels know; the same object where it already is one.
+
+    Dictionaries are decoded, narrow integers and floats widened, other text and binary layouts made the plain
+    ones, timestamps and times brought to microseconds (nanoseconds cut off, towards the past).
+    """
+    array = _one_array(values)
+
+    if pa.types.is_dictionary(array.type) or pa.types.is_run_end_encoded(array.type):
+        array = _decoded(array)
+
+    wanted = _plain_type(array.type, source)
+
+    if wanted is None or array.type == wanted:
+        return array
+
+    if pa.types.is_timestamp(wanted) and array.type.unit == "ns":
+        # Integer division by Arrow goes towards zero; a floor keeps times before 1970 in their microsecond.
+        return _floor_units(array, pa.int64(), 1_000).view(wanted)
+
+    if pa.types.is_time64(wanted):
+        return array.cast(wanted, safe=False)
+
+    return _cast_or_null(array, wanted)
+
+
+def _one_array(values: Values | pa.ChunkedArray[pa.Scalar[pa.DataType]]) -> Values:
+    if not isinstance(values, pa.ChunkedArray):
+        return values
+
+    if values.num_chunks == 1:
+        return values.chunk(0)
+
+    return cast("Values", pa.concat_arrays(values.chunks) if values.num_chunks else pa.array([], values.type))
+
+
+def _decoded(array: Values) -> Values:
+    if pa.types.is_dictionary(array.type):
+        return cast("Values", array.cast(array.type.value_type))
+
+    return cast("Values", pc.run_end_decode(array))
+
+
+def _plain_type(given: pa.DataType, source: DataType) -> pa.DataType | None:
+    """The type the kernels of ``source`` expect for a lane of type ``given``; None: as it is."""
+    if pa.types.is_null(given):
+        return {"bool": pa.bool_(), "bigint": _INT64, "double": pa.float64(), "binary": pa.binary(),
+                "timestamp": MICROSECOND_UTC, "date": pa.date32(), "time": pa.time64("us"),
+                "decimal": pa.decimal128(38, 9), "wei": _WIDEST}.get(source, pa.string())  # fmt: skip
+
+    if pa.types.is_integer(given):
+        return pa.decimal128(20, 0) if pa.types.is_uint64(given) else _INT64
+
+    if pa.types.is_floating(given):
+        return pa.float64()
+
+    if pa.types.is_large_string(given) or pa.types.is_string_view(given):
+        return pa.string()
+
+    if pa.types.is_large_binary(given) or pa.types.is_binary_view(given) or pa.types.is_fixed_size_binary(given):
+        return pa.binary()
+
+    if pa.types.is_timestamp(given):
+        return pa.timestamp("us", tz=given.tz)
+
+    if pa.types.is_date(given):
+        return pa.date32()
+
+    if pa.types.is_time(given):
+        return pa.time64("us")
+
+    if pa.types.is_decimal32(given) or pa.types.is_decimal64(given):
+        return pa.decimal128(38, given.scale)
+
+    return None
+
+
+def _cast_or_null(array: Values, wanted: pa.DataType) -> Values:
+    """Cast; a value outside the range of ``wanted`` becomes null instead of failing the whole lane."""
+    try:
+        return array.cast(wanted)
+    except pa.ArrowInvalid:
+        scalars = [_cast_one(scalar, wanted) for scalar in array]
+
+    return cast("Values", pa.array(scalars, wanted))
+
+
+def _cast_one(scalar: pa.Scalar[pa.DataType], wanted: pa.DataType) -> object:
+    try:
+        return scalar.cast(wanted).as_py()
+    except (pa.ArrowInvalid, OverflowError):
+        return None
+
+
+def _floor_units(array: Values, integers: pa.DataType, factor: int) -> Values:
+    """The integers behind a temporal array divided by ``factor``, rounded towards the past."""
+    raw = array.view(integers)
+    quotient = pc.divide(raw, factor)
+    behind = pc.and_(pc.less(raw, 0), pc.not_equal(pc.multiply(quotient, factor), raw))
+
+    return cast("Values", pc.subtract(quotient, pc.cast(behind, integers)))
+
+
+def floor_units(array: Values, factor: int) -> Values:
+    """Like integer ``//`` on the 64-bit integers behind ``array``."""
+    return _floor_units(array, _INT64, factor)
+
+
+def everything(mask: object) -> bool:
+    """Whether a boolean array is true wherever it is not null (also when it is empty)."""
+    return cast("bool", pc.all(cast("pa.BooleanArray", mask), min_count=0).as_py())
+
+
+def merge(mask: object, there: Values, elsewhere: Values) -> Values:
+    """Values of ``there`` where ``mask`` is true, of ``elsewhere`` where it is false; null where it is null."""
+    return cast("Values", pc.if_else(cast("pa.BooleanArray", mask), there, elsewhere))
+
+
+def where(mask: object, values: Values) -> Values:
+    """``values`` where ``mask`` is true, null elsewhere."""
+    return cast("Values", pc.if_else(cast("pa.BooleanArray", mask), values, pa.scalar(None, values.type)))
+
+
+def per_distinct(values: Values, convert: Callable[[object], object], target: pa.DataType) -> Values:
+    """``convert`` applied to each distinct value once, in Python; None means that the value does not fit.
+
+    For text, numbers and bytes. Floats are told apart by their bits, so that 0.0 and -0.0 stay two values.
+    """
+    is_float = pa.types.is_float64(values.type)
+    encoded = (values.view(_INT64) if is_float else values).dictionary_encode()
+    distinct = encoded.dictionary.view(pa.float64()) if is_float else encoded.dictionary
+    converted = pa.array([convert(value) for value in distinct.to_pylist()], target)
+
+    return cast("Values", converted.take(encoded.indices))
+
+
+def split(values: Values, clean: object, fast: Callable[[Values], Values], slow: Callable[[Values], Values]) -> Values:
+    """``fast`` for the values where ``clean`` is true, ``slow`` for the others, joined again.
+
+    The side that has no value is not called.
+    """
+    if everything(clean):
+        return fast(values)
+
+    rest = slow(where(pc.invert(cast("pa.BooleanArray", clean)), values))
+
+    if not pc.any(cast("pa.BooleanArray", clean), min_count=0).as_py():
+        return rest
+
+    return merge(clean, fast(where(clean, values)), rest)
+
+
+def as_naive(values: Values) -> Values:
+    """A timestamp lane without its zone, in UTC, without a copy."""
+    return values if values.type.tz is None else values.view(pa.timestamp(values.type.unit))
+
+
+def first_valid(values: Values) -> int | None:
+    """Index of the first value that is not null."""
+    if values.null_count == 0:
+        return 0 if len(values) else None
+
+    index = pc.index(pc.is_valid(values), True).as_py()
+
+    return None if index < 0 else cast("int", index)
+
+
+def first_text(values: Values) -> str | None:
+    """The first text of a text lane that is not null."""
+    index = first_valid(values)
+
+    return None if index is None else cast("str", values[index].as_py())
+
+
+def int64_or_null(values: Values) -> Values:
+    """A lane of integers as int64; wider ones that do not fit become null."""
+    if values.type == _INT64:
+        return values
+
+    low, high = Decimal(-(2**63)), Decimal(2**63 - 1)
+    fits = pc.and_(pc.greater_equal(values, low), pc.less_equal(values, high))
+
+    return where(fits, values).cast(_INT64)
+
+
+def hexadecimal(text: str) -> int:
+    """The integer after ``0x``.
+
+    Not with base 0: that refuses ``0x-10`` and ``0x 10``, which the reference reads.
+    """
+    return int(text[2:], 16)  # noqa: FURB166
+
+
+def nulls(values: Values, target: pa.DataType) -> Values:
+    """As many nulls of type ``target`` as there are values."""
+    return cast("Values", pa.nulls(len(values), target))

@@ -1,0 +1,236 @@
+"""The columns that say which row is which: row ids, parents, positions, root rows, the load."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal, cast
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from asyncelt.errors import BadRecord
+from asyncelt.normalize.coerce import coerce
+from asyncelt.normalize.ids import nested_ids, random_ids, row_hash
+from asyncelt.normalize.plain import typed_json
+from asyncelt.normalize.tables import Array, Lane, Part, TablePart
+from asyncelt.normalize.walk import Rule, Walker, excerpt
+from asyncelt.schema.capabilities import Capabilities
+from asyncelt.schema.evolve import merge_strategy_of, requires_root_key
+from asyncelt.schema.model import Column, Schema
+from asyncelt.schema.system import (
+    DLT_ID,
+    DLT_PREFIX,
+    list_idx_column,
+    load_id_column,
+    parent_id_column,
+    root_id_column,
+    row_id_column,
+)
+from asyncelt.types import LoadId, TableName
+
+__all__ = ["Identified", "Identity", "identify"]
+
+RootIds = Literal["random", "key_hash", "row_hash"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Identity:
+    """How rows of a page are told apart, as the schema has it."""
+
+    rule: Rule
+    root_ids: RootIds
+    key: tuple[str, ...]
+    """Columns of the primary key, for ``key_hash``."""
+    root_key: bool
+    """Whether nested rows carry the id of their root row."""
+
+    @classmethod
+    def of(cls, schema: Schema, root: TableName, rule: Rule, capabilities: Capabilities) -> Identity:
+        """Read it off a schema; a table that the schema does not know has random ids."""
+        table = schema.tables.get(root)
+
+        if table is None:
+            config = schema.normalizers.get("json")
+            settings = config.get("config") if isinstance(config, dict) else None
+            forced = isinstance(settings, dict) and settings.get("root_key_propagation") is True
+
+            return cls(rule=rule, root_ids="random", key=(), root_key=forced)
+
+        strategy = merge_strategy_of(schema, root, capabilities)
+        root_ids: RootIds = "random"
+
+        if strategy in {"upsert", "insert-only", "cdc"}:
+            root_ids = "key_hash"
+        elif strategy == "scd2" and _row_version_column(schema, root) == DLT_ID:
+            root_ids = "row_hash"
+
+        return cls(
+            rule=rule,
+            root_ids=root_ids,
+            key=tuple(table.keys("primary_key")),
+            root_key=requires_root_key(schema, root, capabilities),
+        )
+
+
+def _row_version_column(schema: Schema, root: TableName) -> str | None:
+    columns = schema.tables[root].columns.values()
+
+    return next((column.name for column in columns if column.extra.get("x-row-version")), None)
+
+
+@dataclass(slots=True)
+class Identified:
+    """Row ids of all tables of a part."""
+
+    identity: Identity
+    ids: dict[str, Array]
+    hashed: set[str] = field(default_factory=set)
+    """Tables whose ids come again when the same rows come again."""
+
+    def columns_of(self, table: TablePart, load_id: LoadId | None, *, add_id: bool) -> list[tuple[Column, Array]]:
+        """System columns of a table in the reference's order."""
+        naming = self.identity.rule.naming
+        found: list[tuple[Column, Array]] = []
+        nested = table.parent is not None
+
+        if nested and self.identity.root_key and add_id:
+            roots = next(iter(self.ids.values()))
+            found.append((root_id_column(naming), _taken(roots, cast("np.ndarray", table.root_rows))))  # type: ignore[type-arg]
+
+        if not nested or self.identity.rule.is_root(table.name):
+            if load_id is not None:
+                found.append((load_id_column(naming), _repeated(load_id, table.rows)))
+        elif add_id:
+            found.append((parent_id_column(naming), self.parent_ids(table)))
+            found.append((list_idx_column(naming), cast("Array", pa.array(table.list_idx))))
+
+        if add_id:
+            found.append((row_id_column(naming), self.ids[table.name]))
+
+        return found
+
+    def parent_ids(self, table: TablePart) -> Array:
+        """Id of each row's parent."""
+        parent_rows = cast("np.ndarray", table.parent_rows)  # type: ignore[type-arg]
+
+        if table.parents is None:
+            return _taken(self.ids[cast("TablePart", table.parent).name], parent_rows)
+
+        known = {parent.name: self.ids[parent.name].to_pylist() for parent in table.parents}
+        pairs = zip(table.parents, parent_rows.tolist(), strict=True)
+
+        return cast("Array", pa.array([known[parent.name][row] for parent, row in pairs], pa.string()))
+
+
+def identify(part: Part, identity: Identity) -> Identified:
+    """Give every row its id: the user's, a hash where rows must be found again, else a random one.
+
+    Raises:
+        BadRecord: A row has no value for a column of its key.
+    """
+    found = Identified(identity, {})
+
+    for table in part.tables:
+        found.ids[table.name] = _with_user_ids(table, _generated(part, table, found), found)
+
+    return found
+
+
+def _generated(part: Part, table: TablePart, found: Identified) -> Array:
+    if table.parent is None:
+        if found.identity.root_ids == "random":
+            return random_ids(table.rows)
+
+        found.hashed.add(table.name)
+
+        return _key_hashes(part, found.identity) if found.identity.root_ids == "key_hash" else _row_hashes(part)
+
+    if found.identity.rule.is_root(table.name):
+        return random_ids(table.rows)
+
+    parents = [table.parent] if table.parents is None else table.parents
+
+    if not any(parent.name in found.hashed for parent in parents):
+        return random_ids(table.rows)
+
+    found.hashed.add(table.name)
+    positions = cast("np.ndarray", table.list_idx).tolist()  # type: ignore[type-arg]
+
+    return nested_ids(found.parent_ids(table).to_pylist(), table.name, positions)
+
+
+def _with_user_ids(table: TablePart, generated: Array, found: Identified) -> Array:
+    given = table.lanes.get(DLT_ID)
+
+    if not given:
+        return generated
+
+    found.hashed.add(table.name)
+    ids = generated
+
+    for lane in given:
+        text = coerce(lane.values, lane.kind, "text", pa.string()).values
+        usable = pc.and_(pc.is_valid(text), pc.not_equal(text, ""))
+        ids = cast("Array", pc.if_else(pc.fill_null(usable, False), text, ids))
+
+    return ids
+
+
+def _key_hashes(part: Part, identity: Identity) -> Array:
+    root = part.tables[0]
+    lanes = [root.lanes.get(name, []) for name in identity.key]
+
+    if all(len(found) == 1 and _carries_json(found[0]) for found in lanes):
+        columns = [found[0].values.to_pylist() for found in lanes]
+        names = identity.key
+        keys = [dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True)]
+    else:
+        keys = [_key_of(part, row, identity) for row in range(root.rows)]
+
+    return cast("Array", pa.array([row_hash(typed_json(key)) for key in keys], pa.string()))
+
+
+def _carries_json(lane: Lane) -> bool:
+    return lane.kind in {"text", "bigint", "bool"} and not lane.ambiguous and lane.values.null_count == 0
+
+
+def _key_of(part: Part, row: int, identity: Identity) -> dict[str, object]:
+    walker = Walker(part.tables[0].path[0], identity.rule)
+    item = part.source.item(row)
+    walker.feed(item, row)
+    flat = walker.root.rows[0]
+
+    try:
+        return {name: flat[name] for name in identity.key}
+    except KeyError as error:
+        raise BadRecord(
+            "the row has no value for this column of its primary key, from which its row id is made.",
+            table=walker.root.name,
+            column=str(error.args[0]),
+            row=row,
+            value=excerpt(item),
+        ) from None
+
+
+def _row_hashes(part: Part) -> Array:
+    root = part.tables[0]
+    items = (part.source.item(row) for row in range(root.rows))
+    hashes = [row_hash(typed_json({k: v for k, v in _row(item) if not k.startswith(DLT_PREFIX)})) for item in items]
+
+    return cast("Array", pa.array(hashes, pa.string()))
+
+
+def _row(item: object) -> list[tuple[str, object]]:
+    from asyncelt.normalize.walk import as_row
+    from asyncelt.schema.naming import key_text
+
+    return [(key_text(key), value) for key, value in as_row(item).items()]
+
+
+def _taken(values: Array, rows: np.ndarray) -> Array:  # type: ignore[type-arg]
+    return cast("Array", values.take(pa.array(rows)))
+
+
+def _repeated(text: str, count: int) -> Array:
+    return cast("Array", pa.repeat(text, count))

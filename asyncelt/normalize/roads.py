@@ -1,0 +1,252 @@
+"""Which road a page takes to columns: Arrow's JSON reader, ``pa.array``, or row by row.
+
+All three give the same tables. A stream remembers what its pages have shown, so that a road that fails is not tried
+on every page; nothing remembered changes a result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from time import perf_counter
+from typing import Any, Final, cast
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from asyncelt.normalize.gating import Gate
+from asyncelt.normalize.json_road import Raw, TextLeaves, decode, joined, read_lines
+from asyncelt.normalize.rows import part_of_rows
+from asyncelt.normalize.shred import Names, shred
+from asyncelt.normalize.tables import Array, Part, Source
+from asyncelt.normalize.to_arrow import dump_rows, hides_floats, infer, only_json_floats
+from asyncelt.normalize.walk import Rule
+
+__all__ = ["Roads", "Stream"]
+
+PART_BYTES: Final = 2 * 1024 * 1024
+"""JSON text that is read in one go; much more of it is slower by the row."""
+PART_ROWS: Final = 20_000
+ROW_ROAD_ROWS: Final = 5_000
+PATIENCE: Final = 32
+"""Pages for which a road that has failed is not tried again."""
+EXACT_INTEGERS: Final = float(2**53)
+
+
+@dataclass(slots=True)
+class Stream:
+    """What the pages of one table have shown so far. Shared by threads; every field is replaced, never changed."""
+
+    leaves: TextLeaves = field(default_factory=dict)
+    rest: dict[str, int] = field(default_factory=dict)
+    """Road to the number of pages for which it is left alone."""
+    cost: dict[str, float] = field(default_factory=dict)
+    """Road to seconds per row."""
+
+    def open(self, road: str) -> bool:
+        """Whether the road is worth trying for this page."""
+        left = self.rest.get(road, 0)
+
+        if left > 0:
+            self.rest = {**self.rest, road: left - 1}
+
+        return left == 0
+
+    def close(self, road: str) -> None:
+        """Leave a road alone for some pages."""
+        self.rest = {**self.rest, road: PATIENCE}
+
+    def measured(self, road: str, seconds: float, rows: int) -> None:
+        """Note what a road cost."""
+        now = seconds / max(rows, 1)
+        before = self.cost.get(road, now)
+        self.cost = {**self.cost, road: 0.7 * before + 0.3 * now}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Roads:
+    """The roads under one rule."""
+
+    root: str
+    rule: Rule
+    names: Names
+    stream: Stream
+    gate: Gate
+    wei_digits: int
+
+    def of_rows(self, rows: Sequence[object]) -> list[Part]:
+        """Parts of a page of dicts."""
+        parts: list[Part] = []
+        start = 0
+
+        while start < len(rows):
+            piece = rows[start : start + PART_ROWS]
+            parts.extend(self._of_piece(piece))
+            start += len(piece)
+
+        return parts
+
+    def of_lines(self, lines: Sequence[Raw]) -> list[Part]:
+        """Parts of a page of JSON documents."""
+        parts: list[Part] = []
+
+        for piece in _pieces(lines):
+            part = self._by_text(piece, lambda number, piece=piece: decode(piece[number])) if self._columns() else None  # type: ignore[misc]
+            parts.extend([part] if part is not None else self.by_rows(self._decoded(piece)))
+
+        return parts
+
+    def by_rows(self, rows: Sequence[object]) -> list[Part]:
+        """Parts of any rows, by the road that is exact for everything."""
+        return [
+            part_of_rows(
+                rows[start : start + ROW_ROAD_ROWS], self.root, self.rule, wei_digits=self.wei_digits, gate=self.gate
+            )
+            for start in range(0, len(rows), ROW_ROAD_ROWS)
+        ]
+
+    def _columns(self) -> bool:
+        return self.rule.excludes is None and self.stream.open("columns")
+
+    def _of_piece(self, rows: Sequence[object]) -> list[Part]:
+        if not self._columns():
+            return self.by_rows(rows)
+
+        for road in self._by_cost():
+            began = perf_counter()
+            parts = self._of_json(rows) if road == "json" else self._of_array(rows)
+
+            if parts is not None:
+                self.stream.measured(road, perf_counter() - began, len(rows))
+                return parts
+
+            self.stream.close(road)
+
+        self.stream.close("columns")
+
+        return self.by_rows(rows)
+
+    def _by_cost(self) -> list[str]:
+        cost = self.stream.cost
+        roads = [road for road in ("json", "array") if self.stream.open(road)]
+
+        return sorted(roads, key=lambda road: cost.get(road, 0.0))
+
+    def _of_json(self, rows: Sequence[object]) -> list[Part] | None:
+        data = dump_rows(rows, self.gate)
+
+        if data is None:
+            return None
+
+        part = self._of_text(data, Source(rows.__getitem__, len(rows)), check=lambda: only_json_floats(rows, self.gate))
+
+        return None if part is None else [part]
+
+    def _of_array(self, rows: Sequence[object]) -> list[Part] | None:
+        parts: list[Part] = []
+        start = 0
+        size = 256
+
+        while start < len(rows):
+            piece = rows[start : start + size]
+
+            with self.gate.lock:
+                began = perf_counter()
+                array = infer(piece)
+                took = perf_counter() - began
+
+            part = None if array is None else self._part(_fields(array), Source(piece.__getitem__, len(piece)), False)
+
+            if part is None:
+                return None
+
+            parts.append(part)
+            start += len(piece)
+            size = max(64, min(int(len(piece) * self.gate.slice_s / max(took, 1e-6)), size * 4))
+
+        return parts
+
+    def _by_text(self, lines: Sequence[Raw], item: Callable[[int], object]) -> Part | None:
+        with self.gate.lock:
+            data = joined(lines)
+
+        part = self._of_text(data, Source(item, len(lines)), check=None)
+
+        if part is None:
+            self.stream.close("columns")
+
+        return part
+
+    def _of_text(self, data: bytes, source: Source, check: Callable[[], bool] | None) -> Part | None:
+        table, leaves = read_lines(data, source.rows, self.stream.leaves)
+
+        if leaves is not self.stream.leaves:
+            self.stream.leaves = leaves
+
+        if table is None or _has_wide_numbers(table) or (check is not None and hides_floats(table) and not check()):
+            return None
+
+        columns = [(name, _one(column)) for name, column in zip(table.column_names, table.columns, strict=True)]
+
+        return self._part(columns, source, True)
+
+    def _part(self, fields: Sequence[tuple[str, Array]], source: Source, ambiguous: bool) -> Part | None:
+        tables = shred(fields, source.rows, self.root, self.names, ambiguous=ambiguous)
+
+        return None if tables is None else Part(tables=tables, source=source)
+
+    def _decoded(self, lines: Sequence[Raw]) -> Sequence[object]:
+        found: list[object] = []
+
+        def steps() -> Iterator[None]:
+            for line in lines:
+                found.append(decode(line))
+                yield
+
+        self.gate.run(steps())
+
+        return found
+
+
+def _pieces(lines: Sequence[Raw]) -> Iterator[Sequence[Raw]]:
+    start = size = 0
+
+    for number, line in enumerate(lines):
+        size += memoryview(line).nbytes
+
+        if size >= PART_BYTES or number - start >= PART_ROWS:
+            yield lines[start : number + 1]
+            start, size = number + 1, 0
+
+    if start < len(lines):
+        yield lines[start:]
+
+
+def _fields(array: Array) -> Sequence[tuple[str, Array]]:
+    struct = cast("Any", array)
+
+    return [(name, struct.field(i)) for i, name in enumerate(struct.type.names)]
+
+
+def _one(column: Any) -> Array:
+    return cast("Array", column.chunk(0) if column.num_chunks == 1 else column.combine_chunks())
+
+
+def _has_wide_numbers(table: pa.Table) -> bool:
+    """Whether a float may have been an integer that has lost digits."""
+    return any(_is_wide(_one(column)) for column in table.columns)
+
+
+def _is_wide(array: Array) -> bool:
+    kind = cast("Any", array.type)
+
+    if pa.types.is_float64(kind):
+        bounds = cast("Any", pc.min_max(array))
+        low, high = bounds["min"].as_py(), bounds["max"].as_py()
+
+        return low is not None and (low <= -EXACT_INTEGERS or high >= EXACT_INTEGERS)
+
+    if pa.types.is_struct(kind):
+        return any(_is_wide(cast("Any", array).field(i)) for i in range(kind.num_fields))
+
+    return bool(pa.types.is_list(kind)) and _is_wide(cast("Any", array).flatten())

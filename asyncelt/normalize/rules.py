@@ -1,0 +1,114 @@
+"""How a schema says that items are to be taken apart."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from typing import cast
+
+from asyncelt.normalize.view import SchemaRules
+from asyncelt.normalize.walk import Rule
+from asyncelt.schema.capabilities import Capabilities
+from asyncelt.schema.model import Schema
+from asyncelt.schema.naming import Naming
+from asyncelt.types import ColumnName, JsonValue, TableName
+
+__all__ = ["rule_of"]
+
+UNLIMITED = 1000
+"""Levels of nesting where nobody has set a bound."""
+
+
+def rule_of(
+    schema: Schema,
+    rules: SchemaRules,
+    root: TableName,
+    *,
+    naming: Naming,
+    capabilities: Capabilities,
+    max_nesting: int | None,
+) -> Rule:
+    """The rule for one root table.
+
+    Args:
+        max_nesting: What the resource asks for; None: what the table, the schema or the destination say.
+    """
+
+    def keeps_json(table: str, column: str) -> bool:
+        known = schema.tables.get(TableName(table))
+        found = known.columns.get(ColumnName(column)) if known is not None else None
+        data_type = found.data_type if found is not None else None
+
+        return (data_type or rules.preferred_type(column)) == "json"
+
+    def is_root(table: str) -> bool:
+        known = schema.tables.get(TableName(table))
+
+        return known is not None and known.parent is None
+
+    return Rule(
+        naming=naming,
+        max_nesting=_levels(schema, root, capabilities) if max_nesting is None else max_nesting,
+        keeps_json=keeps_json,
+        is_root=is_root,
+        excludes=_filters(schema, naming),
+    )
+
+
+def _levels(schema: Schema, root: TableName, capabilities: Capabilities) -> int:
+    table = schema.tables.get(root)
+    json_normalizer = _mapping(schema.normalizers.get("json"))
+
+    for found in (
+        _mapping(table.hints.get("x-normalizer")).get("max_nesting") if table is not None else None,
+        capabilities.max_table_nesting,
+        _mapping(json_normalizer.get("config")).get("max_nesting"),
+    ):
+        if isinstance(found, int):
+            return found
+
+    return UNLIMITED
+
+
+def _filters(schema: Schema, naming: Naming) -> Callable[[str, str], bool] | None:
+    excludes: dict[str, list[re.Pattern[str]]] = {}
+    includes: dict[str, list[re.Pattern[str]]] = {}
+
+    for name, table in schema.tables.items():
+        filters = _mapping(table.hints.get("filters"))
+
+        for key, patterns in (("excludes", excludes), ("includes", includes)):
+            found = filters.get(key)
+
+            if found:
+                patterns[name] = [_compiled(cast("str", pattern)) for pattern in cast("list[JsonValue]", found)]
+
+    if not excludes:
+        return None
+
+    @lru_cache(maxsize=65536)
+    def excluded(table: str, column: str) -> bool:
+        branch = [part for part in table.split(naming.path_separator) if part.strip()]
+
+        for length in range(len(branch), 0, -1):
+            owner = naming.path_separator.join(branch[:length])
+            path = naming.path_separator.join([*branch[length:], column])
+
+            if any(p.search(path) for p in excludes.get(owner, ())) and not any(
+                p.search(path) for p in includes.get(owner, ())
+            ):
+                return True
+
+        return False
+
+    return excluded
+
+
+@lru_cache(maxsize=1024)
+def _compiled(name: str) -> re.Pattern[str]:
+    return re.compile(name[3:] if name.startswith("re:") else f"^{re.escape(name)}$")
+
+
+def _mapping(value: JsonValue) -> Mapping[str, JsonValue]:
+    return value if isinstance(value, Mapping) else {}

@@ -1,0 +1,148 @@
+"""Dict pages to Arrow by either of two roads, with what inference would merge silently found out.
+
+``pa.array(rows)`` is one step and carries dates, decimals and bytes; it holds the interpreter lock all the while.
+``orjson.dumps`` and Arrow's JSON reader hold it only for the dump. Which one is quicker depends on the shape of the
+rows, so a stream measures both and goes on with the better one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from itertools import chain, repeat
+from operator import itemgetter
+from typing import Final, cast
+
+import msgspec
+import numpy as np
+import orjson
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from asyncelt.normalize.gating import Gate
+from asyncelt.normalize.tables import Array
+
+__all__ = ["dump_rows", "hides_floats", "infer", "only_json_floats"]
+
+OPTIONS: Final = orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_DATACLASS
+SLICE: Final = 64
+NOT_IN_JSON: Final = (b"\xcb\x7f\xf0", b"\xcb\xff\xf0", b"\xcb\x7f\xf8", b"\xcb\xff\xf8")
+"""How MessagePack writes the infinities and NaN."""
+
+
+def dump_rows(items: Sequence[object], gate: Gate) -> bytes | None:
+    """Rows as lines of JSON; None where JSON cannot carry a value."""
+    pieces: list[bytes] = []
+
+    def steps() -> Iterator[None]:
+        for start in range(0, len(items), SLICE):
+            pieces.append(b"\n".join(map(orjson.dumps, items[start : start + SLICE], repeat(_refuse), repeat(OPTIONS))))
+            yield
+
+    try:
+        gate.run(steps())
+    except TypeError:
+        return None
+
+    return b"\n".join(pieces)
+
+
+def _refuse(value: object) -> object:
+    raise TypeError(type(value))
+
+
+def hides_floats(table: pa.Table) -> bool:
+    """Whether a null in this table may have been a float that JSON does not have (NaN, an infinity)."""
+    return any(_has_null_number(chunk) for column in table.columns for chunk in column.chunks)
+
+
+def _has_null_number(array: Array) -> bool:
+    kind = array.type
+
+    if pa.types.is_struct(kind):
+        children = array.flatten() if array.null_count else [array.field(i) for i in range(kind.num_fields)]  # type: ignore[attr-defined]
+        return any(map(_has_null_number, children))
+
+    if pa.types.is_list(kind):
+        return _has_null_number(array.flatten())  # type: ignore[attr-defined]
+
+    return (pa.types.is_float64(kind) or pa.types.is_null(kind)) and array.null_count > 0
+
+
+def only_json_floats(items: Sequence[object], gate: Gate) -> bool:
+    """Whether no value in the rows is NaN or infinite. Looks at their bytes, so a look-alike may say no."""
+    found: list[bool] = []
+    encode = msgspec.msgpack.Encoder().encode
+
+    def steps() -> Iterator[None]:
+        for start in range(0, len(items), SLICE):
+            data = encode(items[start : start + SLICE])
+            found.append(any(pattern in data for pattern in NOT_IN_JSON))
+            yield
+
+    gate.run(steps())
+
+    return not any(found)
+
+
+def infer(items: Sequence[object]) -> Array | None:
+    """Rows by ``pa.array``; None where it refuses them or would merge values of different types."""
+    try:
+        array = cast("Array", pa.array(items))
+    except (pa.ArrowException, TypeError, ValueError, OverflowError):
+        return None
+
+    return array if pa.types.is_struct(array.type) and _is_honest(array, items) else None
+
+
+def _is_honest(array: Array, values: Sequence[object]) -> bool:
+    """Whether every value of ``array`` has the type it had in Python.
+
+    Looks at the source only where inference is known to merge: numbers, bytes, dates, decimals, lists.
+    """
+    kind = array.type
+
+    if pa.types.is_struct(kind):
+        children = array.flatten() if array.null_count else [array.field(i) for i in range(kind.num_fields)]  # type: ignore[attr-defined]
+        names = cast("pa.StructType", kind).names
+
+        for name, child in zip(names, children, strict=True):
+            if _needs_look(child) and not _is_honest(child, _below(values, name)):
+                return False
+
+        return True
+
+    kinds = set(map(type, values))
+    kinds.discard(type(None))
+
+    if pa.types.is_list(kind):
+        if not kinds <= {list, tuple}:
+            return False
+
+        inner = cast("Array", array.flatten())  # type: ignore[attr-defined]
+
+        return not _needs_look(inner) or _is_honest(
+            inner, list(chain.from_iterable(cast("list[list[object]]", [v for v in values if v])))
+        )
+
+    return len(kinds) <= 1
+
+
+def _below(values: Sequence[object], name: str) -> Sequence[object]:
+    try:
+        return list(map(cast("Callable[[object], object]", itemgetter(name)), values))
+    except (KeyError, TypeError):
+        return [value.get(name) if isinstance(value, dict) else None for value in values]
+
+
+def _needs_look(array: Array) -> bool:
+    kind = array.type
+
+    if pa.types.is_string(kind) or pa.types.is_int64(kind) or pa.types.is_boolean(kind) or pa.types.is_null(kind):
+        return False
+
+    if pa.types.is_float64(kind):
+        # An integer or a bool that became a float is integral.
+        with np.errstate(invalid="ignore"):
+            return bool(pc.any(pc.equal(pc.floor(array), array)).as_py())
+
+    return array.null_count < len(array)

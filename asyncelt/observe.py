@@ -1,0 +1,89 @@
+"""What a run tells the outside: small frozen events to any number of observers.
+
+Everything observable goes through here: progress displays, logs, tests. Observers are called on the event
+loop, must return at once, and an observer that raises is reported once and dropped; it never fails a run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal, Protocol, TypeAlias
+
+__all__ = ["Advanced", "BudgetSample", "Event", "Observer", "Stage", "StageDone", "StageStarted", "Warned", "reported"]
+
+Stage: TypeAlias = Literal["extract", "normalize", "load"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageStarted:
+    """A stage of a run begins."""
+
+    pipeline_name: str
+    stage: Stage
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Advanced:
+    """A stage has moved ``rows`` rows and ``bytes`` bytes further (differences, not totals)."""
+
+    pipeline_name: str
+    stage: Stage
+    name: str
+    """Resource name in extract, table name in normalize and load."""
+    rows: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageDone:
+    """A stage of a run has ended; ``error`` is None when it ended well."""
+
+    pipeline_name: str
+    stage: Stage
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BudgetSample:
+    """How much of the memory budget is in use, in bytes."""
+
+    pipeline_name: str
+    used: int
+    limit: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Warned:
+    """Something that a user should know but that does not fail the run."""
+
+    pipeline_name: str
+    message: str
+    table: str | None = None
+    column: str | None = None
+
+
+Event: TypeAlias = StageStarted | Advanced | StageDone | BudgetSample | Warned
+
+
+class Observer(Protocol):
+    """Receives every event of a run, in order, on the event loop."""
+
+    def on_event(self, event: Event, /) -> None:
+        """Take note of one event and return at once."""
+        ...
+
+
+@contextmanager
+def reported(emit: Callable[[Event], None], pipeline_name: str, stage: Stage) -> Iterator[None]:
+    """Report the block as a stage: its start, and its end however it ends, so that displays can finish."""
+    emit(StageStarted(pipeline_name=pipeline_name, stage=stage))
+
+    try:
+        yield
+    except BaseException as error:
+        emit(StageDone(pipeline_name=pipeline_name, stage=stage, error=str(error) or type(error).__name__))
+        raise
+
+    emit(StageDone(pipeline_name=pipeline_name, stage=stage))

@@ -1,0 +1,36 @@
+"""What a destination can do, as a frozen value that planning and normalizing read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from asyncelt.types import FileFormat, MergeStrategy, ReplaceStrategy, WriteDisposition
+
+__all__ = ["Capabilities"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Capabilities:
+    """Checked once when a run is planned; nothing asks the destination again while data moves."""
+
+    file_formats: tuple[FileFormat, ...] = ("parquet", "jsonl")
+    """Job files it can take; the first is preferred."""
+    write_dispositions: tuple[WriteDisposition, ...] = ("append", "replace", "merge", "skip")
+    merge_strategies: tuple[MergeStrategy, ...] = ()
+    """Empty: no merge. The first is the default."""
+    replace_strategies: tuple[ReplaceStrategy, ...] = ("truncate-and-insert",)
+    naming_convention: str = "snake_case"
+    case_sensitive: bool = False
+    max_identifier_length: int = 65536
+    decimal_precision: tuple[int, int] = (38, 9)
+    wei_precision: tuple[int, int] = (38, 0)
+    """Largest (precision, scale) for integers over 64 bits; beyond it they become text variants."""
+    max_decimal_precision: int = 38
+    timestamp_precision: int = 6
+    transactional: bool = True
+    """Whether all tables, state and load rows become visible in one transaction."""
+    max_table_nesting: int | None = None
+    dataset_required: bool = True
+    stores_state: bool = True
+    sqlglot_dialect: str | None = None
+    max_parallel_load_jobs: int | None = None

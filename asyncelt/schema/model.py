@@ -1,0 +1,126 @@
+"""The vocabulary of all rooms: columns, tables, schemas and what changes in them. Values only, no I/O.
+
+A :class:`Schema` is frozen; it moves forward by applying a :class:`SchemaDelta`
+(:func:`asyncelt.schema.evolve.apply_delta`). Names in here are final: they have passed the naming convention.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from asyncelt.types import ColumnName, DataType, JsonValue, TableName, WriteDisposition
+
+__all__ = ["Column", "Schema", "SchemaDelta", "Table", "TableDelta"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Column:
+    """One column. ``data_type`` is None while it is only declared and no value has been seen."""
+
+    name: ColumnName
+    data_type: DataType | None = None
+    nullable: bool = True
+    precision: int | None = None
+    scale: int | None = None
+    timezone: bool | None = None
+    """False: a timestamp without zone. None and True: UTC."""
+    variant: bool = False
+    primary_key: bool = False
+    merge_key: bool = False
+    unique: bool = False
+    row_key: bool = False
+    parent_key: bool = False
+    root_key: bool = False
+    hard_delete: bool = False
+    dedup_sort: str | None = None
+    """``asc`` or ``desc``."""
+    extra: Mapping[str, JsonValue] = field(default_factory=dict)
+    """Hints the engine does not act on: description, sort, partition, cluster, incremental, x-..."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Table:
+    """One table. Root tables have ``resource`` and ``write_disposition``; nested ones have ``parent``."""
+
+    name: TableName
+    columns: Mapping[ColumnName, Column] = field(default_factory=dict)
+    """In definition order, which is the physical order."""
+    parent: TableName | None = None
+    resource: str | None = None
+    write_disposition: WriteDisposition | None = None
+    """None on nested tables: inherited from the root."""
+    hints: Mapping[str, JsonValue] = field(default_factory=dict)
+    """Everything else that the stored schema keeps: x-merge-strategy, x-normalizer, schema_contract,
+    file_format, table_format, description, filters, ..."""
+
+    @property
+    def seen_data(self) -> bool:
+        """Whether rows have ever been loaded into this table."""
+        normalizer = self.hints.get("x-normalizer")
+
+        return isinstance(normalizer, Mapping) and bool(normalizer.get("seen-data"))
+
+    def keys(self, hint: str) -> tuple[ColumnName, ...]:
+        """Names of the columns on which the boolean hint (``primary_key``, ``merge_key``, ...) is set."""
+        return tuple(name for name, column in self.columns.items() if getattr(column, hint))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Schema:
+    """A named set of tables with its settings. Reads like the reference's stored schema, engine 11."""
+
+    name: str
+    tables: Mapping[TableName, Table] = field(default_factory=dict)
+    settings: Mapping[str, JsonValue] = field(default_factory=dict)
+    """detections, default_hints, preferred_types, schema_contract."""
+    normalizers: Mapping[str, JsonValue] = field(default_factory=dict)
+    """``{"names": ..., "json": {"module": ..., "config": {...}}}``."""
+    version: int = 1
+    version_hash: str = ""
+    """Hash of the content as of ``version``; "" before the first one is computed."""
+    previous_hashes: tuple[str, ...] = ()
+    imported_version_hash: str | None = None
+    description: str | None = None
+
+    def root_of(self, table: TableName) -> Table:
+        """The root table of the chain that ``table`` belongs to (itself when it has no parent)."""
+        current = self.tables[table]
+
+        while current.parent is not None:
+            current = self.tables[current.parent]
+
+        return current
+
+    def disposition_of(self, table: TableName) -> WriteDisposition:
+        """The effective write disposition: the root's, ``append`` where none was set."""
+        return self.root_of(table).write_disposition or "append"
+
+    def chain_of(self, root: TableName) -> Iterator[Table]:
+        """``root`` and all its nested tables, parents before children, in definition order."""
+        yield self.tables[root]
+
+        for table in list(self.tables.values()):
+            if table.parent == root:
+                yield from self.chain_of(table.name)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TableDelta:
+    """What one page adds to one table. ``columns`` are new, or complete a column that had no type yet."""
+
+    name: TableName
+    columns: tuple[Column, ...] = ()
+    parent: TableName | None = None
+    resource: str | None = None
+    is_new: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SchemaDelta:
+    """What one page adds to a schema, in the order in which it has to be applied (parents first)."""
+
+    tables: tuple[TableDelta, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.tables)

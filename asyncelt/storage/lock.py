@@ -1,0 +1,63 @@
+"""Ownership of a working folder: an advisory lock that the kernel drops when its holder dies."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import anyio
+
+from asyncelt.errors import PipelineBusy
+from asyncelt.types import OnBusy
+
+__all__ = ["hold_lock"]
+
+_FIRST_WAIT_S = 0.005
+_MAX_WAIT_S = 0.5
+
+
+@asynccontextmanager
+async def hold_lock(path: Path, *, on_busy: OnBusy, what: str) -> AsyncIterator[None]:
+    """Own ``path`` inside the block; a dead owner in another process is replaced at once.
+
+    The kernel gives no notice when a lock is dropped, so waiting is trying again with growing pauses (up to
+    half a second).
+
+    Args:
+        path: Lock file; created if it does not exist. It stays afterwards.
+        on_busy: ``wait`` until the owner has gone, or ``raise``.
+        what: Named in the error.
+
+    Raises:
+        PipelineBusy: Somebody else owns it and ``on_busy`` is ``raise``.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+
+    try:
+        wait_s = _FIRST_WAIT_S
+
+        while not _try_lock(descriptor):
+            if on_busy == "raise":
+                raise PipelineBusy(
+                    f"{what} is being run by another task or process. Wait for it (on_busy='wait'), or give each "
+                    "process a name of its own (member=...)."
+                )
+
+            await anyio.sleep(wait_s)
+            wait_s = min(wait_s * 2, _MAX_WAIT_S)
+
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _try_lock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+
+    return True

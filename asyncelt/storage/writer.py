@@ -1,0 +1,206 @@
+"""One table's way into the package: buffer, align, roll. Blocking parts are called from threads.
+
+The engine adds conformed batches in page order (on the event loop, cheap) and takes a :class:`Chunk` out when
+enough has gathered; a thread then aligns the chunk to the table's schema as of now and appends it to the open
+file. A file has one schema: when the table has grown a column, the next chunk opens a new file.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pyarrow as pa
+
+from asyncelt.config import Limits
+from asyncelt.failpoints import failpoint
+from asyncelt.flow import JobFile, TableBatch
+from asyncelt.schema.arrow import arrow_type
+from asyncelt.schema.capabilities import Capabilities
+from asyncelt.schema.model import Table
+from asyncelt.storage.files import fsync_file
+from asyncelt.storage.formats import EXTENSIONS, FileWriter, open_writer
+from asyncelt.types import FileFormat, TableName
+
+__all__ = ["Chunk", "TableBuffer", "TableFiles", "file_schema"]
+
+
+@dataclass(slots=True)
+class TableBuffer:
+    """Conformed batches of one table that wait to be written. Belongs to the event loop."""
+
+    table: TableName
+    batches: list[TableBatch] = field(default_factory=list)
+    rows: int = 0
+    nbytes: int = 0
+
+    def add(self, batch: TableBatch) -> int:
+        """Keep a batch; returns its size in bytes."""
+        size = int(batch.data.nbytes)
+        self.batches.append(batch)
+        self.rows += batch.rows
+        self.nbytes += size
+
+        return size
+
+    def is_full(self, limits: Limits) -> bool:
+        """Whether enough has gathered for one row group."""
+        return self.rows >= limits.buffer_max_items or self.nbytes >= limits.buffer_max_bytes
+
+    def take(self, table: Table) -> Chunk:
+        """Empty the buffer into a chunk that is valid under ``table``."""
+        chunk = Chunk(table=table, batches=tuple(self.batches), rows=self.rows, nbytes=self.nbytes)
+        self.batches = []
+        self.rows = self.nbytes = 0
+
+        return chunk
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chunk:
+    """Rows of one table on their way into a file."""
+
+    table: Table
+    batches: tuple[TableBatch, ...]
+    rows: int
+    nbytes: int
+
+
+def file_schema(table: Table, capabilities: Capabilities) -> pa.Schema:
+    """Arrow schema of the table's files: its typed columns in order."""
+    return pa.schema(
+        [
+            pa.field(name, arrow_type(column, capabilities))
+            for name, column in table.columns.items()
+            if column.data_type is not None
+        ]
+    )
+
+
+class TableFiles:
+    """The job files of one table of one package. Used by one thread at a time.
+
+    Args:
+        folder: The package's ``jobs`` folder.
+        table: Table name; starts every file name.
+        file_format: Of all files.
+        limits: When to roll: ``file_max_items``, ``file_max_bytes``.
+        capabilities: Decide the Arrow types.
+    """
+
+    def __init__(
+        self, folder: Path, table: TableName, file_format: FileFormat, limits: Limits, capabilities: Capabilities
+    ) -> None:
+        self._folder = folder
+        self._table = table
+        self._format = file_format
+        self._limits = limits
+        self._capabilities = capabilities
+        self._writer: FileWriter | None = None
+        self._schema: pa.Schema | None = None
+        self._columns: object = None
+        self._file_id = ""
+        self._rows = 0
+        self.jobs: list[JobFile] = []
+
+    def append(self, chunk: Chunk) -> None:
+        """Write one chunk, rolling files where limits or the schema ask for it."""
+        if self._columns is not chunk.table.columns:
+            schema = file_schema(chunk.table, self._capabilities)
+
+            if self._schema is not None and schema != self._schema:
+                self.finish()
+
+            self._schema = schema
+            self._columns = chunk.table.columns
+
+        aligned = _align(chunk, self._schema)
+
+        for piece in self._pieces(aligned):
+            self._open().write(piece)
+            self._rows += piece.num_rows
+
+            if self._is_full():
+                self.finish()
+
+    def finish(self) -> None:
+        """Close the open file, if any, and make it durable."""
+        if self._writer is None:
+            return
+
+        self._writer.close()
+        self._writer = None
+        name = self._file_name()
+        path = self._folder / name
+        fsync_file(path)
+        failpoint("storage.job_written")
+        self.jobs.append(
+            JobFile(
+                job_id=f"{self._table}.{self._file_id}",
+                table=self._table,
+                file_name=name,
+                file_format=self._format,
+                rows=self._rows,
+                nbytes=path.stat().st_size,
+            )
+        )
+
+    def _open(self) -> FileWriter:
+        if self._writer is None:
+            # The counter in front keeps the order of files in the order of their names.
+            self._file_id = f"{len(self.jobs):04x}{os.urandom(3).hex()}"
+            self._rows = 0
+            self._writer = open_writer(
+                self._folder / self._file_name(), self._schema, self._format, self._limits.parquet_compression
+            )
+
+        return self._writer
+
+    def _file_name(self) -> str:
+        return f"{self._table}.{self._file_id}.0.{EXTENSIONS[self._format]}"
+
+    def _is_full(self) -> bool:
+        limits = self._limits
+
+        if limits.file_max_items is not None and self._rows >= limits.file_max_items:
+            return True
+
+        return self._writer is not None and self._writer.tell() >= limits.file_max_bytes
+
+    def _pieces(self, table: pa.Table) -> list[pa.Table]:
+        most = self._limits.file_max_items
+
+        if most is None:
+            return [table]
+
+        pieces = []
+        start = 0
+
+        while start < table.num_rows:
+            room = most - (self._rows if self._writer is not None and not pieces else 0)
+            size = max(min(room, table.num_rows - start), 1)
+            pieces.append(table.slice(start, size))
+            start += size
+
+        return pieces
+
+
+def _align(chunk: Chunk, schema: pa.Schema) -> pa.Table:
+    """The chunk's batches as one table with exactly the columns of ``schema``, nulls where a batch has none."""
+    columns = []
+
+    for field_ in schema:
+        arrays: list[pa.Array] = []
+
+        for batch in chunk.batches:
+            index = batch.data.schema.get_field_index(field_.name)
+
+            if index < 0:
+                arrays.append(pa.nulls(batch.rows, field_.type))
+            else:
+                arrays.extend(batch.data.column(index).chunks)
+
+        columns.append(pa.chunked_array(arrays, type=field_.type))
+
+    return pa.Table.from_arrays(columns, schema=schema)

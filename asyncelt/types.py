@@ -1,0 +1,49 @@
+"""Names shared by every room: identifiers, option literals and the JSON value.
+
+Nothing here has behaviour; a reader finds in one place what the option strings of the public API are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Literal, NewType, TypeAlias
+
+__all__ = [
+    "ColumnName",
+    "DataType",
+    "FileFormat",
+    "JsonValue",
+    "LoadId",
+    "MergeStrategy",
+    "OnBusy",
+    "OnPending",
+    "PackageStatus",
+    "PipelineStep",
+    "ReplaceStrategy",
+    "TableName",
+    "WriteDisposition",
+]
+
+TableName = NewType("TableName", str)
+"""A table name in its final form (after the naming convention)."""
+
+ColumnName = NewType("ColumnName", str)
+"""A column name in its final form (after the naming convention)."""
+
+LoadId = NewType("LoadId", str)
+"""Decimal unix time as text; packages and dataset rows order by it."""
+
+DataType: TypeAlias = Literal[
+    "text", "double", "bool", "timestamp", "bigint", "binary", "json", "decimal", "wei", "date", "time"
+]
+WriteDisposition: TypeAlias = Literal["append", "replace", "merge", "skip"]
+MergeStrategy: TypeAlias = Literal["delete-insert", "upsert", "insert-only", "scd2", "cdc"]
+ReplaceStrategy: TypeAlias = Literal["truncate-and-insert", "insert-from-staging", "staging-optimized"]
+FileFormat: TypeAlias = Literal["parquet", "jsonl"]
+PipelineStep: TypeAlias = Literal["run", "sync", "extract", "normalize", "load"]
+PackageStatus: TypeAlias = Literal["extracting", "extracted", "normalized", "loaded", "aborted"]
+OnBusy: TypeAlias = Literal["wait", "raise"]
+OnPending: TypeAlias = Literal["load_only", "load_then_run", "raise"]
+
+JsonValue: TypeAlias = "str | int | float | bool | None | Sequence[JsonValue] | Mapping[str, JsonValue]"
+"""Anything that JSON can say."""

@@ -1,0 +1,76 @@
+"""Is memory flat in the size of the data? Peak resident size at 1x, 3x and 10x, every page made anew by a generator."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.data import SHAPES
+from benchmarks.harness import run_job
+from benchmarks.job import Job
+
+MIB = 1024 * 1024
+SCALES = (1.0, 3.0, 10.0)
+
+
+def measure(shape: str, form: str, target: str, scale: float, side: str) -> dict[str, Any]:
+    """One process."""
+    page_rows = SHAPES[shape].page_rows
+    rows = max(round(SHAPES[shape].rows * scale / page_rows), 1) * page_rows
+    folder = tempfile.mkdtemp(prefix="asyncelt-bench-")
+    job = Job(side=side, shape=shape, form=form, target=target, rows=rows, folder=folder, fresh=True)
+    told: dict[str, Any] = {"shape": shape, "form": form, "target": target, "rows": rows, "scale": scale, "side": side}
+
+    try:
+        return {**told, **run_job(job).as_dict()}
+    except RuntimeError as error:
+        return {**told, "error": str(error)}
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def main() -> None:
+    """Each shape and form to each target, at each scale."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.bench_memory", description=__doc__)
+    parser.add_argument("--scales", nargs="+", type=float, default=SCALES)
+    parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=("flat", "orders", "events"))
+    parser.add_argument("--forms", nargs="+", choices=("dict", "bytes"), default=("dict", "bytes"))
+    parser.add_argument("--targets", nargs="+", choices=("parquet", "duckdb"), default=("parquet", "duckdb"))
+    parser.add_argument("--side", choices=("ours", "reference"), default="ours")
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    console = Console(width=None if Console().is_terminal else 160)
+    table = Table(title="peak resident size, MB (aim: under 400, flat); in brackets what was there before the run")
+    results: list[dict[str, Any]] = []
+    table.add_column("case")
+
+    for scale in options.scales:
+        table.add_column(f"{scale:g}x", justify="right")
+
+    for shape, form, target in ((s, f, t) for s in options.shapes for f in options.forms for t in options.targets):
+        found = [measure(shape, form, target, scale, options.side) for scale in options.scales]
+        results += found
+        table.add_row(f"{shape}, {form} pages, to {target}", *map(_cell, found))
+
+    console.print(table)
+
+    if options.json is not None:
+        options.json.write_text(json.dumps(results, indent=1) + "\n")
+
+
+def _cell(result: dict[str, Any]) -> str:
+    if "error" in result:
+        return str(result["error"])[-80:]
+
+    return f"{result['rss_peak'] / MIB:.0f} ({result['rss_before'] / MIB:.0f})"
+
+
+if __name__ == "__main__":
+    main()

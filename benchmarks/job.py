@@ -1,0 +1,105 @@
+"""One measurement: what is to be done, and what came out. Crosses the process boundary as JSON."""
+
+from __future__ import annotations
+
+import resource
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+__all__ = ["Job", "Measured", "Meter", "cpu_seconds"]
+
+MIB = 1024 * 1024
+DATASET = "data"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """What one process measures."""
+
+    side: str
+    """``ours``, ``reference`` or ``bare``."""
+    shape: str
+    form: str
+    """``dict``, ``bytes`` or ``arrow``: what the source yields."""
+    target: str
+    """``parquet`` (a local folder) or ``duckdb``."""
+    rows: int
+    folder: str
+    page_rows: int | None = None
+    settings: str = "default"
+    """Name of the side's settings; what it stands for is in the output."""
+    fresh: bool = False
+    """Whether the source makes new Python objects for every page; else it yields the same ones again."""
+
+    @property
+    def output(self) -> Path:
+        """Where the result is: a folder for Parquet, a database file for DuckDB."""
+        return Path(self.folder) / ("lake" if self.target == "parquet" else "out.duckdb")
+
+    @property
+    def label(self) -> str:
+        """Short name in tables."""
+        return f"{self.shape} {self.form} to {self.target}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """What one process measured. Times in seconds, sizes in bytes."""
+
+    wall: float
+    cpu: float
+    rss_before: int
+    rss_peak: int
+    """Highest resident size of the process while it ran."""
+    rss_children: int = 0
+    """Highest resident size of its largest child process, where it had any."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """What the settings' name stands for."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self)
+
+
+class Meter:
+    """Memory of this process around a piece of work."""
+
+    def __init__(self) -> None:
+        self.before = _status("VmRSS")
+        _forget_peak()
+
+    def peak(self) -> int:
+        """Highest resident size since the meter was made, where the system can tell; else since the start."""
+        return _status("VmHWM")
+
+
+def _status(key: str) -> int:
+    try:
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith(key + ":"):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def _forget_peak() -> None:
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        pass
+
+
+def cpu_seconds() -> float:
+    """User and system time of this process and of its children that have ended."""
+    own, children = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
+
+    return own.ru_utime + own.ru_stime + children.ru_utime + children.ru_stime
+
+
+def largest_child() -> int:
+    """Highest resident size of the largest child that has ended."""
+    return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024

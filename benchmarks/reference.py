@@ -1,0 +1,120 @@
+"""A job through the reference library, at its defaults and at settings that make it faster.
+
+Byte pages are parsed by orjson in the source, as its users do; dict and Arrow pages are yielded as they are.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from benchmarks.data import Pool
+from benchmarks.job import DATASET, Job, Measured, Meter, cpu_seconds, largest_child
+
+__all__ = ["SETTINGS", "measure"]
+
+PLAIN = {"DATA_WRITER__DISABLE_COMPRESSION": "true"}
+ROTATE = "EXTRACT__DATA_WRITER__FILE_MAX_ITEMS"
+SETTINGS: dict[str, dict[str, str]] = {
+    "default": {},
+    "no gzip": PLAIN,
+    "no gzip, 2 workers, file rotation": {**PLAIN, ROTATE: "{quarter}", "NORMALIZE__WORKERS": "2"},
+    "no gzip, large buffers": {**PLAIN, "DATA_WRITER__BUFFER_MAX_ITEMS": "50000"},
+    "parquet, no gzip": {**PLAIN, "format": "parquet"},
+    "parquet, no gzip, 2 workers, file rotation": {
+        **PLAIN,
+        ROTATE: "{quarter}",
+        "NORMALIZE__WORKERS": "2",
+        "format": "parquet",
+    },
+    "jsonl, no gzip, 2 workers, file rotation": {
+        **PLAIN,
+        ROTATE: "{quarter}",
+        "NORMALIZE__WORKERS": "2",
+        "format": "jsonl",
+    },
+}
+"""Environment per name. ``format`` is the loader file format; to files it is Parquet on both sides, always."""
+
+
+def candidates(target: str) -> list[str]:
+    """The settings that make sense for a target."""
+    formats = ("parquet", "jsonl")
+
+    return [name for name in SETTINGS if target == "duckdb" or not name.startswith(formats)]
+
+
+def measure(job: Job, pool: Pool) -> Measured:
+    """Run the job once, after a small warm-up run elsewhere. Must be the only run of its process."""
+    settings = {key: value.format(quarter=max(job.rows // 4, 1)) for key, value in SETTINGS[job.settings].items()}
+    _environment(settings, Path(job.folder))
+    warm = replace(job, folder=str(Path(job.folder) / "warm"), rows=pool.shape.page_rows, settings="default")
+    _run(warm, list(pool.pages(_form(job), warm.rows)), settings)
+    pages = pool.pages(_form(job), job.rows, fresh=job.fresh and job.form != "bytes")
+    pages = pages if job.fresh else _held(pool, job)
+    meter, cpu, start = Meter(), cpu_seconds(), time.perf_counter()
+    _run(job, _parsed(pages) if job.form == "bytes" else pages, settings)
+    wall, used = time.perf_counter() - start, cpu_seconds() - cpu
+
+    return Measured(
+        wall=wall,
+        cpu=used,
+        rss_before=meter.before,
+        rss_peak=meter.peak(),
+        rss_children=largest_child(),
+        settings=settings,
+    )
+
+
+def _form(job: Job) -> str:
+    return "bytes" if job.form == "bytes" else job.form
+
+
+def _held(pool: Pool, job: Job) -> Iterator[Any]:
+    pages = list(pool.pages(_form(job), len(pool.bodies) * pool.shape.page_rows))
+    count = job.rows // pool.shape.page_rows
+
+    return (pages[number % len(pages)] for number in range(count))
+
+
+def _parsed(pages: Iterable[bytes]) -> Iterator[Any]:
+    for page in pages:
+        yield orjson.loads(page)
+
+
+def _environment(settings: dict[str, str], folder: Path) -> None:
+    os.environ.update(
+        RUNTIME__DLTHUB_TELEMETRY="false",
+        RUNTIME__LOG_LEVEL="CRITICAL",
+        ENABLE_RUNTIME_TRACE="false",
+        DLT_DATA_DIR=str(folder / "home"),
+    )
+    os.environ.update({key: value for key, value in settings.items() if key != "format"})
+
+
+def _run(job: Job, pages: Iterable[Any], settings: dict[str, str]) -> None:
+    import dlt
+
+    folder = Path(job.folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    pipeline = dlt.pipeline(
+        "bench", destination=_destination(dlt, job), dataset_name=DATASET, pipelines_dir=str(folder / "pipelines")
+    )
+    source = _parsed(pages) if job.form == "bytes" and isinstance(pages, list) else pages
+    pipeline.run(
+        dlt.resource(source, name=job.shape),
+        loader_file_format="parquet" if job.target == "parquet" else settings.get("format"),
+    )
+
+
+def _destination(dlt: Any, job: Job) -> Any:
+    if job.target == "duckdb":
+        return dlt.destinations.duckdb(str(job.output))
+
+    return dlt.destinations.filesystem(job.output.as_uri())

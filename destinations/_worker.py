@@ -1,0 +1,121 @@
+"""One thread that makes a session's blocking calls, one after the other.
+
+A driver that blocks is imported, called and closed in the same thread for its whole life: never on the event
+loop, never in the host's default executor.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import threading
+from collections.abc import Callable
+from queue import SimpleQueue
+from typing import TypeVar
+
+import anyio
+
+__all__ = ["Worker"]
+
+T = TypeVar("T")
+
+_AGAIN_S = 0.02
+"""Pause between two interrupts of a call that goes on: an interrupt between two statements is lost."""
+
+
+class Worker:
+    """The thread. Starts with the first call; belongs to the event loop that made it.
+
+    Args:
+        name: Of the thread, for debuggers.
+        grace_s: Longest wait for a call that goes on after it was cancelled.
+    """
+
+    def __init__(self, name: str, *, grace_s: float = 30.0) -> None:
+        self._name = name
+        self._grace_s = grace_s
+        self._queue: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._thread: threading.Thread | None = None
+
+    async def call(self, work: Callable[[], T], *, interrupt: Callable[[], None] | None = None) -> T:
+        """Run ``work`` in the thread and wait for it.
+
+        Cancellation:
+            ``interrupt`` is called, from the event loop, until ``work`` has ended; then the cancellation goes
+            on. Without ``interrupt``, waits for ``work`` to end. In both cases no longer than ``grace_s``.
+        """
+        future = self._submit(work)
+
+        try:
+            await asyncio.wait([future])
+        except asyncio.CancelledError:
+            await self._settle(future, interrupt)
+            raise
+
+        return future.result()
+
+    def stop(self) -> None:
+        """Let the thread end after the calls that were made. Nothing can be called afterwards."""
+        self._queue.put(None)
+
+    def _submit(self, work: Callable[[], T]) -> asyncio.Future[T]:
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[T] = loop.create_future()
+        context = contextvars.copy_context()
+
+        def deliver(result: T | None, error: BaseException | None) -> None:
+            if future.done():
+                return
+
+            if error is not None:
+                future.set_exception(error)
+            else:
+                future.set_result(result)  # type: ignore[arg-type]  # without an error there is a result
+
+        def run() -> None:
+            result: T | None = None
+            failure: BaseException | None = None
+
+            try:
+                result = context.run(work)
+            except BaseException as error:  # noqa: BLE001 - handed to the caller
+                failure = error
+
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(deliver, result, failure)
+
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._serve, name=self._name, daemon=True)
+            self._thread.start()
+
+        self._queue.put(run)
+
+        return future
+
+    def _serve(self) -> None:
+        while (run := self._queue.get()) is not None:
+            run()
+
+    async def _settle(self, future: asyncio.Future[T], interrupt: Callable[[], None] | None) -> None:
+        """Wait for a call that nobody wants any more, whatever else is cancelled meanwhile."""
+        deadline = asyncio.get_running_loop().time() + self._grace_s
+
+        with anyio.CancelScope(shield=True):
+            while not future.done():
+                left = deadline - asyncio.get_running_loop().time()
+
+                if left <= 0:
+                    break
+
+                if interrupt is not None:
+                    interrupt()
+
+                try:
+                    await asyncio.wait([future], timeout=left if interrupt is None else min(left, _AGAIN_S))
+                except asyncio.CancelledError:
+                    continue
+
+        if future.done():
+            future.exception()
+        else:
+            future.cancel()

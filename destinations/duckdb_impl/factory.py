@@ -1,0 +1,164 @@
+"""``asyncelt.destinations.duckdb(...)``: describes a destination, does no I/O, imports no driver."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from asyncelt.destinations.duckdb_impl.config import DuckDbConfig, Shared
+from asyncelt.destinations.duckdb_impl.session import DuckDbSession
+from asyncelt.errors import ConfigError
+from asyncelt.load.protocol import Session, Target
+from asyncelt.schema.capabilities import Capabilities
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+__all__ = ["DuckDb", "duckdb"]
+
+_CAPABILITIES = Capabilities(
+    file_formats=("parquet", "jsonl"),
+    write_dispositions=("append", "replace", "merge", "skip"),
+    merge_strategies=("delete-insert",),
+    replace_strategies=("truncate-and-insert", "insert-from-staging"),
+    max_identifier_length=65536,
+    decimal_precision=(38, 9),
+    wei_precision=(38, 0),
+    max_decimal_precision=38,
+    timestamp_precision=6,
+    transactional=True,
+    sqlglot_dialect="duckdb",
+)
+_URL = "duckdb:///"
+_MEMORY = ":memory:"
+_DICT_KEYS = ("database", "settings")
+
+
+@dataclass(frozen=True, slots=True)
+class DuckDb:
+    """A DuckDB database: a file, one in memory, or the caller's connection."""
+
+    destination_name: str
+    config: DuckDbConfig
+    capabilities: Capabilities = _CAPABILITIES
+    """What DuckDB can do."""
+    is_default_file: bool = False
+    """Whether the file is still to be named after the pipeline."""
+
+    @property
+    def destination_type(self) -> str:
+        """``asyncelt.destinations.duckdb``."""
+        return "asyncelt.destinations.duckdb"
+
+    @property
+    def location(self) -> str:
+        """The database as a URL."""
+        return self.config.location
+
+    def for_pipeline(self, pipeline_name: str) -> DuckDb:
+        """With ``<pipeline_name>.duckdb`` in the current folder, where no database was given."""
+        if not self.is_default_file:
+            return self
+
+        path = Path.cwd() / f"{pipeline_name}.duckdb"
+
+        return replace(
+            self, config=replace(self.config, path=path, location=f"{_URL}{path}"), is_default_file=False
+        )
+
+    def connect(self, target: Target) -> AbstractAsyncContextManager[Session]:
+        """A session. The file is opened by its first call and closed with it."""
+        if self.is_default_file:
+            return self.for_pipeline(target.pipeline_name).connect(target)
+
+        return _connected(self.config, target)
+
+
+def duckdb(
+    credentials: str | os.PathLike[str] | Mapping[str, object] | DuckDBPyConnection | None = None,
+    *,
+    destination_name: str | None = None,
+    memory_limit: str | None = "1GB",
+    threads: int | None = None,
+    naming_convention: str = "snake_case",
+    busy_timeout_s: float = 30.0,
+) -> DuckDb:
+    """Load into DuckDB.
+
+    All packages of a run, with their state, become visible in one transaction. The file is open only while a
+    session uses it, so that other processes can read it in between.
+
+    Args:
+        credentials: A path (also as ``duckdb:///path``), ``:memory:``, an open connection, or a mapping with
+            ``database`` and ``settings`` (DuckDB's configuration options). None: ``<pipeline name>.duckdb`` in the
+            current folder. A connection stays yours: it is never closed, and its settings are not touched.
+        destination_name: Name in messages and settings; "duckdb" unless given.
+        memory_limit: Most memory that DuckDB may use, as it writes it ("512MB"); None: DuckDB's own default.
+        threads: Threads of DuckDB; None: one per core.
+        naming_convention: How names of the data become names of tables and columns.
+        busy_timeout_s: How long to wait for a file that another process has open.
+
+    Raises:
+        ConfigError: The credentials are none of the above.
+    """
+    base = DuckDbConfig(memory_limit=memory_limit, threads=threads, busy_timeout_s=busy_timeout_s)
+    config = _located(credentials, base)
+
+    return DuckDb(
+        destination_name=destination_name or "duckdb",
+        config=config,
+        capabilities=replace(_CAPABILITIES, naming_convention=naming_convention),
+        is_default_file=credentials is None,
+    )
+
+
+def _located(credentials: object, base: DuckDbConfig) -> DuckDbConfig:
+    if credentials is None:
+        return base
+
+    if isinstance(credentials, Mapping):
+        unknown = [key for key in credentials if key not in _DICT_KEYS]
+
+        if unknown or "database" not in credentials:
+            raise ConfigError(f"duckdb credentials take the keys {', '.join(_DICT_KEYS)}; unknown: {unknown or 'none'}.")
+
+        settings = credentials.get("settings") or {}
+
+        if not isinstance(settings, Mapping):
+            raise ConfigError("duckdb credentials: 'settings' must be a mapping of DuckDB's configuration options.")
+
+        settings = {str(key): str(value) for key, value in settings.items()}
+
+        return _located(credentials["database"], replace(base, settings=settings))
+
+    if isinstance(credentials, str | os.PathLike):
+        text = os.fspath(credentials).removeprefix(_URL)
+
+        if text in {"", _MEMORY}:
+            return replace(base, shared=Shared(), location=_URL + _MEMORY)
+
+        path = Path(os.path.abspath(os.path.expanduser(text)))  # noqa: PTH100, PTH111 - text, no I/O
+
+        return replace(base, path=path, location=f"{_URL}{path}")
+
+    if hasattr(credentials, "execute") and hasattr(credentials, "cursor"):
+        return replace(base, shared=Shared(credentials), location=f"{_URL}:external:")
+
+    raise ConfigError(
+        "duckdb credentials must be a path, ':memory:', a DuckDB connection or a mapping, not "
+        f"{type(credentials).__name__}."
+    )
+
+
+@asynccontextmanager
+async def _connected(config: DuckDbConfig, target: Target) -> AsyncIterator[DuckDbSession]:
+    session = DuckDbSession(config, target)
+
+    try:
+        yield session
+    finally:
+        await session.close()

@@ -1,0 +1,135 @@
+"""What the dataset says about itself: tables and columns, state, schemas, loads. Creates nothing."""
+
+from __future__ import annotations
+
+import base64
+import json
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
+from typing import TypeAlias
+
+from sqlglot import exp
+
+from asyncelt.destinations.duckdb_impl.statements import DIALECT, Statements
+from asyncelt.destinations.sql import system
+from asyncelt.destinations.sql.names import Dataset, column, identifier, parameter
+from asyncelt.load.protocol import Restored
+from asyncelt.schema.system import LOADS_TABLE, STATE_TABLE, VERSION_TABLE
+from asyncelt.types import LoadId
+
+__all__ = ["Catalog", "committed", "has_dataset", "read_catalog", "restore", "run_of", "use"]
+
+Catalog: TypeAlias = "dict[str, dict[str, None]]"
+"""Column names per table, all in lower case: DuckDB does not tell cases apart."""
+
+
+def read_catalog(database: Statements, dataset: Dataset) -> Catalog:
+    """All tables of the dataset with their columns, in one query."""
+    catalog: Catalog = {}
+
+    for table_name, column_name in database.rows(_columns_query(), [dataset.catalog, dataset.name]):
+        catalog.setdefault(str(table_name).lower(), {})[str(column_name).lower()] = None
+
+    return catalog
+
+
+def restore(database: Statements, dataset: Dataset, pipeline_name: str, member: str) -> Restored:
+    """Newest state of the pipeline that belongs to a complete load, newest schemas, and the last load ids."""
+    catalog = read_catalog(database, dataset)
+    state = _first(database, catalog, (STATE_TABLE, LOADS_TABLE), system.select_state(dataset, DIALECT), [pipeline_name])
+    newest = _first(database, catalog, (LOADS_TABLE,), system.select_newest_load(dataset, DIALECT))
+    lease = _first(
+        database, catalog, (system.LEASE_TABLE.name,), system.select_lease(dataset, DIALECT), [pipeline_name, member]
+    )
+    schemas = database.rows(system.select_schemas(dataset, DIALECT)) if VERSION_TABLE in catalog else []
+
+    return Restored(
+        exists=LOADS_TABLE in catalog or VERSION_TABLE in catalog,
+        state=None if state is None else str(state[0]),
+        state_load_id=None if state is None else LoadId(str(state[1])),
+        schemas={str(name): _inflate(str(text)) for name, text in schemas},
+        last_load_id=None if newest is None or newest[0] is None else LoadId(str(newest[0])),
+        head_load_id=None if lease is None or lease[1] is None else LoadId(str(lease[1])),
+    )
+
+
+def committed(database: Statements, dataset: Dataset, load_ids: Sequence[LoadId]) -> frozenset[LoadId]:
+    """Which of the load ids have a row in ``_dlt_loads``."""
+    if LOADS_TABLE not in read_catalog(database, dataset):
+        return frozenset()
+
+    found = database.rows(system.select_committed(dataset, len(load_ids), DIALECT), load_ids)
+
+    return frozenset(LoadId(str(row[0])) for row in found)
+
+
+def run_of(database: Statements, dataset: Dataset, pipeline_name: str, run_id: str) -> tuple[LoadId, ...]:
+    """Load ids that the run has committed."""
+    catalog = read_catalog(database, dataset)
+    found = _first(
+        database, catalog, (system.RUNS_TABLE.name,), system.select_run(dataset, DIALECT), [pipeline_name, run_id]
+    )
+
+    return () if found is None else tuple(LoadId(load_id) for load_id in json.loads(str(found[0])))
+
+
+def has_dataset(database: Statements, dataset: Dataset) -> bool:
+    """Whether the dataset's schema has been created."""
+    query = (
+        exp.select(exp.Literal.number(1))
+        .from_(exp.Anonymous(this="duckdb_schemas"))
+        .where(
+            exp.EQ(this=column("database_name"), expression=parameter(1)),
+            exp.EQ(this=column("schema_name"), expression=parameter(2)),
+        )
+    )
+
+    return bool(database.rows(query.sql(dialect=DIALECT), [dataset.catalog, dataset.name]))
+
+
+def use(dataset: Dataset) -> str:
+    """Statement after which unqualified names mean tables of the dataset."""
+    return exp.Use(this=exp.Table(this=identifier(dataset.name), db=_catalog_of(dataset))).sql(dialect=DIALECT)
+
+
+def _catalog_of(dataset: Dataset) -> exp.Identifier | None:
+    return None if dataset.catalog is None else identifier(dataset.catalog)
+
+
+@lru_cache(maxsize=1)
+def _columns_query() -> str:
+    query = (
+        exp.select(column("table_name"), column("column_name"))
+        .from_(exp.Anonymous(this="duckdb_columns"))
+        .where(
+            exp.EQ(this=column("database_name"), expression=parameter(1)),
+            exp.EQ(this=column("schema_name"), expression=parameter(2)),
+        )
+    )
+
+    return query.sql(dialect=DIALECT)
+
+
+def _first(
+    database: Statements,
+    catalog: Mapping[str, object],
+    needed: Iterable[str],
+    sql: str,
+    parameters: Sequence[object] = (),
+) -> tuple[object, ...] | None:
+    """First row of a query; None when it has none or one of the tables it needs is not there."""
+    if any(name not in catalog for name in needed):
+        return None
+
+    found = database.rows(sql, parameters)
+
+    return found[0] if found else None
+
+
+def _inflate(text: str) -> str:
+    """A stored schema as JSON; the reference compresses those that are longer than a text column may be."""
+    if text.lstrip().startswith("{"):
+        return text
+
+    return zlib.decompress(base64.b64decode(text)).decode("utf-8")

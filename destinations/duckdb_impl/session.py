@@ -1,0 +1,126 @@
+"""The side of the event loop: every call goes to the session's thread, and a cancel interrupts it."""
+
+from __future__ import annotations
+
+import importlib
+import random
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, TypeVar, cast
+
+import anyio
+import pyarrow as pa
+
+from asyncelt.destinations._worker import Worker
+from asyncelt.destinations.busy import Busy
+from asyncelt.destinations.duckdb_impl.config import DuckDbConfig
+from asyncelt.errors import ConfigError, DestinationUnavailable
+from asyncelt.flow import JobFile, Package
+from asyncelt.load.protocol import Commit, CommitResult, Lease, Restored, Target
+from asyncelt.types import JsonValue, LoadId
+
+if TYPE_CHECKING:
+    from asyncelt.destinations.duckdb_impl.database import Database
+
+__all__ = ["DuckDbSession"]
+
+T = TypeVar("T")
+
+_FIRST_WAIT_S = 0.005
+_MAX_WAIT_S = 1.0
+
+
+class DuckDbSession:
+    """One session. The database is opened by the first call that needs it, in the session's own thread.
+
+    Cancellation:
+        A running statement is interrupted and its transaction rolled back. COMMIT is not: the call ends when it
+        has been answered, and the package is committed.
+    """
+
+    def __init__(self, config: DuckDbConfig, target: Target) -> None:
+        self._config = config
+        self._target = target
+        self._worker = Worker(f"asyncelt-duckdb-{target.dataset_name}")
+        self._database: Database | None = None
+
+    async def restore(self, pipeline_name: str) -> Restored:
+        """See `Session.restore`."""
+        return await self._run(lambda database: database.restore(pipeline_name))
+
+    async def acquire(self, pipeline_name: str, member: str) -> Lease:
+        """See `Session.acquire`."""
+        return await self._run(lambda database: database.acquire(pipeline_name, member))
+
+    async def migrate(self, commit: Commit) -> None:
+        """Nothing: DDL is part of the commit's transaction."""
+
+    async def load(self, commit: Commit, package: Package, job: JobFile) -> None:
+        """Nothing: the commit reads the job files by itself."""
+
+    async def commit(self, commit: Commit) -> CommitResult:
+        """See `Session.commit`."""
+        return await self._run(lambda database: database.commit(commit))
+
+    async def committed(self, load_ids: Sequence[LoadId]) -> frozenset[LoadId]:
+        """See `Session.committed`."""
+        return await self._run(lambda database: database.committed(load_ids))
+
+    async def run_of(self, pipeline_name: str, run_id: str) -> tuple[LoadId, ...]:
+        """See `Session.run_of`."""
+        return await self._run(lambda database: database.run_of(pipeline_name, run_id))
+
+    async def query(self, sql: str, parameters: Sequence[JsonValue] = ()) -> pa.Table:
+        """See `SupportsQuery.query`."""
+        return await self._run(lambda database: database.query(sql, parameters))
+
+    async def close(self) -> None:
+        """Close the database and end the thread, also while the task is being cancelled."""
+        database, self._database = self._database, None
+
+        with anyio.CancelScope(shield=True):
+            if database is not None:
+                await self._worker.call(database.close)
+
+            self._worker.stop()
+
+    async def _run(self, work: Callable[[Database], T]) -> T:
+        """Make one call in the thread; what another owner holds is waited for, at most ``busy_timeout_s``."""
+        wait_s = _FIRST_WAIT_S
+        deadline = anyio.current_time() + self._config.busy_timeout_s
+
+        while True:
+            database = self._database or await self._prepare()
+
+            try:
+                return await self._worker.call(lambda: work(database), interrupt=database.interrupt)
+            except Busy as busy:
+                if anyio.current_time() + wait_s > deadline:
+                    raise DestinationUnavailable(
+                        f"{self._config.location} has been held by somebody else for "
+                        f"{self._config.busy_timeout_s:g} s. A DuckDB file can be open in one process at a time: close "
+                        f"it there, or wait. ({busy})"
+                    ) from busy
+            except anyio.get_cancelled_exc_class():
+                database.resume()
+                raise
+
+            await anyio.sleep(wait_s * (0.5 + random.random() / 2))  # noqa: S311 - jitter, not a secret
+            wait_s = min(wait_s * 2, _MAX_WAIT_S)
+
+    async def _prepare(self) -> Database:
+        config, target = self._config, self._target
+
+        def build() -> Database:
+            # Importing the driver and the SQL builder takes a fifth of a second: not on the event loop.
+            try:
+                module = importlib.import_module("asyncelt.destinations.duckdb_impl.database")
+            except ModuleNotFoundError as error:
+                raise ConfigError(
+                    f"The duckdb destination needs the package {error.name!r}: pip install 'asyncelt[duckdb]'"
+                ) from error
+
+            return cast("Database", module.Database(config, target))
+
+        self._database = await self._worker.call(build)
+
+        return self._database

@@ -1,0 +1,99 @@
+"""CREATE and ADD COLUMN. Nothing here drops, renames or retypes (behaviour.md 7.7)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache
+from typing import TypeAlias
+
+from sqlglot import exp
+
+from asyncelt.destinations.sql.names import Dataset, all_of, column, identifier, table
+from asyncelt.schema.model import Column, Table
+
+__all__ = ["TypeOf", "add_column", "create_dataset", "create_table", "fill_root_key", "new_columns"]
+
+TypeOf: TypeAlias = Callable[[Column], str]
+"""The destination's type of a column, as SQL text."""
+
+
+def create_dataset(dataset: Dataset, dialect: str) -> str:
+    """CREATE SCHEMA, nothing if it is there."""
+    catalog = None if dataset.catalog is None else identifier(dataset.catalog)
+    schema = exp.Table(this=identifier(dataset.name), db=catalog)
+
+    return exp.Create(this=schema, kind="SCHEMA", exists=True).sql(dialect=dialect)
+
+
+def create_table(dataset: Dataset, name: str, columns: Iterable[Column], type_of: TypeOf, dialect: str) -> str:
+    """CREATE TABLE with the columns in their order, NOT NULL where the schema says so."""
+    schema = exp.Schema(
+        this=table(name, dataset),
+        expressions=[_definition(one, type_of, dialect, keep_not_null=True) for one in columns],
+    )
+
+    return exp.Create(this=schema, kind="TABLE", exists=True).sql(dialect=dialect)
+
+
+def add_column(dataset: Dataset, name: str, new: Column, type_of: TypeOf, dialect: str) -> str:
+    """ADD COLUMN, always nullable: the rows that are there have no value for it."""
+    action = _definition(new, type_of, dialect, keep_not_null=False)
+
+    return exp.Alter(this=table(name, dataset), kind="TABLE", actions=[action]).sql(dialect=dialect)
+
+
+def fill_root_key(dataset: Dataset, child: Table, parent: Table, dialect: str) -> str | None:
+    """UPDATE that gives the rows of a nested table, which just got a root key, the key of their root row.
+
+    Without it those rows would never be deleted by a merge: nothing else connects them with their root.
+
+    Returns:
+        None when the tables lack the keys that connect them.
+    """
+    root_key, parent_key, row_key = child.keys("root_key"), child.keys("parent_key"), parent.keys("row_key")
+    source = parent.keys("root_key") if parent.parent is not None else row_key
+
+    if not (root_key and parent_key and row_key and source):
+        return None
+
+    update = exp.Update(
+        this=table(child.name, dataset),
+        expressions=[exp.EQ(this=exp.column(identifier(root_key[0])), expression=column(source[0], "p"))],
+        from_=exp.From(this=table(parent.name, dataset, "p")),
+        where=exp.Where(
+            this=all_of(
+                [
+                    exp.EQ(this=column(row_key[0], "p"), expression=column(parent_key[0], child.name)),
+                    exp.Is(this=column(root_key[0], child.name), expression=exp.Null()),
+                ]
+            )
+        ),
+    )
+
+    return update.sql(dialect=dialect)
+
+
+def new_columns(wanted: Table, existing: Mapping[str, object] | None) -> tuple[Column, ...]:
+    """Columns of ``wanted`` that have a type and are not in ``existing``, whose keys are lower-case names."""
+    typed = (one for one in wanted.columns.values() if one.data_type is not None)
+
+    return tuple(one for one in typed if existing is None or one.name.lower() not in existing)
+
+
+def _definition(one: Column, type_of: TypeOf, dialect: str, *, keep_not_null: bool) -> exp.ColumnDef:
+    constraints = []
+
+    if keep_not_null and not one.nullable:
+        constraints.append(exp.ColumnConstraint(kind=exp.NotNullColumnConstraint()))
+
+    return exp.ColumnDef(
+        this=identifier(one.name),
+        kind=_data_type(type_of(one), dialect),
+        constraints=constraints,
+    )
+
+
+@lru_cache(maxsize=512)
+def _data_type(text: str, dialect: str) -> exp.DataType:
+    # Parsing a type costs more than printing it, and a schema has few different ones.
+    return exp.DataType.build(text, dialect=dialect)

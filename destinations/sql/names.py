@@ -1,0 +1,54 @@
+"""The few sqlglot pieces that all statements are built from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import reduce
+
+from sqlglot import exp
+
+__all__ = ["Dataset", "all_of", "any_of", "column", "identifier", "parameter", "table"]
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """A schema of a database, and the database where the name alone would be ambiguous."""
+
+    name: str
+    catalog: str | None = None
+
+
+def identifier(name: str) -> exp.Identifier:
+    """A name as it is: always quoted."""
+    return exp.to_identifier(name, quoted=True)
+
+
+def column(name: str, of: str | None = None) -> exp.Column:
+    """A column, of the alias ``of`` where one is given."""
+    return exp.column(identifier(name), table=None if of is None else identifier(of))
+
+
+def table(name: str, dataset: Dataset | None = None, alias: str | None = None) -> exp.Table:
+    """A table of a dataset; without one, a temporary table."""
+    return exp.Table(
+        this=identifier(name),
+        db=None if dataset is None else identifier(dataset.name),
+        catalog=None if dataset is None or dataset.catalog is None else identifier(dataset.catalog),
+        alias=None if alias is None else exp.TableAlias(this=identifier(alias)),
+    )
+
+
+def parameter(position: int) -> exp.Parameter:
+    """The value passed at ``position``, from 1."""
+    return exp.Parameter(this=exp.Literal.number(position))
+
+
+def all_of(conditions: Iterable[exp.Expression]) -> exp.Expression:
+    """Every condition holds."""
+    return reduce(lambda left, right: exp.And(this=left, expression=right), conditions)
+
+
+def any_of(conditions: Iterable[exp.Expression]) -> exp.Expression:
+    """At least one condition holds."""
+    return reduce(lambda left, right: exp.Or(this=left, expression=right), conditions)

@@ -1,0 +1,199 @@
+"""Statements on the system tables: the reference's ``_dlt_*`` and our own ``_asyncelt_*``.
+
+Values are always parameters, numbered from 1 in the order in which each function's docstring names them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+
+from sqlglot import exp
+
+from asyncelt.destinations.sql.names import Dataset, all_of, column, identifier, parameter, table
+from asyncelt.schema.model import Column, Table
+from asyncelt.schema.system import LOADS_TABLE, STATE_TABLE, VERSION_TABLE
+from asyncelt.types import ColumnName, DataType, TableName
+
+__all__ = [
+    "LEASE_TABLE",
+    "OWN_TABLES",
+    "RUNS_TABLE",
+    "advance_head",
+    "delete_all",
+    "insert_row",
+    "select_committed",
+    "select_lease",
+    "select_newest_load",
+    "select_run",
+    "select_schema_hashes",
+    "select_schemas",
+    "select_state",
+]
+
+LEASE_COLUMNS = ("pipeline_name", "member", "epoch", "head_load_id", "updated_at")
+RUN_COLUMNS = ("pipeline_name", "run_id", "load_ids", "committed_at")
+
+
+def _own(name: str, columns: Sequence[tuple[str, DataType, bool]]) -> Table:
+    return Table(
+        name=TableName(name),
+        columns={
+            ColumnName(key): Column(name=ColumnName(key), data_type=data_type, nullable=nullable)
+            for key, data_type, nullable in columns
+        },
+        write_disposition="skip",
+    )
+
+
+LEASE_TABLE = _own(
+    "_asyncelt_lease",
+    [
+        ("pipeline_name", "text", False),
+        ("member", "text", False),
+        ("epoch", "bigint", False),
+        ("head_load_id", "text", True),
+        ("updated_at", "timestamp", False),
+    ],
+)
+"""One row per pipeline and member: who may commit (epoch), and what the next package must be made on (head)."""
+
+RUNS_TABLE = _own(
+    "_asyncelt_runs",
+    [
+        ("pipeline_name", "text", False),
+        ("run_id", "text", False),
+        ("load_ids", "json", False),
+        ("committed_at", "timestamp", False),
+    ],
+)
+"""Which packages a run with a caller-given id has committed."""
+
+OWN_TABLES = (LEASE_TABLE, RUNS_TABLE)
+
+
+@lru_cache(maxsize=256)
+def insert_row(dataset: Dataset, name: str, columns: tuple[str, ...], dialect: str) -> str:
+    """INSERT one row; parameters in the order of ``columns``."""
+    values = exp.Values(expressions=[exp.Tuple(expressions=[parameter(at + 1) for at in range(len(columns))])])
+    into = exp.Schema(this=table(name, dataset), expressions=[identifier(one) for one in columns])
+
+    return exp.Insert(this=into, expression=values).sql(dialect=dialect)
+
+
+@lru_cache(maxsize=256)
+def delete_all(dataset: Dataset, name: str, dialect: str) -> str:
+    """DELETE every row. Unlike TRUNCATE, readers of an older snapshot keep what they see."""
+    return exp.delete(table(name, dataset)).sql(dialect=dialect)
+
+
+@lru_cache(maxsize=64)
+def select_lease(dataset: Dataset, dialect: str, *, for_update: bool = False) -> str:
+    """Epoch and head of (pipeline_name, member)."""
+    query = (
+        exp.select(column("epoch"), column("head_load_id"))
+        .from_(table(LEASE_TABLE.name, dataset))
+        .where(_equals("pipeline_name", 1), _equals("member", 2))
+    )
+
+    return (query.lock() if for_update else query).sql(dialect=dialect)
+
+
+@lru_cache(maxsize=64)
+def advance_head(dataset: Dataset, dialect: str) -> str:
+    """UPDATE of the lease row of (pipeline_name, member) to (epoch, head_load_id, updated_at)."""
+    changed = [
+        exp.EQ(this=exp.column(identifier(name)), expression=parameter(at))
+        for at, name in enumerate(LEASE_COLUMNS[2:], start=3)
+    ]
+    update = exp.Update(
+        this=table(LEASE_TABLE.name, dataset),
+        expressions=changed,
+        where=exp.Where(this=all_of([_equals("pipeline_name", 1), _equals("member", 2)])),
+    )
+
+    return update.sql(dialect=dialect)
+
+
+@lru_cache(maxsize=64)
+def select_committed(dataset: Dataset, count: int, dialect: str) -> str:
+    """Which of ``count`` load ids have a row in ``_dlt_loads`` that says they are complete."""
+    wanted = exp.In(this=column("load_id"), expressions=[parameter(at + 1) for at in range(count)])
+    query = exp.select(column("load_id")).from_(table(LOADS_TABLE, dataset)).where(wanted, _complete())
+
+    return query.sql(dialect=dialect)
+
+
+@lru_cache(maxsize=64)
+def select_newest_load(dataset: Dataset, dialect: str) -> str:
+    """Greatest load id in the dataset, whatever its status: new ids have to be greater."""
+    return exp.select(exp.Max(this=column("load_id"))).from_(table(LOADS_TABLE, dataset)).sql(dialect=dialect)
+
+
+@lru_cache(maxsize=64)
+def select_run(dataset: Dataset, dialect: str) -> str:
+    """Load ids, as JSON text, of (pipeline_name, run_id)."""
+    query = (
+        exp.select(exp.cast(column("load_ids"), exp.DataType.build("text")))
+        .from_(table(RUNS_TABLE.name, dataset))
+        .where(_equals("pipeline_name", 1), _equals("run_id", 2))
+    )
+
+    return query.sql(dialect=dialect)
+
+
+@lru_cache(maxsize=64)
+def select_schema_hashes(dataset: Dataset, count: int, dialect: str) -> str:
+    """Which of ``count`` schema hashes are stored."""
+    wanted = exp.In(this=column("version_hash"), expressions=[parameter(at + 1) for at in range(count)])
+
+    return exp.select(column("version_hash")).from_(table(VERSION_TABLE, dataset)).where(wanted).sql(dialect=dialect)
+
+
+@lru_cache(maxsize=64)
+def select_schemas(dataset: Dataset, dialect: str) -> str:
+    """Name and newest stored text of every schema of the dataset."""
+    newest = exp.Window(
+        this=exp.RowNumber(),
+        partition_by=[column("schema_name")],
+        order=exp.Order(
+            expressions=[exp.Ordered(this=column(name), desc=True) for name in ("inserted_at", "version")]
+        ),
+    )
+    inner = exp.select(
+        column("schema_name"), column("schema"), exp.alias_(newest, "_asyncelt_rank", quoted=True)
+    ).from_(table(VERSION_TABLE, dataset))
+    query = (
+        exp.select(column("schema_name"), column("schema"))
+        .from_(inner.subquery("_asyncelt_ranked"))
+        .where(exp.EQ(this=column("_asyncelt_rank"), expression=exp.Literal.number(1)))
+    )
+
+    return query.sql(dialect=dialect)
+
+
+@lru_cache(maxsize=64)
+def select_state(dataset: Dataset, dialect: str) -> str:
+    """Newest state of (pipeline_name) that belongs to a complete load, with its load id."""
+    query = (
+        exp.select(column("state", "s"), column("_dlt_load_id", "s"))
+        .from_(table(STATE_TABLE, dataset, "s"))
+        .join(
+            table(LOADS_TABLE, dataset, "l"),
+            on=exp.EQ(this=column("load_id", "l"), expression=column("_dlt_load_id", "s")),
+            join_type="inner",
+        )
+        .where(exp.EQ(this=column("pipeline_name", "s"), expression=parameter(1)), _complete("l"))
+        .order_by(exp.Ordered(this=column("_dlt_load_id", "s"), desc=True))
+        .limit(1)
+    )
+
+    return query.sql(dialect=dialect)
+
+
+def _equals(name: str, position: int) -> exp.Expression:
+    return exp.EQ(this=column(name), expression=parameter(position))
+
+
+def _complete(of: str | None = None) -> exp.Expression:
+    return exp.EQ(this=column("status", of), expression=exp.Literal.number(0))

@@ -1,0 +1,100 @@
+"""What every test may use: event loop variants, the check that nothing blocks the loop, options.
+
+Options:
+    --slow       also run what is marked slow.
+    --all-loops  run every async test on each loop variant (plain, debug, uvloop, eager tasks).
+
+Without ``--all-loops`` a test runs on the plain loop only, unless it is marked ``all_loops``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Iterator
+from inspect import iscoroutinefunction
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+TESTS = Path(__file__).parent
+
+
+def _eager_loop() -> asyncio.AbstractEventLoop:
+    loop = asyncio.new_event_loop()
+    loop.set_task_factory(asyncio.eager_task_factory)  # type: ignore[attr-defined]  # Python 3.12
+    return loop
+
+
+PLAIN = pytest.param(("asyncio", {}), id="asyncio")
+VARIANTS = [
+    PLAIN,
+    pytest.param(("asyncio", {"debug": True}), id="debug"),
+    pytest.param(("asyncio", {"use_uvloop": True}), id="uvloop"),
+]
+
+if sys.version_info >= (3, 12):
+    VARIANTS.append(pytest.param(("asyncio", {"loop_factory": _eager_loop}), id="eager"))
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--slow", action="store_true", help="also run tests that are marked slow")
+    parser.addoption("--all-loops", action="store_true", help="run async tests on every event loop variant")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--slow"):
+        return
+
+    skip = pytest.mark.skip(reason="slow; runs with --slow")
+
+    for item in items:
+        if item.get_closest_marker("slow"):
+            item.add_marker(skip)
+
+
+@pytest.fixture(scope="session")
+def anyio_backend(request: pytest.FixtureRequest) -> Any:
+    """The event loop a test runs on."""
+    return getattr(request, "param", ("asyncio", {}))
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "anyio_backend" not in metafunc.fixturenames:
+        return
+
+    markers = list(metafunc.definition.iter_markers())
+
+    if any(mark.name == "parametrize" and "anyio_backend" in str(mark.args[0]) for mark in markers):
+        return
+
+    everywhere = metafunc.config.getoption("--all-loops") or any(mark.name == "all_loops" for mark in markers)
+    metafunc.parametrize("anyio_backend", VARIANTS if everywhere else [PLAIN], indirect=True, scope="session")
+
+
+@pytest.fixture(autouse=True)
+def _nothing_blocks_the_loop(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fail an async test in which code of asyncelt makes a blocking call on the event loop.
+
+    Only calls with a function of asyncelt on the stack count: tests and user code may do as they like.
+    """
+    is_async = iscoroutinefunction(getattr(request.node, "obj", None))
+
+    if not is_async or request.node.get_closest_marker("blocking_allowed"):
+        yield
+        return
+
+    from blockbuster import blockbuster_ctx
+
+    with blockbuster_ctx("asyncelt") as guard:
+        # What runs while an import is under way reads files; drivers are imported off the loop elsewhere.
+        for function in guard.functions.values():
+            function.can_block_in("<frozen importlib._bootstrap>", "_find_and_load")
+            # Making a pipeline reads one small local file; that is its promise.
+            function.can_block_in("asyncelt/pipeline.py", {"__init__", "working_root"})
+
+        # Text only: asks for the current folder.
+        guard.functions["os.path.abspath"].deactivate()
+
+        yield

@@ -1,0 +1,120 @@
+"""A process of its own that answers cases with what the reference library makes of them.
+
+Protocol: frames of a 4-byte big-endian length and a pickle, on stdin and stdout (both ends are our own). A request is
+``(pipeline name, dataset name, Case)``, the reply an ``Outcome``. One process answers many requests, each in a fresh
+pipeline, so that the import is paid once. Telemetry, traces and logs are off.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import shutil
+import struct
+import sys
+import tempfile
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from tests.differential.cases import Case, Run
+from tests.differential.reading import Dataset, read_dataset
+from tests.differential.reference import Outcome
+
+os.environ.update(
+    RUNTIME__DLTHUB_TELEMETRY="false",
+    RUNTIME__LOG_LEVEL="CRITICAL",
+    RUNTIME__INTERCEPT_SIGNALS="false",
+    ENABLE_RUNTIME_TRACE="false",
+)
+LENGTH = struct.Struct(">I")
+
+
+def main() -> None:
+    """Answer requests until stdin ends."""
+    incoming = sys.stdin.buffer
+    outgoing = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # whatever the reference prints must not get into the protocol
+    warnings.simplefilter("ignore")
+
+    while (request := _read(incoming)) is not None:
+        try:
+            reply = _answer(*request)
+        except Exception as error:  # noqa: BLE001 - the other side shows it
+            reply = Outcome(Dataset(), f"worker: {type(error).__name__}: {error}")
+
+        body = pickle.dumps(reply, protocol=pickle.HIGHEST_PROTOCOL)
+        outgoing.write(LENGTH.pack(len(body)) + body)
+        outgoing.flush()
+
+
+def _read(stream: BinaryIO) -> Any:
+    head = stream.read(LENGTH.size)
+
+    return pickle.loads(stream.read(LENGTH.unpack(head)[0])) if len(head) == LENGTH.size else None  # noqa: S301
+
+
+def _answer(pipeline_name: str, dataset_name: str, case: Case) -> Outcome:
+    folder = Path(tempfile.mkdtemp(dir=os.environ["DLT_DATA_DIR"]))
+    database = folder / "reference.duckdb"
+
+    try:
+        error = _run_all(pipeline_name, dataset_name, case, folder, database)
+
+        return Outcome(read_dataset(database, dataset_name), error)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _run_all(pipeline_name: str, dataset_name: str, case: Case, folder: Path, database: Path) -> str | None:
+    import dlt
+
+    options = {"naming_convention": case.naming} if case.naming else {}
+    pipeline = dlt.pipeline(
+        pipeline_name,
+        destination=dlt.destinations.duckdb(str(database), **options),
+        dataset_name=dataset_name,
+        pipelines_dir=str(folder / "pipelines"),
+    )
+
+    try:
+        for run in case.runs:
+            pipeline.run(_resource(dlt, run), **run.arguments)
+    except Exception as error:  # noqa: BLE001 - the reply carries whatever the reference raised
+        return _told(error)
+    finally:
+        pipeline.deactivate()
+
+    return None
+
+
+def _resource(dlt: Any, run: Run) -> Any:
+    resource = dlt.resource(_pages(run.pages), name=run.table_name, **run.hints)
+
+    if run.nested_hints:
+        resource.apply_hints(
+            nested_hints={tuple(path.split("/")): dict(hints) for path, hints in run.nested_hints.items()}
+        )
+
+    return resource
+
+
+def _pages(pages: Sequence[Sequence[object]]) -> Iterator[list[object]]:
+    for page in pages:
+        yield list(page)
+
+
+def _told(error: BaseException) -> str:
+    texts = []
+    current: BaseException | None = error
+
+    while current is not None:
+        texts.append(f"{type(current).__name__}: {current}")
+        current = current.__cause__ or current.__context__
+
+    return "\ncaused by ".join(texts)
+
+
+if __name__ == "__main__":
+    main()

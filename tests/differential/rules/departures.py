@@ -1,0 +1,130 @@
+"""Where asyncelt is meant to differ: what the reference makes of a case, what asyncelt makes of it, and why.
+
+A departure is right only where the reference loses or corrupts a value, or breaks a promise of the design. Each has a
+section of its name in docs/departures.md; the suite checks that both outputs are what is written here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+
+from tests.differential.cases import Case, Run, case
+
+__all__ = ["ALL", "Departure", "Rows"]
+
+Rows = dict[str, list[dict[str, object]]]
+"""Table name to its rows without system columns and without nulls, in any order."""
+INFINITY = float("inf")
+BIG = 2**64 + 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Departure:
+    """One meant difference. ``reference`` is what it loads, or a part of the error with which it gives up."""
+
+    name: str
+    case: Case
+    reference: Rows | str
+    ours: Rows
+    notice: str | None = None
+    """Kind of the notice asyncelt gives in the run's info."""
+
+
+def _departure(
+    name: str,
+    *rows: object,
+    reference: Rows | str,
+    ours: Sequence[dict[str, object]],
+    nested: Rows | None = None,
+    notice: str | None = None,
+) -> Departure:
+    return Departure(
+        name=name,
+        case=case(f"departure-{name}", *rows),
+        reference=reference,
+        ours={"items": list(ours), **(nested or {})},
+        notice=notice,
+    )
+
+
+ORDER = {"id": 1, "lines": [{"n": 1}]}
+
+ALL: tuple[Departure, ...] = (
+    _departure(
+        "nan-and-infinity",
+        {"v": 1.5},
+        {"v": float("nan")},
+        {"v": INFINITY},
+        {"v": -INFINITY},
+        reference={"items": [{"v": 1.5}, {}, {}, {}]},
+        ours=[{"v": 1.5}, {"v": float("nan")}, {"v": INFINITY}, {"v": -INFINITY}],
+    ),
+    _departure(
+        "infinity-as-text",
+        {"v": 1.5},
+        {"v": "inf"},
+        reference="inf",
+        ours=[{"v": 1.5}, {"v": INFINITY}],
+    ),
+    _departure(
+        "integers-over-64-bits",
+        {"v": BIG},
+        {"v": 1},
+        reference="Integer exceeds 64-bit range",
+        ours=[{"v": Decimal(BIG)}, {"v": Decimal(1)}],
+    ),
+    _departure(
+        "integers-over-64-bits-in-a-bigint-column",
+        {"v": 1},
+        {"v": BIG},
+        reference="Integer exceeds 64-bit range",
+        ours=[{"v": 1}, {"v__v_wei": Decimal(BIG)}],
+    ),
+    _departure(
+        "integers-wider-than-the-destination",
+        {"v": 1},
+        {"v": 10**60},
+        reference="Integer exceeds 64-bit range",
+        ours=[{"v": 1}, {"v__v_text": str(10**60)}],
+    ),
+    _departure(
+        "variant-of-a-variant",
+        {"v": 1},
+        {"v": "2024-01-02T03:04:05Z"},
+        {"v": "abc"},
+        reference="Cannot coerce type `text` to `timestamp`",
+        ours=[{"v": 1}, {"v__v_text": "2024-01-02 03:04:05+00:00"}, {"v__v_text__v_text": "abc"}],
+        notice="variant_of_variant",
+    ),
+    _departure(
+        "decimal-out-of-range",
+        {"v": Decimal(1)},
+        {"v": Decimal(10) ** 30},
+        reference="Could not cast value",
+        ours=[{"v": Decimal(1)}, {"v__v_text": str(Decimal(10) ** 30)}],
+    ),
+    _departure(
+        "list-under-a-blank-key",
+        {"a": 1, "": [True]},
+        reference="NOT NULL constraint failed: items._dlt_load_id",
+        ours=[{"a": 1}],
+        nested={"items___empty": [{"value": True}]},
+    ),
+    Departure(
+        name="root-key-on-existing-nested-tables",
+        case=Case(
+            id="departure-root-key-on-existing-nested-tables",
+            runs=(
+                Run(pages=((ORDER,),)),
+                Run(
+                    pages=(({"id": 1, "lines": [{"n": 2}]},),),
+                    arguments={"write_disposition": "merge", "primary_key": "id"},
+                ),
+            ),
+        ),
+        reference="Adding columns with constraints not yet supported",
+        ours={"items": [{"id": 1}], "items__lines": [{"n": 2}]},
+    ),
+)

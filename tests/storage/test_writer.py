@@ -1,0 +1,127 @@
+"""Table files: alignment, rolling, order."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from asyncelt.config import Limits
+from asyncelt.flow import TableBatch
+from asyncelt.schema.capabilities import Capabilities
+from asyncelt.schema.model import Column, Table
+from asyncelt.storage.jsonl import json_lines
+from asyncelt.storage.writer import Chunk, TableBuffer, TableFiles
+from asyncelt.types import ColumnName, DataType, TableName
+
+NAME = TableName("t")
+
+
+def table_of(**columns: DataType) -> Table:
+    """A table with these columns in this order."""
+    return Table(
+        name=NAME,
+        columns={ColumnName(name): Column(name=ColumnName(name), data_type=kind) for name, kind in columns.items()},
+    )
+
+
+def chunk_of(table: Table, *pages: dict[str, list[object]]) -> Chunk:
+    """Pages as one chunk."""
+    buffer = TableBuffer(NAME)
+
+    for page in pages:
+        data = pa.table(page)
+        buffer.add(TableBatch(table=NAME, data=data, rows=data.num_rows))
+
+    return buffer.take(table)
+
+
+def files_in(folder: Path, limits: Limits | None = None) -> TableFiles:
+    """A writer of Parquet files."""
+    return TableFiles(folder, NAME, "parquet", limits or Limits(), Capabilities())
+
+
+def read(folder: Path, files: TableFiles) -> list[list[dict[str, object]]]:
+    """Rows of every file, in file order."""
+    return [pq.read_table(folder / job.file_name).to_pylist() for job in files.jobs]
+
+
+def test_absent_columns_are_null_and_order_is_the_tables(tmp_path: Path) -> None:
+    files = files_in(tmp_path)
+    files.append(chunk_of(table_of(a="bigint", b="text"), {"b": ["x"]}, {"a": [1]}))
+    files.finish()
+
+    assert read(tmp_path, files) == [[{"a": None, "b": "x"}, {"a": 1, "b": None}]]
+
+
+def test_a_new_column_opens_a_new_file(tmp_path: Path) -> None:
+    files = files_in(tmp_path)
+    files.append(chunk_of(table_of(a="bigint"), {"a": [1]}))
+    files.append(chunk_of(table_of(a="bigint", b="text"), {"b": ["x"]}))
+    files.finish()
+
+    assert read(tmp_path, files) == [[{"a": 1}], [{"a": None, "b": "x"}]]
+
+
+def test_columns_without_a_type_are_not_written(tmp_path: Path) -> None:
+    columns = {
+        ColumnName("a"): Column(name=ColumnName("a"), data_type="bigint"),
+        ColumnName("later"): Column(name=ColumnName("later")),
+    }
+    files = files_in(tmp_path)
+    files.append(chunk_of(Table(name=NAME, columns=columns), {"a": [1]}))
+    files.finish()
+
+    assert read(tmp_path, files) == [[{"a": 1}]]
+
+
+@given(pages=st.lists(st.integers(1, 7), min_size=1, max_size=6), most=st.integers(1, 9))
+def test_files_roll_by_rows_exactly_and_keep_order(
+    tmp_path_factory: pytest.TempPathFactory, pages: list[int], most: int
+) -> None:
+    folder = tmp_path_factory.mktemp("files")
+    files = files_in(folder, Limits(file_max_items=most))
+    table = table_of(a="bigint")
+    number = 0
+
+    for rows in pages:
+        files.append(chunk_of(table, {"a": list(range(number, number + rows))}))
+        number += rows
+
+    files.finish()
+    found = read(folder, files)
+
+    assert [row["a"] for rows in found for row in rows] == list(range(number))
+    assert [len(rows) for rows in found[:-1]] == [most] * (len(found) - 1)
+    assert [job.rows for job in files.jobs] == [len(rows) for rows in found]
+
+
+def test_files_roll_by_bytes(tmp_path: Path) -> None:
+    files = files_in(tmp_path, Limits(file_max_bytes=1000, parquet_compression="none"))
+    table = table_of(a="text")
+
+    for _ in range(3):
+        files.append(chunk_of(table, {"a": ["x" * 2000]}))
+
+    files.finish()
+
+    assert len(files.jobs) == 3
+
+
+def test_json_lines_leave_out_nulls_and_keep_times() -> None:
+    table = pa.table(
+        {
+            "a": [1, None],
+            "d": pa.array([None, 5], pa.decimal128(10, 2)),
+            "t": pa.array([0, None], pa.timestamp("us", "UTC")),
+            "b": [b"\x00\xff", None],
+        }
+    )
+    lines = [json.loads(line) for line in b"".join(json_lines(table)).splitlines()]
+
+    assert lines == [{"a": 1, "t": "1970-01-01T00:00:00Z", "b": "AP8="}, {"d": "5.00"}]

@@ -1,0 +1,68 @@
+"""Every program in README, docs and examples runs as it stands, in an empty folder, without a network."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+TEXTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+BLOCK = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
+
+
+def programs():
+    for text in TEXTS:
+        content = text.read_text()
+
+        for number, match in enumerate(BLOCK.finditer(content)):
+            line = content[: match.start()].count("\n") + 2
+            name = text.relative_to(ROOT)
+            yield pytest.param(match[1], f"{name}:{line}", id=f"{name}-{number}")
+
+    for path in EXAMPLES:
+        yield pytest.param(path.read_text(), str(path), id=f"examples/{path.name}")
+
+
+@pytest.mark.parametrize("program, origin", programs())
+def test_it_runs(program, origin, tmp_path, monkeypatch, capsys):
+    """Executed as a program of its own would be: as ``__main__``, making its own event loop."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ASYNCELT_DATA_DIR", str(tmp_path / "data"))
+    module = type(sys)("__main__")
+    monkeypatch.setitem(sys.modules, "__main__", module)
+    exec(compile(program, origin, "exec", dont_inherit=True), vars(module))  # its own future imports only
+
+
+def test_the_first_program_of_the_readme_runs_when_pasted_into_a_file(tmp_path):
+    program = BLOCK.search((ROOT / "README.md").read_text())
+    assert program is not None
+    (tmp_path / "program.py").write_text(program[1])
+    result = subprocess.run(
+        [sys.executable, "-W", "error", "program.py"],
+        cwd=tmp_path,
+        env={**os.environ, "ASYNCELT_DATA_DIR": str(tmp_path / "data"), "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    assert "place__city" in result.stdout
+    assert "[[30]]" in result.stdout
+
+
+def test_no_file_path_in_the_texts_is_dead():
+    """Links between the texts, and names of tests and docs, lead somewhere."""
+    links = [
+        (text, target)
+        for text in [*TEXTS, ROOT / "CONTRIBUTING.md"]
+        for target in re.findall(r"\]\(([^)#]+)[^)]*\)", text.read_text())
+        if "://" not in target
+    ]
+    assert [f"{text.name}: {target}" for text, target in links if not (text.parent / target).exists()] == []

@@ -1,0 +1,68 @@
+"""The public names are exactly these: adding or removing one is a decision, and this file shows it."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import asyncelt
+
+PACKAGE = Path(asyncelt.__file__).parent
+
+PUBLIC = {
+    "asyncelt": """
+        AsynceltError ByteBudget Event JsonPage Limits Observer Pipeline PipelineBusy PipelineStepFailed Resource Retry
+        Settings Source attach current destinations errors pipeline resource run source transformer with_table_name
+    """,
+    "asyncelt.destinations": "duckdb filesystem memory",
+}
+
+HEAVY = ("duckdb", "rich", "pandas", "polars", "sqlglot", "asyncpg", "aiobotocore", "tqdm", "dlt")
+
+
+@pytest.mark.parametrize("module", PUBLIC)
+def test_public_names_are_the_agreed_ones(module):
+    assert sorted(importlib.import_module(module).__all__) == sorted(PUBLIC[module].split())
+
+
+@pytest.mark.parametrize("module", PUBLIC)
+def test_every_public_name_exists(module):
+    found = importlib.import_module(module)
+
+    for name in found.__all__:
+        assert getattr(found, name) is not None, name
+
+
+def test_every_module_says_what_is_public():
+    missing = []
+
+    for path in sorted(PACKAGE.rglob("*.py")):
+        tree = ast.parse(path.read_text())
+        defines = any(isinstance(node, ast.FunctionDef | ast.ClassDef | ast.AsyncFunctionDef) for node in tree.body)
+        targets = [
+            target.id
+            for node in tree.body
+            for target in (node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)])
+            if isinstance(target, ast.Name)
+        ]
+
+        if defines and "__all__" not in targets:
+            missing.append(str(path.relative_to(PACKAGE)))
+
+    assert missing == []
+
+
+def test_importing_loads_no_driver_and_no_display():
+    code = f"import sys, asyncelt; print(*sorted(set({HEAVY!r}) & set(sys.modules)))"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert loaded == []
+
+
+def test_an_unknown_name_is_an_attribute_error():
+    with pytest.raises(AttributeError):
+        asyncelt.no_such_name  # noqa: B018
