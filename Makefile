@@ -76,11 +76,11 @@ format: $(VENV)/.dev ## Format the code and mend what can be mended
 .PHONY: types
 types: $(VENV)/.dev ## Run both type checkers
 	@$(BIN)/mypy
-	@$(BIN)/pyright
+	@$(BIN)/pyright --pythonpath $(BIN)/python
 
 .PHONY: bench
-bench: $(VENV)/.test ## Smoke run of the benchmarks (see benchmarks/README.md for real ones)
-	@$(BIN)/python -m pytest -m benchmark --slow $(ARGS)
+bench: $(VENV)/.test ## Compare speed with the reference, quick form (benchmarks/README.md has the rest)
+	@$(BIN)/python -m benchmarks $(if $(ARGS),$(ARGS),--quick)
 
 .PHONY: build
 build: $(VENV)/.dev ## Build sdist and wheel into dist/ and look inside

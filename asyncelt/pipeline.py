@@ -314,7 +314,9 @@ class Pipeline:
             done = await owned.session.run_of(self._name, request.run_id)
 
             if done and not any(load_id in self._pending for load_id in done):
-                return _Outcome(self._known_packages(owned.store, done), already_committed=True)
+                known = await in_thread(partial(_known_packages, owned.store, done), owned.threads)
+
+                return _Outcome(known, already_committed=True)
 
         loaded = Loaded()
 
@@ -352,13 +354,6 @@ class Pipeline:
             loaded.peak_memory = fresh.peak_memory
 
         return _Outcome(_infos(loaded), loaded=loaded)
-
-    def _known_packages(self, store: PackageStore, load_ids: Sequence[LoadId]) -> tuple[LoadPackageInfo, ...]:
-        kept = set(store.done_ids())
-
-        return tuple(
-            package_info(store.read(load_id).package, "loaded") for load_id in load_ids if load_id in kept
-        )
 
     def _file_format(self, environment: Environment, given: FileFormat | None) -> FileFormat:
         formats = environment.destination.capabilities.file_formats
@@ -526,6 +521,12 @@ class Pipeline:
             except Exception as error:  # noqa: BLE001 - foreign code must not fail a run
                 self._observers.remove(observer)
                 warnings.warn(f"Observer {observer!r} failed and was dropped: {error!r}", AsynceltWarning, stacklevel=2)
+
+
+def _known_packages(store: PackageStore, load_ids: Sequence[LoadId]) -> tuple[LoadPackageInfo, ...]:
+    kept = set(store.done_ids())
+
+    return tuple(package_info(store.read(load_id).package, "loaded") for load_id in load_ids if load_id in kept)
 
 
 def _infos(loaded: Loaded) -> tuple[LoadPackageInfo, ...]:

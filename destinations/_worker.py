@@ -78,7 +78,7 @@ class Worker:
 
             try:
                 result = context.run(work)
-            except BaseException as error:  # noqa: BLE001 - handed to the caller
+            except BaseException as error:
                 failure = error
 
             if not loop.is_closed():

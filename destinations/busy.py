@@ -2,10 +2,65 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
+import random
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+import anyio
+
 from asyncelt.errors import DestinationUnavailable
 
-__all__ = ["Busy"]
+__all__ = ["Busy", "lock_file", "patiently"]
+
+T = TypeVar("T")
+
+_FIRST_WAIT_S = 0.005
+_MAX_WAIT_S = 1.0
 
 
 class Busy(DestinationUnavailable):
     """Another process or session holds it now. Nothing has been changed; wait and try again."""
+
+
+async def patiently(call: Callable[[], Awaitable[T]], *, timeout_s: float, advice: str) -> T:
+    """Await ``call`` until it is not refused as `Busy` any more, with growing pauses of at most a second.
+
+    Raises:
+        DestinationUnavailable: Still busy after ``timeout_s``; says ``advice``.
+    """
+    wait_s = _FIRST_WAIT_S
+    deadline = anyio.current_time() + timeout_s
+
+    while True:
+        try:
+            return await call()
+        except Busy as busy:
+            if anyio.current_time() + wait_s > deadline:
+                raise DestinationUnavailable(f"Still busy after {timeout_s:g} s: {busy} {advice}") from busy
+
+        await anyio.sleep(wait_s * (0.5 + random.random() / 2))  # noqa: S311 - jitter, not a secret
+        wait_s = min(wait_s * 2, _MAX_WAIT_S)
+
+
+@contextmanager
+def lock_file(path: Path, what: str) -> Iterator[None]:
+    """Hold an advisory lock on ``path`` inside the block; the kernel drops it when the process dies.
+
+    Raises:
+        Busy: Somebody else holds it; ``what`` says what that means.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise Busy(what) from error
+
+        yield
+    finally:
+        os.close(descriptor)

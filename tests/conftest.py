@@ -16,9 +16,16 @@ from inspect import iscoroutinefunction
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 
 TESTS = Path(__file__).parent
+
+# Times are never judged: machines are shared.
+hypothesis.settings.register_profile(
+    "asyncelt", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("asyncelt")
 
 
 def _eager_loop() -> asyncio.AbstractEventLoop:
@@ -73,15 +80,20 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     metafunc.parametrize("anyio_backend", VARIANTS if everywhere else [PLAIN], indirect=True, scope="session")
 
 
+GUARDED = ("engine", "extract", "pipeline", "test_demo.py")
+"""Where code of asyncelt is only reached through its coroutines. Elsewhere tests call the synchronous parts directly."""
+
+
 @pytest.fixture(autouse=True)
 def _nothing_blocks_the_loop(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Fail an async test in which code of asyncelt makes a blocking call on the event loop.
+    """Fail an async test of the engine in which code of asyncelt makes a blocking call on the event loop.
 
     Only calls with a function of asyncelt on the stack count: tests and user code may do as they like.
     """
     is_async = iscoroutinefunction(getattr(request.node, "obj", None))
+    room = request.node.path.relative_to(TESTS).parts[0]
 
-    if not is_async or request.node.get_closest_marker("blocking_allowed"):
+    if not is_async or room not in GUARDED or request.node.get_closest_marker("blocking_allowed"):
         yield
         return
 
@@ -90,11 +102,10 @@ def _nothing_blocks_the_loop(request: pytest.FixtureRequest) -> Iterator[None]:
     with blockbuster_ctx("asyncelt") as guard:
         # What runs while an import is under way reads files; drivers are imported off the loop elsewhere.
         for function in guard.functions.values():
-            function.can_block_in("<frozen importlib._bootstrap>", "_find_and_load")
-            # Making a pipeline reads one small local file; that is its promise.
-            function.can_block_in("asyncelt/pipeline.py", {"__init__", "working_root"})
+            function.can_block_in("<frozen importlib._bootstrap>", {"_find_and_load"})
+            # The factory is allowed one small read of a local file, by design.
+            function.can_block_in("asyncelt/pipeline.py", {"pipeline"})
 
-        # Text only: asks for the current folder.
-        guard.functions["os.path.abspath"].deactivate()
+        guard.functions["os.path.abspath"].deactivate()  # joins two texts, and asks for the current folder
 
         yield

@@ -43,6 +43,12 @@ async def test_the_api_leaves_out_what_is_older_than_since():
         assert await read_all(client, path) == ["package-23", "package-24", "package-25"]
 
 
+async def test_an_error_inside_the_block_comes_out_as_it_is():
+    with pytest.raises(KeyError, match="mine"):
+        async with serve(CATALOG):
+            raise KeyError("mine")
+
+
 async def test_clients_are_served_side_by_side():
     async with serve(CATALOG) as port, anyio.create_task_group() as tasks:
 
@@ -107,28 +113,67 @@ def test_a_position_knows_what_it_has_seen_of_its_own_moment():
     assert position.after([]) == position
 
 
-async def run_once(folder: Path, *, reset: bool = False) -> str:
+async def run_once(folder: Path, catalog: list[dict], *, reset: bool = False) -> str:
     console = Console(file=io.StringIO(), width=120)
-    await run_demo(folder, reset=reset, console=console)
+    await run_demo(folder, reset=reset, console=console, read=lambda: catalog)
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
 
 
-@pytest.mark.slow
-async def test_the_first_run_loads_everything_and_the_second_nothing(tmp_path):
-    first = await run_once(tmp_path)
-    assert "First run: loaded all" in first
-    assert re.search(r"^distributions +\d+", first, re.MULTILINE)
-    assert "Which distributions bring the most bytes?" in first
-    assert "Which requirement is asked for most?" in first
+def rows_of(output: str, table: str) -> int:
+    match = re.search(rf"^{table} +([\d,]+)$", output, re.MULTILINE)
+    assert match is not None, output
+    return int(match[1].replace(",", ""))
+
+
+def installed(name: str, at: str, version: str = "1.0", files: int = 2) -> dict:
+    return {
+        "name": name,
+        "version": version,
+        "installed_at": f"2026-03-{at}T00:00:00.000000+00:00",
+        "requirements": [{"name": "anyio", "versions": ">=4"}, {"name": "numpy", "marker": "extra == 'x'"}],
+        "files": [{"path": f"{name}/{number}.py", "suffix": ".py", "size": 1024 * number} for number in range(files)],
+    }
+
+
+async def test_the_second_run_loads_only_what_is_new(tmp_path):
+    catalog = [installed(f"package-{number}", "01") for number in range(12)]
+    first = await run_once(tmp_path, catalog)
+    assert "First run: loaded all 12" in first
+    assert rows_of(first, "distributions") == 12
+    assert rows_of(first, "distributions__files") == 24
+    assert re.search(r"anyio +12 +no", first)
     assert (tmp_path / "asyncelt_demo.duckdb").exists()
 
-    second = await run_once(tmp_path)
+    second = await run_once(tmp_path, catalog)
     assert "Nothing new since the last run" in second
-    rows = re.compile(r"^distributions +([\d,]+)", re.MULTILINE)
-    assert rows.findall(first) == rows.findall(second)
+    assert rows_of(second, "distributions") == 12
 
-    assert "First run: loaded all" in await run_once(tmp_path, reset=True)
+    catalog += [installed("package-a", "01"), installed("package-0", "02", version="2.0", files=5)]
+    del catalog[0]
+    third = await run_once(tmp_path, catalog)
+    assert "Loaded the 2 that are new or changed" in third
+    assert rows_of(third, "distributions") == 13
+    assert rows_of(third, "distributions__files") == 2 * 12 + 5
+
+    again = await run_once(tmp_path, catalog, reset=True)
+    assert "First run: loaded all 13" in again
+
+
+async def test_an_environment_with_next_to_nothing_is_fine(tmp_path):
+    lonely = {"name": "lonely", "version": "1", "installed_at": "2026-03-01T00:00:00.000000+00:00"}
+    output = await run_once(tmp_path, [lonely])
+    assert "First run: loaded all 1 " in output
+    assert "there is no table distributions__files" in output
+    assert "there is no table distributions__requirements" in output
+
+
+@pytest.mark.slow
+def test_the_command_runs_on_this_environment(tmp_path, capsys):
+    assert main(["demo", "--folder", str(tmp_path)]) == 0
+    assert "First run: loaded all" in capsys.readouterr().out
+    assert main(["demo", "--folder", str(tmp_path)]) == 0
+    assert "Nothing new since the last run" in capsys.readouterr().out
 
 
 def test_the_command_line_without_a_command_shows_its_help(capsys):

@@ -29,7 +29,7 @@ def programs():
         yield pytest.param(path.read_text(), str(path), id=f"examples/{path.name}")
 
 
-@pytest.mark.parametrize("program, origin", programs())
+@pytest.mark.parametrize("program, origin", list(programs()))
 def test_it_runs(program, origin, tmp_path, monkeypatch, capsys):
     """Executed as a program of its own would be: as ``__main__``, making its own event loop."""
     monkeypatch.chdir(tmp_path)

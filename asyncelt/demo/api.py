@@ -13,6 +13,7 @@ import orjson
 from anyio.abc import ByteStream, SocketAttribute, SocketStream
 from anyio.streams.buffered import BufferedByteReceiveStream
 
+from asyncelt._async import unwrap
 from asyncelt.types import JsonValue
 
 __all__ = ["Client", "connect", "serve"]
@@ -43,12 +44,16 @@ async def serve(catalog: Sequence[Mapping[str, JsonValue]]) -> AsyncGenerator[in
             except (anyio.BrokenResourceError, anyio.EndOfStream, anyio.IncompleteRead):
                 return  # the client has gone
 
-    async with await anyio.create_tcp_listener(local_host=HOST) as listener, anyio.create_task_group() as tasks:
-        tasks.start_soon(listener.serve, handle)
+    try:
+        async with await anyio.create_tcp_listener(local_host=HOST) as listener, anyio.create_task_group() as tasks:
+            tasks.start_soon(listener.serve, handle)
 
-        yield listener.extra(SocketAttribute.local_port)
+            yield listener.extra(SocketAttribute.local_port)
 
-        tasks.cancel_scope.cancel()
+            tasks.cancel_scope.cancel()
+    except BaseExceptionGroup as group:  # the block's own error comes out as it went in
+        error = unwrap(group)
+        raise error from error.__cause__
 
 
 async def _answer(

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from importlib.metadata import Distribution, distributions
+from importlib.metadata import Distribution, PackageMetadata, distributions
 from pathlib import Path
 
 from asyncelt.types import JsonValue
@@ -50,9 +50,9 @@ def _describe(name: str, distribution: Distribution) -> dict[str, JsonValue]:
         ],
         "classifiers": list(metadata.get_all("Classifier") or []),
         "about": {
-            "summary": metadata.get("Summary"),
-            "license": metadata.get("License-Expression") or _short(metadata.get("License")),
-            "python": metadata.get("Requires-Python"),
+            "summary": _field(metadata, "Summary"),
+            "license": _field(metadata, "License-Expression") or _field(metadata, "License"),
+            "python": _field(metadata, "Requires-Python"),
         },
     }
 
@@ -101,6 +101,8 @@ def _requirement(line: str) -> dict[str, JsonValue]:
     return described
 
 
-def _short(text: str | None) -> str | None:
-    """Some packages put the whole licence text into the field."""
-    return text.strip().splitlines()[0] if text and text.strip() else None
+def _field(metadata: PackageMetadata, name: str) -> str | None:
+    """The first line: some packages put the whole licence text into a field."""
+    text = metadata[name].strip() if name in metadata else ""
+
+    return text.splitlines()[0] if text else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -71,7 +71,13 @@ class Queries(Protocol):
         ...
 
 
-async def run_demo(folder: Path, *, reset: bool = False, console: Console | None = None) -> None:
+async def run_demo(
+    folder: Path,
+    *,
+    reset: bool = False,
+    console: Console | None = None,
+    read: Callable[[], Sequence[Item]] = read_catalog,
+) -> None:
     """Load this environment's distributions into DuckDB, showing progress and two answers.
 
     The first run loads everything; each further run only what has been installed or changed since, because the
@@ -81,13 +87,14 @@ async def run_demo(folder: Path, *, reset: bool = False, console: Console | None
         folder: Where the database and the working folder go.
         reset: Remove both first.
         console: Where to print; the terminal when None.
+        read: Finds what is to be served; called in a thread.
     """
     out = console or Console(highlight=False)
 
     if reset:
         await anyio.to_thread.run_sync(_remove, folder)
 
-    catalog = await anyio.to_thread.run_sync(read_catalog)
+    catalog = await anyio.to_thread.run_sync(read)
     pipeline = asyncelt.pipeline(
         "asyncelt_demo",
         destination=asyncelt.destinations.duckdb(str(folder / DATABASE)),

@@ -7,7 +7,7 @@ it was. From the seal on the packages will be committed, by this run or by the n
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -27,7 +27,7 @@ from asyncelt.extract.resource import Resource
 from asyncelt.extract.source import Source
 from asyncelt.flow import Notice, RawBatch
 from asyncelt.load.committing import LoadReport, load_bundle
-from asyncelt.load.protocol import Commit
+from asyncelt.load.protocol import Commit, SupportsIdle
 from asyncelt.normalize.page import NormalizeContext, Normalizer
 from asyncelt.observe import StageDone, StageStarted
 from asyncelt.schema.model import Schema
@@ -40,6 +40,8 @@ from asyncelt.types import FileFormat, LoadId, TableName
 __all__ = ["Loaded", "RunRequest", "load_pending", "run_fused"]
 
 _CLEANUP_S = 10.0
+_IDLE_AFTER_S = 0.25
+"""Opening and closing a database costs tens of milliseconds, which short runs should not pay twice."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,7 +85,7 @@ async def run_fused(owned: Owned, request: RunRequest) -> Loaded:
     run = _FusedRun(owned, request, account)
 
     try:
-        bundle = await run.build()
+        bundle = await _while_idle(owned, run.build)
     finally:
         account.close()
 
@@ -94,6 +96,24 @@ async def run_fused(owned: Owned, request: RunRequest) -> Loaded:
         loaded.packages.extend(bundle)
 
     return loaded
+
+
+async def _while_idle(owned: Owned, build: Callable[[], Awaitable[list[SealedPackage]]]) -> list[SealedPackage]:
+    """Run ``build``, and let the session go idle meanwhile if it takes long enough to be worth it."""
+
+    async def go_idle(session: SupportsIdle) -> None:
+        await anyio.sleep(_IDLE_AFTER_S)
+        await session.idle()
+
+    with one_error():
+        async with anyio.create_task_group() as tasks:
+            if isinstance(owned.session, SupportsIdle):
+                tasks.start_soon(go_idle, owned.session)
+
+            bundle = await build()
+            tasks.cancel_scope.cancel()
+
+    return bundle
 
 
 async def _load(owned: Owned, bundle: Sequence[SealedPackage]) -> LoadReport:

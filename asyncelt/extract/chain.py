@@ -6,6 +6,7 @@
 * ``None``: a good moment to pause (nothing has to happen);
 * an awaitable: await it and send its result back;
 * `Offload`: call this function where blocking is allowed and send its result back;
+* `Ahead`: await this, and do other items meanwhile if you like;
 * `Pull`: send a list with the next items of this synchronous iterator, or None when it is at its end.
 
 So the same code runs on the event loop (requests are awaited) and in the thread of a synchronous iterator, which
@@ -14,69 +15,34 @@ does the blocking ones itself and leaves only awaitables to the loop.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from inspect import isawaitable
-from typing import Protocol, TypeAlias, cast
+from typing import cast
 
 import pyarrow as pa
 
 from asyncelt.errors import AsynceltError, ConfigError, ExtractError, ResourceExtractionError, SchemaError, UsageError
-from asyncelt.extract.items import JsonPage, Kind, Marked, body_of, kind_of, table_of
+from asyncelt.extract.functions import is_async_function
+from asyncelt.extract.items import JsonPage, Kind, Marked, judged, kind_of, table_of
 from asyncelt.extract.jsonbody import parse_in_slices
-from asyncelt.extract.steps import FilterStep, ItemStep, PageStepRun, RowStep, Step, YieldMapStep, is_async_function
+from asyncelt.extract.requests import Ahead, Emit, Offload, Pull, Request, TableName, Work
+from asyncelt.extract.steps import (
+    FilterStep,
+    ItemStep,
+    MapStep,
+    PageStepRun,
+    RowStep,
+    Step,
+    YieldMapStep,
+)
 from asyncelt.flow import JsonBody
 
-__all__ = ["Chain", "Emit", "Offload", "Pull", "Request", "Run", "TableName", "Work", "extraction_error"]
-
-TableName: TypeAlias = str | Callable[[object], str]
-"""A table's name, or a function of an item that says it."""
+__all__ = ["Chain", "extraction_error"]
 
 _PAUSE_ROWS = 32
 """Rows between two pauses. Small, because nobody knows how long a user's function takes."""
-_APART = frozenset({Kind.BODY, Kind.ARROW, Kind.FRAME, Kind.ITERATOR, Kind.ASYNC_ITERABLE, Kind.AWAITABLE, Kind.MARKED})
-"""A list with any of these is not a page of rows; its elements are items."""
-
-
-@dataclass(frozen=True, slots=True)
-class Offload:
-    """Call ``function`` where it may block."""
-
-    function: Callable[[], object]
-
-
-class Puller(Protocol):
-    """Where a driver reads an iterator."""
-
-    async def next(self) -> list[object] | None: ...
-    async def close(self) -> None: ...
-
-
-@dataclass(slots=True)
-class Pull:
-    """Give the next items of ``iterator``, always from the same thread."""
-
-    iterator: Iterator[object]
-    thread: Puller | None = None
-    """Set by a driver that has opened a thread for this iterator."""
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """Rows that were yielded one by one, together only because they were handed over together."""
-
-    rows: list[object]
-
-
-Request: TypeAlias = Awaitable[object] | Offload | Pull | None
-Work: TypeAlias = Generator[Request, object, None]
-
-
-class Emit(Protocol):
-    """Takes what comes out at the end: a row, a list of rows, a `Run`, a `JsonBody` or an Arrow table."""
-
-    def __call__(self, table: str, item: object, /) -> None: ...
 
 
 def extraction_error(resource: str, rows: int, error: BaseException, where: str) -> AsynceltError:
@@ -115,6 +81,7 @@ class Chain:
         """Rows and bodies that came out so far."""
         self._steps = [s if isinstance(s, RowStep | ItemStep) else _Opened(s.open(), s.needs_rows) for s in steps]
         self._opened = [step.run for step in self._steps if isinstance(step, _Opened)]
+        self._quick = _quick_steps(self._steps)
         self._table = table
         self.emit = emit
         """Where items go at the end. A reader that runs the chain in a thread puts its own outbox here."""
@@ -127,13 +94,67 @@ class Chain:
         return self._table if isinstance(self._table, str) else self.resource
 
     @property
-    def done(self) -> bool:
+    def looks_ahead(self) -> bool:
+        """Whether several items may be under way at a time: those of an asynchronous transformer."""
+        return any(isinstance(step, ItemStep) and is_async_function(step.function) for step in self._steps)
+
+    def ended(self) -> bool:
         """Whether a step has had enough: no further item is to be read."""
-        return any(run.done for run in self._opened)
+        return bool(self._opened) and any(run.done for run in self._opened)
 
     def error(self, error: BaseException, where: str) -> AsynceltError:
         """``error`` as the resource's own; raise it from the original."""
         return extraction_error(self.resource, self.rows, error, where)
+
+    def process_row(self, row: dict[object, object]) -> Work | None:
+        """The same as `process` for one dict, without a generator where nothing asks for one.
+
+        Returns:
+            What is left to do, or None.
+
+        Raises:
+            ResourceExtractionError: User code raised.
+        """
+        index = 0
+
+        for function, keep, label in self._quick:
+            index += 1
+
+            try:
+                result = function(row)
+            except Exception as error:
+                raise self.error(error, f"in {label}") from error
+
+            if keep and (result is True or result is False):
+                if not result:
+                    return None
+            elif not keep and type(result) is dict:
+                row = result
+            elif result is None:
+                return None
+            else:
+                return self._process_result(result, row if keep else None, index, label)
+
+        if index < len(self._steps):
+            return self.process(row, index)
+
+        self.rows += 1
+        self.emit(self._table if isinstance(self._table, str) else self._table_for(row), row)
+
+        return None
+
+    def _process_result(self, result: object, kept: object, index: int, label: str) -> Work:
+        """Go on with what a step has returned for a row: None as ``kept`` for a map, the row for a filter."""
+        try:
+            if isawaitable(result):
+                result = yield result
+        except Exception as error:
+            raise self.error(error, f"in {label}") from error
+
+        if kept is None:
+            yield from self.process(result, index)
+        elif result:
+            yield from self.process(kept, index)
 
     def process(self, item: object, index: int = 0, table: str | None = None) -> Work:
         """All the work of one item, beginning with step ``index``.
@@ -142,38 +163,19 @@ class Chain:
             ResourceExtractionError: User code raised.
         """
         while True:
-            kind = kind_of(type(item))
-
-            if kind is Kind.NOTHING:
-                return
+            kind, item = judged(item)
 
             if kind is Kind.MARKED:
                 item, table = cast("Marked", item).item, cast("Marked", item).table_name
                 continue
 
-            if kind is Kind.TUPLE:
-                kind, item = _tuple_kind(cast("tuple[object, ...]", item))
-
-            if kind is Kind.PAGE and not _is_page(cast("list[object]", item)):
-                yield from self._each(iter(cast("list[object]", item)), index, table)
-                return
-
-            if kind is Kind.ITERATOR:
-                yield from self._pull(cast("Iterator[object]", item), index, table)
-                return
-
-            if kind is Kind.ASYNC_ITERABLE:
-                yield from self._pull_async(cast("AsyncIterator[object]", item), index, table)
-                return
-
             if kind in _SETTLED:
                 item = yield from self._settle(item, kind)
                 continue
 
-            if kind is Kind.BODY:
-                item = body_of(item)
-            elif kind is Kind.ARROW:
-                item = table_of(item)
+            if kind in _UNFOLDED:
+                yield from self._unfold(item, kind, index, table)
+                return
 
             if index == len(self._steps):
                 yield from self._route(item, table)
@@ -182,18 +184,12 @@ class Chain:
             step = self._steps[index]
             index += 1
 
-            if isinstance(step, ItemStep):
-                item = yield from self._transform(step, item)
-            elif isinstance(step, YieldMapStep):
+            if isinstance(step, YieldMapStep):
                 rows = yield from self._rows_of(item)
                 yield from self._yield_map(step, rows, index, table)
                 return
-            elif isinstance(step, RowStep):
-                rows = yield from self._rows_of(item)
-                item = yield from self._row_step(step, rows)
-            else:
-                item = (yield from self._rows_of(item)) if step.needs_rows else item
-                item = self._apply(step.run, item)
+
+            item = yield from self._step(step, item)
 
     # ------------------------------------------------------------------ unfolding
 
@@ -212,9 +208,18 @@ class Chain:
         except Exception as error:
             raise self.error(error, "in what it yielded") from error
 
+    def _unfold(self, item: object, kind: Kind, index: int, table: str | None) -> Work:
+        """What stands for any number of items, none included."""
+        if kind is Kind.ITERATOR:
+            yield from self._pull(cast("Iterator[object]", item), index, table)
+        elif kind is Kind.ASYNC_ITERABLE:
+            yield from self._pull_async(cast("AsyncIterator[object]", item), index, table)
+        elif kind is Kind.PAGE:
+            yield from self._each(iter(cast("list[object]", item)), index, table)
+
     def _each(self, items: Iterator[object], index: int, table: str | None) -> Work:
         for item in items:
-            if self.done:
+            if self.ended():
                 return
 
             yield from self.process(item, index, table)
@@ -225,7 +230,7 @@ class Chain:
         pull = Pull(items)
 
         try:
-            while not self.done:
+            while not self.ended():
                 try:
                     batch = yield pull
                 except Exception as error:
@@ -250,7 +255,7 @@ class Chain:
         close = getattr(items, "aclose", None)
 
         try:
-            while not self.done:
+            while not self.ended():
                 try:
                     item = yield items.__anext__()
                 except StopAsyncIteration:
@@ -271,6 +276,15 @@ class Chain:
             yield close()
 
     # ------------------------------------------------------------------ steps
+
+    def _step(self, step: RowStep | ItemStep | _Opened, item: object) -> Generator[Request, object, object | None]:
+        if isinstance(step, ItemStep):
+            return (yield from self._transform(step, item))
+
+        if isinstance(step, RowStep) or step.needs_rows:
+            item = yield from self._rows_of(item)
+
+        return (yield from self._row_step(step, item)) if isinstance(step, RowStep) else self._apply(step.run, item)
 
     def _rows_of(self, item: object) -> Generator[Request, object, object]:
         """A JSON body as its rows; everything else as it is."""
@@ -329,7 +343,7 @@ class Chain:
 
     def _yield_map(self, step: YieldMapStep, item: object, index: int, table: str | None) -> Work:
         for row in item if isinstance(item, list) else (item,):
-            if self.done:
+            if self.ended():
                 return
 
             try:
@@ -357,7 +371,12 @@ class Chain:
         call = partial(step.function, item)
 
         try:
-            return call() if is_async_function(step.function) else (yield Offload(partial(_called, call)))
+            if not is_async_function(step.function):
+                return (yield Offload(partial(_called, call)))
+
+            result = call()
+
+            return (yield Ahead(result)) if isawaitable(result) else result
         except Exception as error:
             raise self.error(error, f"in transformer {step.name!r}") from error
 
@@ -409,6 +428,21 @@ class Chain:
             self.rows += item.num_rows if isinstance(item, pa.Table) else 1
 
 
+def _quick_steps(steps: Sequence[RowStep | ItemStep | _Opened]) -> list[tuple[Callable[[object], object], bool, str]]:
+    """The leading steps that are mere functions of a row, each with whether it is a filter, and its name."""
+    quick: list[tuple[Callable[[object], object], bool, str]] = []
+
+    for step in steps:
+        if isinstance(step, _Opened):
+            quick.append((step.run.apply, False, "a step"))
+        elif isinstance(step, MapStep | FilterStep):
+            quick.append((step.function, isinstance(step, FilterStep), step.label))
+        else:
+            break
+
+    return quick
+
+
 def _called(function: Callable[[], object]) -> object:
     """The result of ``function``. StopIteration must not get out: it would end whoever drives this."""
     try:
@@ -431,26 +465,4 @@ def _nothing() -> None:
 
 _PLAIN = frozenset({dict, str, int, float, bool, type(None), list})
 _SETTLED = frozenset({Kind.AWAITABLE, Kind.CALLABLE, Kind.FRAME})
-
-
-def _tuple_kind(item: tuple[object, ...]) -> tuple[Kind, object]:
-    """A tuple of rows is a page; any other is one value, as in the reference."""
-    if item and all(_is_row(element) for element in item):
-        return Kind.PAGE, list(item)
-
-    return Kind.ROW, item
-
-
-def _is_row(element: object) -> bool:
-    return isinstance(element, dict) or (
-        kind_of(type(element)) in (Kind.ROW, *_APART) and not isinstance(element, _VALUES)
-    )
-
-
-_VALUES = (str, int, float)
-
-
-def _is_page(rows: list[object]) -> bool:
-    kinds = set(map(type, rows))
-
-    return kinds == {dict} or not any(kind_of(kind) in _APART for kind in kinds)
+_UNFOLDED = frozenset({Kind.NOTHING, Kind.ITERATOR, Kind.ASYNC_ITERABLE, Kind.PAGE})

@@ -7,8 +7,9 @@ from collections.abc import Awaitable, Mapping, Sequence
 from typing import cast
 
 from asyncelt.errors import InvalidResourceData, ResourceNameMissing
-from asyncelt.extract.chain import TableName
-from asyncelt.extract.resource import Contract, Names, NestedHints, Resource, WriteDispositionHint, name_of_data
+from asyncelt.extract.functions import name_of_data
+from asyncelt.extract.requests import TableName
+from asyncelt.extract.resource import Contract, Names, NestedHints, Resource, WriteDispositionHint
 from asyncelt.extract.source import Source
 from asyncelt.extract.source_decorator import AsyncSourceFunction, SourceFunction
 from asyncelt.schema.columns import ColumnHints
@@ -17,7 +18,7 @@ from asyncelt.types import JsonValue
 __all__ = ["as_sources"]
 
 
-async def as_sources(
+async def as_sources(  # noqa: PLR0913 - the reference's arguments
     data: object,
     *,
     default_schema_name: str,

@@ -8,7 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Concatenate, ParamSpec, TypeAlias, TypeGuard, TypeVar, overload
 
 from asyncelt.errors import ConfigError, InvalidResourceData, ResourceNameMissing
-from asyncelt.extract.chain import TableName
+from asyncelt.extract.functions import is_async_function, name_of_data
+from asyncelt.extract.requests import TableName
 from asyncelt.extract.resource import (
     Contract,
     Names,
@@ -16,9 +17,7 @@ from asyncelt.extract.resource import (
     Resource,
     ResourceFunction,
     WriteDispositionHint,
-    name_of_data,
 )
-from asyncelt.extract.steps import is_async_function
 from asyncelt.schema.columns import ColumnHints
 from asyncelt.schema.hints import TableHints
 from asyncelt.types import JsonValue
@@ -35,6 +34,7 @@ def resource(
     data: Callable[P, object],
     /,
     name: str | None = ...,
+    *,
     table_name: TableName | None = ...,
     max_table_nesting: int | None = ...,
     write_disposition: WriteDispositionHint | None = ...,
@@ -59,6 +59,7 @@ def resource(
     data: None = ...,
     /,
     name: str | None = ...,
+    *,
     table_name: TableName | None = ...,
     max_table_nesting: int | None = ...,
     write_disposition: WriteDispositionHint | None = ...,
@@ -83,6 +84,7 @@ def resource(
     data: object,
     /,
     name: str | None = ...,
+    *,
     table_name: TableName | None = ...,
     max_table_nesting: int | None = ...,
     write_disposition: WriteDispositionHint | None = ...,
@@ -106,6 +108,7 @@ def resource(
     data: object = None,
     /,
     name: str | None = None,
+    *,
     table_name: TableName | None = None,
     max_table_nesting: int | None = None,
     write_disposition: WriteDispositionHint | None = None,
@@ -118,7 +121,7 @@ def resource(
     references: Sequence[Mapping[str, JsonValue]] | None = None,
     nested_hints: NestedHints | None = None,
     selected: bool = True,
-    spec: type[object] | None = None,
+    spec: type[object] | None = None,  # noqa: ARG001 - accepted
     parallelized: bool = False,
     incremental: object = None,
     section: str | None = None,
@@ -191,12 +194,12 @@ def resource(
     return Resource(data, _required_name(name or name_of_data(data)), **options)  # type: ignore[arg-type]
 
 
-
 @overload
 def transformer(
     f: Callable[Concatenate[T, P], object],
     /,
     data_from: Resource | None = ...,
+    *,
     name: str | None = ...,
     table_name: TableName | None = ...,
     max_table_nesting: int | None = ...,
@@ -221,6 +224,7 @@ def transformer(
     f: None = ...,
     /,
     data_from: Resource | None = ...,
+    *,
     name: str | None = ...,
     table_name: TableName | None = ...,
     max_table_nesting: int | None = ...,
@@ -244,6 +248,7 @@ def transformer(
     f: Callable[..., object] | None = None,
     /,
     data_from: Resource | None = None,
+    *,
     name: str | None = None,
     table_name: TableName | None = None,
     max_table_nesting: int | None = None,
@@ -292,22 +297,21 @@ def transformer(
     make = resource(
         None,
         name,
-        table_name,
-        max_table_nesting,
-        write_disposition,
-        columns,
-        primary_key,
-        merge_key,
-        schema_contract,
-        table_format,
-        file_format,
-        references,
-        nested_hints,
-        selected,
-        spec,
-        parallelized,
-        None,
-        section,
+        table_name=table_name,
+        max_table_nesting=max_table_nesting,
+        write_disposition=write_disposition,
+        columns=columns,
+        primary_key=primary_key,
+        merge_key=merge_key,
+        schema_contract=schema_contract,
+        table_format=table_format,
+        file_format=file_format,
+        references=references,
+        nested_hints=nested_hints,
+        selected=selected,
+        spec=spec,
+        parallelized=parallelized,
+        section=section,
     )
 
     def decorate(function: Callable[..., object]) -> object:
@@ -315,7 +319,6 @@ def transformer(
         return make(function).as_transformer(data_from)
 
     return decorate if f is None else decorate(f)
-
 
 
 def _make_function(function: _Function, name: str | None, options: Mapping[str, object]) -> ResourceFunction[...]:

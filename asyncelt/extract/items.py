@@ -8,16 +8,29 @@ from __future__ import annotations
 
 import functools
 import types
-from collections.abc import AsyncIterable, Awaitable, Iterator, Mapping
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, is_dataclass
 from enum import Enum, auto
+from typing import Any, cast
 
 import pyarrow as pa
 
 from asyncelt.errors import ConfigError
 from asyncelt.flow import JsonBody
 
-__all__ = ["JsonPage", "Kind", "Marked", "body_of", "is_model", "iterate_once", "kind_of", "table_of", "with_table_name"]
+__all__ = [
+    "JsonPage",
+    "Kind",
+    "Marked",
+    "body_of",
+    "is_iterable_data",
+    "is_model",
+    "iterate_once",
+    "judged",
+    "kind_of",
+    "table_of",
+    "with_table_name",
+]
 
 
 class Kind(Enum):
@@ -86,9 +99,7 @@ def with_table_name(item: object, table_name: str) -> Marked:
     return Marked(item, table_name)
 
 
-@functools.lru_cache(maxsize=1024)
-def kind_of(kind: type) -> Kind:
-    """What objects of this type are to the engine. By type only, so that pages can be judged by their types."""
+def _judge(kind: type) -> Kind:
     for known, answer in _BY_CLASS:
         if issubclass(kind, known):
             return answer
@@ -111,6 +122,12 @@ def kind_of(kind: type) -> Kind:
     return Kind.ROW
 
 
+kind_of: Callable[[type], Kind] = functools.lru_cache(maxsize=1024)(_judge)
+"""What objects of a type are to the engine. By type only, so that pages can be judged by their types."""
+
+_APART = frozenset({Kind.BODY, Kind.ARROW, Kind.FRAME, Kind.ITERATOR, Kind.ASYNC_ITERABLE, Kind.AWAITABLE, Kind.MARKED})
+"""A list with any of these is not a page of rows; its elements are items."""
+
 _BY_CLASS: tuple[tuple[type | tuple[type, ...], Kind], ...] = (
     (types.NoneType, Kind.NOTHING),
     ((str, int, float, Mapping), Kind.ROW),
@@ -127,6 +144,42 @@ _BY_CLASS: tuple[tuple[type | tuple[type, ...], Kind], ...] = (
 )
 
 
+def judged(item: object) -> tuple[Kind, object]:
+    """What an item is, and the item, in the form in which steps take it.
+
+    `Kind.PAGE` is only a list whose elements are items of their own; a page of rows is treated as a row is. A tuple of
+    rows is a page, any other tuple is one value, as in the reference.
+    """
+    kind = kind_of(type(item))
+
+    if kind is Kind.BODY:
+        return kind, body_of(item)
+
+    if kind is Kind.ARROW:
+        return kind, table_of(item)
+
+    if kind is Kind.TUPLE:
+        values = cast("tuple[object, ...]", item)
+        kind, item = (Kind.PAGE, list(values)) if values and all(map(_is_row, values)) else (Kind.ROW, item)
+
+    if kind is Kind.PAGE and _is_page(cast("list[object]", item)):
+        kind = Kind.ROW
+
+    return kind, item
+
+
+def _is_row(element: object) -> bool:
+    kind = type(element)
+
+    return issubclass(kind, Mapping) or is_model(kind) or kind_of(kind) in _APART
+
+
+def _is_page(rows: list[object]) -> bool:
+    kinds = set(map(type, rows))
+
+    return kinds == {dict} or not any(kind_of(kind) in _APART for kind in kinds)
+
+
 def is_model(kind: type) -> bool:
     """Whether objects of this type are dataclasses, pydantic or msgspec models."""
     return is_dataclass(kind) or hasattr(kind, "__pydantic_fields__") or hasattr(kind, "__struct_fields__")
@@ -138,18 +191,15 @@ def _is_frame(kind: type) -> bool:
 
 def body_of(item: object) -> JsonBody:
     """A JSON item as the value that crosses the doorway. Bytes are not copied."""
-    path = None
-
     if isinstance(item, JsonBody):
         return item
 
-    if isinstance(item, JsonPage):
-        item, path = item.body, item.items
+    body, path = (item.body, item.items) if isinstance(item, JsonPage) else (item, None)
 
-    if isinstance(item, str):
-        item = item.encode()
+    if isinstance(body, str):
+        body = body.encode()
 
-    return JsonBody(item if isinstance(item, bytes) else bytes(item), path)  # type: ignore[call-overload]
+    return JsonBody(body if isinstance(body, bytes) else bytes(cast("bytearray | memoryview", body)), path)
 
 
 def table_of(frame: object) -> pa.Table:
@@ -161,15 +211,16 @@ def table_of(frame: object) -> pa.Table:
         return frame
 
     module = type(frame).__module__.partition(".")[0]
+    columns: Any = frame  # optional packages, known by their methods only
 
     if module == "polars":
-        collected = frame.collect() if hasattr(frame, "collect") else frame  # type: ignore[attr-defined]
-        return collected.to_arrow()
+        collected = columns.collect() if hasattr(columns, "collect") else columns
+        return cast("pa.Table", collected.to_arrow())
 
     if module == "pandas":
-        return pa.Table.from_pandas(frame, preserve_index=False)
+        return pa.Table.from_pandas(columns, preserve_index=False)
 
-    return pa.table(frame)
+    return pa.table(columns)
 
 
 def iterate_once(items: object) -> Iterator[object]:
@@ -177,20 +228,17 @@ def iterate_once(items: object) -> Iterator[object]:
 
     A list or another iterable gives its elements; a single row, body, table or frame is one item.
     """
-    if isinstance(items, list | tuple | pa.RecordBatchReader):
-        return iter(items)
-
-    kind = kind_of(type(items))
-
-    if kind is Kind.NOTHING:
+    if items is None:
         return iter(())
 
-    if kind is Kind.ITERATOR:
-        return iter(items)  # type: ignore[call-overload, no-any-return]
+    return iter(cast("Iterable[object]", items)) if is_iterable_data(items) else iter((items,))
 
-    is_plain = isinstance(items, str | Mapping) or is_model(type(items))
 
-    if kind is Kind.ROW and not is_plain and hasattr(items, "__iter__"):
-        return iter(items)  # type: ignore[no-any-return]
+def is_iterable_data(data: object) -> bool:
+    """Whether data is a stream of items, rather than one item that happens to be iterable, such as a dict."""
+    kind = kind_of(type(data))
 
-    return iter((items,))
+    if kind is Kind.ROW:
+        return hasattr(data, "__iter__") and not isinstance(data, str | Mapping) and not is_model(type(data))
+
+    return kind in (Kind.ITERATOR, Kind.PAGE, Kind.TUPLE)

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from asyncelt.config import Limits
-from asyncelt.extract.chain import Chain, Run
+from asyncelt.extract.chain import Chain
+from asyncelt.extract.driver import Driver
 from asyncelt.extract.jsonbody import parse_in_slices
-from asyncelt.extract.readers import Driver, open_reader
+from asyncelt.extract.readers import open_reader
+from asyncelt.extract.requests import Run
 from asyncelt.flow import JsonBody
 
 if TYPE_CHECKING:
@@ -29,7 +31,7 @@ async def iterate_rows(resource: Resource) -> AsyncIterator[object]:
     """
     rows: deque[object] = deque()
 
-    def take(table: str, item: object) -> None:
+    def take(_table: str, item: object) -> None:
         if isinstance(item, Run):
             rows.extend(item.rows)
         elif isinstance(item, list):

@@ -7,7 +7,7 @@ body must not be parsed in one go, wherever that happens.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 import msgspec
 
@@ -19,6 +19,9 @@ __all__ = ["parse_in_slices"]
 _SLICE_BYTES = 256 * 1024
 _split_array = msgspec.json.Decoder(list[msgspec.Raw])
 _split_object = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_MISSING = msgspec.Raw(b"")
+_NOT_STRICT = (msgspec.DecodeError, UnicodeDecodeError)
+"""What msgspec raises for all it does not take; the standard parser has the last word."""
 _decode_list = msgspec.json.Decoder(list[object])
 
 
@@ -29,10 +32,10 @@ def parse_in_slices(body: JsonBody) -> Iterator[list[object]]:
         InvalidResourceData: This is not JSON, or the path to the items leads nowhere.
     """
     for document in _documents(body.data):
-        raws = _items(document, body.items)
-
-        if raws is None:
-            yield [_decode(document)]
+        try:
+            raws = _cut(document, body.items)
+        except _NOT_STRICT:
+            yield _items_of(_decode(document), body.items, document)
         else:
             yield from _decode_many(raws)
 
@@ -56,32 +59,45 @@ def _documents(data: bytes) -> Iterator[bytes]:
 def _is_document(line: bytes) -> bool:
     try:
         msgspec.json.decode(line, type=msgspec.Raw)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except _NOT_STRICT:
+        return _is_lenient_document(line)
+
+    return True
+
+
+def _is_lenient_document(line: bytes) -> bool:
+    try:
+        json.loads(line)
+    except ValueError:
         return False
 
     return True
 
 
-def _items(document: bytes, path: str | None) -> Sequence[msgspec.Raw] | None:
-    """The undecoded items of one document; None when the document is one row."""
+def _cut(document: bytes, path: str | None) -> Sequence[msgspec.Raw]:
+    """The undecoded items of one document. Raises an error of msgspec where there is no list of valid items."""
     part: bytes | msgspec.Raw = document
 
     for key in path.split(".") if path else ():
-        try:
-            part = _split_object.decode(part)[key]
-        except (msgspec.DecodeError, UnicodeDecodeError, KeyError):
-            raise InvalidResourceData(f"The items path {path!r} does not exist in this JSON body: {_excerpt(document)}") from None
+        part = _split_object.decode(part).get(key, _MISSING)
 
-    try:
-        return _split_array.decode(part)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        if path is None:
-            return None
+    return _split_array.decode(part)
 
-    if bytes(part).strip() == b"null":
-        return ()
 
-    return (msgspec.Raw(bytes(part)),)
+def _items_of(value: object, path: str | None, document: bytes) -> list[object]:
+    """The items of a decoded document: of a list its elements, of anything else the value alone."""
+    for key in path.split(".") if path else ():
+        if not isinstance(value, dict) or key not in value:
+            raise InvalidResourceData(
+                f"The items path {path!r} does not exist in this JSON body: {_excerpt(document)}"
+            ) from None
+
+        value = value[key]
+
+    if isinstance(value, list):
+        return value
+
+    return [] if value is None and path else [value]
 
 
 def _decode_many(raws: Sequence[msgspec.Raw]) -> Iterator[list[object]]:
@@ -103,23 +119,21 @@ def _decode_slice(raws: Sequence[msgspec.Raw]) -> list[object]:
 
     try:
         return _decode_list.decode(joined)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except _NOT_STRICT:
         return [_decode(raw) for raw in raws]
 
 
 def _decode(document: bytes | msgspec.Raw) -> object:
     try:
         return msgspec.json.decode(document)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except _NOT_STRICT:
         pass
 
     # The standard parser knows what others refuse: NaN, infinities, numbers beyond a double, lone surrogates.
     try:
-        parsed: object = json.loads(bytes(document))
+        return json.loads(bytes(document))
     except ValueError as error:
         raise InvalidResourceData(f"This is not JSON ({error}): {_excerpt(bytes(document))}") from error
-
-    return dict(parsed) if isinstance(parsed, Mapping) else parsed
 
 
 def _excerpt(document: bytes) -> str:

@@ -167,6 +167,9 @@ class Gatherer:
             buffer.count += piece.num_rows
             self._grow(table, buffer, piece.nbytes)
 
+            if pieces > 1 and table in self._buffers:
+                self._seal(table, buffer)
+
     def flush(self) -> None:
         """Move everything that is held back to `ready`, tables in the order in which their rows began."""
         for table, buffer in list(self._buffers.items()):

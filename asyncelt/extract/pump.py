@@ -15,9 +15,11 @@ import pyarrow as pa
 from asyncelt._async import unwrap
 from asyncelt.config import Limits
 from asyncelt.errors import ResourceExtractionError
-from asyncelt.extract.chain import Chain, Run
+from asyncelt.extract.chain import Chain
+from asyncelt.extract.driver import Driver
 from asyncelt.extract.pages import Gatherer, Page
-from asyncelt.extract.readers import Driver, Reader, open_reader
+from asyncelt.extract.readers import AsyncReader, Reader, open_reader
+from asyncelt.extract.requests import Run
 from asyncelt.extract.resource import Resource
 from asyncelt.flow import JsonBody
 
@@ -79,10 +81,7 @@ async def pump(
     """
     run = _Run(resource, limits, send, flush_after_s, on_rows)
 
-    if flush_after_s is None:
-        await run.whole()
-    else:
-        await run.whole_with_flusher(flush_after_s)
+    await run.whole()
 
     return run.report
 
@@ -96,29 +95,53 @@ class _Run:
         self._limits = limits
         self._send = send
         self._on_rows = on_rows
+        self._flush_after_s = flush_after_s
         self._sending = anyio.Lock(fast_acquire=True)
         self._holding = asyncio.Event()
         self._gatherer = Gatherer(resource.name, limits, self._holding.set)
         chain = Chain(resource.name, resource.all_steps(), resource.table_name, self._take)
-        self._driver = Driver(chain, limits, self._relieve, ready=self._gatherer.ready, eager=flush_after_s is not None)
+        self._driver = Driver(
+            chain,
+            limits,
+            self._relieve,
+            ready=self._gatherer.ready,
+            take_row=self._gatherer.add_row,
+            eager=flush_after_s is not None,
+        )
 
     async def whole(self) -> None:
-        async with opened(self._resource, self._driver) as reader:
-            while await reader.read():
-                pass
+        """Read to the end, with helper tasks where there is something for them to do."""
+        if self._flush_after_s is None and not self._driver.chain.looks_ahead:
+            await self._read_all()
+            return
 
-        self._gatherer.flush()
-        await self._relieve()
-
-    async def whole_with_flusher(self, after_s: float) -> None:
         try:
             async with anyio.create_task_group() as tasks:
-                tasks.start_soon(self._flush_late, after_s)
-                await self.whole()
+                if self._flush_after_s is not None:
+                    tasks.start_soon(self._flush_late, self._flush_after_s)
+
+                if self._driver.chain.looks_ahead:
+                    self._driver.look_ahead(tasks)
+
+                try:
+                    await self._read_all()
+                finally:
+                    self._driver.abandon()
+
                 tasks.cancel_scope.cancel()
         except BaseExceptionGroup as group:
             error = unwrap(group)
             raise error from error.__cause__
+
+    async def _read_all(self) -> None:
+        async with opened(self._resource, self._driver) as reader:
+            while await reader.read():
+                pass
+
+            await self._driver.finish()
+
+        self._gatherer.flush()
+        await self._relieve()
 
     async def _flush_late(self, after_s: float) -> None:
         """Woken when something begins to be held back; sends whatever is still held some time later."""
@@ -186,8 +209,10 @@ async def opened(resource: Resource, driver: Driver) -> AsyncIterator[Reader]:
         except BaseException as error:
             failure = error
 
-        scope.deadline = anyio.current_time() + driver.limits.cancel_grace_s
         scope.shield = True
+
+        if isinstance(reader, AsyncReader):  # a thread has a limit of its own
+            scope.deadline = anyio.current_time() + driver.limits.cancel_grace_s
 
         found = failure
 

@@ -9,132 +9,29 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import inspect
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Sized
-from functools import partial
-from time import perf_counter
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator
 from typing import Protocol, cast
 
-import anyio
-import anyio.lowlevel
 import pyarrow as pa
 
-from asyncelt._async import in_thread
-from asyncelt.config import Limits
-from asyncelt.errors import ExtractError, SourceExhausted
-from asyncelt.extract.chain import Chain, Offload, Pull, Request, Run, Work
-from asyncelt.extract.items import Kind, iterate_once, kind_of
+from asyncelt.errors import SourceExhausted
+from asyncelt.extract.driver import Driver, close_iterator, pull_all
+from asyncelt.extract.functions import is_async_function
+from asyncelt.extract.items import Kind, is_iterable_data, iterate_once, kind_of
+from asyncelt.extract.requests import Run
 from asyncelt.extract.sizes import sampled_row_bytes, size_of
-from asyncelt.extract.steps import is_async_function
 from asyncelt.extract.thread import Closed, OwnThread
 from asyncelt.flow import JsonBody
 
-__all__ = ["Driver", "Reader", "open_reader"]
+__all__ = ["AsyncReader", "Reader", "open_reader"]
 
 _LIST_ROWS = 512
 """Rows of a list at hand that are passed on together ..."""
 _LIST_ITEMS = 32
 """... and elements, where each one has to be looked at."""
-_WEIGH_ROWS = 16
+_WEIGH_ROWS = 64
 _PAGES = (list, JsonBody, pa.Table)
 _END = object()
-
-
-class Driver:
-    """Does the work of items on the event loop, without holding it for longer than a slice.
-
-    Args:
-        chain: Steps of the resource.
-        limits: ``slice_s`` and ``cancel_grace_s`` count here.
-        relieve: Awaited at a pause when something is ready: hands it on. This is where back-pressure happens.
-        ready: What is ready.
-        eager: For the threads of synchronous iterators, see `OwnThread`.
-    """
-
-    def __init__(
-        self,
-        chain: Chain,
-        limits: Limits,
-        relieve: Callable[[], Awaitable[None]],
-        *,
-        ready: Sized = (),
-        eager: bool = False,
-    ) -> None:
-        self.chain = chain
-        self.limits = limits
-        self.eager = eager
-        self._relieve = relieve
-        self._ready = ready
-        self._due = 0.0
-        self._blocking = anyio.CapacityLimiter(1)
-
-    def must_pause(self) -> bool:
-        """Whether `pause` has anything to do."""
-        return bool(self._ready) or perf_counter() >= self._due
-
-    async def pause(self) -> None:
-        """Hand on what is ready, and let others run if this task has run for a slice."""
-        if self._ready:
-            await self._relieve()
-
-        if perf_counter() >= self._due:
-            await anyio.lowlevel.checkpoint()
-            self._due = perf_counter() + self.limits.slice_s
-
-    async def drive(self, work: Work) -> None:
-        """Do all the work of one item. An error, cancellation included, is thrown into it, so that it cleans up."""
-        value: object = None
-        error: BaseException | None = None
-
-        while True:
-            try:
-                request = work.send(value) if error is None else work.throw(error)
-            except StopIteration:
-                return
-
-            value = error = None
-
-            try:
-                value = await self._answer(request)
-            except BaseException as failure:
-                error = failure
-
-    def thread(self, job: Callable[[OwnThread], None], *, eager: bool = False) -> OwnThread:
-        """A thread for a synchronous iterator of this resource; not started yet."""
-        return OwnThread(
-            self.chain.resource,
-            job,
-            slice_s=self.limits.slice_s,
-            grace_s=self.limits.cancel_grace_s,
-            eager=eager,
-        )
-
-    async def _answer(self, request: Request) -> object:
-        if request is None:
-            return await self.pause()
-
-        if isinstance(request, Offload):
-            return await in_thread(request.function, self._blocking)
-
-        if isinstance(request, Pull):
-            return await self._pull(request)
-
-        return await request
-
-    async def _pull(self, request: Pull) -> list[object] | None:
-        if request.thread is None:
-            request.thread = self.thread(partial(_pull_all, request.iterator))
-
-        return await request.thread.next()
-
-
-def _pull_all(items: object, thread: OwnThread) -> None:
-    """The job of a thread that only reads an iterator, and leaves steps to the loop."""
-    try:
-        for item in items:  # type: ignore[attr-defined]
-            thread.put(item)
-            thread.breathe(full=kind_of(type(item)) is not Kind.ROW)
-    finally:
-        _close(items)
 
 
 class Reader(Protocol):
@@ -173,7 +70,7 @@ async def open_reader(data: object, driver: Driver) -> Reader:
             data = cast("Callable[[], object]", data)()
             data = await data if inspect.isawaitable(data) else data
         else:
-            return ThreadReader(cast("Callable[[], object]", data), driver)
+            return _thread_reader(cast("Callable[[], object]", data), driver)
     except Exception as error:
         raise chain.error(error, "when it was called") from error
 
@@ -183,10 +80,11 @@ async def open_reader(data: object, driver: Driver) -> Reader:
     if isinstance(data, list | tuple):
         return ListReader(data, driver)
 
-    if kind_of(type(data)) is Kind.ITERATOR or (kind_of(type(data)) is Kind.ROW and hasattr(data, "__iter__")):
-        return ThreadReader(lambda: data, driver)
+    return _thread_reader(lambda: data, driver) if is_iterable_data(data) else ListReader((data,), driver)
 
-    return ListReader((data,), driver)
+
+def _thread_reader(call: Callable[[], object], driver: Driver) -> Reader:
+    return RawThreadReader(call, driver) if driver.is_looking_ahead else ThreadReader(call, driver)
 
 
 def ensure_fresh(data: object, resource: str) -> None:
@@ -221,16 +119,12 @@ _FIRST_INSTRUCTION = cast("int", _unstarted().ag_frame.f_lasti)  # type: ignore[
 
 def _is_plain_callable(data: object) -> bool:
     """Callable objects, unless they are data: classes with ``__call__``, but no iterables, models or frames."""
-    return callable(data) and not hasattr(data, "__iter__") and not hasattr(data, "__aiter__") and (
-        kind_of(type(data)) is Kind.ROW and not inspect.isawaitable(data)
+    return (
+        callable(data)
+        and not hasattr(data, "__iter__")
+        and not hasattr(data, "__aiter__")
+        and (kind_of(type(data)) is Kind.ROW and not inspect.isawaitable(data))
     )
-
-
-def _close(items: object) -> None:
-    close = getattr(items, "close", None)
-
-    if callable(close):
-        close()
 
 
 class ListReader:
@@ -246,7 +140,7 @@ class ListReader:
         chain = self._driver.chain
         piece = list(self._items[self._position : self._position + _LIST_ROWS])
 
-        if chain.done or not piece:
+        if chain.ended() or not piece:
             return False
 
         if chain.is_plain and all(kind_of(kind) is Kind.ROW for kind in set(map(type, piece))):
@@ -256,9 +150,9 @@ class ListReader:
         else:
             for item in piece[:_LIST_ITEMS]:
                 self._position += 1
-                await self._driver.drive(chain.process(item))
+                await self._driver.process(item)
 
-                if chain.done:
+                if chain.ended():
                     break
 
         await self._driver.pause()
@@ -284,10 +178,12 @@ class AsyncReader:
         driver = self._driver
         chain = driver.chain
 
-        if chain.done:
+        if chain.ended():
             return False
 
         is_done = False
+        table = self._plain_table
+        take_row = driver.take_row
 
         try:
             if self._items is None:
@@ -296,9 +192,9 @@ class AsyncReader:
             item = await anext(self._items)
 
             # Rows that need no work, one after the other: most of what many sources give, so no frills here.
-            while type(item) is dict and self._plain_table is not None:
+            while type(item) is dict and table is not None:
                 chain.rows += 1
-                chain.emit(self._plain_table, item)
+                take_row(table, item)
 
                 if driver.must_pause():
                     is_done = True
@@ -311,7 +207,7 @@ class AsyncReader:
             raise chain.error(error, "in its iterator") from error
 
         if not is_done:
-            await driver.drive(chain.process(item))
+            await driver.process(item)
 
         await driver.pause()
 
@@ -358,7 +254,9 @@ class AsyncReader:
             failure.add_note(f"Closing resource {self._driver.chain.resource!r} failed too: {rest!r}")
             return failure
 
-        wrapped = self._driver.chain.error(rest, "when it was closed" if failure is None else "in a task or timeout of its own")
+        wrapped = self._driver.chain.error(
+            rest, "when it was closed" if failure is None else "in a task or timeout of its own"
+        )
         wrapped.__cause__ = rest
 
         return wrapped
@@ -401,80 +299,156 @@ class ThreadReader:
         return failure
 
     def _job(self, thread: OwnThread) -> None:
-        chain = self._chain
-        outbox = self._outbox
-        table = chain.table
-        most = self._driver.limits.gather_bytes
-        where = "when it was called"
         items: object = None
 
         try:
-            items = iterate_once(self._call())
-            where = "in its iterator"
+            items = self._guarded(lambda: iterate_once(self._call()), "when it was called")
+            self._read_all(cast("Iterator[object]", items), thread)
+        except BaseException:
+            with contextlib.suppress(Exception):  # there is an error already
+                close_iterator(items)
 
-            while not chain.done and (item := next(items, _END)) is not _END:
-                if chain.is_plain and type(item) is dict:
-                    chain.rows += 1
-                    outbox.emit(table, item)
-                else:
-                    thread.drive(chain.process(item))
-
-                thread.breathe(full=outbox.weight >= most)
-
-            where = "when it was closed"
-        except (Closed, ExtractError, KeyboardInterrupt, SystemExit):
             raise
+
+        self._guarded(lambda: close_iterator(items), "when it was closed")
+
+    def _read_all(self, items: Iterator[object], thread: OwnThread) -> None:
+        chain = self._chain
+        outbox = self._outbox
+        is_plain = chain.is_plain
+        table = chain.table
+        most = self._driver.limits.gather_bytes
+
+        while not chain.ended():
+            try:
+                item = next(items, _END)
+            except BaseException as error:
+                raise self._own(error, "in its iterator") from error
+
+            if item is _END:
+                return
+
+            if type(item) is not dict:
+                thread.drive(chain.process(item))
+            elif is_plain:
+                chain.rows += 1
+                outbox.emit_row(table, item)
+            elif (work := chain.process_row(item)) is not None:
+                thread.drive(work)
+
+            is_full = outbox.weight >= most
+            thread.breathe(full=is_full)
+
+            if is_full:
+                outbox.begin()
+
+    def _guarded(self, call: Callable[[], object], where: str) -> object:
+        try:
+            return call()
         except BaseException as error:
-            raise chain.error(error, where) from error
-        finally:
-            _close(items)
+            raise self._own(error, where) from error
+
+    def _own(self, error: BaseException, where: str) -> BaseException:
+        """``error`` as the resource's own. A cancellation too: nobody has cancelled the thread."""
+        if isinstance(error, Closed | KeyboardInterrupt | SystemExit):
+            return error
+
+        return self._chain.error(error, where)
+
+
+class RawThreadReader:
+    """Reads a synchronous iterable in a thread of its own, and leaves the steps to the loop."""
+
+    def __init__(self, call: Callable[[], object], driver: Driver) -> None:
+        self._call = call
+        self._driver = driver
+        self._thread = driver.thread(self._job)
+
+    async def read(self) -> bool:
+        """Process what the thread has read."""
+        try:
+            batch = await self._thread.next()
+        except Exception as error:
+            raise self._driver.chain.error(error, "in its iterator") from error
+
+        for item in batch or ():
+            if self._driver.chain.ended():
+                return False
+
+            await self._driver.process(item)
+
+        await self._driver.pause()
+
+        return batch is not None
+
+    async def close(self, failure: BaseException | None) -> BaseException | None:
+        """End the thread, within ``cancel_grace_s``."""
+        await self._thread.close()
+
+        return failure
+
+    def _job(self, thread: OwnThread) -> None:
+        pull_all(iterate_once(self._call()), thread)
 
 
 class _Outbox:
     """What a thread has produced and not handed over yet. Rows that come one by one travel as one `Run`."""
 
     def __init__(self, thread: OwnThread, *, eager: bool) -> None:
+        self.weight = 0.0
+        """About how many bytes wait, as of the last `emit`."""
         self._thread = thread
         self._eager = eager
         self._run: list[object] | None = None
         self._table = ""
         self._parks = 0
-        self._weight = 0.0
-
-    @property
-    def weight(self) -> float:
-        """About how many bytes wait."""
-        return self._weight if self._parks == self._thread.parks else 0.0
 
     def emit(self, table: str, item: object) -> None:
         """Leave one item for the loop."""
-        if self._parks != self._thread.parks:
-            self._parks = self._thread.parks
-            self._run = None
-            self._weight = 0.0
-
-        if type(item) is not dict and isinstance(item, _PAGES):
-            self._run = None
-            self._weight += _weight(item)
-            self._thread.put((table, item))
+        if type(item) is dict or not isinstance(item, _PAGES):
+            self.emit_row(table, item)
             return
+
+        if self._parks != self._thread.parks:
+            self.begin()
+
+        self._run = None
+        self.weight += _weight(item)
+        self._thread.put((table, item))
+
+    def emit_row(self, table: str, row: object) -> None:
+        """Leave one row for the loop."""
+        if self._parks != self._thread.parks:
+            self.begin()
 
         run = self._run
 
-        if run is None or table != self._table or self._eager:
-            self._run, self._table = [item], table
-            self._weight += size_of(item)
-            self._thread.put((table, Run(self._run)))
+        if run is None or table != self._table:
+            run = [row]
+            self._run, self._table = None if self._eager else run, table
+            self.weight += size_of(row)
+            self._thread.put((table, Run(run)))
             return
 
-        run.append(item)
+        run.append(row)
 
         if len(run) % _WEIGH_ROWS == 0:
-            self._weight += size_of(item) * _WEIGH_ROWS
+            self.weight += size_of(row) * _WEIGH_ROWS
+
+    def begin(self) -> None:
+        """What was put before the thread was parked belongs to the loop now."""
+        self._parks = self._thread.parks
+        self._run = None
+        self.weight = 0.0
 
 
-def _weight(item: list[object] | JsonBody | pa.Table) -> float:
+def _weight(item: object) -> float:
     if isinstance(item, JsonBody):
         return len(item.data)
 
-    return item.nbytes if isinstance(item, pa.Table) else sampled_row_bytes(item) * len(item)
+    if isinstance(item, pa.Table):
+        return item.nbytes
+
+    rows = cast("list[object]", item)
+
+    return sampled_row_bytes(rows) * len(rows)

@@ -10,8 +10,8 @@ from typing import Generic, ParamSpec, Self, TypeAlias, cast
 
 from asyncelt import current
 from asyncelt.errors import ConfigError, InvalidResourceData, UsageError
-from asyncelt.extract.chain import TableName
-from asyncelt.extract.items import Kind, kind_of
+from asyncelt.extract.functions import call_with_item, check_name, is_function, row_function
+from asyncelt.extract.requests import TableName
 from asyncelt.extract.steps import (
     FilterStep,
     ItemStep,
@@ -20,13 +20,12 @@ from asyncelt.extract.steps import (
     Step,
     YieldMapStep,
     insert_step,
-    row_function,
 )
 from asyncelt.schema.columns import ColumnHints
 from asyncelt.schema.hints import NestedPath, TableHints, validate_hints
 from asyncelt.types import JsonValue
 
-__all__ = ["Resource", "ResourceFunction", "name_of_data"]
+__all__ = ["Resource", "ResourceFunction"]
 
 P = ParamSpec("P")
 
@@ -57,7 +56,7 @@ class Resource:
         InvalidResourceData: The data cannot be read.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the reference's arguments
         self,
         data: object,
         name: str,
@@ -149,7 +148,7 @@ class Resource:
     @property
     def args_bound(self) -> bool:
         """Whether it is ready to be read as it is: called, or no function at all."""
-        return self._bound is not None or not _is_function(self._data)
+        return self._bound is not None or not is_function(self._data)
 
     @property
     def requires_args(self) -> bool:
@@ -232,7 +231,11 @@ class Resource:
 
         names = list(bound.arguments)[len(items) :]
         self._arguments = {name: bound.arguments[name] for name in names}
-        self._bound = functools.partial(_call_with_item if items else function, *((function,) if items else ()), *args, **kwargs)
+        self._bound = (
+            functools.partial(call_with_item, function, args, kwargs)
+            if self._is_transformer
+            else functools.partial(function, *args, **kwargs)
+        )
 
         return self
 
@@ -274,7 +277,7 @@ class Resource:
         return self.add_step(YieldMapStep(row_function(item_map, "add_yield_map")), insert_at)
 
     def add_limit(
-        self, max_items: int | None = None, max_time: float | None = None, count_rows: bool = False
+        self, max_items: int | None = None, max_time: float | None = None, *, count_rows: bool = False
     ) -> Self:
         """End the resource early, as if it had nothing more to give. Replaces an earlier limit.
 
@@ -317,9 +320,10 @@ class Resource:
 
     # ------------------------------------------------------------------ hints
 
-    def apply_hints(
+    def apply_hints(  # noqa: PLR0913 - the reference's arguments
         self,
         table_name: TableName | None = None,
+        *,
         parent_table_name: str | None = None,
         write_disposition: WriteDispositionHint | None = None,
         columns: ColumnHints | None = None,
@@ -383,7 +387,9 @@ class Resource:
             UsageError: This is no transformer.
         """
         if not self._is_transformer:
-            raise UsageError(f"Resource {self.name!r} is not a transformer; decorate its function with asyncelt.transformer.")
+            raise UsageError(
+                f"Resource {self.name!r} is not a transformer; decorate its function with asyncelt.transformer."
+            )
 
         self._parent = data_from
 
@@ -425,8 +431,7 @@ class Resource:
     # ------------------------------------------------------------------ inside
 
     def _function(self) -> Callable[..., object]:
-        assert callable(self._data)
-        return self._data
+        return cast("Callable[..., object]", self._data)
 
     def _item_arguments(self) -> tuple[None, ...]:
         """Stands for the item, where a transformer's signature is looked at."""
@@ -442,11 +447,12 @@ class Resource:
         return self._parent
 
     def _check(self) -> None:
-        if not isinstance(self.name, str) or not self.name.strip():
-            raise ConfigError(f"A resource needs a name that is text and not blank, not {self.name!r}.")
+        check_name(self.name, "resource")
 
         if self._table_name is not None and not isinstance(self._table_name, str) and not callable(self._table_name):
-            raise ConfigError(f"Resource {self.name!r}: table_name is text or a function of a row, not {self._table_name!r}.")
+            raise ConfigError(
+                f"Resource {self.name!r}: table_name is text or a function of a row, not {self._table_name!r}."
+            )
 
         if isinstance(self._data, str):
             raise InvalidResourceData(
@@ -480,7 +486,7 @@ class ResourceFunction(Resource, Generic[P]):
 
         return self
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Resource:
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Resource:  # type: ignore[override]
         """A copy with the function's arguments bound. The function is not called yet.
 
         Raises:
@@ -488,25 +494,3 @@ class ResourceFunction(Resource, Generic[P]):
             TypeError: The function does not take these arguments.
         """
         return self.clone().bind(*args, **kwargs)
-
-
-def _call_with_item(function: Callable[..., object], *args: object, **kwargs: object) -> object:
-    *bound, item = args
-
-    return function(item, *bound, **kwargs)
-
-
-def _is_function(data: object) -> bool:
-    return kind_of(type(data)) is Kind.CALLABLE or (
-        callable(data) and kind_of(type(data)) is Kind.ROW and not hasattr(data, "__iter__")
-    )
-
-
-def name_of_data(data: object) -> str | None:
-    """The name that data brings along: a function's or a generator's; None for all other data."""
-    if isinstance(data, functools.partial):
-        return name_of_data(data.func)
-
-    name = getattr(data, "__name__", None)
-
-    return name if isinstance(name, str) and name.isidentifier() else None

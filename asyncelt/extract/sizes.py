@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from sys import getsizeof
 
 __all__ = ["sampled_row_bytes", "size_of"]
@@ -38,7 +38,7 @@ def size_of(value: object, depth: int = _DEPTH) -> int:
         return 64
 
     if kind is dict or isinstance(value, Mapping):
-        return getsizeof(value, 64) + sum([size_of(inner, depth - 1) for inner in value.values()])  # type: ignore[attr-defined]
+        return getsizeof(value, 64) + _sum(value.values(), depth)  # type: ignore[attr-defined]
 
     if kind is list or kind is tuple or kind is set:
         return getsizeof(value) + _elements(list(value), depth)  # type: ignore[call-overload]
@@ -49,12 +49,21 @@ def size_of(value: object, depth: int = _DEPTH) -> int:
         names = getattr(kind, "__struct_fields__", None) or getattr(kind, "__slots__", None)
         fields = {name: getattr(value, name, None) for name in names} if isinstance(names, tuple) else {}
 
-    return getsizeof(value, 64) + sum([size_of(inner, depth - 1) for inner in fields.values()])
+    return getsizeof(value, 64) + _sum(fields.values(), depth)
+
+
+def _sum(values: Iterable[object], depth: int) -> int:
+    total = 0
+
+    for value in values:
+        total += getsizeof(value) if type(value) in _FLAT else size_of(value, depth - 1)
+
+    return total
 
 
 def _elements(values: list[object], depth: int) -> int:
     if len(values) <= _ELEMENTS:
-        return sum([size_of(value, depth - 1) for value in values])
+        return _sum(values, depth)
 
     step = len(values) / _ELEMENTS
 

@@ -8,6 +8,7 @@ from typing import Self
 
 from asyncelt import current
 from asyncelt.errors import ConfigError, InvalidResourceData
+from asyncelt.extract.functions import check_name
 from asyncelt.extract.resource import Contract, Resource
 from asyncelt.schema.model import Schema
 
@@ -47,8 +48,8 @@ class ResourceDict(Mapping[str, Resource]):
         for resource in resources:
             if resource.name in self._resources:
                 raise InvalidResourceData(
-                    f"Source {self._source_name!r} has a resource {resource.name!r} already. Give one of the two another "
-                    "name with with_name(); both may keep the same table_name."
+                    f"Source {self._source_name!r} has a resource {resource.name!r} already. Give one of the two "
+                    "another name with with_name(); both may keep the same table_name."
                 )
 
             added = resource.clone()
@@ -101,9 +102,7 @@ class Source:
         schema_contract: Contract | None = None,
         schema: Schema | None = None,
     ) -> None:
-        if not isinstance(name, str) or not name.strip():
-            raise ConfigError(f"A source needs a name that is text and not blank, not {name!r}.")
-
+        check_name(name, "source")
         self.name = name
         self.section = section
         self.max_table_nesting = max_table_nesting
@@ -138,11 +137,13 @@ class Source:
 
         return clone
 
-    def add_limit(self, max_items: int | None = None, max_time: float | None = None, count_rows: bool = False) -> Self:
+    def add_limit(
+        self, max_items: int | None = None, max_time: float | None = None, *, count_rows: bool = False
+    ) -> Self:
         """Limit each resource, as `Resource.add_limit` does. Transformers are limited by what feeds them."""
         for resource in self.resources.values():
             if not resource.is_transformer:
-                resource.add_limit(max_items, max_time, count_rows)
+                resource.add_limit(max_items, max_time, count_rows=count_rows)
 
         return self
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from typing import Generic, ParamSpec, Protocol, TypeAlias, cast, overload
 
 from asyncelt.errors import ConfigError, InvalidResourceData
-from asyncelt.extract.resource import Contract, Resource, name_of_data
+from asyncelt.extract.functions import is_async_function, name_of_data
+from asyncelt.extract.resource import Contract, Resource
 from asyncelt.extract.source import Source
-from asyncelt.extract.steps import is_async_function
 from asyncelt.schema.model import Schema
 
 __all__ = ["AsyncSourceFunction", "SourceFunction", "source"]
@@ -110,18 +110,19 @@ class _SourceDecorator(Protocol):
     """What ``@source(...)`` gives."""
 
     @overload
-    def __call__(self, function: Callable[P, Coroutine[object, object, object]], /) -> AsyncSourceFunction[P]: ...
+    def __call__(self, function: Callable[P, Coroutine[object, object, object]], /) -> AsyncSourceFunction[P]: ...  # type: ignore[overload-overlap]
     @overload
-    def __call__(self, function: Callable[P, AsyncIterable[object]], /) -> AsyncSourceFunction[P]: ...
+    def __call__(self, function: Callable[P, AsyncIterable[object]], /) -> AsyncSourceFunction[P]: ...  # type: ignore[overload-overlap]
     @overload
     def __call__(self, function: Callable[P, object], /) -> SourceFunction[P]: ...
 
 
 @overload
-def source(
+def source(  # type: ignore[overload-overlap]
     func: Callable[P, Coroutine[object, object, object]],
     /,
     name: str | None = ...,
+    *,
     section: str | None = ...,
     max_table_nesting: int | None = ...,
     root_key: bool | None = ...,
@@ -133,10 +134,11 @@ def source(
 
 
 @overload
-def source(
+def source(  # type: ignore[overload-overlap]
     func: Callable[P, AsyncIterable[object]],
     /,
     name: str | None = ...,
+    *,
     section: str | None = ...,
     max_table_nesting: int | None = ...,
     root_key: bool | None = ...,
@@ -152,6 +154,7 @@ def source(
     func: Callable[P, object],
     /,
     name: str | None = ...,
+    *,
     section: str | None = ...,
     max_table_nesting: int | None = ...,
     root_key: bool | None = ...,
@@ -167,6 +170,7 @@ def source(
     func: None = ...,
     /,
     name: str | None = ...,
+    *,
     section: str | None = ...,
     max_table_nesting: int | None = ...,
     root_key: bool | None = ...,
@@ -177,17 +181,18 @@ def source(
 ) -> _SourceDecorator: ...
 
 
-def source(
+def source(  # noqa: PLR0913 - the reference's arguments
     func: _Function | None = None,
     /,
     name: str | None = None,
+    *,
     section: str | None = None,
     max_table_nesting: int | None = None,
     root_key: bool | None = None,
     schema: Schema | None = None,
     schema_contract: Contract | None = None,
-    spec: type[object] | None = None,
-    parallelized: bool = False,
+    spec: type[object] | None = None,  # noqa: ARG001 - accepted
+    parallelized: bool = False,  # noqa: ARG001 - accepted
 ) -> object:
     """Make a source from a function that returns or yields resources, plain or ``async``.
 
@@ -227,7 +232,6 @@ def source(
         return (AsyncSourceFunction if is_async_function(function) else SourceFunction)(function, options)
 
     return decorate if func is None else decorate(func)
-
 
 
 def _collected(result: object, name: str) -> list[object]:

@@ -6,16 +6,13 @@ of one row, *page steps* see whole items and may say that they have had enough.
 
 from __future__ import annotations
 
-import functools
-import inspect
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias, runtime_checkable
 
 import pyarrow as pa
 
-from asyncelt.errors import ConfigError
+from asyncelt.extract.functions import RowFunction
 
 __all__ = [
     "FilterStep",
@@ -24,15 +21,11 @@ __all__ = [
     "MapStep",
     "PageStep",
     "PageStepRun",
-    "RowFunction",
     "RowStep",
     "Step",
     "YieldMapStep",
     "insert_step",
-    "is_async_function",
 ]
-
-RowFunction: TypeAlias = Callable[[object], object]
 
 USER, INCREMENTAL, LIMIT = 0.0, 1.0, 1.1
 """Affinities: steps are kept in this order, whatever the order in which they were added."""
@@ -174,51 +167,4 @@ def insert_step(steps: tuple[Step, ...], step: Step, at: int | None = None) -> t
     if at is None:
         at = sum(1 for other in steps if other.affinity <= step.affinity)
 
-    return steps[:at] + (step,) + steps[at:]
-
-
-def row_function(function: object, label: str) -> RowFunction:
-    """A user's function as one of the row alone. A second parameter is the reference's ``meta``: None here.
-
-    Raises:
-        ConfigError: Not callable, or it cannot take one row.
-    """
-    if not callable(function):
-        raise ConfigError(f"{label} takes a function of one row, not {type(function).__name__}.")
-
-    try:
-        parameters = inspect.signature(function).parameters.values()
-    except (TypeError, ValueError):  # built-in functions without a signature
-        return function
-
-    positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
-    takes_many = any(p.kind is p.VAR_POSITIONAL for p in parameters)
-    required = [p for p in positional if p.default is p.empty]
-    named = [p for p in parameters if p.kind is p.KEYWORD_ONLY and p.default is p.empty]
-
-    if len(required) > 2 or named or not (positional or takes_many):
-        raise ConfigError(f"{label} takes a function of one row; {_name(function)}{inspect.signature(function)} is not one.")
-
-    if len(required) == 2:
-        return functools.partial(_with_meta, function)
-
-    return function
-
-
-def _with_meta(function: Callable[[object, object], object], row: object) -> object:
-    return function(row, None)
-
-
-def is_async_function(function: object) -> bool:
-    """Whether calling it gives a coroutine or an async generator; looks through partials and callable objects."""
-    while isinstance(function, functools.partial):
-        function = function.args[0] if function.func is _with_meta else function.func
-
-    if not inspect.isroutine(function):
-        function = getattr(type(function), "__call__", function)  # noqa: B004 - the method itself is wanted
-
-    return inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function)
-
-
-def _name(function: object) -> str:
-    return getattr(function, "__name__", type(function).__name__)
+    return (*steps[:at], step, *steps[at:])

@@ -20,7 +20,7 @@ from time import perf_counter
 
 import anyio
 
-from asyncelt.extract.chain import Offload, Pull, Work
+from asyncelt.extract.requests import Ahead, Offload, Pull, Work
 
 __all__ = ["Closed", "OwnThread"]
 
@@ -185,8 +185,12 @@ class OwnThread:
 
     async def _serve(self) -> None:
         wanted, self._wanted = self._wanted, None
-        assert wanted is not None
-        value, failure = None, None
+
+        if wanted is None:
+            return
+
+        value: object = None
+        failure: Exception | None = None
 
         try:
             value = await wanted.awaitable
@@ -244,7 +248,7 @@ class OwnThread:
                 elif isinstance(request, Pull):
                     value = _pulled(request)
                 else:
-                    value = self._wait_for(request)
+                    value = self._wait_for(request.awaitable if isinstance(request, Ahead) else request)
             except BaseException as failure:
                 error = failure
 

@@ -34,6 +34,7 @@ __all__ = [
     "Lease",
     "Restored",
     "Session",
+    "SupportsIdle",
     "SupportsQuery",
     "Target",
 ]
@@ -138,6 +139,19 @@ class Session(Protocol):
 
     async def run_of(self, pipeline_name: str, run_id: str) -> tuple[LoadId, ...]:
         """Load ids that a run with this ``run_id`` has committed; empty when there was none."""
+        ...
+
+
+@runtime_checkable
+class SupportsIdle(Protocol):
+    """A session that can let go of what others wait for (an open file) while nothing is to be done."""
+
+    async def idle(self) -> None:
+        """Let go until the next call, which takes it up again by itself.
+
+        Cancellation:
+            Safe. What has been begun is finished.
+        """
         ...
 
 

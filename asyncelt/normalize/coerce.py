@@ -23,7 +23,7 @@ from asyncelt.normalize import (
     coerce_text as text,
     coerce_times as times,
 )
-from asyncelt.normalize.coerce_lanes import Kernel, Values, canonical, nulls, per_distinct
+from asyncelt.normalize.coerce_lanes import Chunked, Kernel, Values, canonical, nulls, one_array, per_distinct, unit_of
 from asyncelt.types import DataType
 
 __all__ = ["DEPARTURES", "Coerced", "can_coerce", "coerce", "parse_timestamps"]
@@ -72,7 +72,7 @@ def can_coerce(source: DataType, target: DataType) -> bool:
 
 
 def coerce(
-    values: Values | pa.ChunkedArray[pa.Scalar[pa.DataType]],
+    values: Values | Chunked,
     source: DataType,
     target: DataType,
     target_type: pa.DataType,
@@ -106,13 +106,13 @@ def coerce(
         values: (n,); the result's arrays too.
     """
     if target == "timestamp" and timezone is not None:
-        target_type = pa.timestamp(target_type.unit, tz="UTC" if timezone else None)
+        target_type = pa.timestamp(unit_of(target_type), tz="UTC" if timezone else None)
 
     if source == target and values.type == target_type and not isinstance(values, pa.ChunkedArray):
         return Coerced(values, None)
 
-    if source == target == "timestamp" and values.type.unit == target_type.unit:
-        return Coerced(_one(values).view(target_type), None)
+    if source == target == "timestamp" and unit_of(values.type) == unit_of(target_type):
+        return Coerced(one_array(values).view(target_type), None)
 
     lane = canonical(values, source)
     kernel = _IDENTITY if source == target else _KERNELS.get((target, source))
@@ -130,22 +130,18 @@ def coerce(
     return (_json_coerced if (target, source) == ("json", "text") else _coerced)(values, lane, fitted)
 
 
-def _one(values: Values | pa.ChunkedArray[pa.Scalar[pa.DataType]]) -> Values:
-    return cast("Values", values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values)
-
-
-def _coerced(given: Values | pa.ChunkedArray[pa.Scalar[pa.DataType]], lane: Values, result: Values) -> Coerced:
+def _coerced(given: Values | Chunked, lane: Values, result: Values) -> Coerced:
     if result.null_count == given.null_count:
         return Coerced(result, None)
 
     # Making the lane canonical may have lost values already: those count as failed too.
-    there = pc.is_valid(lane if lane.null_count == given.null_count else _one(given))
+    there = pc.is_valid(lane if lane.null_count == given.null_count else one_array(given))
     failed = pc.and_(there, pc.is_null(result))
 
     return Coerced(result, cast("pa.BooleanArray", failed))
 
 
-def _json_coerced(given: Values | pa.ChunkedArray[pa.Scalar[pa.DataType]], lane: Values, result: Values) -> Coerced:
+def _json_coerced(given: Values | Chunked, lane: Values, result: Values) -> Coerced:
     """JSON's ``null`` becomes a null and is no failure."""
     coerced = _coerced(given, lane, result)
 

@@ -25,6 +25,8 @@ __all__ = [
 
 _DIGITS = 76
 _SCALE = 37
+_NO_DECIMAL = "[G-Zg-wyz]"
+"""Letters that no finite decimal and no hex integer has."""
 _STEP = 9
 """Places that a scale is lowered by at once: the divisor is one machine word."""
 
@@ -42,7 +44,7 @@ def decimal_from_text(values: Values, target: pa.DataType) -> Values:
         return fit_decimal(part.cast(pa.decimal256(_DIGITS, _SCALE)), target)
 
     def slowly(part: Values) -> Values:
-        return per_distinct(part, lambda text: _rounded(cast("str", text), target), target)
+        return per_distinct(part, lambda text: _rounded(cast("str", text), target), target, never=_NO_DECIMAL)
 
     def inexact(part: Values) -> Values:
         return split(part, pc.match_substring_regex(part, _HELD), held, slowly)
@@ -52,10 +54,17 @@ def decimal_from_text(values: Values, target: pa.DataType) -> Values:
 
 def _exact(target: pa.DataType) -> str:
     """The pattern of texts that need no rounding and cannot have too many digits."""
-    whole, places = target.precision - target.scale, target.scale
-    fraction = rf"(?:\.[0-9]{{0,{places}}})?"
+    precision, scale = _digits(target)
+    whole = precision - scale
 
-    return f"^[+-]?[0-9]{{1,{whole}}}{fraction}$" if whole > 0 else "^0$"
+    return rf"^[+-]?[0-9]{{1,{whole}}}(?:\.[0-9]{{0,{scale}}})?$" if whole > 0 else "^0$"
+
+
+def _digits(kind: pa.DataType) -> tuple[int, int]:
+    """Precision and scale."""
+    decimal = cast("pa.Decimal256Type[int, int]", kind)
+
+    return decimal.precision, decimal.scale
 
 
 def _rounded(text: str, target: pa.DataType) -> Decimal | None:
@@ -74,8 +83,10 @@ def _quantized(number: Decimal, target: pa.DataType) -> Decimal | None:
     if not number.is_finite():
         return None
 
+    precision, scale = _digits(target)
+
     try:
-        return number.quantize(Decimal(1).scaleb(-target.scale), ROUND_HALF_UP, Context(prec=target.precision))
+        return number.quantize(Decimal(1).scaleb(-scale), ROUND_HALF_UP, Context(prec=precision))
     except InvalidOperation:
         return None
 
@@ -98,37 +109,48 @@ def fit_decimal(values: Values, target: pa.DataType) -> Values:
     Digits beyond the scale are rounded, ties away from zero: what DuckDB's cast does when the reference loads such
     a value. A value that then has more digits than the precision does not fit.
     """
-    given = values.type
-
-    if given == target:
+    if values.type == target:
         return values
 
-    if given.scale <= target.scale and given.precision - given.scale <= target.precision - target.scale:
+    given_precision, given_scale = _digits(values.type)
+    precision, scale = _digits(target)
+
+    if given_scale <= scale and given_precision - given_scale <= precision - scale:
         return values.cast(target)
 
-    try:
-        return _narrowed(values, target)
-    except pa.ArrowInvalid:  # at the very edge of 76 digits
+    if given_scale > scale and precision >= _DIGITS - 1:
+        # Rounding up could need a 77th digit, which Arrow does not notice.
         return per_distinct(values, lambda number: _quantized(cast("Decimal", number), target), target)
+
+    return _narrowed(values, target)
 
 
 def _narrowed(values: Values, target: pa.DataType) -> Values:
-    number = values.cast(pa.decimal256(_DIGITS, values.type.scale))
+    _, given_scale = _digits(values.type)
+    precision, scale = _digits(target)
+    whole = precision - scale
+    number = _widest(values)
 
-    if values.type.scale > target.scale:
+    if given_scale > scale:
         # Towards zero up to one place more than wanted: that place alone decides the rounding.
-        number = _limited(_cut(number, target.scale + 1), target)
-        number = cast("Values", pc.round(number, target.scale, round_mode="half_towards_infinity"))
+        number = _limited(_cut(number, scale + 1), whole)
+        number = cast("Values", pc.round(number, scale, round_mode="half_towards_infinity"))
 
-    return _limited(_cut(number, target.scale), target).cast(target)
+    return _limited(_cut(number, scale), whole).cast(target)
 
 
-def _limited(number: Values, target: pa.DataType) -> Values:
-    """Null what has more digits before the point than ``target``."""
-    whole = target.precision - target.scale
+def _widest(values: Values) -> Values:
+    _, scale = _digits(values.type)
+
+    return cast("Values", values.cast(pa.decimal256(_DIGITS, scale)))
+
+
+def _limited(number: Values, whole: int) -> Values:
+    """Null what has more than ``whole`` digits before the point."""
+    _, scale = _digits(number.type)
 
     # A limit that the type itself cannot hold excludes nothing.
-    if whole + number.type.scale >= _DIGITS:
+    if whole + scale >= _DIGITS:
         return number
 
     return where(pc.less(pc.abs(number), pa.scalar(Decimal(1).scaleb(whole), number.type)), number)
@@ -136,20 +158,18 @@ def _limited(number: Values, target: pa.DataType) -> Values:
 
 def _cut(values: Values, scale: int) -> Values:
     """decimal256 values without the places beyond ``scale``."""
-    while values.type.scale > scale:
-        values = values.cast(pa.decimal256(_DIGITS, max(scale, values.type.scale - _STEP)), safe=False)
+    _, given = _digits(values.type)
+
+    for lower in (*range(given - _STEP, scale, -_STEP), scale):
+        if lower < given:
+            values = cast("Values", values.cast(pa.decimal256(_DIGITS, lower), safe=False))
 
     return values
 
 
 def bigint_from_decimal(values: Values, _target: pa.DataType) -> Values:
     """Decimals without a fraction and within 64 bits."""
-    scale = values.type.scale
-
-    if scale <= 0:
-        return int64_or_null(values.cast(pa.decimal256(_DIGITS, 0)))
-
-    number = values.cast(pa.decimal256(_DIGITS, scale))
+    number = _widest(values)
     whole = _cut(number, 0)
 
     return int64_or_null(where(pc.equal(whole.cast(number.type), number), whole))

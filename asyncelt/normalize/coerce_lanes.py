@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from decimal import Decimal
-from typing import TypeAlias, cast
+from typing import Final, Literal, TypeAlias, cast
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -20,6 +20,7 @@ from asyncelt.types import DataType
 __all__ = [
     "MICROSECOND",
     "MICROSECOND_UTC",
+    "Chunked",
     "Kernel",
     "Values",
     "as_naive",
@@ -29,15 +30,21 @@ __all__ = [
     "floor_units",
     "hexadecimal",
     "int64_or_null",
+    "looks",
     "merge",
     "nulls",
+    "one_array",
     "per_distinct",
     "split",
+    "unit_of",
     "where",
+    "zone_of",
 ]
 
 Values: TypeAlias = "pa.Array[pa.Scalar[pa.DataType]]"
 """An Arrow array of values of one kind."""
+
+Chunked: TypeAlias = "pa.ChunkedArray[pa.Scalar[pa.DataType]]"
 
 Kernel: TypeAlias = Callable[["Values", pa.DataType], "Values"]
 """(lane, target type) to an array of the target type, null where a value does not fit."""
@@ -47,15 +54,30 @@ MICROSECOND_UTC = pa.timestamp("us", tz="UTC")
 
 _INT64 = pa.int64()
 _WIDEST = pa.decimal256(76, 0)
+_BATCH = 2_048
+_NULLS: Final[dict[DataType, pa.DataType]] = {
+    "bool": pa.bool_(),
+    "bigint": _INT64,
+    "double": pa.float64(),
+    "binary": pa.binary(),
+    "timestamp": MICROSECOND_UTC,
+    "date": pa.date32(),
+    "time": pa.time64("us"),
+    "decimal": pa.decimal128(38, 9),
+    "wei": _WIDEST,
+}
+"""The type of a lane that has nothing but nulls, and no type."""
+_SAMPLES = 24
+_PRIME = 7_919
 
 
-def canonical(values: Values | pa.ChunkedArray[pa.Scalar[pa.DataType]], source: DataType) -> Values:
+def canonical(values: Values | Chunked, source: DataType) -> Values:
     """The lane as one array of the type the kernels know; the same object where it already is one.
 
     Dictionaries are decoded, narrow integers and floats widened, other text and binary layouts made the plain
     ones, timestamps and times brought to microseconds (nanoseconds cut off, towards the past).
     """
-    array = _one_array(values)
+    array = one_array(values)
 
     if pa.types.is_dictionary(array.type) or pa.types.is_run_end_encoded(array.type):
         array = _decoded(array)
@@ -65,7 +87,7 @@ def canonical(values: Values | pa.ChunkedArray[pa.Scalar[pa.DataType]], source: 
     if wanted is None or array.type == wanted:
         return array
 
-    if pa.types.is_timestamp(wanted) and array.type.unit == "ns":
+    if pa.types.is_timestamp(wanted) and unit_of(array.type) == "ns":
         # Integer division by Arrow goes towards zero; a floor keeps times before 1970 in their microsecond.
         return _floor_units(array, pa.int64(), 1_000).view(wanted)
 
@@ -75,14 +97,15 @@ def canonical(values: Values | pa.ChunkedArray[pa.Scalar[pa.DataType]], source: 
     return _cast_or_null(array, wanted)
 
 
-def _one_array(values: Values | pa.ChunkedArray[pa.Scalar[pa.DataType]]) -> Values:
+def one_array(values: Values | Chunked) -> Values:
+    """All chunks as one array; no copy where there is one."""
     if not isinstance(values, pa.ChunkedArray):
         return values
 
     if values.num_chunks == 1:
-        return values.chunk(0)
+        return cast("Values", values.chunk(0))
 
-    return cast("Values", pa.concat_arrays(values.chunks) if values.num_chunks else pa.array([], values.type))
+    return pa.concat_arrays(values.chunks) if values.num_chunks else pa.array([], values.type)
 
 
 def _decoded(array: Values) -> Values:
@@ -95,9 +118,7 @@ def _decoded(array: Values) -> Values:
 def _plain_type(given: pa.DataType, source: DataType) -> pa.DataType | None:
     """The type the kernels of ``source`` expect for a lane of type ``given``; None: as it is."""
     if pa.types.is_null(given):
-        return {"bool": pa.bool_(), "bigint": _INT64, "double": pa.float64(), "binary": pa.binary(),
-                "timestamp": MICROSECOND_UTC, "date": pa.date32(), "time": pa.time64("us"),
-                "decimal": pa.decimal128(38, 9), "wei": _WIDEST}.get(source, pa.string())  # fmt: skip
+        return _NULLS.get(source, pa.string())
 
     if pa.types.is_integer(given):
         return pa.decimal128(20, 0) if pa.types.is_uint64(given) else _INT64
@@ -172,17 +193,34 @@ def where(mask: object, values: Values) -> Values:
     return cast("Values", pc.if_else(cast("pa.BooleanArray", mask), values, pa.scalar(None, values.type)))
 
 
-def per_distinct(values: Values, convert: Callable[[object], object], target: pa.DataType) -> Values:
+def per_distinct(
+    values: Values, convert: Callable[[object], object], target: pa.DataType, *, never: str | None = None
+) -> Values:
     """``convert`` applied to each distinct value once, in Python; None means that the value does not fit.
 
-    For text, numbers and bytes. Floats are told apart by their bits, so that 0.0 and -0.0 stay two values.
+    For text, numbers and bytes. Floats are told apart by their bits, so that 0.0 and -0.0 stay two values. Python
+    gets the values in batches, between which other threads can run.
+
+    Args:
+        values: The lane.
+        convert: Must not raise.
+        target: Type of the result.
+        never: For text: a pattern of values that cannot fit; they are not looked at.
     """
+    if never is not None:
+        values = where(pc.invert(pc.match_substring_regex(values, never)), values)
+
     is_float = pa.types.is_float64(values.type)
     encoded = (values.view(_INT64) if is_float else values).dictionary_encode()
     distinct = encoded.dictionary.view(pa.float64()) if is_float else encoded.dictionary
-    converted = pa.array([convert(value) for value in distinct.to_pylist()], target)
+    batches = [
+        pa.array([convert(value) for value in distinct.slice(start, _BATCH).to_pylist()], target)
+        for start in range(0, len(distinct), _BATCH)
+    ]
 
-    return cast("Values", converted.take(encoded.indices))
+    converted: Values = pa.concat_arrays(batches) if batches else pa.array([], target)
+
+    return converted.take(encoded.indices)
 
 
 def split(values: Values, clean: object, fast: Callable[[Values], Values], slow: Callable[[Values], Values]) -> Values:
@@ -203,7 +241,31 @@ def split(values: Values, clean: object, fast: Callable[[Values], Values], slow:
 
 def as_naive(values: Values) -> Values:
     """A timestamp lane without its zone, in UTC, without a copy."""
-    return values if values.type.tz is None else values.view(pa.timestamp(values.type.unit))
+    return values if zone_of(values.type) is None else values.view(pa.timestamp(unit_of(values.type)))
+
+
+def unit_of(kind: pa.DataType) -> Literal["s", "ms", "us", "ns"]:
+    """The unit of a timestamp type."""
+    return cast("pa.TimestampType[Literal['us'], str]", kind).unit
+
+
+def zone_of(kind: pa.DataType) -> str | None:
+    """The zone of a timestamp type."""
+    return cast("pa.TimestampType[Literal['us'], str]", kind).tz
+
+
+def looks(values: Values, pattern: str) -> bool:
+    """Whether a few values, spread over a text lane, all match: whether trying a cast of the whole lane is worth it.
+
+    A cast does not stop at the first text it refuses; refusing all of them takes a hundred times as long as reading
+    them.
+    """
+    rows = len(values)
+    # Strides of a large prime: rows that alternate in any regular way are all met.
+    picked = {number * _PRIME % rows for number in range(_SAMPLES)} if rows else set()
+    sample = values.take(pa.array(sorted(picked), _INT64))
+
+    return everything(pc.match_substring_regex(sample, pattern))
 
 
 def first_valid(values: Values) -> int | None:
@@ -244,4 +306,6 @@ def hexadecimal(text: str) -> int:
 
 def nulls(values: Values, target: pa.DataType) -> Values:
     """As many nulls of type ``target`` as there are values."""
-    return cast("Values", pa.nulls(len(values), target))
+    empty: Values = pa.array([], target)
+
+    return empty.take(pa.nulls(len(values), pa.int64()))

@@ -8,12 +8,22 @@ and digits of other scripts are numbers, as in the reference.
 from __future__ import annotations
 
 from collections.abc import Callable
+from decimal import Decimal
 from typing import cast
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from asyncelt.normalize.coerce_lanes import Values, everything, hexadecimal, int64_or_null, per_distinct, split, where
+from asyncelt.normalize.coerce_lanes import (
+    Values,
+    everything,
+    hexadecimal,
+    int64_or_null,
+    looks,
+    per_distinct,
+    split,
+    where,
+)
 
 __all__ = [
     "bigint_from_double",
@@ -30,6 +40,10 @@ _MAX_INT64 = 2**63 - 1
 
 _PLAIN_INTEGER = r"^-?[0-9]{1,18}$"
 _PLAIN_FLOAT = r"^[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]{1,9})?$"
+# Letters that no number has: hex digits need an x before them, floats may be nan and infinity.
+_NO_INTEGER = "[G-Zg-wyz]|^[^x]*[A-Fa-f][^x]*$"
+_NO_FLOAT = "[GHJ-MO-SU-XZghj-mo-su-wz]"
+
 _TRUTH = {"yes": True, "true": True, "t": True, "y": True, "1": True}
 _TRUTH |= {"no": False, "false": False, "f": False, "n": False, "0": False}
 
@@ -37,13 +51,15 @@ _TRUTH |= {"no": False, "false": False, "f": False, "n": False, "0": False}
 def bigint_from_text(values: Values, _target: pa.DataType) -> Values:
     """Decimal or ``0x`` integers within 64 bits; no fractions, no exponents."""
     # Arrow reads 0X10 and even 0xffffffffffffffff as -1, Python does not.
-    if not _any(pc.match_substring_regex(values, "[xX]")):
+    if looks(values, _PLAIN_INTEGER) and not _contains(values, "x") and not _contains(values, "X"):
         try:
             return values.cast(_INT64)
         except pa.ArrowInvalid:
             pass
 
-    return split(values, pc.match_substring_regex(values, _PLAIN_INTEGER), _cast_int64, _slowly(_integer, _INT64))
+    plain = pc.match_substring_regex(values, _PLAIN_INTEGER)
+
+    return split(values, plain, _cast_int64, _slowly(_integer, _INT64, _NO_INTEGER))
 
 
 def _cast_int64(values: Values) -> Values:
@@ -69,13 +85,15 @@ def bigint_from_double(values: Values, _target: pa.DataType) -> Values:
 def double_from_text(values: Values, _target: pa.DataType) -> Values:
     """Whatever Python's ``float`` reads, ``nan`` and ``inf`` too, and ``0x`` integers."""
     # Arrow reads nan(1), Python does not.
-    if not _any(pc.match_substring(values, "(")):
+    if looks(values, _PLAIN_FLOAT) and not _contains(values, "("):
         try:
             return values.cast(pa.float64())
         except pa.ArrowInvalid:
             pass
 
-    return split(values, pc.match_substring_regex(values, _PLAIN_FLOAT), _cast_double, _slowly(_float, pa.float64()))
+    plain = pc.match_substring_regex(values, _PLAIN_FLOAT)
+
+    return split(values, plain, _cast_double, _slowly(_float, pa.float64(), _NO_FLOAT))
 
 
 def _cast_double(values: Values) -> Values:
@@ -108,7 +126,9 @@ def bool_from_text(values: Values, _target: pa.DataType) -> Values:
 
 def bool_from_number(values: Values, _target: pa.DataType) -> Values:
     """True for everything but zero: 0.5 and NaN too, as in the reference."""
-    return cast("Values", pc.not_equal(values, pa.scalar(0, _INT64).cast(values.type)))
+    zero = Decimal(0) if pa.types.is_decimal(values.type) else 0
+
+    return cast("Values", pc.not_equal(values, pa.scalar(zero, values.type)))
 
 
 def fit_integer(values: Values, target: pa.DataType) -> Values:
@@ -123,15 +143,15 @@ def fit_integer(values: Values, target: pa.DataType) -> Values:
     return where(pc.equal(back, narrow), narrow).cast(target)
 
 
-def _any(mask: object) -> bool:
-    return cast("bool", pc.any(cast("pa.BooleanArray", mask), min_count=0).as_py())
+def _contains(values: Values, part: str) -> bool:
+    return cast("bool", pc.any(pc.match_substring(values, part), min_count=0).as_py())
 
 
-def _slowly(read: Callable[[str], object], target: pa.DataType) -> Callable[[Values], Values]:
+def _slowly(read: Callable[[str], object], target: pa.DataType, never: str) -> Callable[[Values], Values]:
     def attempt(text: object) -> object:
         try:
             return read(cast("str", text))
         except (ValueError, OverflowError):
             return None
 
-    return lambda values: per_distinct(values, attempt, target)
+    return lambda values: per_distinct(values, attempt, target, never=never)

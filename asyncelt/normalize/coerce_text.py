@@ -12,7 +12,7 @@ from typing import cast
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from asyncelt.normalize.coerce_lanes import Values, as_naive, everything, per_distinct, split
+from asyncelt.normalize.coerce_lanes import Values, as_naive, everything, per_distinct, split, zone_of
 
 __all__ = [
     "text_from_binary",
@@ -97,7 +97,7 @@ def text_from_timestamp(values: Values, _target: pa.DataType) -> Values:
 
     A lane whose zone is not UTC shows the local time with the offset of that moment.
     """
-    zone = values.type.tz
+    zone = zone_of(values.type)
     local = as_naive(values) if zone in (None, "UTC") else cast("Values", pc.local_timestamp(values))
     raw = local.view(_INT64)
     text = split(local, _whole_seconds(raw), lambda part: _clipped(part, len("2024-01-31T10:30:00")), _cast_text)

@@ -7,7 +7,7 @@ pick what Arrow can cast, and the rest goes to :func:`asyncelt.normalize.iso.par
 from __future__ import annotations
 
 from datetime import UTC, date, datetime, time, timedelta
-from typing import cast
+from typing import Final, Literal, cast
 
 import numpy as np
 import pyarrow as pa
@@ -18,12 +18,12 @@ from asyncelt.normalize.coerce_lanes import (
     MICROSECOND_UTC,
     Values,
     as_naive,
-    everything,
-    first_text,
     floor_units,
     int64_or_null,
+    looks,
     per_distinct,
     split,
+    unit_of,
     where,
 )
 from asyncelt.normalize.iso import parse_iso, utc_microseconds
@@ -51,17 +51,42 @@ _MIN_US = _MIN_S * _SECOND_US
 _MAX_US = _MAX_S * _SECOND_US + 999_999
 
 _YEAR = "(?:[0-9]{3}[1-9]|[0-9]{2}[1-9]0|[0-9][1-9]00|[1-9]000)"
-_DAY = f"{_YEAR}-(?:(?:0[1-9]|1[0-2])-(?:0[1-9]|1[0-9]|2[0-8])|(?:0[13-9]|1[0-2])-(?:29|30)|(?:0[13578]|1[02])-31)"
+_LEAP_YEAR = "(?:[0-9]{2}(?:0[48]|[2468][048]|[13579][26])|(?:0[48]|[2468][048]|[13579][26])00)"
+_DAY = (
+    f"(?:{_YEAR}-(?:(?:0[1-9]|1[0-2])-(?:0[1-9]|1[0-9]|2[0-8])"
+    f"|(?:0[13-9]|1[0-2])-(?:29|30)|(?:0[13578]|1[02])-31)|{_LEAP_YEAR}-02-29)"
+)
 _CLOCK = r"(?:[01][0-9]|2[0-3])(?::[0-5][0-9](?::[0-5][0-9](?:\.[0-9]{1,6})?)?)?"
 _OFFSET = r"(?:Z|[+-](?:[01][0-9]|2[0-3])(?::?[0-5][0-9])?)"
 
-# What these two match Arrow casts without fail; 29 February is left to the slow road.
+# What these two match Arrow casts without fail.
 _NAIVE = f"^{_DAY}(?:[T ]{_CLOCK})?$"
 _ZONED = f"^{_DAY}[T ]{_CLOCK}{_OFFSET}$"
+
+_ROUGH = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}"
+_ROUGH_CLOCK = r"[T ][0-9]{2}(?::[0-9]{2}(?::[0-9]{2}(?:\.[0-9]{1,%d})?)?)?"
+_ROUGH_OFFSET = "(?:Z|[+-][0-9]{2}(?::?[0-9]{2})?)"
+_SHAPES: Final[tuple[tuple[str, Literal["us", "ns"], bool], ...]] = (
+    (f"{_ROUGH}{_ROUGH_CLOCK % 6}{_ROUGH_OFFSET}$", "us", True),
+    (f"{_ROUGH}(?:{_ROUGH_CLOCK % 6})?$", "us", False),
+    (f"{_ROUGH}{_ROUGH_CLOCK % 9}{_ROUGH_OFFSET}$", "ns", True),
+    (f"{_ROUGH}(?:{_ROUGH_CLOCK % 9})?$", "ns", False),
+)
+"""How whole columns look that are worth one cast: pattern, unit, zone."""
+
 _CLOCK_TEXT = r"^(?:[01][0-9]|2[0-3]):[0-5][0-9](?::[0-5][0-9](?:\.[0-9]{1,6})?)?$"
 
-# Only in the full form: elsewhere a long fraction may be part of a number of seconds.
+# Two more forms that become clean by rewriting. Only in the full forms: elsewhere a long fraction may belong to a
+# number of seconds, and a basic date with a space allows other times.
+_BASIC = "^([0-9]{4})([0-9]{2})([0-9]{2})T([0-9]{2})([0-9]{2})([0-9]{2})"
 _LONG_FRACTION = r"^([0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{6})[0-9]+"
+_REWRITABLE = f"{_BASIC}|{_LONG_FRACTION}"
+
+# Letters that no timestamp (numbers of seconds included) and no time can have.
+_NO_TIMESTAMP = "[A-DF-SUVXYa-df-z]"
+_NO_TIME = "[A-SU-Ya-z]"
+
+_CHUNK = 4_096
 
 
 def parse_timestamps(values: Values) -> tuple[Values, pa.BooleanArray]:
@@ -80,30 +105,36 @@ def timestamp_from_text(values: Values, _target: pa.DataType) -> Values:
     """Text to timestamp[us, UTC]; see :func:`parse_timestamps`."""
     whole = _cast_whole(values)
 
-    if whole is None and everything(pc.invert(pc.match_substring_regex(values, _LONG_FRACTION))):
+    if whole is not None:
+        return whole
+
+    if len(values) <= _CHUNK:
         return _cast_pieces(values)
 
-    if whole is None:
-        values = cast("Values", pc.replace_substring_regex(values, _LONG_FRACTION, r"\1"))
-        whole = _cast_whole(values)
+    # A few values that Arrow refuses should not send all others down the slower road.
+    chunks = [timestamp_from_text(values.slice(start, _CHUNK), _target) for start in range(0, len(values), _CHUNK)]
 
-    return _cast_pieces(values) if whole is None else whole
+    return pa.concat_arrays(chunks)
 
 
 def _cast_whole(values: Values) -> Values | None:
     """The lane cast by Arrow in one go, or None where it refuses a value or a year is out of range."""
-    first = first_text(values)
+    # Arrow wants a zone in every value or in none, and to be told the unit.
+    found = next(((unit, zoned) for pattern, unit, zoned in _SHAPES if looks(values, pattern)), None)
 
-    if first is None:
-        return cast("Values", pa.nulls(len(values), MICROSECOND_UTC))
+    if found is None:
+        return None
 
-    # Arrow wants a zone in every value or in none; the first value says which cast can succeed at all.
-    zoned = first.endswith("Z") or "+" in first or first.count("-") > 2
+    unit, zoned = found
+    utc = pa.timestamp(unit, tz="UTC")
 
     try:
-        parsed = values.cast(MICROSECOND_UTC if zoned else MICROSECOND).view(MICROSECOND_UTC)
+        parsed: Values = values.cast(utc if zoned else pa.timestamp(unit)).view(utc)
     except pa.ArrowInvalid:
         return None
+
+    if unit == "ns":
+        parsed = floor_units(parsed, 1_000).view(MICROSECOND_UTC)
 
     # Arrow also reads the year 0, and an offset can lead out of the range of years.
     return parsed if _in_range(parsed, _MIN_US, _MAX_US) else None
@@ -123,13 +154,27 @@ def _cast_pieces(values: Values) -> Values:
         return _within_years(lane.cast(MICROSECOND_UTC))
 
     def rest(lane: Values) -> Values:
-        return split(lane, pc.match_substring_regex(lane, _ZONED), zoned, _timestamps_slowly)
+        return split(lane, pc.match_substring_regex(lane, _ZONED), zoned, unclean)
+
+    def unclean(lane: Values) -> Values:
+        return split(lane, pc.match_substring_regex(lane, _REWRITABLE), _rewritten, _timestamps_slowly)
 
     return split(values, pc.match_substring_regex(values, _NAIVE), naive, rest)
 
 
+def _rewritten(values: Values) -> Values:
+    """Basic form to extended, long fractions to six digits; what then is still unclean goes the slow way."""
+    extended = pc.replace_substring_regex(values, _BASIC, r"\1-\2-\3T\4:\5:\6")
+    short = cast("Values", pc.replace_substring_regex(extended, _LONG_FRACTION, r"\1"))
+    whole = _cast_whole(short)
+
+    return _timestamps_slowly(short) if whole is None else whole
+
+
 def _timestamps_slowly(values: Values) -> Values:
-    return per_distinct(values, lambda text: _moment(cast("str", text)), _INT64).view(MICROSECOND_UTC)
+    micros = per_distinct(values, lambda text: _moment(cast("str", text)), _INT64, never=_NO_TIMESTAMP)
+
+    return micros.view(MICROSECOND_UTC)
 
 
 def _moment(text: str) -> int | None:
@@ -193,21 +238,23 @@ def timestamp_from_date(values: Values, _target: pa.DataType) -> Values:
 
 def date_from_text(values: Values, _target: pa.DataType) -> Values:
     """The day, in UTC, of whatever a timestamp column would accept."""
-    try:
-        days = values.cast(pa.date32())
-    except pa.ArrowInvalid:
-        return date_from_timestamp(timestamp_from_text(values, MICROSECOND_UTC), pa.date32())
+    days = _cast_days(values) if looks(values, f"{_ROUGH}$") else None
 
-    if _days_in_range(days):
+    if days is not None:
         return days
 
     return date_from_timestamp(timestamp_from_text(values, MICROSECOND_UTC), pa.date32())
 
 
-def _days_in_range(days: Values) -> bool:
-    ends = pc.min_max(days.view(pa.int32())).as_py()
+def _cast_days(values: Values) -> Values | None:
+    try:
+        days = values.cast(pa.date32())
+    except pa.ArrowInvalid:
+        return None
 
-    return ends["min"] is None or (ends["min"] >= _MIN_S // 86_400 and ends["max"] <= _MAX_S // 86_400)
+    first = pc.min(days.view(pa.int32())).as_py()
+
+    return days if first is None or first >= _MIN_S // 86_400 else None
 
 
 def date_from_timestamp(values: Values, _target: pa.DataType) -> Values:
@@ -230,7 +277,9 @@ def time_from_text(values: Values, _target: pa.DataType) -> Values:
         return cast("Values", stamps).cast(MICROSECOND).view(_INT64).view(pa.time64("us"))
 
     def slowly(lane: Values) -> Values:
-        return per_distinct(lane, lambda text: _time_of_day(cast("str", text)), _INT64).view(pa.time64("us"))
+        micros = per_distinct(lane, lambda text: _time_of_day(cast("str", text)), _INT64, never=_NO_TIME)
+
+        return micros.view(pa.time64("us"))
 
     return split(values, pc.match_substring_regex(values, _CLOCK_TEXT), clean, slowly)
 
@@ -249,7 +298,7 @@ def _time_of_day(text: str) -> int | None:
 
 def fit_timestamp(values: Values, target: pa.DataType) -> Values:
     """To the unit and zone of ``target`` without moving the instant; coarser units round towards the past."""
-    unit = target.unit
+    unit = unit_of(target)
 
     if unit in ("s", "ms"):
         return floor_units(values, _SECOND_US if unit == "s" else 1_000).view(target)

@@ -6,6 +6,7 @@ recognises the value decides.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from datetime import date, datetime
 from typing import Final
@@ -65,9 +66,10 @@ def _find(name: str) -> Detection:
 
 def _timestamp(value: object, _data_type: DataType, now: float) -> DataType | None:
     """Unix seconds near the present."""
-    is_number = type(value) is int or type(value) is float
+    # By the exact type: a bool is an int too.
+    number = value if isinstance(value, int | float) and type(value) in (int, float) else math.nan
 
-    return "timestamp" if is_number and now - _FIVE_YEARS_S <= value <= now + _FIVE_YEARS_S else None
+    return "timestamp" if now - _FIVE_YEARS_S <= number <= now + _FIVE_YEARS_S else None
 
 
 def _iso_timestamp(value: object, _data_type: DataType, _now: float) -> DataType | None:

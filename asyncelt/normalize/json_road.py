@@ -1,98 +1,67 @@
 """JSON text to Arrow without a Python object per row.
 
-Bodies are split into their documents without parsing them, joined to lines and read by Arrow. What Arrow would get
-wrong is either put right here (text that looks like a time) or refused, so that the row road takes it.
+Rows are read as the one field of one object and never split; lines of JSON become an array first. What
+Arrow would get wrong is put right here (text that looks like a time) or refused, so that another road takes it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from json import loads as lenient_loads
-from typing import Any, Final, TypeAlias, cast
+from typing import Any, Final, NamedTuple, TypeAlias, cast
 
-import msgspec
 import pyarrow as pa
 import pyarrow.json as pa_json
 
-from asyncelt.errors import BadRecord
-from asyncelt.flow import JsonBody
-from asyncelt.normalize.walk import VALUE, excerpt
+from asyncelt.normalize.tables import Array
 
-__all__ = ["Documents", "TextLeaves", "decode", "documents_of", "joined", "read_lines"]
+__all__ = ["Read", "TextLeaves", "array_of", "array_of_lines", "read_rows"]
 
-Raw: TypeAlias = "msgspec.Raw | bytes"
 TextLeaves: TypeAlias = "dict[str, TextLeaves | None]"
 """Paths of leaves that hold text although all of it may look like a time: field to what is below it, None for a leaf.
 The elements of a list are below the field ``ELEMENT``."""
 
 ELEMENT: Final = ""
+ROWS: Final = "rows"
 EXTRA: Final = 64
-_raw: Final = msgspec.json.Decoder(msgspec.Raw)
-_raws: Final = msgspec.json.Decoder(list[msgspec.Raw])
-_fields: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
-_strict: Final = msgspec.json.Decoder()
 
 
-@dataclass(frozen=True, slots=True)
-class Documents:
-    """The rows of one or more JSON bodies: as text where they could be split, else as Python values."""
+class Read(NamedTuple):
+    """What Arrow has read."""
 
-    lines: Sequence[Raw] | None
-    values: Sequence[object]
-    """Rows as Python values; empty where there are lines."""
+    fields: Sequence[tuple[str, Array]]
+    """Top-level columns by raw key."""
+    rows: int
+    kind: pa.DataType
 
 
-def documents_of(body: JsonBody, table: str) -> Documents:
-    """Split a body into its rows: an array, one document, or lines of JSON. Nulls are left out.
+def array_of(pieces: Sequence[bytes]) -> bytes:
+    """JSON arrays joined to what `read_rows` takes."""
+    return _wrapped(b",".join(piece[1:-1] for piece in pieces) if len(pieces) != 1 else pieces[0][1:-1])
 
-    Raises:
-        BadRecord: It is no JSON, or has no list at the given path.
+
+def array_of_lines(lines: bytes) -> bytes:
+    """Lines of JSON as what `read_rows` takes.
+
+    A line break cannot stand inside a JSON string, so each one ends a row; in a document of several lines the commas
+    are out of place and the text is refused when it is read.
     """
-    data: Raw = body.data
-
-    try:
-        if body.items is not None:
-            data = _at(data, body.items, table)
-
-        lines = [raw for raw in _split(data) if memoryview(raw)[:4] != b"null"]
-
-        return Documents(lines, ())
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        return Documents(None, _leniently(body, table))
+    return _wrapped(lines.replace(b"\n", b",\n"))
 
 
-def decode(document: Raw) -> object:
-    """A document as a Python value: integers of any size, and what strict parsers refuse (NaN, lone surrogates)."""
-    try:
-        return _strict.decode(document)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        return lenient_loads(bytes(document))
+def _wrapped(inner: bytes) -> bytes:
+    # Arrow takes rows that are no objects badly at the top level (a null there crashes it), and well inside a list.
+    return b'{"' + ROWS.encode() + b'":[' + inner + b"]}"
 
 
-def joined(lines: Sequence[Raw]) -> bytes:
-    """Documents as lines of objects; those that are no objects go under ``value``."""
-    data = b"\n".join(lines)
-
-    # Only a document that is no object can stand at the beginning of a line; nested ones are looked for one by one.
-    if all(memoryview(line)[:1] == b"{" for line in lines):
-        return data
-
-    prefix = b'{"' + VALUE.encode() + b'":'
-
-    return b"\n".join(line if memoryview(line)[:1] == b"{" else prefix + bytes(line) + b"}" for line in lines)
-
-
-def read_lines(data: bytes, rows: int, leaves: TextLeaves) -> tuple[pa.Table | None, TextLeaves]:
-    """Read lines of JSON objects.
+def read_rows(data: bytes, leaves: TextLeaves) -> tuple[Read | None, TextLeaves]:
+    """Read rows of JSON objects.
 
     Args:
-        data: One object per line.
-        rows: Number of objects.
+        data: Made by `array_of` or `array_of_lines`.
         leaves: Known to hold text that looks like a time.
 
     Returns:
-        The table, None where Arrow cannot say what the lines say; and all leaves known now.
+        The columns, None where Arrow cannot say what the text says; and all leaves known now.
     """
     table = _read(data, leaves)
 
@@ -101,22 +70,26 @@ def read_lines(data: bytes, rows: int, leaves: TextLeaves) -> tuple[pa.Table | N
         leaves = {}
         table = _read(data, leaves)
 
-    found = _times(pa.struct(list(table.schema))) if table is not None else None
+    read = _unwrapped(table) if table is not None else None
+    found = _times(read.kind) if read is not None else None
 
     if found:
         leaves = _merged(leaves, found)
         table = _read(data, leaves)
+        read = _unwrapped(table) if table is not None else None
 
-    return table if table is not None and table.num_rows == rows else None, leaves
+    return read, leaves
 
 
 def _read(data: bytes, leaves: TextLeaves) -> pa.Table | None:
+    expected: TextLeaves = {ROWS: {ELEMENT: leaves}} if leaves else {}
+
     try:
         # One block: blocks are inferred one by one, and then their types may not join.
         table = pa_json.read_json(
             pa.BufferReader(data),
             read_options=pa_json.ReadOptions(block_size=len(data) + EXTRA, use_threads=False),
-            parse_options=pa_json.ParseOptions(explicit_schema=_schema(leaves)) if leaves else None,
+            parse_options=pa_json.ParseOptions(explicit_schema=_schema(expected)) if expected else None,
         )
         # Arrow's reader loses nulls at the beginning of the first list of a field; the offsets give it away.
         table.validate()
@@ -124,6 +97,23 @@ def _read(data: bytes, leaves: TextLeaves) -> pa.Table | None:
         return None
 
     return table
+
+
+def _unwrapped(table: pa.Table) -> Read | None:
+    """The rows inside the one object; None unless all of them are objects."""
+    if table.num_rows != 1 or table.column_names != [ROWS] or not pa.types.is_list(table.schema.types[0]):
+        return None
+
+    rows = cast("Any", _one(table.column(0))).flatten()
+
+    if not pa.types.is_struct(rows.type) or rows.null_count:
+        return None
+
+    return Read([(name, rows.field(i)) for i, name in enumerate(rows.type.names)], len(rows), rows.type)
+
+
+def _one(column: Any) -> Array:
+    return cast("Array", column.chunk(0) if column.num_chunks == 1 else column.combine_chunks())
 
 
 def _schema(leaves: TextLeaves) -> pa.Schema:
@@ -141,7 +131,7 @@ def _type(below: TextLeaves | None) -> pa.DataType:
 
 
 def _times(kind: pa.DataType) -> TextLeaves | None:
-    """Leaves that came out as timestamps. JSON has none, so they are text."""
+    """Leaves that came out as timestamps, of which JSON has none; None for such a leaf itself."""
     if pa.types.is_struct(kind):
         found = {field.name: _times(field.type) for field in kind}
 
@@ -163,75 +153,3 @@ def _merged(known: TextLeaves, found: TextLeaves) -> TextLeaves:
         merged[name] = _merged(inside, below) if below is not None and inside is not None else below
 
     return merged
-
-
-def _split(data: Raw) -> Sequence[Raw]:
-    view = memoryview(data)
-    first = next((bytes(view[i : i + 1]) for i in range(len(view)) if view[i] not in b" \t\r\n"), b"")
-
-    if first == b"":
-        return []
-
-    if first == b"[":
-        try:
-            return cast("Sequence[Raw]", _raws.decode(data))
-        except msgspec.DecodeError:
-            return cast("Sequence[Raw]", _raw.decode_lines(bytes(view)))
-
-    try:
-        return cast("Sequence[Raw]", _raw.decode_lines(bytes(view)))
-    except msgspec.DecodeError:
-        return [cast("Raw", _raw.decode(data))]
-
-
-def _at(data: Raw, path: str, table: str) -> Raw:
-    for key in path.split("."):
-        try:
-            fields = cast("dict[str, Raw]", _fields.decode(data))
-        except msgspec.ValidationError:
-            fields = {}
-
-        if key not in fields:
-            raise BadRecord(f"the JSON body has no {key!r} on the path {path!r}.", table=table, value=excerpt(bytes(data)))
-
-        data = fields[key]
-
-    return data
-
-
-def _leniently(body: JsonBody, table: str) -> Sequence[object]:
-    text = body.data.decode("utf-8", "surrogatepass") if _is_utf8(body.data) else body.data.decode("utf-8-sig", "replace")
-
-    try:
-        found = _lenient(text)
-    except ValueError as error:
-        raise BadRecord(f"the body is no JSON: {error}.", table=table, value=excerpt(body.data)) from error
-
-    for key in (body.items or "").split(".") if body.items else ():
-        if not isinstance(found, dict) or key not in found:
-            raise BadRecord(f"the JSON body has no {key!r} on the path {body.items!r}.", table=table)
-
-        found = found[key]
-
-    return [item for item in (found if isinstance(found, list) else [found]) if item is not None]
-
-
-def _lenient(text: str) -> Any:
-    try:
-        return lenient_loads(text)
-    except ValueError:
-        lines = [line for line in text.splitlines() if line.strip()]
-
-        if len(lines) < 2:
-            raise
-
-        return [lenient_loads(line) for line in lines]
-
-
-def _is_utf8(data: bytes) -> bool:
-    try:
-        data.decode("utf-8", "surrogatepass")
-    except UnicodeDecodeError:
-        return False
-
-    return not data.startswith(b"\xef\xbb\xbf")

@@ -11,10 +11,10 @@ from typing import cast
 import pyarrow as pa
 
 from asyncelt.flow import ArrowPage, Conformed, RawBatch, Rows, TableBatch
+from asyncelt.normalize.arrow_page import conform_arrow
 from asyncelt.normalize.conform import ConformRules, Outcome, conform_part
 from asyncelt.normalize.gating import Gate
 from asyncelt.normalize.identify import Identity
-from asyncelt.normalize.json_road import documents_of
 from asyncelt.normalize.place import Ambiguous
 from asyncelt.normalize.roads import Roads, Stream
 from asyncelt.normalize.rules import rule_of
@@ -59,6 +59,8 @@ class Shredded:
     batch: RawBatch
     parts: tuple[Part, ...]
     rows: int
+    json_columns: frozenset[tuple[str, str]] = frozenset()
+    """Columns of dicts and lists that were kept whole, because the schema said so."""
 
 
 class Normalizer:
@@ -94,12 +96,11 @@ class Normalizer:
             parts.extend(roads.of_rows(self._as_rows(payload.items)))
         else:
             for body in payload.bodies:
-                with self._gate.lock:
-                    found = documents_of(body, batch.table)
+                parts.extend(roads.of_body(body))
 
-                parts.extend(roads.of_lines(found.lines) if found.lines else roads.by_rows(found.values))
+        rows = sum(part.source.rows for part in parts)
 
-        return Shredded(batch=batch, parts=tuple(parts), rows=sum(part.source.rows for part in parts))
+        return Shredded(batch=batch, parts=tuple(parts), rows=rows, json_columns=roads.rule.json_columns)
 
     def _as_rows(self, items: Sequence[object]) -> Sequence[object]:
         kinds = set(map(type, items))
@@ -123,17 +124,26 @@ class Normalizer:
         batch = shredded.batch
         context = self._context
         rule = self._rule(batch, schema)
+
+        if rule.json_columns != shredded.json_columns and shredded.parts:
+            # A page before this one has made a column json, and so its dicts are no longer taken apart.
+            shredded = self._by_rows(shredded, schema)
+
         rules = self._rules_of(schema)
         identity = Identity.of(schema, batch.table, rule, context.capabilities)
         view = SchemaView(schema, rules, context.capabilities, self._targets_of)
         outcome = Outcome()
+        is_arrow = isinstance(batch.payload, ArrowPage)
         settings = ConformRules(
             load_id=context.load_id,
             rule=rule,
             resource=batch.resource,
-            add_dlt_id=context.add_dlt_id,
-            add_dlt_load_id=context.add_dlt_load_id,
+            add_dlt_id=context.arrow_add_dlt_id if is_arrow else context.add_dlt_id,
+            add_dlt_load_id=context.arrow_add_dlt_load_id if is_arrow else context.add_dlt_load_id,
         )
+
+        if isinstance(batch.payload, ArrowPage):
+            conform_arrow(batch.payload.table, batch.table, view, settings, self._gate, outcome)
 
         for part in shredded.parts:
             try:
@@ -157,7 +167,9 @@ class Normalizer:
             for made in roads.by_rows([part.source.item(row) for row in range(part.source.rows)])
         ]
 
-        return Shredded(batch=shredded.batch, parts=tuple(parts), rows=shredded.rows)
+        return Shredded(
+            batch=shredded.batch, parts=tuple(parts), rows=shredded.rows, json_columns=roads.rule.json_columns
+        )
 
     def _roads(self, batch: RawBatch, schema: Schema) -> Roads:
         rule = self._rule(batch, schema)

@@ -113,8 +113,7 @@ class Placer:
         groups: dict[str, list[Lane]] = {}
 
         for lane in rejected:
-            # A value of the column's own type that is still too large for it: its text is kept.
-            kept = lane if lane.kind != target else Lane("text", coerce(lane.values, lane.kind, "text", pa.string()).values)
+            kept = lane if lane.kind != target else _widened(lane)
             groups.setdefault(self._variant_name(name, kept.kind), []).append(kept)
 
         return groups
@@ -184,6 +183,14 @@ class Placer:
                 return old
 
         return self.naming.join(name, f"v_{kind}")
+
+
+def _widened(lane: Lane) -> Lane:
+    """Values of a column's own type that are still too large for it, as a type that holds them."""
+    if lane.kind == "bigint":
+        return Lane("wei", cast("Array", lane.values.cast(pa.decimal256(76, 0))))
+
+    return Lane("text", coerce(lane.values, lane.kind, "text", pa.string()).values)
 
 
 def first_valid(values: Array) -> int:

@@ -11,15 +11,18 @@ from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any, Final, cast
 
+import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from asyncelt.flow import JsonBody
+from asyncelt.normalize.bodies import Raw, decode, later, rows_of, texts_of, within
 from asyncelt.normalize.gating import Gate
-from asyncelt.normalize.json_road import Raw, TextLeaves, decode, joined, read_lines
+from asyncelt.normalize.json_road import TextLeaves, array_of, array_of_lines, read_rows
 from asyncelt.normalize.rows import part_of_rows
 from asyncelt.normalize.shred import Names, shred
 from asyncelt.normalize.tables import Array, Part, Source
-from asyncelt.normalize.to_arrow import dump_rows, hides_floats, infer, only_json_floats
+from asyncelt.normalize.to_arrow import dump_rows, infer, only_json_floats
 from asyncelt.normalize.walk import Rule
 
 __all__ = ["Roads", "Stream"]
@@ -86,15 +89,57 @@ class Roads:
 
         return parts
 
-    def of_lines(self, lines: Sequence[Raw]) -> list[Part]:
-        """Parts of a page of JSON documents."""
-        parts: list[Part] = []
+    def of_body(self, body: JsonBody) -> list[Part]:
+        """Parts of a JSON body.
 
-        for piece in _pieces(lines):
-            part = self._by_text(piece, lambda number, piece=piece: decode(piece[number])) if self._columns() else None  # type: ignore[misc]
+        Raises:
+            BadRecord: It is no JSON, or has nothing at the path it names.
+        """
+        try:
+            with self.gate.lock:
+                data = within(body, self.root)
+
+            part = self._whole(data) if self._columns() else None
+
+            return [part] if part is not None else self._in_pieces(data)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            with self.gate.lock:
+                rows = rows_of(body, self.root)
+
+            return self.by_rows(rows)
+
+    def _whole(self, data: Raw) -> Part | None:
+        """One part of a whole body, without a look at its rows; None where that does not work."""
+        if memoryview(data).nbytes > PART_BYTES:
+            return None
+
+        with self.gate.lock:
+            text = bytes(data).strip()
+            text = array_of([text]) if text.startswith(b"[") and text.endswith(b"]") else array_of_lines(text)
+
+        return self._of_text(text, later(data))
+
+    def _in_pieces(self, data: Raw) -> list[Part]:
+        with self.gate.lock:
+            texts = texts_of(data)
+
+        parts: list[Part] = []
+        is_large = memoryview(data).nbytes > PART_BYTES
+
+        for piece in _pieces(texts):
+            part = self._piece(piece) if is_large and self._columns() else None
             parts.extend([part] if part is not None else self.by_rows(self._decoded(piece)))
 
         return parts
+
+    def _piece(self, texts: Sequence[Raw]) -> Part | None:
+        with self.gate.lock:
+            data = array_of([b"[" + b",".join(texts) + b"]"])
+
+        part = self._of_text(data, lambda number: decode(texts[number]))
+
+        # A document that is no object may have been read as something else, or not at all.
+        return part if part is not None and part.source.rows == len(texts) else None
 
     def by_rows(self, rows: Sequence[object]) -> list[Part]:
         """Parts of any rows, by the road that is exact for everything."""
@@ -135,12 +180,13 @@ class Roads:
     def _of_json(self, rows: Sequence[object]) -> list[Part] | None:
         data = dump_rows(rows, self.gate)
 
-        if data is None:
+        # NaN and the infinities are written as null.
+        if data is None or (b"null" in data and not only_json_floats(rows, self.gate)):
             return None
 
-        part = self._of_text(data, Source(rows.__getitem__, len(rows)), check=lambda: only_json_floats(rows, self.gate))
+        part = self._of_text(data, rows.__getitem__)
 
-        return None if part is None else [part]
+        return [part] if part is not None and part.source.rows == len(rows) else None
 
     def _of_array(self, rows: Sequence[object]) -> list[Part] | None:
         parts: list[Part] = []
@@ -166,29 +212,16 @@ class Roads:
 
         return parts
 
-    def _by_text(self, lines: Sequence[Raw], item: Callable[[int], object]) -> Part | None:
-        with self.gate.lock:
-            data = joined(lines)
-
-        part = self._of_text(data, Source(item, len(lines)), check=None)
-
-        if part is None:
-            self.stream.close("columns")
-
-        return part
-
-    def _of_text(self, data: bytes, source: Source, check: Callable[[], bool] | None) -> Part | None:
-        table, leaves = read_lines(data, source.rows, self.stream.leaves)
+    def _of_text(self, data: bytes, item: Callable[[int], object]) -> Part | None:
+        read, leaves = read_rows(data, self.stream.leaves)
 
         if leaves is not self.stream.leaves:
             self.stream.leaves = leaves
 
-        if table is None or _has_wide_numbers(table) or (check is not None and hides_floats(table) and not check()):
+        if read is None or any(_is_wide(array) for _, array in read.fields):
             return None
 
-        columns = [(name, _one(column)) for name, column in zip(table.column_names, table.columns, strict=True)]
-
-        return self._part(columns, source, True)
+        return self._part(read.fields, Source(item, read.rows), True)
 
     def _part(self, fields: Sequence[tuple[str, Array]], source: Source, ambiguous: bool) -> Part | None:
         tables = shred(fields, source.rows, self.root, self.names, ambiguous=ambiguous)
@@ -228,16 +261,8 @@ def _fields(array: Array) -> Sequence[tuple[str, Array]]:
     return [(name, struct.field(i)) for i, name in enumerate(struct.type.names)]
 
 
-def _one(column: Any) -> Array:
-    return cast("Array", column.chunk(0) if column.num_chunks == 1 else column.combine_chunks())
-
-
-def _has_wide_numbers(table: pa.Table) -> bool:
-    """Whether a float may have been an integer that has lost digits."""
-    return any(_is_wide(_one(column)) for column in table.columns)
-
-
 def _is_wide(array: Array) -> bool:
+    """Whether a float may have been an integer that has lost digits."""
     kind = cast("Any", array.type)
 
     if pa.types.is_float64(kind):

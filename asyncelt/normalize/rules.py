@@ -42,6 +42,12 @@ def rule_of(
 
         return (data_type or rules.preferred_type(column)) == "json"
 
+    def is_typed(table: str, column: str) -> bool:
+        known = schema.tables.get(TableName(table))
+        found = known.columns.get(ColumnName(column)) if known is not None else None
+
+        return found is not None and found.data_type is not None
+
     def is_root(table: str) -> bool:
         known = schema.tables.get(TableName(table))
 
@@ -51,6 +57,13 @@ def rule_of(
         naming=naming,
         max_nesting=_levels(schema, root, capabilities) if max_nesting is None else max_nesting,
         keeps_json=keeps_json,
+        json_columns=frozenset(
+            (table.name, column.name)
+            for table in schema.tables.values()
+            for column in table.columns.values()
+            if column.data_type == "json"
+        ),
+        is_typed=is_typed,
         is_root=is_root,
         excludes=_filters(schema, naming),
     )

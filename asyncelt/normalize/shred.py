@@ -161,8 +161,13 @@ class _Shredder:
 
         for key, array in fields:
             column, whole, own = names.get(key) or self._names.name(key, level, part.name)
-            kind = array.type
-            code = kind.id
+            code = array.type.id
+
+            # Objects and lists count too: where they are missing, a key with None takes the place of another one.
+            if column in seen:
+                raise _Refused
+
+            seen.add(column)
 
             if code == Type_STRUCT or code == Type_LIST:
                 if whole or left <= 0:
@@ -184,11 +189,6 @@ class _Shredder:
                     lists[place] = array
 
                 continue
-
-            if column in seen:
-                raise _Refused
-
-            seen.add(column)
 
             if code != Type_NA and array.null_count < len(array):
                 lanes[column] = [self._leaf(array, code)]

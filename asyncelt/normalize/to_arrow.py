@@ -8,7 +8,7 @@ rows, so a stream measures both and goes on with the better one.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from itertools import chain, repeat
+from itertools import chain
 from operator import itemgetter
 from typing import Final, cast
 
@@ -19,23 +19,24 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from asyncelt.normalize.gating import Gate
+from asyncelt.normalize.json_road import array_of
 from asyncelt.normalize.tables import Array
 
-__all__ = ["dump_rows", "hides_floats", "infer", "only_json_floats"]
+__all__ = ["dump_rows", "infer", "only_json_floats"]
 
 OPTIONS: Final = orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_DATACLASS
-SLICE: Final = 64
+SLICE: Final = 256
 NOT_IN_JSON: Final = (b"\xcb\x7f\xf0", b"\xcb\xff\xf0", b"\xcb\x7f\xf8", b"\xcb\xff\xf8")
 """How MessagePack writes the infinities and NaN."""
 
 
 def dump_rows(items: Sequence[object], gate: Gate) -> bytes | None:
-    """Rows as lines of JSON; None where JSON cannot carry a value."""
+    """Rows as JSON that `read_rows` takes as wrapped; None where JSON cannot carry a value."""
     pieces: list[bytes] = []
 
     def steps() -> Iterator[None]:
         for start in range(0, len(items), SLICE):
-            pieces.append(b"\n".join(map(orjson.dumps, items[start : start + SLICE], repeat(_refuse), repeat(OPTIONS))))
+            pieces.append(orjson.dumps(items[start : start + SLICE], _refuse, OPTIONS))
             yield
 
     try:
@@ -43,29 +44,11 @@ def dump_rows(items: Sequence[object], gate: Gate) -> bytes | None:
     except TypeError:
         return None
 
-    return b"\n".join(pieces)
+    return array_of(pieces)
 
 
 def _refuse(value: object) -> object:
     raise TypeError(type(value))
-
-
-def hides_floats(table: pa.Table) -> bool:
-    """Whether a null in this table may have been a float that JSON does not have (NaN, an infinity)."""
-    return any(_has_null_number(chunk) for column in table.columns for chunk in column.chunks)
-
-
-def _has_null_number(array: Array) -> bool:
-    kind = array.type
-
-    if pa.types.is_struct(kind):
-        children = array.flatten() if array.null_count else [array.field(i) for i in range(kind.num_fields)]  # type: ignore[attr-defined]
-        return any(map(_has_null_number, children))
-
-    if pa.types.is_list(kind):
-        return _has_null_number(array.flatten())  # type: ignore[attr-defined]
-
-    return (pa.types.is_float64(kind) or pa.types.is_null(kind)) and array.null_count > 0
 
 
 def only_json_floats(items: Sequence[object], gate: Gate) -> bool:

@@ -30,6 +30,10 @@ class Rule:
     """Levels of nesting that become columns and tables."""
     keeps_json: Callable[[str, str], bool]
     """(table, column): whether dicts and lists stay whole there."""
+    json_columns: frozenset[tuple[str, str]] = frozenset()
+    """(table, column) of the schema's ``json`` columns: two rules that differ here take rows apart differently."""
+    is_typed: Callable[[str, str], bool]
+    """(table, column): whether the column has a type already."""
     is_root: Callable[[str], bool]
     """Whether a table stands on its own although rows nest in it (it has keys of its own)."""
     excludes: Callable[[str, str], bool] | None = None
@@ -61,6 +65,8 @@ class TableRows:
     origins: dict[str, tuple[tuple[str, ...], str]] = field(default_factory=dict)
     """Column to the level and raw key that filled it first."""
     may_collide: bool = False
+    looked_at: set[str] = field(default_factory=set)
+    """Columns of which it is known what the first value that was too deep made of them."""
 
 
 class Walker:
@@ -197,6 +203,9 @@ class Walker:
                             lists[(*level.path, own)] = value  # type: ignore[assignment]
                             continue
 
+                    if (kind is dict or kind is list) and column not in table.looked_at:
+                        self._stays_whole(key, level, table, column)
+
                 if table.may_collide and column in flat:
                     where = (table.name, column)
                     self.collisions[where] = self.collisions.get(where, 0) + 1
@@ -204,6 +213,16 @@ class Walker:
                 flat[column] = value
 
         return flat, lists
+
+    def _stays_whole(self, key: str, level: Nesting, table: TableRows, column: str) -> None:
+        """A value too deep to be taken apart makes its new column ``json``; later values then stay whole at any depth."""
+        table.looked_at.add(column)
+
+        if self.rule.is_typed(table.name, column) or any(row.get(column) is not None for row in table.rows):
+            return
+
+        if key in level.names:
+            level.names[key] = (column, True, level.names[key][2])
 
     def _unwrap(self, value: object, table: TableRows, column: str, number: int) -> object:
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,13 +20,13 @@ from asyncelt.schema.system import new_schema
 from asyncelt.storage.formats import EXTENSIONS, open_writer
 from asyncelt.types import ColumnName, FileFormat, LoadId, TableName
 
-__all__ = ["Tables", "make_commit", "make_package"]
+__all__ = ["Tables", "make_commit", "make_package", "state_row"]
 
 Tables: TypeAlias = Mapping[str, "pa.Table | Sequence[pa.Table]"]
 """Rows per table; several Arrow tables become several job files, in this order."""
 
 
-def make_package(
+def make_package(  # noqa: PLR0913 - what a package is made of
     folder: Path,
     load_id: str,
     rows: Tables,
@@ -98,6 +99,22 @@ def make_commit(target: Target, lease: Lease, *packages: Package, run_id: str | 
         packages=tuple(replace(package, bundle=bundle, run_id=run_id) for package in packages),
         parent_load_id=packages[0].parent_load_id,
         run_id=run_id,
+    )
+
+
+def state_row(target: Target, load_id: str, state: str, version: int = 1) -> pa.Table:
+    """One row of ``_dlt_pipeline_state``; pass it as rows of that table, defined by `pipeline_state_table`."""
+    return pa.table(
+        {
+            "version": [version],
+            "engine_version": [4],
+            "pipeline_name": [target.pipeline_name],
+            "state": [state],
+            "created_at": pa.array([int(float(load_id) * 1_000_000)], pa.timestamp("us", "UTC")),
+            "version_hash": [base64.b64encode(state.encode()).decode()],
+            "_dlt_load_id": [load_id],
+            "_dlt_id": [f"state-{load_id}"],
+        }
     )
 
 

@@ -65,14 +65,14 @@ class DuckDbConfig:
     settings: Mapping[str, str] = field(default_factory=dict)
     busy_timeout_s: float = 30.0
 
-    def options(self) -> dict[str, str]:
+    def options(self) -> dict[str, str | bool | int | float | list[str]]:
         """DuckDB's configuration for opening a file."""
-        options = dict(self.settings)
+        options: dict[str, str | bool | int | float | list[str]] = dict(self.settings)
 
         if self.memory_limit is not None:
             options["memory_limit"] = self.memory_limit
 
         if self.threads is not None:
-            options["threads"] = str(self.threads)
+            options["threads"] = self.threads
 
         return options

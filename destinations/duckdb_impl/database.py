@@ -5,8 +5,6 @@ Only :meth:`Database.interrupt` is called from another thread (the event loop's)
 
 from __future__ import annotations
 
-import fcntl
-import os
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -15,7 +13,7 @@ from pathlib import Path
 import duckdb
 import pyarrow as pa
 
-from asyncelt.destinations.busy import Busy
+from asyncelt.destinations.busy import lock_file
 from asyncelt.destinations.duckdb_impl import reading
 from asyncelt.destinations.duckdb_impl.config import DuckDbConfig
 from asyncelt.destinations.duckdb_impl.errors import Interrupted, translate, translated
@@ -120,8 +118,8 @@ class Database:
             raise translate(error, f"opening {self._config.location}") from error
 
         with translated("preparing the connection"):
-            (self._catalog,) = connection.execute("SELECT current_database()").fetchone() or (None,)
-            connection.execute("SET TimeZone = 'UTC'")
+            found = connection.execute("SET TimeZone = 'UTC'; SELECT current_database()").fetchone()
+            self._catalog = None if found is None else str(found[0])
 
         self._connection = connection
 
@@ -205,17 +203,9 @@ class Database:
             return
 
         lock = self._config.path.with_name(self._config.path.name + ".asyncelt.lock")
-        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
 
-        try:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise Busy(f"Another writer is committing to {self._config.location}.") from error
-
+        with lock_file(lock, f"Another session is committing to {self._config.location}."):
             yield
-        finally:
-            os.close(descriptor)
 
 
 def _connect(path: Path, config: DuckDbConfig) -> duckdb.DuckDBPyConnection:

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from asyncelt.destinations.duckdb_impl.config import DuckDbConfig, Shared
 from asyncelt.destinations.duckdb_impl.session import DuckDbSession
@@ -66,9 +66,7 @@ class DuckDb:
 
         path = Path.cwd() / f"{pipeline_name}.duckdb"
 
-        return replace(
-            self, config=replace(self.config, path=path, location=f"{_URL}{path}"), is_default_file=False
-        )
+        return replace(self, config=replace(self.config, path=path, location=f"{_URL}{path}"), is_default_file=False)
 
     def connect(self, target: Target) -> AbstractAsyncContextManager[Session]:
         """A session. The file is opened by its first call and closed with it."""
@@ -124,7 +122,9 @@ def _located(credentials: object, base: DuckDbConfig) -> DuckDbConfig:
         unknown = [key for key in credentials if key not in _DICT_KEYS]
 
         if unknown or "database" not in credentials:
-            raise ConfigError(f"duckdb credentials take the keys {', '.join(_DICT_KEYS)}; unknown: {unknown or 'none'}.")
+            raise ConfigError(
+                f"duckdb credentials take the keys {', '.join(_DICT_KEYS)}; unknown: {unknown or 'none'}."
+            )
 
         settings = credentials.get("settings") or {}
 
@@ -141,12 +141,14 @@ def _located(credentials: object, base: DuckDbConfig) -> DuckDbConfig:
         if text in {"", _MEMORY}:
             return replace(base, shared=Shared(), location=_URL + _MEMORY)
 
-        path = Path(os.path.abspath(os.path.expanduser(text)))  # noqa: PTH100, PTH111 - text, no I/O
+        path = Path(os.path.abspath(os.path.expanduser(text)))
 
         return replace(base, path=path, location=f"{_URL}{path}")
 
     if hasattr(credentials, "execute") and hasattr(credentials, "cursor"):
-        return replace(base, shared=Shared(credentials), location=f"{_URL}:external:")
+        connection = cast("DuckDBPyConnection", credentials)
+
+        return replace(base, shared=Shared(connection), location=f"{_URL}:external:")
 
     raise ConfigError(
         "duckdb credentials must be a path, ':memory:', a DuckDB connection or a mapping, not "

@@ -35,7 +35,7 @@ def insert_jobs(
             yield _insert_parquet(target, dataset, len(paths) > 1), [paths]
         else:
             # A line may be as long as its file; the reader reserves twice this size for each thread.
-            longest = max(_MIN_OBJECT_BYTES, *(job.nbytes for job in run)) if len(run) else _MIN_OBJECT_BYTES
+            longest = max(_MIN_OBJECT_BYTES, *(job.nbytes for job in run))
             yield _insert_json(target, dataset, source, longest), [paths]
 
 
@@ -67,7 +67,7 @@ def _insert_json(target: str, dataset: Dataset | None, source: Table, longest: i
     return _insert(target, dataset, rows)
 
 
-def _from_json(one: Column) -> exp.Expression:
+def _from_json(one: Column) -> exp.Expr:
     if one.data_type == "binary":
         decoded = exp.Anonymous(this="from_base64", expressions=[column(one.name)])
         return exp.alias_(decoded, one.name, quoted=True)

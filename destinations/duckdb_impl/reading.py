@@ -13,31 +13,52 @@ from sqlglot import exp
 
 from asyncelt.destinations.duckdb_impl.statements import DIALECT, Statements
 from asyncelt.destinations.sql import system
-from asyncelt.destinations.sql.names import Dataset, column, identifier, parameter
+from asyncelt.destinations.sql.names import Dataset, column, identifier, parameter, table
 from asyncelt.load.protocol import Restored
 from asyncelt.schema.system import LOADS_TABLE, STATE_TABLE, VERSION_TABLE
 from asyncelt.types import LoadId
 
-__all__ = ["Catalog", "committed", "has_dataset", "read_catalog", "restore", "run_of", "use"]
+__all__ = ["Catalog", "committed", "has_dataset", "read_catalog", "read_columns", "restore", "run_of", "use"]
 
 Catalog: TypeAlias = "dict[str, dict[str, None]]"
 """Column names per table, all in lower case: DuckDB does not tell cases apart."""
 
+_TABLES_PER_QUERY = 50
+
 
 def read_catalog(database: Statements, dataset: Dataset) -> Catalog:
-    """All tables of the dataset with their columns, in one query."""
-    catalog: Catalog = {}
+    """All tables of the dataset, their columns not read yet: listing the columns of all tables is slow."""
+    found = database.rows(_tables_query(), [dataset.catalog, dataset.name])
 
-    for table_name, column_name in database.rows(_columns_query(), [dataset.catalog, dataset.name]):
-        catalog.setdefault(str(table_name).lower(), {})[str(column_name).lower()] = None
+    return {str(row[0]).lower(): {} for row in found}
 
-    return catalog
+
+def read_columns(database: Statements, dataset: Dataset, catalog: Catalog, names: Iterable[str]) -> None:
+    """Add the columns of those of the named tables that are in the catalog and have none there yet."""
+    wanted = sorted({name.lower() for name in names if name.lower() in catalog and not catalog[name.lower()]})
+
+    for start in range(0, len(wanted), _TABLES_PER_QUERY):
+        selects = [
+            exp.select(exp.Literal.string(name), column("name")).from_(
+                exp.Anonymous(
+                    this="pragma_table_info",
+                    expressions=[exp.Literal.string(table(name, dataset).sql(dialect=DIALECT))],
+                )
+            )
+            for name in wanted[start : start + _TABLES_PER_QUERY]
+        ]
+        query = selects[0] if len(selects) == 1 else exp.union(*selects, distinct=False)
+
+        for table_name, column_name in database.rows(query.sql(dialect=DIALECT)):
+            catalog[str(table_name)][str(column_name).lower()] = None
 
 
 def restore(database: Statements, dataset: Dataset, pipeline_name: str, member: str) -> Restored:
     """Newest state of the pipeline that belongs to a complete load, newest schemas, and the last load ids."""
     catalog = read_catalog(database, dataset)
-    state = _first(database, catalog, (STATE_TABLE, LOADS_TABLE), system.select_state(dataset, DIALECT), [pipeline_name])
+    state = _first(
+        database, catalog, (STATE_TABLE, LOADS_TABLE), system.select_state(dataset, DIALECT), [pipeline_name]
+    )
     newest = _first(database, catalog, (LOADS_TABLE,), system.select_newest_load(dataset, DIALECT))
     lease = _first(
         database, catalog, (system.LEASE_TABLE.name,), system.select_lease(dataset, DIALECT), [pipeline_name, member]
@@ -98,10 +119,10 @@ def _catalog_of(dataset: Dataset) -> exp.Identifier | None:
 
 
 @lru_cache(maxsize=1)
-def _columns_query() -> str:
+def _tables_query() -> str:
     query = (
-        exp.select(column("table_name"), column("column_name"))
-        .from_(exp.Anonymous(this="duckdb_columns"))
+        exp.select(column("table_name"))
+        .from_(exp.Anonymous(this="duckdb_tables"))
         .where(
             exp.EQ(this=column("database_name"), expression=parameter(1)),
             exp.EQ(this=column("schema_name"), expression=parameter(2)),

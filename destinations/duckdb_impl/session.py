@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import random
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, TypeVar, cast
 
@@ -11,9 +10,9 @@ import anyio
 import pyarrow as pa
 
 from asyncelt.destinations._worker import Worker
-from asyncelt.destinations.busy import Busy
+from asyncelt.destinations.busy import patiently
 from asyncelt.destinations.duckdb_impl.config import DuckDbConfig
-from asyncelt.errors import ConfigError, DestinationUnavailable
+from asyncelt.errors import ConfigError
 from asyncelt.flow import JobFile, Package
 from asyncelt.load.protocol import Commit, CommitResult, Lease, Restored, Target
 from asyncelt.types import JsonValue, LoadId
@@ -24,9 +23,6 @@ if TYPE_CHECKING:
 __all__ = ["DuckDbSession"]
 
 T = TypeVar("T")
-
-_FIRST_WAIT_S = 0.005
-_MAX_WAIT_S = 1.0
 
 
 class DuckDbSession:
@@ -73,6 +69,14 @@ class DuckDbSession:
         """See `SupportsQuery.query`."""
         return await self._run(lambda database: database.query(sql, parameters))
 
+    async def idle(self) -> None:
+        """See `SupportsIdle.idle`: close the file, so that other processes can open it."""
+        database, self._database = self._database, None
+
+        if database is not None:
+            with anyio.CancelScope(shield=True):
+                await self._worker.call(database.close)
+
     async def close(self) -> None:
         """Close the database and end the thread, also while the task is being cancelled."""
         database, self._database = self._database, None
@@ -85,27 +89,20 @@ class DuckDbSession:
 
     async def _run(self, work: Callable[[Database], T]) -> T:
         """Make one call in the thread; what another owner holds is waited for, at most ``busy_timeout_s``."""
-        wait_s = _FIRST_WAIT_S
-        deadline = anyio.current_time() + self._config.busy_timeout_s
+        database = self._database or await self._prepare()
 
-        while True:
-            database = self._database or await self._prepare()
-
+        async def call() -> T:
             try:
                 return await self._worker.call(lambda: work(database), interrupt=database.interrupt)
-            except Busy as busy:
-                if anyio.current_time() + wait_s > deadline:
-                    raise DestinationUnavailable(
-                        f"{self._config.location} has been held by somebody else for "
-                        f"{self._config.busy_timeout_s:g} s. A DuckDB file can be open in one process at a time: close "
-                        f"it there, or wait. ({busy})"
-                    ) from busy
             except anyio.get_cancelled_exc_class():
                 database.resume()
                 raise
 
-            await anyio.sleep(wait_s * (0.5 + random.random() / 2))  # noqa: S311 - jitter, not a secret
-            wait_s = min(wait_s * 2, _MAX_WAIT_S)
+        return await patiently(
+            call,
+            timeout_s=self._config.busy_timeout_s,
+            advice="A DuckDB file can be open in one process at a time: close it there, or wait.",
+        )
 
     async def _prepare(self) -> Database:
         config, target = self._config, self._target

@@ -6,14 +6,14 @@ import json
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 
 import duckdb
 from sqlglot import exp
 
 from asyncelt.destinations.duckdb_impl.errors import translate
 from asyncelt.destinations.duckdb_impl.files import insert_jobs
-from asyncelt.destinations.duckdb_impl.reading import Catalog, committed, read_catalog
+from asyncelt.destinations.duckdb_impl.reading import Catalog, committed, read_catalog, read_columns
 from asyncelt.destinations.duckdb_impl.statements import DIALECT, Statements
 from asyncelt.destinations.duckdb_impl.types import duckdb_type
 from asyncelt.destinations.sql import ddl, system
@@ -39,9 +39,6 @@ def raise_epoch(database: Statements, dataset: Dataset, pipeline_name: str, memb
     A pipeline that has never committed has no lease row, and none is made: two owners of an empty dataset are
     told apart by the first commit, which makes the row and moves the head.
     """
-    if system.LEASE_TABLE.name not in read_catalog(database, dataset):
-        return Lease(epoch=1)
-
     database.execute("BEGIN TRANSACTION")
 
     try:
@@ -57,6 +54,11 @@ def raise_epoch(database: Statements, dataset: Dataset, pipeline_name: str, memb
 
         with database.uninterruptible():
             database.execute("COMMIT")
+    except duckdb.CatalogException:
+        # There is no lease table. Trying is cheaper than asking first.
+        database.rollback()
+
+        return Lease(epoch=1)
     except BaseException:
         database.rollback()
         raise
@@ -110,7 +112,9 @@ def _write(work: _Work, commit: Commit) -> CommitResult:
     remaining = [package for package in commit.packages if package.load_id not in done]
     before = [load_id for load_id in load_ids if load_id in done]
     has_lease = _check_lease(work, commit, before[-1] if before else commit.parent_load_id)
-    updates = {package.load_id: _migrate(work, package) for package in remaining}
+    updates: dict[str, Mapping[str, tuple[str, ...]]] = {
+        package.load_id: _migrate(work, package) for package in remaining
+    }
     failpoint("duckdb.after_migrate")
 
     for package in remaining:
@@ -137,9 +141,7 @@ def _check_lease(work: _Work, commit: Commit, expected_head: LoadId | None) -> b
     found: list[tuple[object, ...]] = []
 
     if system.LEASE_TABLE.name in work.catalog:
-        found = work.database.rows(
-            system.select_lease(work.dataset, DIALECT), [target.pipeline_name, target.member]
-        )
+        found = work.database.rows(system.select_lease(work.dataset, DIALECT), [target.pipeline_name, target.member])
 
     epoch = int(str(found[0][0])) if found else commit.lease.epoch
     head = found[0][1] if found else None
@@ -167,6 +169,7 @@ def _migrate(work: _Work, package: Package) -> Mapping[str, tuple[str, ...]]:
     schema = package.schema
 
     if not work.catalog:
+        # Before its first table; the schema itself may be there.
         work.database.execute(ddl.create_dataset(work.dataset, DIALECT))
 
     wanted = {
@@ -182,7 +185,8 @@ def _migrate(work: _Work, package: Package) -> Mapping[str, tuple[str, ...]]:
             if one.name.lower() in work.catalog:
                 wanted.setdefault(one.name, one)
 
-    updates = {}
+    updates: dict[str, tuple[str, ...]] = {}
+    read_columns(work.database, work.dataset, work.catalog, wanted)
 
     for one in wanted.values():
         columns = _migrate_table(work, one)
@@ -226,8 +230,8 @@ def _fill_root_key(work: _Work, child: Table, package: Package) -> None:
 
 
 def _write_package(work: _Work, package: Package) -> None:
-    for root in package.replaced_tables:
-        for one in _chain(package, root):
+    for replaced in package.replaced_tables:
+        for one in _chain(package, replaced):
             if one.name.lower() in work.catalog:
                 work.database.execute(system.delete_all(work.dataset, one.name, DIALECT))
 
@@ -285,7 +289,7 @@ def _merge(work: _Work, package: Package, root: Table, jobs: Mapping[TableName, 
         _execute_for(work, package, name, sql, [])
 
     for staged in staging.values():
-        work.database.execute(exp.Drop(this=table(staged), kind="TABLE").sql(dialect=DIALECT))
+        work.database.execute(exp.Drop(tables=[table(staged)], kind="TABLE").sql(dialect=DIALECT))
 
 
 def _stage(work: _Work, package: Package, one: Table, jobs: Sequence[JobFile], staged: str) -> None:
@@ -307,20 +311,20 @@ def _write_load_rows(work: _Work, packages: Sequence[Package]) -> None:
     hashes = {package.schema.version_hash: package.schema for package in packages}
     query = system.select_schema_hashes(work.dataset, len(hashes), DIALECT)
     stored = {row[0] for row in work.database.rows(query, list(hashes))}
-    names = ("version", "engine_version", "inserted_at", "schema_name", "version_hash", "schema")
+    columns: tuple[str, ...] = ("version", "engine_version", "inserted_at", "schema_name", "version_hash", "schema")
 
     for version_hash, schema in hashes.items():
         if version_hash not in stored:
             work.database.execute(
-                system.insert_row(work.dataset, VERSION_TABLE, names, DIALECT),
+                system.insert_row(work.dataset, VERSION_TABLE, columns, DIALECT),
                 [schema.version, ENGINE_VERSION, _now(), schema.name, version_hash, to_json(schema)],
             )
 
-    names = ("load_id", "schema_name", "status", "inserted_at", "schema_version_hash")
+    columns = ("load_id", "schema_name", "status", "inserted_at", "schema_version_hash")
 
     for package in packages:
         work.database.execute(
-            system.insert_row(work.dataset, LOADS_TABLE, names, DIALECT),
+            system.insert_row(work.dataset, LOADS_TABLE, columns, DIALECT),
             [package.load_id, package.schema.name, 0, _now(), package.schema.version_hash],
         )
 
@@ -379,4 +383,4 @@ def _execute_for(work: _Work, package: Package, name: str, sql: str, parameters:
 
 
 def _now() -> datetime:
-    return datetime.now(timezone.utc)
+    return datetime.now(UTC)

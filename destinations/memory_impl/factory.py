@@ -157,7 +157,7 @@ class MemorySession:
         tables = self._destination.tables(self._target.dataset_name)
 
         def run() -> pa.Table:
-            module = importlib.import_module("asyncelt.destinations.arrow_query")
+            module = importlib.import_module("asyncelt.destinations.local_sql")
 
             return cast(pa.Table, module.query_tables(tables, sql, parameters))
 

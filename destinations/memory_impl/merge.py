@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from functools import cmp_to_key
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import pyarrow as pa
 
@@ -28,15 +27,15 @@ def merge_chain(
     _refuse_sql_conditions(root)
     gone = _matches(root, target[root.name], staged[root.name])
     kept = _survivors(root, staged[root.name])
-    result = {root.name: _joined(_without(target[root.name], gone), staged[root.name].take(kept))}
-    doomed = {root.name: target[root.name].take(sorted(gone))}
-    stays = {root.name: staged[root.name].take(kept)}
+    doomed = {root.name: _only(target[root.name], gone)}
+    stays = {root.name: _only(staged[root.name], kept)}
+    result = {root.name: _joined(_without(target[root.name], gone), stays[root.name])}
 
     for one in chain[1:]:
         gone = _belonging(one, chain, target[one.name], doomed)
         arriving = _once_per_row_key(one, root, staged[one.name])
-        arriving = arriving.take(sorted(_belonging(one, chain, arriving, stays)))
-        doomed[one.name] = target[one.name].take(sorted(gone))
+        arriving = _only(arriving, _belonging(one, chain, arriving, stays))
+        doomed[one.name] = _only(target[one.name], gone)
         stays[one.name] = arriving
         result[one.name] = _joined(_without(target[one.name], gone), arriving)
 
@@ -113,9 +112,7 @@ def _comparison(root: Table, staged: pa.Table) -> Callable[[int, int], bool]:
 
         return -1
 
-    key = cmp_to_key(compare)
-
-    return lambda later, earlier: key(later) < key(earlier)
+    return lambda later, earlier: compare(later, earlier) < 0
 
 
 def _once_per_row_key(one: Table, root: Table, staged: pa.Table) -> pa.Table:
@@ -126,12 +123,10 @@ def _once_per_row_key(one: Table, root: Table, staged: pa.Table) -> pa.Table:
 
     last = {key: at for at, key in enumerate(_keys(staged, row_key))}
 
-    return staged.take(sorted(last.values()))
+    return _only(staged, last.values())
 
 
-def _belonging(
-    one: Table, chain: Sequence[Table], rows: pa.Table, owners: Mapping[TableName, pa.Table]
-) -> set[int]:
+def _belonging(one: Table, chain: Sequence[Table], rows: pa.Table, owners: Mapping[TableName, pa.Table]) -> set[int]:
     """Positions of nested rows whose root row, or parent row where there is no root key, is in ``owners``."""
     root_key, parent_key = one.keys("root_key"), one.keys("parent_key")
     parent = next(table for table in chain if table.name == one.parent)
@@ -140,8 +135,8 @@ def _belonging(
 
     if not link or len(row_key) != 1:
         raise SchemaError(
-            f"Table {one.name!r} cannot be merged: nothing connects its rows with table {owner.name!r}. It needs a root "
-            "key (_dlt_root_id) or a parent key (_dlt_parent_id), and that table a row key (_dlt_id)."
+            f"Table {one.name!r} cannot be merged: nothing connects its rows with table {owner.name!r}. It needs a "
+            "root key (_dlt_root_id) or a parent key (_dlt_parent_id), and that table a row key (_dlt_id)."
         )
 
     owned = {key for key in _keys(owners[owner.name], row_key) if None not in key}
@@ -153,8 +148,12 @@ def _keys(rows: pa.Table, columns: Sequence[ColumnName]) -> list[tuple[object, .
     return list(zip(*(rows.column(name).to_pylist() for name in columns), strict=True))
 
 
+def _only(rows: pa.Table, positions: Iterable[int]) -> pa.Table:
+    return rows.take(pa.array(sorted(positions), pa.int64()))
+
+
 def _without(rows: pa.Table, positions: set[int]) -> pa.Table:
-    return rows.take([at for at in range(rows.num_rows) if at not in positions])
+    return _only(rows, (at for at in range(rows.num_rows) if at not in positions))
 
 
 def _joined(first: pa.Table, second: pa.Table) -> pa.Table:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 
 import pyarrow as pa
 
@@ -153,7 +153,7 @@ def _migrate(
     for root in package.replaced_tables:
         wanted.update({one.name: one for one in _chain(package, root) if one.name in tables})
 
-    updates = {}
+    updates: dict[str, tuple[str, ...]] = {}
 
     for name, table in wanted.items():
         schema = table_schema(table, capabilities)
@@ -180,8 +180,8 @@ def _write(
     staged: Mapping[TableName, pa.Table],
     capabilities: Capabilities,
 ) -> None:
-    for root in package.replaced_tables:
-        for one in _chain(package, root):
+    for replaced in package.replaced_tables:
+        for one in _chain(package, replaced):
             if one.name in tables:
                 tables[one.name] = tables[one.name].schema.empty_table()
 
@@ -200,15 +200,15 @@ def _write(
             result = merge_chain(chain, target, arriving)
             tables.update({one: data for one, data in result.items() if one in tables})
 
-    now = datetime.now(timezone.utc)
+    now = datetime.now(UTC)
     schema = package.schema
 
     if schema.version_hash not in tables[VERSION_TABLE].column("version_hash").to_pylist():
-        row = (schema.version, ENGINE_VERSION, now, schema.name, schema.version_hash, to_json(schema))
-        tables[VERSION_TABLE] = _appended(tables[VERSION_TABLE], _one_row(version_table(), row, capabilities))
+        version = (schema.version, ENGINE_VERSION, now, schema.name, schema.version_hash, to_json(schema))
+        tables[VERSION_TABLE] = _appended(tables[VERSION_TABLE], _one_row(version_table(), version, capabilities))
 
-    row = (package.load_id, schema.name, 0, now, schema.version_hash)
-    tables[LOADS_TABLE] = _appended(tables[LOADS_TABLE], _one_row(loads_table(), row, capabilities))
+    load = (package.load_id, schema.name, 0, now, schema.version_hash)
+    tables[LOADS_TABLE] = _appended(tables[LOADS_TABLE], _one_row(loads_table(), load, capabilities))
 
 
 def _appended(table: pa.Table, rows: pa.Table) -> pa.Table:
@@ -221,9 +221,7 @@ def _appended(table: pa.Table, rows: pa.Table) -> pa.Table:
     return pa.concat_tables([table, pa.Table.from_arrays(columns, schema=table.schema)])
 
 
-def _rows_of(
-    rows: pa.Table | None, table: Table, capabilities: Capabilities, like: pa.Table | None = None
-) -> pa.Table:
+def _rows_of(rows: pa.Table | None, table: Table, capabilities: Capabilities, like: pa.Table | None = None) -> pa.Table:
     if rows is None:
         rows = table_schema(table, capabilities).empty_table()
 
@@ -232,7 +230,7 @@ def _rows_of(
 
 def _one_row(table: Table, values: Sequence[object], capabilities: Capabilities) -> pa.Table:
     schema = table_schema(table, capabilities)
-    row = pa.table([pa.array([value]) for value in values], names=schema.names)
+    row = pa.table({name: [value] for name, value in zip(schema.names, values, strict=True)})
 
     return aligned(row, table, capabilities)
 

@@ -130,7 +130,7 @@ def _delete_matches(plan: MergePlan) -> Iterator[tuple[str, exp.Expression]]:
         yield one.name, exp.delete(plan.target(one)).where(_belongs(plan, one, doomed_keys=True))
 
     yield root.name, exp.delete(plan.target(root)).where(_within(row_key, _keys_of(table(DOOMED), row_key)))
-    yield root.name, exp.Drop(this=table(DOOMED), kind="TABLE")
+    yield root.name, exp.Drop(tables=[table(DOOMED)], kind="TABLE")
 
 
 def _key_conditions(plan: MergePlan) -> list[exp.Expression]:

@@ -156,9 +156,7 @@ def select_schemas(dataset: Dataset, dialect: str) -> str:
     newest = exp.Window(
         this=exp.RowNumber(),
         partition_by=[column("schema_name")],
-        order=exp.Order(
-            expressions=[exp.Ordered(this=column(name), desc=True) for name in ("inserted_at", "version")]
-        ),
+        order=exp.Order(expressions=[exp.Ordered(this=column(name), desc=True) for name in ("inserted_at", "version")]),
     )
     inner = exp.select(
         column("schema_name"), column("schema"), exp.alias_(newest, "_asyncelt_rank", quoted=True)

@@ -177,7 +177,7 @@ def _comparable(value: object, kind: str) -> object:
         return None
 
     if isinstance(value, float):
-        return repr(value)
+        return repr(value + 0.0)  # the reference loses the sign of a negative zero: a departure of its own
 
     if kind == "JSON" and isinstance(value, str):
         return "json " + json.dumps(json.loads(value))

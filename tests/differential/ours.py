@@ -88,6 +88,7 @@ def _told(error: BaseException) -> str:
 
     while current is not None:
         texts.append(f"{type(current).__name__}: {current}")
-        current = current.__cause__ or current.__context__
+        inner = current.exceptions[0] if isinstance(current, BaseExceptionGroup) else None
+        current = inner or current.__cause__ or current.__context__
 
     return "\ncaused by ".join(texts)

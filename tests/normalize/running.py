@@ -104,9 +104,18 @@ def as_array(pages: Sequence[Sequence[object]]) -> list[Payload]:
 
 
 def as_lines(pages: Sequence[Sequence[object]]) -> list[Payload]:
-    """Pages as lines of JSON."""
+    """Pages as lines of JSON; a page of one list would be read as an array of rows, so lists stay in arrays."""
     option = orjson.OPT_NON_STR_KEYS
-    return [JsonPages((JsonBody(b"\n".join(orjson.dumps(item, option=option) for item in page)),)) for page in pages]
+    payloads: list[Payload] = []
+
+    for page in pages:
+        if any(isinstance(item, list) for item in page):
+            payloads.extend(as_array([page]))
+        else:
+            body = JsonBody(b"\n".join(orjson.dumps(item, option=option) for item in page))
+            payloads.append(JsonPages((body,)))
+
+    return payloads
 
 
 def linked(found: Outcome) -> dict[str, list[dict[str, Any]]]:

@@ -104,8 +104,12 @@ def reference(target: str, source: str, value: Any) -> Any:
         given_value = value.quantize(Decimal(1).scaleb(-20), context=Context(prec=76))
 
     try:
-        result = helpers.coerce_value(target, source, given_value)
-        return stored(target, result)
+        if (target, source) == ("date", "text") and len(value) == len("2024-01-01") and value[4] != "-":
+            # Python 3.11's date.fromisoformat reads "2024010113" as a date and drops the end.
+            given_value = stored("timestamp", helpers.coerce_value("timestamp", "text", value))
+            return given_value.date()
+
+        return stored(target, helpers.coerce_value(target, source, given_value))
     except (ValueError, TypeError, OverflowError, OSError, InvalidOperation):
         return FAILED
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from decimal import Decimal
 
 from tests.differential.cases import Case, Run, case
@@ -95,7 +96,7 @@ ALL: tuple[Departure, ...] = (
         {"v": "2024-01-02T03:04:05Z"},
         {"v": "abc"},
         reference="Cannot coerce type `text` to `timestamp`",
-        ours=[{"v": 1}, {"v__v_text": "2024-01-02 03:04:05+00:00"}, {"v__v_text__v_text": "abc"}],
+        ours=[{"v": 1}, {"v__v_text": datetime(2024, 1, 2, 3, 4, 5, tzinfo=UTC)}, {"v__v_text__v_text": "abc"}],
         notice="variant_of_variant",
     ),
     _departure(
@@ -103,7 +104,26 @@ ALL: tuple[Departure, ...] = (
         {"v": Decimal(1)},
         {"v": Decimal(10) ** 30},
         reference="Could not cast value",
-        ours=[{"v": Decimal(1)}, {"v__v_text": str(Decimal(10) ** 30)}],
+        ours=[{"v": Decimal("1.000000000")}, {"v__v_text": str(Decimal(10) ** 30)}],
+    ),
+    _departure(
+        "negative-zero",
+        {"v": -0.0},
+        reference={"items": [{"v": 0.0}]},
+        ours=[{"v": -0.0}],
+    ),
+    _departure(
+        "text-with-nul",
+        {"v": "a\x00b"},
+        reference={"items": [{"v": "ab"}]},
+        ours=[{"v": "a\x00b"}],
+    ),
+    _departure(
+        "empty-bytes",
+        {"v": b""},
+        {"v": b"a"},
+        reference={"items": [{"v": "\uf02b"}, {"v": "YQ=="}]},
+        ours=[{"v": b""}, {"v": b"a"}],
     ),
     _departure(
         "list-under-a-blank-key",

@@ -123,11 +123,9 @@ CASES: tuple[Case, ...] = (
     case("5.5-data-class-items", Point(1, "a"), Point(2, "b")),
     case("5.5-large-integers-of-64-bit", {"v": 2**63 - 1, "w": -(2**63)}, {"v": 2**53 + 1, "w": 1}),
     case("5.5-large-integer-after-float", {"v": 0.5}, {"v": 2**53 + 1}),
-    case("5.5-negative-zero", {"v": -0.0}, {"v": 0.0}),
     case("5.5-small-and-large-floats", {"v": 1e-300}, {"v": 1.7976931348623157e308}, {"v": 0.1 + 0.2}),
     case("5.5-text-of-all-sorts", {"t": "'quoted'"}, {"t": 'a"b\\c'}, {"t": "line\nbreak\ttab"}, {"t": "日本 😀"}),
     case("5.5-text-with-control-characters", {"t": "a\x01b"}, {"t": "\u2028"}, {"t": ""}),
-    case("5.5-text-with-nul", {"t": "a\x00b"}),
     case("5.5-preferred-by-column", {"v": "1"}, columns={"v": {"data_type": "bigint"}}),
     case("5.5-text-hint-keeps-iso", {"t": ISO_TEXTS[0]}, columns={"t": {"data_type": "text"}}),
     case("5.6-variants-of-one-column", *({"v": value} for value in (1, "abc", 2.5, True, date(2024, 1, 2), "2", 2.0, Decimal(3)))),
@@ -149,5 +147,5 @@ CASES: tuple[Case, ...] = (
     case("5.9-text-precision", {"v": "abc"}, columns={"v": {"data_type": "text", "precision": 2}}),
     case("5.9-bigint-precision", {"v": 5}, columns={"v": {"data_type": "bigint", "precision": 16}}),
     case("5.9-timestamp-precision", {"v": MOMENT}, columns={"v": {"data_type": "timestamp", "precision": 3}}),
-    case("5.9-binary", {"v": b""}, {"v": bytes(range(256))}),
+    case("5.9-binary", {"v": b"\x00"}, {"v": bytes(range(256))}),
 )

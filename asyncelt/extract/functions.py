@@ -1,0 +1,102 @@
+"""What can be known about users' functions without calling them."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from typing import TypeAlias
+
+from asyncelt.errors import ConfigError
+from asyncelt.extract.items import Kind, kind_of
+
+__all__ = [
+    "RowFunction",
+    "call_with_item",
+    "check_name",
+    "is_async_function",
+    "is_function",
+    "name_of_data",
+    "row_function",
+]
+
+RowFunction: TypeAlias = Callable[[object], object]
+
+
+def row_function(function: object, label: str) -> RowFunction:
+    """A user's function as one of the row alone. A second parameter is the reference's ``meta``: None here.
+
+    Raises:
+        ConfigError: Not callable, or it cannot take one row.
+    """
+    if not callable(function):
+        raise ConfigError(f"{label} takes a function of one row, not {type(function).__name__}.")
+
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):  # built-in functions without a signature
+        return function
+
+    positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    takes_many = any(p.kind is p.VAR_POSITIONAL for p in parameters)
+    required = [p for p in positional if p.default is p.empty]
+    named = [p for p in parameters if p.kind is p.KEYWORD_ONLY and p.default is p.empty]
+
+    if len(required) > 2 or named or not (positional or takes_many):
+        raise ConfigError(
+            f"{label} takes a function of one row; {_name(function)}{inspect.signature(function)} is not one."
+        )
+
+    if len(required) == 2:
+        return functools.partial(_with_meta, function)
+
+    return function
+
+
+def _with_meta(function: Callable[[object, object], object], row: object) -> object:
+    return function(row, None)
+
+
+def is_async_function(function: object) -> bool:
+    """Whether calling it gives a coroutine or an async generator; looks through partials and callable objects."""
+    while isinstance(function, functools.partial):
+        function = function.args[0] if function.func in (_with_meta, call_with_item) else function.func
+
+    if not inspect.isroutine(function):
+        function = getattr(type(function), "__call__", function)  # noqa: B004 - the method itself is wanted
+
+    return inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function)
+
+
+def _name(function: object) -> str:
+    return getattr(function, "__name__", type(function).__name__)
+
+
+def call_with_item(
+    function: Callable[..., object], args: tuple[object, ...], kwargs: Mapping[str, object], item: object
+) -> object:
+    """Call a transformer's function: the item first, then the arguments it was bound to."""
+    return function(item, *args, **kwargs)
+
+
+def check_name(name: object, what: str) -> None:
+    """Raise `ConfigError` unless ``name`` is text that is not blank."""
+    if not isinstance(name, str) or not name.strip():
+        raise ConfigError(f"A {what} needs a name that is text and not blank, not {name!r}.")
+
+
+def is_function(data: object) -> bool:
+    """Whether data is something to call, rather than something to read."""
+    return kind_of(type(data)) is Kind.CALLABLE or (
+        callable(data) and kind_of(type(data)) is Kind.ROW and not hasattr(data, "__iter__")
+    )
+
+
+def name_of_data(data: object) -> str | None:
+    """The name that data brings along: a function's or a generator's; None for all other data."""
+    if isinstance(data, functools.partial):
+        return name_of_data(data.func)
+
+    name = getattr(data, "__name__", None)
+
+    return name if isinstance(name, str) and name.isidentifier() else None

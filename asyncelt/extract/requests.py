@@ -1,0 +1,66 @@
+"""What the work on an item asks of whoever drives it, and what comes out of it."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Generator, Iterator
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias
+
+__all__ = ["Ahead", "Emit", "Offload", "Pull", "Puller", "Request", "Run", "TableName", "Work"]
+
+TableName: TypeAlias = str | Callable[[object], str]
+"""A table's name, or a function of an item that says it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Offload:
+    """Call ``function`` where it may block."""
+
+    function: Callable[[], object]
+
+
+@dataclass(frozen=True, slots=True)
+class Ahead:
+    """Await this; the driver may begin other items meanwhile, as long as results come out in order."""
+
+    awaitable: Awaitable[object]
+
+
+class Puller(Protocol):
+    """Where a driver reads an iterator."""
+
+    async def next(self) -> list[object] | None:
+        """The next items; None at the end."""
+        ...
+
+    async def close(self) -> None:
+        """Close the iterator, where it is read."""
+        ...
+
+
+@dataclass(slots=True)
+class Pull:
+    """Give the next items of ``iterator``, always from the same thread."""
+
+    iterator: Iterator[object]
+    thread: Puller | None = None
+    """Set by a driver that has opened a thread for this iterator."""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Rows that were yielded one by one, together only because they were handed over together."""
+
+    rows: list[object]
+
+
+Request: TypeAlias = Awaitable[object] | Ahead | Offload | Pull | None
+Work: TypeAlias = Generator[Request, object, None]
+
+
+class Emit(Protocol):
+    """Takes what comes out at the end: a row, a list of rows, a `Run`, a `JsonBody` or an Arrow table."""
+
+    def __call__(self, table: str, item: object, /) -> None:
+        """Take one."""
+        ...

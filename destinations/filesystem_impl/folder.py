@@ -1,0 +1,451 @@
+"""One dataset's folder: what is committed in it, and how a commit gets there. Blocking, used by one thread.
+
+A commit goes: data files at their final names (before, by the session), the marker (the moment at which it all
+becomes true), then what follows from the marker and can be done again: versions, states, removal of superseded
+files, lease and run, and last the rows of ``_dlt_loads``. A marker whose last load has no row in ``_dlt_loads`` is
+unfinished; whoever comes next finishes it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import orjson
+
+from asyncelt.destinations.busy import lock_file
+from asyncelt.destinations.filesystem_impl import documents
+from asyncelt.destinations.filesystem_impl.documents import MarkedPackage, Marker
+from asyncelt.destinations.filesystem_impl.layout import Layout
+from asyncelt.destinations.job_files import read_job
+from asyncelt.errors import DestinationRejected, LeaseLost
+from asyncelt.failpoints import failpoint
+from asyncelt.flow import Package
+from asyncelt.load.protocol import Commit, CommitResult, Lease, Restored
+from asyncelt.schema.capabilities import Capabilities
+from asyncelt.schema.model import Schema
+from asyncelt.schema.stored import ENGINE_VERSION, from_json, to_json
+from asyncelt.schema.system import LOADS_TABLE, STATE_TABLE, VERSION_TABLE
+from asyncelt.storage.files import fsync_directory, write_atomically
+from asyncelt.types import JsonValue, LoadId, TableName
+
+__all__ = ["DatasetFolder"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DatasetFolder:
+    """The folder of one dataset.
+
+    Args:
+        path: Need not exist.
+        layout: Of data files.
+        capabilities: Decide the types in which state rows are read from job files.
+        max_state_files: States that stay, per pipeline.
+    """
+
+    path: Path
+    layout: Layout
+    capabilities: Capabilities
+    max_state_files: int
+
+    def restore(self, pipeline_name: str, member: str) -> Restored:
+        """What the dataset knows about a pipeline. Creates nothing in a dataset that is not there."""
+        if not self.path.is_dir():
+            return Restored()
+
+        self.finish()
+        loads = self._load_ids()
+        states = [
+            (parts[1], name)
+            for name in self._names(STATE_TABLE)
+            if len(parts := documents.split_name(name, 3)) == 3 and parts[0] == pipeline_name and parts[1] in loads
+        ]
+        state_id, state_file = max(states, default=(None, ""))
+        state = None if state_id is None else str(self._row(f"{STATE_TABLE}/{state_file}")["state"])
+
+        return Restored(
+            exists=bool(loads) or bool(self._names(VERSION_TABLE)),
+            state=state,
+            state_load_id=None if state_id is None else LoadId(state_id),
+            schemas=self.schemas(),
+            last_load_id=max(loads, default=None),
+            head_load_id=self._lease(pipeline_name, member).head_load_id,
+        )
+
+    def schemas(self) -> dict[str, str]:
+        """Newest stored schema JSON per schema name."""
+        newest: dict[str, tuple[str, str]] = {}
+
+        for name in self._names(VERSION_TABLE):
+            parts = documents.split_name(name, 3)
+
+            if len(parts) == 3:
+                newest[parts[0]] = max(newest.get(parts[0], ("", "")), (parts[1], name))
+
+        return {schema: str(self._row(f"{VERSION_TABLE}/{name}")["schema"]) for schema, (_, name) in newest.items()}
+
+    def acquire(self, pipeline_name: str, member: str) -> Lease:
+        """Raise the epoch. An owner that has never committed leaves no trace: its first commit decides."""
+        if not self.path.is_dir():
+            return Lease(epoch=1)
+
+        self.finish()
+        path = self.path / documents.lease_path(pipeline_name, member)
+
+        if not path.exists():
+            return Lease(epoch=1)
+
+        with self._exclusive():
+            current = self._lease(pipeline_name, member)
+            lease = Lease(epoch=current.epoch + 1, head_load_id=current.head_load_id)
+            write_atomically(path, documents.lease_document(lease), durable=False)
+
+        return lease
+
+    def committed(self, load_ids: Sequence[LoadId]) -> frozenset[LoadId]:
+        """Which of the load ids are committed."""
+        if not self.path.is_dir():
+            return frozenset()
+
+        self.finish()
+
+        return self._load_ids().intersection(load_ids)
+
+    def run_of(self, pipeline_name: str, run_id: str) -> tuple[LoadId, ...]:
+        """Load ids that this run has committed."""
+        self.finish()
+        path = self.path / documents.run_path(pipeline_name, run_id)
+
+        return tuple(LoadId(load_id) for load_id in orjson.loads(path.read_bytes())) if path.exists() else ()
+
+    def commit(self, commit: Commit) -> CommitResult:
+        """Write the marker of data files that are all in place, then finish."""
+        failpoint("filesystem.before_commit")
+        self.path.mkdir(parents=True, exist_ok=True)
+        load_ids = tuple(package.load_id for package in commit.packages)
+
+        with self._exclusive():
+            self._finish_unlocked()
+            done = self._load_ids().intersection(load_ids)
+
+            if len(done) == len(load_ids):
+                return CommitResult(load_ids=load_ids, already_committed=True)
+
+            before = [load_id for load_id in load_ids if load_id in done]
+            self._check_lease(commit, before[-1] if before else commit.parent_load_id)
+            updates = self._schema_updates(commit)
+            marker = self._marker(commit, [package for package in commit.packages if package.load_id not in done])
+            self._settle_data(marker)
+            failpoint("filesystem.before_marker")
+            self._write_marker(marker)
+            failpoint("filesystem.after_marker")
+            self._follow(marker)
+
+        return CommitResult(load_ids=load_ids, schema_updates=updates)
+
+    def finish(self) -> None:
+        """Do what an owner that died after its marker has left undone."""
+        if self._unfinished():
+            with self._exclusive():
+                self._finish_unlocked()
+
+    def table_files(self) -> dict[TableName, list[str]]:
+        """Files of every table that ever had some, as of the last commit, in the order of their commits.
+
+        Files that the reference wrote count by their load id, where the layout has it.
+        """
+        markers = self._markers()
+        files: dict[TableName, list[str]] = {}
+        superseded = {path for marker in markers for path in marker.superseded}
+        marked: set[str] = set()
+
+        for marker in markers:
+            for package in marker.packages:
+                marked.add(package.load_id)
+
+                for table, paths in package.files.items():
+                    files.setdefault(TableName(table), []).extend(path for path in paths if path not in superseded)
+
+        foreign = self._load_ids() - marked
+
+        if foreign:
+            for table, paths in self._foreign_files(foreign).items():
+                files[table] = [*(path for path in paths if path not in superseded), *files.get(table, [])]
+
+        return files
+
+    def _foreign_files(self, load_ids: frozenset[LoadId]) -> dict[TableName, list[str]]:
+        """Files of loads that have no marker, because the reference wrote them."""
+        names = {
+            table.name
+            for text in self.schemas().values()
+            for table in from_json(text).tables.values()
+            if table.name not in {LOADS_TABLE, VERSION_TABLE, STATE_TABLE}
+        }
+        found: dict[TableName, list[str]] = {}
+        paths = sorted(
+            path.relative_to(self.path).as_posix()
+            for path in self.path.rglob("*")
+            if path.suffix in {".parquet", ".jsonl", ".gz"}
+        )
+
+        for name in names:
+            pattern = self.layout.pattern_of(name)
+            matches = [match for path in paths if (match := pattern.fullmatch(path))]
+            own = [match[0] for match in matches if match.groupdict().get("load_id", next(iter(load_ids))) in load_ids]
+
+            if own:
+                found[name] = own
+
+        return found
+
+    def _marker(self, commit: Commit, packages: Sequence[Package]) -> Marker:
+        current = self.table_files() if any(package.replaced_tables for package in packages) else {}
+        versions = {parts[2] for name in self._names(VERSION_TABLE) if len(parts := documents.split_name(name, 3)) == 3}
+        superseded: list[str] = []
+        marked = []
+
+        for package in packages:
+            for root in package.replaced_tables:
+                for one in package.schema.chain_of(root) if root in package.schema.tables else ():
+                    superseded += current.pop(one.name, [])
+
+            files = self._files_of(package)
+
+            for table, paths in files.items():
+                current.setdefault(table, []).extend(paths)
+
+            marked.append(
+                MarkedPackage(
+                    load_id=package.load_id,
+                    schema_name=package.schema.name,
+                    version_hash=package.schema.version_hash,
+                    files=files,
+                    version=self._version_row(package.schema, package.load_id, versions),
+                    states=self._state_rows(package),
+                )
+            )
+
+        return Marker(
+            pipeline_name=commit.target.pipeline_name,
+            member=commit.target.member,
+            epoch=commit.lease.epoch,
+            parent_load_id=commit.parent_load_id,
+            run_id=commit.run_id,
+            committed_at=_now(),
+            packages=marked,
+            superseded=superseded,
+        )
+
+    def _files_of(self, package: Package) -> dict[TableName, list[str]]:
+        files: dict[TableName, list[str]] = {}
+
+        for job in package.jobs:
+            if job.table != STATE_TABLE:
+                files.setdefault(job.table, []).append(self.layout.path_of(package, job))
+
+        return files
+
+    def _version_row(self, schema: Schema, load_id: LoadId, stored: set[str]) -> Mapping[str, JsonValue] | None:
+        digits = documents.split_name(documents.version_path(schema.name, load_id, schema.version_hash), 3)[2]
+
+        if digits in stored:
+            return None
+
+        stored.add(digits)
+
+        return {
+            "version_hash": schema.version_hash,
+            "schema_name": schema.name,
+            "version": schema.version,
+            "engine_version": ENGINE_VERSION,
+            "inserted_at": _now(),
+            "schema": to_json(schema),
+        }
+
+    def _state_rows(self, package: Package) -> list[Mapping[str, JsonValue]]:
+        rows: list[Mapping[str, JsonValue]] = []
+
+        for job in package.jobs:
+            if job.table == STATE_TABLE:
+                for row in read_job(package, job, self.capabilities).to_pylist():
+                    del row["_dlt_id"]
+                    rows.append({**row, "created_at": row["created_at"].isoformat()})
+
+        return rows
+
+    def _settle_data(self, marker: Marker) -> None:
+        """Make sure that every data file is there and that its name survives a crash of the machine."""
+        folders: set[Path] = set()
+
+        for package in marker.packages:
+            paths = [path for of_table in package.files.values() for path in of_table]
+
+            for path in paths:
+                if not (self.path / path).exists():
+                    raise DestinationRejected(
+                        f"Load {package.load_id}: the data file {path} is not in {self.path}. Load its job again."
+                    )
+
+                parent = (self.path / path).parent
+
+                while parent not in folders and parent != self.path.parent:
+                    folders.add(parent)
+                    parent = parent.parent
+
+            if len(set(paths)) < len(paths):
+                raise DestinationRejected(
+                    f"Load {package.load_id}: layout {self.layout.text!r} gives several files the same name."
+                )
+
+        for folder in folders:
+            fsync_directory(folder)
+
+    def _write_marker(self, marker: Marker) -> None:
+        folder = self.path / documents.COMMITS
+        folder.mkdir(exist_ok=True)
+        write_atomically(folder / f"{marker.name}.json", marker.to_json(), durable=True)
+        fsync_directory(folder)
+        fsync_directory(self.path)
+
+    def _follow(self, marker: Marker) -> None:
+        """Everything that follows from a marker. May be done any number of times."""
+        for folder in (LOADS_TABLE, VERSION_TABLE, STATE_TABLE, documents.LEASES, documents.RUNS):
+            (self.path / folder).mkdir(exist_ok=True)
+
+        if not (self.path / "init").exists():
+            self._write("init", documents.INIT)
+
+        for package in marker.packages:
+            if package.version is not None:
+                path = documents.version_path(package.schema_name, package.load_id, package.version_hash)
+                self._write(path, orjson.dumps(package.version))
+
+            for state in package.states:
+                path = documents.state_path(marker.pipeline_name, package.load_id, str(state["version_hash"]))
+                self._write(path, orjson.dumps(state))
+
+        for path in marker.superseded:
+            failpoint("filesystem.before_remove")
+            (self.path / path).unlink(missing_ok=True)
+
+        self._prune_states(marker)
+        lease = Lease(epoch=marker.epoch, head_load_id=marker.name)
+        self._write(documents.lease_path(marker.pipeline_name, marker.member), documents.lease_document(lease))
+
+        if marker.run_id is not None:
+            load_ids = [package.load_id for package in marker.packages]
+            self._write(documents.run_path(marker.pipeline_name, marker.run_id), orjson.dumps(load_ids))
+
+        for package in marker.packages:
+            failpoint("filesystem.before_load_row")
+            path = documents.load_path(package.schema_name, package.load_id)
+            self._write(path, orjson.dumps(documents.load_document(package)))
+
+        failpoint("filesystem.finished")
+
+    def _prune_states(self, marker: Marker) -> None:
+        own = [
+            (parts[1], name)
+            for name in self._names(STATE_TABLE)
+            if len(parts := documents.split_name(name, 3)) == 3 and parts[0] == marker.pipeline_name
+        ]
+
+        for _, name in sorted(own, reverse=True)[self.max_state_files :]:
+            (self.path / STATE_TABLE / name).unlink(missing_ok=True)
+
+    def _finish_unlocked(self) -> None:
+        for name in sorted(self._unfinished()):
+            self._follow(documents.parse_marker((self.path / documents.COMMITS / f"{name}.json").read_bytes()))
+
+    def _unfinished(self) -> set[str]:
+        markers = {name.removesuffix(".json") for name in self._names(documents.COMMITS) if name.endswith(".json")}
+
+        return markers - self._load_ids() if markers else set()
+
+    def _check_lease(self, commit: Commit, expected_head: LoadId | None) -> None:
+        target = commit.target
+        lease = self._lease(target.pipeline_name, target.member)
+        epoch = lease.epoch or commit.lease.epoch
+
+        if epoch != commit.lease.epoch:
+            raise LeaseLost(
+                f"{self.path}: pipeline {target.pipeline_name!r} was taken over by another owner (epoch {epoch}, ours "
+                f"is {commit.lease.epoch}). Nothing was committed. Start the pipeline again."
+            )
+
+        if lease.head_load_id != expected_head:
+            raise LeaseLost(
+                f"{self.path}: the last package of pipeline {target.pipeline_name!r} is {lease.head_load_id}, but this "
+                f"one was made on {expected_head}. Nothing was committed. Drop the pending packages and sync the "
+                "pipeline with the destination."
+            )
+
+    def _schema_updates(self, commit: Commit) -> dict[str, Mapping[str, tuple[str, ...]]]:
+        """New columns by load and table, compared with the newest stored schema."""
+        known = self.schemas()
+        updates: dict[str, Mapping[str, tuple[str, ...]]] = {}
+
+        for package in commit.packages:
+            before = from_json(known[package.schema.name]).tables if package.schema.name in known else {}
+            changed = {}
+
+            for name in {job.table: None for job in package.jobs}:
+                old = before[name].columns if name in before else {}
+                new = [one for one in package.schema.tables[name].columns.values() if one.data_type is not None]
+                columns = tuple(one.name for one in new if one.name not in old or old[one.name].data_type is None)
+
+                if columns:
+                    changed[str(name)] = tuple(str(column) for column in columns)
+
+            updates[package.load_id] = changed
+            known[package.schema.name] = to_json(package.schema)
+
+        return updates
+
+    def _lease(self, pipeline_name: str, member: str) -> Lease:
+        """What the lease file says; epoch 0 without one."""
+        try:
+            content = (self.path / documents.lease_path(pipeline_name, member)).read_bytes()
+        except FileNotFoundError:
+            return Lease(epoch=0)
+
+        return Lease(**orjson.loads(content))
+
+    def _load_ids(self) -> frozenset[LoadId]:
+        names = (documents.split_name(name, 2) for name in self._names(LOADS_TABLE) if name.endswith(".jsonl"))
+
+        return frozenset(LoadId(parts[1]) for parts in names if len(parts) == 2)
+
+    def _markers(self) -> list[Marker]:
+        names = sorted(name for name in self._names(documents.COMMITS) if name.endswith(".json"))
+        markers = [documents.parse_marker((self.path / documents.COMMITS / name).read_bytes()) for name in names]
+
+        return sorted(markers, key=lambda marker: marker.committed_at)
+
+    def _names(self, folder: str) -> list[str]:
+        try:
+            return os.listdir(self.path / folder)
+        except FileNotFoundError:
+            return []
+
+    def _row(self, path: str) -> dict[str, JsonValue]:
+        row: dict[str, JsonValue] = orjson.loads((self.path / path).read_bytes())
+
+        return row
+
+    def _write(self, path: str, content: bytes) -> None:
+        write_atomically(self.path / path, content, durable=True)
+
+    @contextmanager
+    def _exclusive(self) -> Iterator[None]:
+        with lock_file(self.path / documents.LOCK, f"Another session is committing to {self.path}."):
+            yield
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat()

@@ -1,0 +1,33 @@
+"""The suite of asyncelt.testing over every destination of ours, with every format of job files it takes."""
+
+from __future__ import annotations
+
+import pytest
+
+from asyncelt import destinations
+from asyncelt.testing import DestinationConformance
+
+FACTORIES = {
+    "memory-parquet": (lambda folder: destinations.memory(), "parquet"),
+    "memory-jsonl": (lambda folder: destinations.memory(), "jsonl"),
+    "duckdb-file-parquet": (lambda folder: destinations.duckdb(folder / "data.duckdb"), "parquet"),
+    "duckdb-file-jsonl": (lambda folder: destinations.duckdb(folder / "data.duckdb"), "jsonl"),
+    "duckdb-memory-parquet": (lambda folder: destinations.duckdb(":memory:"), "parquet"),
+    "filesystem-parquet": (lambda folder: destinations.filesystem(folder / "files"), "parquet"),
+    "filesystem-jsonl": (lambda folder: destinations.filesystem(folder / "files"), "jsonl"),
+}
+
+
+@pytest.fixture(params=FACTORIES)
+def case(request):
+    return FACTORIES[request.param]
+
+
+class TestConformance(DestinationConformance):
+    @pytest.fixture
+    def destination(self, case, tmp_path):
+        return case[0](tmp_path)
+
+    @pytest.fixture
+    def file_format(self, case):
+        return case[1]
