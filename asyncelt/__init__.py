@@ -10,6 +10,7 @@ from asyncelt.budget import ByteBudget as ByteBudget
 from asyncelt.config import Limits as Limits, Retry as Retry, Settings as Settings
 from asyncelt.errors import (
     AsynceltError as AsynceltError,
+    AsynceltWarning as AsynceltWarning,
     PipelineBusy as PipelineBusy,
     PipelineStepFailed as PipelineStepFailed,
 )
@@ -49,6 +50,7 @@ __all__ = [  # noqa: RUF022 - grouped by what they are for
     "Observer",
     # errors; the whole tree is in asyncelt.errors
     "AsynceltError",
+    "AsynceltWarning",
     "PipelineBusy",
     "PipelineStepFailed",
     "errors",

@@ -44,6 +44,7 @@ from typing import ClassVar
 
 __all__ = [
     "AsynceltError",
+    "AsynceltWarning",
     "BadRecord",
     "CannotRestorePipeline",
     "CommitUnknown",
@@ -77,6 +78,10 @@ __all__ = [
     "Unsupported",
     "UsageError",
 ]
+
+
+class AsynceltWarning(UserWarning):
+    """Something a user should know that does not fail a run."""
 
 
 class AsynceltError(Exception):

@@ -30,6 +30,7 @@ from asyncelt.engine.ownership import Owned, own, own_folder
 from asyncelt.engine.run import Loaded, RunRequest, load_pending, run_fused
 from asyncelt.engine.steps import step
 from asyncelt.errors import (
+    AsynceltWarning,
     CannotRestorePipeline,
     ConfigError,
     InvalidPipelineName,
@@ -59,10 +60,6 @@ DestinationReference: TypeAlias = "str | Destination | Callable[[], object] | Mo
 """A name, an instance, a factory, or a module with one."""
 
 _active: ContextVar[Pipeline | None] = ContextVar("asyncelt_active_pipeline", default=None)
-
-
-class AsynceltWarning(UserWarning):
-    """Something a user should know that does not fail a run."""
 
 
 @dataclass(frozen=True, slots=True)

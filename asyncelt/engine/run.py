@@ -237,7 +237,7 @@ class _FusedRun:
                 result = await shaping.run(receive)
                 environment.emit(StageDone(pipeline_name=name, stage="normalize"))
 
-        with one_error():
+        with one_error(), send, receive:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(normalize)
 

@@ -12,14 +12,16 @@ its tables is conformed again with the schema as of its own number.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from threading import Lock
 
 import anyio
+from anyio.abc import TaskGroup
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
-from asyncelt._async import in_thread
+from asyncelt._async import in_thread, shielded
 from asyncelt.budget import BudgetAccount
 from asyncelt.config import Limits
 from asyncelt.flow import Conformed, JobFile, Notice, RawBatch, TableBatch
@@ -39,6 +41,7 @@ GIL_GATE = Lock()
 interpreter lock, so that the event loop never competes with more than one of them (design: p99 1.2 ms instead of
 13.8 ms)."""
 
+_CLEANUP_S = 10.0
 _Key = tuple[str, TableName]
 """Schema name and table name."""
 
@@ -137,16 +140,22 @@ class Shaping:
         remove_listener = self._budget.budget.on_pressure(self._relieve)
 
         try:
-            async with anyio.create_task_group() as tasks:
-                self._open_lanes(tasks)
-                tasks.start_soon(self._flush_on_pressure)
-                await self._sequence_all(pages)
-                await self._flush_all()
-                await self._close_lanes()
+            with ExitStack() as ends:
+                async with anyio.create_task_group() as tasks:
+                    self._open_lanes(tasks, ends)
+                    tasks.start_soon(self._flush_on_pressure)
+                    await self._sequence_all(pages)
+                    await self._flush_all()
+                    await self._close_lanes()
+
+            await in_thread(self._finish_files, self._writers)
+        except BaseException:
+            with shielded(_CLEANUP_S):
+                await in_thread(self._abandon_files, self._writers)
+
+            raise
         finally:
             remove_listener()
-
-        await in_thread(self._finish_files, self._writers)
 
         return self._result()
 
@@ -155,23 +164,20 @@ class Shaping:
     async def _sequence_all(self, pages: MemoryObjectReceiveStream[RawBatch]) -> None:
         send, receive = anyio.create_memory_object_stream[_Done](0)
 
-        async with anyio.create_task_group() as tasks:
-            async with send:
-                for _ in range(self._plan.limits.normalize_workers):
-                    tasks.start_soon(self._work, pages.clone(), send.clone())
+        async with pages, send, receive, anyio.create_task_group() as tasks:
+            tasks.start_soon(self._work_all, pages, send)
+            await self._sequence(receive)
 
-            pages.close()
-
-            async with receive:
-                await self._sequence(receive)
+    async def _work_all(self, pages: MemoryObjectReceiveStream[RawBatch], done: MemoryObjectSendStream[_Done]) -> None:
+        async with done, anyio.create_task_group() as workers:
+            for _ in range(self._plan.limits.normalize_workers):
+                workers.start_soon(self._work, pages, done)
 
     async def _work(self, pages: MemoryObjectReceiveStream[RawBatch], done: MemoryObjectSendStream[_Done]) -> None:
-        async with pages, done:
-            async for raw in pages:
-                normalizer = self._plan.normalizers[raw.schema_name]
-                schema = self._book[raw.schema_name]
-
-                await done.send(await in_thread(partial(_shape, normalizer, raw, schema), self._workers))
+        async for raw in pages:
+            normalizer = self._plan.normalizers[raw.schema_name]
+            schema = self._book[raw.schema_name]
+            await done.send(await in_thread(partial(_shape, normalizer, raw, schema), self._workers))
 
     async def _sequence(self, results: MemoryObjectReceiveStream[_Done]) -> None:
         early: dict[int, _Done] = {}
@@ -262,10 +268,12 @@ class Shaping:
         lane = self._lane_of.setdefault(key, len(self._lane_of) % len(self._lanes))
         await self._lanes[lane].send((key, chunk))
 
-    def _open_lanes(self, tasks: anyio.abc.TaskGroup) -> None:
+    def _open_lanes(self, tasks: TaskGroup, ends: ExitStack) -> None:
         for _ in range(self._plan.limits.normalize_workers):
             send, receive = anyio.create_memory_object_stream[tuple[_Key, Chunk]](1)
             self._lanes.append(send)
+            ends.enter_context(send)
+            ends.enter_context(receive)
             tasks.start_soon(self._write, receive)
 
     async def _write(self, chunks: MemoryObjectReceiveStream[tuple[_Key, Chunk]]) -> None:
@@ -291,6 +299,10 @@ class Shaping:
     def _finish_files(self) -> None:
         for files in self._files.values():
             files.finish()
+
+    def _abandon_files(self) -> None:
+        for files in self._files.values():
+            files.abandon()
 
     # ------------------------------------------------------------------ pressure, notices, result
 

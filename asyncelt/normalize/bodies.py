@@ -12,7 +12,7 @@ from asyncelt.errors import BadRecord
 from asyncelt.flow import JsonBody
 from asyncelt.normalize.walk import excerpt
 
-__all__ = ["Raw", "decode", "first_sign", "later", "rows_of", "texts_of", "within"]
+__all__ = ["Raw", "decode", "is_sound", "later", "rows_of", "texts_of", "within"]
 
 Raw: TypeAlias = "msgspec.Raw | bytes"
 
@@ -24,7 +24,7 @@ _strict: Final = msgspec.json.Decoder()
 BLANK: Final = b" \t\r\n"
 
 
-def first_sign(data: Raw) -> bytes:
+def _first_sign(data: Raw) -> bytes:
     """The first byte that is no blank."""
     view = memoryview(data)
 
@@ -64,7 +64,7 @@ def texts_of(data: Raw) -> Sequence[Raw]:
 
 
 def _split(data: Raw) -> Sequence[Raw]:
-    first = first_sign(data)
+    first = _first_sign(data)
 
     if first == b"":
         return []
@@ -79,6 +79,16 @@ def _split(data: Raw) -> Sequence[Raw]:
         return cast("Sequence[Raw]", _raw.decode_lines(bytes(data)))
     except msgspec.DecodeError:
         return [cast("Raw", _raw.decode(data))]
+
+
+def is_sound(data: Raw) -> bool:
+    """Whether this is one JSON document, not nested beyond Python's recursion limit."""
+    try:
+        _raw.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return False
+
+    return True
 
 
 def decode(document: Raw) -> object:

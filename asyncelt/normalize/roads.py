@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from asyncelt.flow import JsonBody
-from asyncelt.normalize.bodies import Raw, decode, later, rows_of, texts_of, within
+from asyncelt.normalize.bodies import Raw, decode, is_sound, later, rows_of, texts_of, within
 from asyncelt.normalize.gating import Gate
 from asyncelt.normalize.json_road import TextLeaves, array_of, array_of_lines, read_rows
 from asyncelt.normalize.rows import part_of_rows
@@ -33,6 +33,8 @@ PART_ROWS: Final = 20_000
 ROW_ROAD_ROWS: Final = 5_000
 PATIENCE: Final = 32
 """Pages for which a road that has failed is not tried again."""
+SLICEABLE_S: Final = 5e-6
+"""Seconds per row up to which ``pa.array`` is cut into slices of a thousand rows and more; smaller ones cost more later."""
 EXACT_INTEGERS: Final = float(2**53)
 
 
@@ -58,6 +60,18 @@ class Stream:
     def close(self, road: str) -> None:
         """Leave a road alone for some pages."""
         self.rest = {**self.rest, road: PATIENCE}
+
+    def prefers_array(self) -> bool:
+        """Whether ``pa.array`` is the quicker road, and short enough by the row to be cut into slices.
+
+        Both are measured: the one without a figure is next.
+        """
+        array, text = self.cost.get("array"), self.cost.get("json")
+
+        if text is None or array is None:
+            return text is not None and text < SLICEABLE_S
+
+        return array < text and array < SLICEABLE_S
 
     def measured(self, road: str, seconds: float, rows: int) -> None:
         """Note what a road cost."""
@@ -117,6 +131,10 @@ class Roads:
             text = bytes(data).strip()
             text = array_of([text]) if text.startswith(b"[") and text.endswith(b"]") else array_of_lines(text)
 
+            # Arrow's reader does not survive text that is nested some thousands deep.
+            if not is_sound(text):
+                return None
+
         return self._of_text(text, later(data))
 
     def _in_pieces(self, data: Raw) -> list[Part]:
@@ -154,35 +172,36 @@ class Roads:
         return self.rule.excludes is None and self.stream.open("columns")
 
     def _of_piece(self, rows: Sequence[object]) -> list[Part]:
-        if not self._columns():
-            return self.by_rows(rows)
+        parts = self._of_columns(rows) if self._columns() else None
 
-        for road in self._by_cost():
+        return self.by_rows(rows) if parts is None else parts
+
+    def _of_columns(self, rows: Sequence[object]) -> list[Part] | None:
+        stream = self.stream
+        parts: list[Part] | None = None
+
+        if stream.prefers_array() or not stream.open("json"):
+            parts = self._of_array(rows)
+        else:
             began = perf_counter()
-            parts = self._of_json(rows) if road == "json" else self._of_array(rows)
+            dumped = dump_rows(rows, self.gate)
 
-            if parts is not None:
-                self.stream.measured(road, perf_counter() - began, len(rows))
-                return parts
+            if dumped.data is not None:
+                parts = self._of_json(rows, dumped.data)
+                stream.measured("json", perf_counter() - began, len(rows))
+            elif dumped.has_other_types:
+                stream.close("json")
+                parts = self._of_array(rows)
 
-            self.stream.close(road)
+        if parts is None:
+            stream.close("columns")
 
-        self.stream.close("columns")
+        return parts
 
-        return self.by_rows(rows)
-
-    def _by_cost(self) -> list[str]:
-        cost = self.stream.cost
-        roads = [road for road in ("json", "array") if self.stream.open(road)]
-
-        return sorted(roads, key=lambda road: cost.get(road, 0.0))
-
-    def _of_json(self, rows: Sequence[object]) -> list[Part] | None:
-        data = dump_rows(rows, self.gate)
-
-        # NaN and the infinities are written as null.
-        if data is None or (b"null" in data and not only_json_floats(rows, self.gate)):
-            return None
+    def _of_json(self, rows: Sequence[object], data: bytes) -> list[Part] | None:
+        # NaN and the infinities have been written as null.
+        if b"null" in data and not only_json_floats(rows, self.gate):
+            return self._of_array(rows)
 
         part = self._of_text(data, rows.__getitem__)
 
@@ -201,6 +220,7 @@ class Roads:
                 array = infer(piece)
                 took = perf_counter() - began
 
+            self.stream.measured("array", took, len(piece))
             part = None if array is None else self._part(_fields(array), Source(piece.__getitem__, len(piece)), False)
 
             if part is None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 from operator import itemgetter
-from typing import Final, cast
+from typing import Final, NamedTuple, cast
 
 import msgspec
 import numpy as np
@@ -22,7 +22,7 @@ from asyncelt.normalize.gating import Gate
 from asyncelt.normalize.json_road import array_of
 from asyncelt.normalize.tables import Array
 
-__all__ = ["dump_rows", "infer", "only_json_floats"]
+__all__ = ["Dumped", "dump_rows", "infer", "only_json_floats"]
 
 OPTIONS: Final = orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_DATACLASS
 SLICE: Final = 256
@@ -30,25 +30,36 @@ NOT_IN_JSON: Final = (b"\xcb\x7f\xf0", b"\xcb\xff\xf0", b"\xcb\x7f\xf8", b"\xcb\
 """How MessagePack writes the infinities and NaN."""
 
 
-def dump_rows(items: Sequence[object], gate: Gate) -> bytes | None:
-    """Rows as JSON that `read_rows` takes as wrapped; None where JSON cannot carry a value."""
+class Dumped(NamedTuple):
+    """Rows as JSON, as far as that goes."""
+
+    data: bytes | None
+    """What `read_rows` takes; None where something could not be written."""
+    has_other_types: bool
+    """Whether that was for values of types that JSON does not have, so that Arrow may still take the rows."""
+
+
+def dump_rows(items: Sequence[object], gate: Gate) -> Dumped:
+    """Write rows as JSON. Also finds rows that no road through Arrow survives: nested too deeply, or with keys,
+    integers or text that Arrow refuses."""
     pieces: list[bytes] = []
+    others: list[type] = []
+
+    def note(value: object) -> None:
+        if not others:
+            others.append(type(value))
 
     def steps() -> Iterator[None]:
         for start in range(0, len(items), SLICE):
-            pieces.append(orjson.dumps(items[start : start + SLICE], _refuse, OPTIONS))
+            pieces.append(orjson.dumps(items[start : start + SLICE], note, OPTIONS))
             yield
 
     try:
         gate.run(steps())
     except TypeError:
-        return None
+        return Dumped(None, False)
 
-    return array_of(pieces)
-
-
-def _refuse(value: object) -> object:
-    raise TypeError(type(value))
+    return Dumped(None, True) if others else Dumped(array_of(pieces), False)
 
 
 def only_json_floats(items: Sequence[object], gate: Gate) -> bool:

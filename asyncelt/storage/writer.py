@@ -146,6 +146,12 @@ class TableFiles:
             )
         )
 
+    def abandon(self) -> None:
+        """Let go of the open file, if any; it is garbage."""
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+
     def _open(self) -> FileWriter:
         if self._writer is None:
             # The counter in front keeps the order of files in the order of their names.

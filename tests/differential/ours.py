@@ -83,10 +83,12 @@ def _cut(pages: Sequence[Sequence[object]], form: str) -> Iterator[object]:
 
 
 def _told(error: BaseException) -> str:
-    texts = []
+    texts: list[str] = []
+    seen: set[int] = set()
     current: BaseException | None = error
 
-    while current is not None:
+    while current is not None and id(current) not in seen:
+        seen.add(id(current))
         texts.append(f"{type(current).__name__}: {current}")
         inner = current.exceptions[0] if isinstance(current, BaseExceptionGroup) else None
         current = inner or current.__cause__ or current.__context__

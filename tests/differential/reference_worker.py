@@ -106,10 +106,12 @@ def _pages(pages: Sequence[Sequence[object]]) -> Iterator[list[object]]:
 
 
 def _told(error: BaseException) -> str:
-    texts = []
+    texts: list[str] = []
+    seen: set[int] = set()
     current: BaseException | None = error
 
-    while current is not None:
+    while current is not None and id(current) not in seen:
+        seen.add(id(current))
         texts.append(f"{type(current).__name__}: {current}")
         current = current.__cause__ or current.__context__
 

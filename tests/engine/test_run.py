@@ -10,9 +10,8 @@ import anyio
 import pytest
 
 import asyncelt
-from asyncelt.errors import ConfigError, PipelineBusy, PipelineConfigMissing, PipelineStepFailed
+from asyncelt.errors import AsynceltWarning, ConfigError, PipelineBusy, PipelineConfigMissing, PipelineStepFailed
 from asyncelt.failpoints import installed
-from asyncelt.pipeline import AsynceltWarning
 
 Row = dict[str, object]
 

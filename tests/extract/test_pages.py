@@ -21,7 +21,7 @@ def pages(gatherer: Gatherer) -> list[Page]:
 
 
 @given(st.lists(st.one_of(st.integers(0, 30), st.lists(st.integers(0, 30), max_size=20))), st.integers(1, 9))
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 def test_nothing_is_lost_and_no_page_is_larger_than_allowed(items: list[int | list[int]], most: int) -> None:
     gatherer = Gatherer("r", Limits(gather_rows=most))
     expected: list[int] = []
@@ -42,7 +42,7 @@ def test_nothing_is_lost_and_no_page_is_larger_than_allowed(items: list[int | li
 
 
 @given(st.lists(st.text(max_size=300), max_size=300), st.randoms())
-@settings(max_examples=30)
+@settings(max_examples=30, deadline=None)
 def test_rows_that_were_handed_over_together_are_cut_like_single_ones(rows: list[str], random) -> None:
     limits = Limits(gather_bytes=5_000)
     single, together = Gatherer("r", limits), Gatherer("r", limits)

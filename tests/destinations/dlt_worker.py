@@ -1,0 +1,34 @@
+"""Runs the reference in a process of its own: `python dlt_worker.py duckdb|filesystem FOLDER RUNS`."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+os.environ["RUNTIME__DLTHUB_TELEMETRY"] = "false"
+os.environ["RUNTIME__LOG_LEVEL"] = "ERROR"
+
+
+def main(kind: str, folder: str, runs: int) -> None:
+    import dlt
+
+    if kind == "duckdb":
+        destination = dlt.destinations.duckdb(f"{folder}/data.duckdb")
+    else:
+        destination = dlt.destinations.filesystem(f"{folder}/files")
+
+    pipeline = dlt.pipeline("theirs", pipelines_dir=f"{folder}/dlt{os.getpid()}", destination=destination, dataset_name="ds")
+
+    @dlt.resource(name="orders", write_disposition="append")
+    def orders(at=dlt.sources.incremental("at", initial_value=0)):
+        start = at.last_value or 0
+        yield [{"id": start + 1, "at": start + 1, "items": [{"x": 1}, {"x": 2}]}]
+
+    for _ in range(runs):
+        pipeline.run(orders())
+
+    print(pipeline.state["sources"]["theirs"]["resources"]["orders"]["incremental"]["at"]["last_value"])
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2], int(sys.argv[3]))
