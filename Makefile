@@ -85,7 +85,7 @@ bench: $(VENV)/.test ## Compare speed with the reference, quick form (benchmarks
 .PHONY: build
 build: $(VENV)/.dev ## Build sdist and wheel into dist/ and look inside
 	@rm -rf build dist
-	@$(BIN)/python -m build --outdir dist .
+	@$(BIN)/python -m build --quiet --outdir dist .
 	@$(BIN)/check-wheel-contents dist/*.whl
 
 .PHONY: clean

@@ -18,18 +18,33 @@ from benchmarks.harness import Case, CaseResult, machine, reference_settings, ru
 SIZES = {"S": 0.2, "M": 1.0, "L": 3.0}
 FORMS = ("dict", "bytes")
 TARGETS = ("parquet", "duckdb")
-QUICK = (("flat", "dict", "parquet"), ("flat", "bytes", "parquet"), ("orders", "dict", "parquet"), ("events", "bytes", "duckdb"))
+QUICK = (
+    ("flat", "dict", "parquet"),
+    ("flat", "bytes", "parquet"),
+    ("orders", "dict", "parquet"),
+    ("events", "bytes", "duckdb"),
+)
 
 
 def arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--size", choices=SIZES, default="M", help="S: a fifth; M: 1x, a few seconds of the reference; L: 3x")
-    parser.add_argument("--growth", nargs="+", type=float, default=[1.0], metavar="N", help="sizes to measure, as in: 1 3 10")
-    parser.add_argument("--case", nargs="+", default=[], metavar="WORD", help="only cases with all these words, as in: flat bytes")
+    parser.add_argument(
+        "--size", choices=SIZES, default="M", help="S: a fifth; M: 1x, a few seconds of the reference; L: 3x"
+    )
+    parser.add_argument(
+        "--growth", nargs="+", type=float, default=[1.0], metavar="N", help="sizes to measure, as in: 1 3 10"
+    )
+    parser.add_argument(
+        "--case", nargs="+", default=[], metavar="WORD", help="only cases with all these words, as in: flat bytes"
+    )
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--quick", action="store_true", help="four small cases, one round: about two minutes on two cores")
-    parser.add_argument("--all-settings", action="store_true", help="the reference with every set of settings, to find its best")
+    parser.add_argument(
+        "--quick", action="store_true", help="four small cases, one round: about two minutes on two cores"
+    )
+    parser.add_argument(
+        "--all-settings", action="store_true", help="the reference with every set of settings, to find its best"
+    )
     parser.add_argument("--json", type=Path, help="where to write everything that was measured")
     parser.add_argument("--plot", type=Path, help="where to write the picture (PNG)")
 

@@ -7,6 +7,7 @@ from those before it begins a file of its own.
 
 from __future__ import annotations
 
+import io
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -57,7 +58,7 @@ def _tables(pages: Iterable[Any], form: str) -> Iterator[pa.Table]:
 
     for chunk in _chunks(pages):
         options = pj.ReadOptions(use_threads=True, block_size=len(chunk) + 1)
-        yield pj.read_json(pa.BufferReader(chunk), read_options=options)
+        yield pj.read_json(io.BytesIO(chunk), read_options=options)
 
 
 def _chunks(pages: Iterable[bytes]) -> Iterator[bytes]:
@@ -78,13 +79,15 @@ def _chunks(pages: Iterable[bytes]) -> Iterator[bytes]:
 
 def _write(tables: Iterable[pa.Table], stem: Path) -> None:
     writer: pq.ParquetWriter | None = None
+    schema: pa.Schema | None = None
     number = 0
 
     for table in tables:
-        if writer is None or writer.schema != table.schema:
+        if writer is None or schema != table.schema:
             if writer is not None:
                 writer.close()
 
+            schema = table.schema
             writer = pq.ParquetWriter(f"{stem}{number}.parquet", table.schema, compression="zstd", use_dictionary=False)
             number += 1
 

@@ -35,9 +35,7 @@ def main() -> None:
     for _ in range(options.repeats):
         for name, statement in STATEMENTS.items():
             start = time.perf_counter()
-            done = subprocess.run(
-                [sys.executable, "-c", statement + COUNT], capture_output=True, text=True, check=True
-            )
+            done = subprocess.run([sys.executable, "-c", statement + COUNT], capture_output=True, text=True, check=True)
             times[name].append((time.perf_counter() - start) * 1_000)
             modules[name] = int(done.stdout.split()[-1])
 

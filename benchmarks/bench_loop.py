@@ -19,6 +19,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import anyio
 from rich.console import Console
 from rich.table import Table
 
@@ -104,7 +105,7 @@ async def measure(load: Load, destination: str, folder: Path) -> dict[str, Any]:
 
 
 async def _run(pages: list[Any], load: Load, destination: str, folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
+    await anyio.Path(folder).mkdir(parents=True, exist_ok=True)
     target = (
         asyncelt.destinations.duckdb(str(folder / "out.duckdb"))
         if destination == "duckdb"

@@ -18,7 +18,27 @@ import pyarrow as pa
 __all__ = ["SHAPES", "Pool", "Shape", "pool"]
 
 Row = dict[str, Any]
-WORDS = "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi omicron pi rho sigma tau".split()
+WORDS = [
+    "alpha",
+    "beta",
+    "gamma",
+    "delta",
+    "epsilon",
+    "zeta",
+    "eta",
+    "theta",
+    "iota",
+    "kappa",
+    "lambda",
+    "mu",
+    "nu",
+    "xi",
+    "omicron",
+    "pi",
+    "rho",
+    "sigma",
+    "tau",
+]
 CITIES = ("Berlin", "São Paulo", "Kraków", "Lagos", "Osaka", "Lima", "Oslo", "Pune")
 
 
@@ -110,13 +130,19 @@ def order(number: int, r: random.Random) -> Row:
         "placed_at": _moment(r),
         "status": r.choice(("new", "paid", "sent")),
         "customer": {"id": r.randint(1, 50_000), "name": _text(r, 2), "vip": r.random() < 0.1},
-        "address": {"street": _text(r, 3), "city": r.choice(CITIES), "geo": {"lat": r.uniform(-90, 90), "lon": r.uniform(-180, 180)}},
+        "address": {
+            "street": _text(r, 3),
+            "city": r.choice(CITIES),
+            "geo": {"lat": r.uniform(-90, 90), "lon": r.uniform(-180, 180)},
+        },
         "lines": [
             {
                 "sku": f"SKU-{r.randint(1, 9_999):05}",
                 "quantity": r.randint(1, 9),
                 "price": round(r.uniform(1, 500), 2) + 0.001,
-                "taxes": [{"kind": kind, "rate": r.choice((0.07, 0.19))} for kind in ("vat", "city")[: r.randint(0, 2)]],
+                "taxes": [
+                    {"kind": kind, "rate": r.choice((0.07, 0.19))} for kind in ("vat", "city")[: r.randint(0, 2)]
+                ],
             }
             for _ in range(r.randint(1, 5))
         ],
@@ -164,13 +190,55 @@ def variants(number: int, r: random.Random) -> Row:
     }
 
 
-_URLS = (
-    "archive assignees blobs branches collaborators comments commits compare contents contributors deployments "
-    "downloads events forks git_commits git_refs git_tags hooks issue_comment issue_events issues keys labels "
-    "languages merges milestones notifications pulls releases stargazers statuses subscribers subscription tags "
-    "teams trees"
-).split()
-_USER_URLS = "followers following gists starred subscriptions organizations repos events received_events".split()
+_URLS = [
+    "archive",
+    "assignees",
+    "blobs",
+    "branches",
+    "collaborators",
+    "comments",
+    "commits",
+    "compare",
+    "contents",
+    "contributors",
+    "deployments",
+    "downloads",
+    "events",
+    "forks",
+    "git_commits",
+    "git_refs",
+    "git_tags",
+    "hooks",
+    "issue_comment",
+    "issue_events",
+    "issues",
+    "keys",
+    "labels",
+    "languages",
+    "merges",
+    "milestones",
+    "notifications",
+    "pulls",
+    "releases",
+    "stargazers",
+    "statuses",
+    "subscribers",
+    "subscription",
+    "tags",
+    "teams",
+    "trees",
+]
+_USER_URLS = [
+    "followers",
+    "following",
+    "gists",
+    "starred",
+    "subscriptions",
+    "organizations",
+    "repos",
+    "events",
+    "received_events",
+]
 _HOST = "https://api.example.org"
 
 
@@ -178,15 +246,29 @@ def _user(r: random.Random) -> Row:
     login = f"{r.choice(WORDS)}{r.randint(1, 9_999)}"
     urls = {f"{name}_url": f"{_HOST}/users/{login}/{name}" for name in _USER_URLS}
 
-    return {"login": login, "id": r.randint(1, 10**8), "node_id": f"U_{r.randint(1, 10**9):x}", "url": f"{_HOST}/users/{login}", **urls, "type": "User", "site_admin": False}
+    return {
+        "login": login,
+        "id": r.randint(1, 10**8),
+        "node_id": f"U_{r.randint(1, 10**9):x}",
+        "url": f"{_HOST}/users/{login}",
+        **urls,
+        "type": "User",
+        "site_admin": False,
+    }
 
 
 def _repository(r: random.Random) -> Row:
     owner = _user(r)
     full = f"{owner['login']}/{r.choice(WORDS)}"
     urls = {f"{name}_url": f"{_HOST}/repos/{full}/{name}" for name in _URLS}
-    counts = {name: r.randint(0, 5_000) for name in ("size", "stargazers_count", "watchers_count", "forks_count", "open_issues_count")}
-    flags = {name: r.random() < 0.5 for name in ("private", "fork", "has_issues", "has_projects", "has_wiki", "has_pages", "archived")}
+    counts = {
+        name: r.randint(0, 5_000)
+        for name in ("size", "stargazers_count", "watchers_count", "forks_count", "open_issues_count")
+    }
+    flags = {
+        name: r.random() < 0.5
+        for name in ("private", "fork", "has_issues", "has_projects", "has_wiki", "has_pages", "archived")
+    }
     license_of = {"key": "mit", "name": "MIT License", "spdx_id": "MIT"} if r.random() < 0.6 else None
 
     return {
@@ -208,7 +290,10 @@ def _repository(r: random.Random) -> Row:
 
 
 def _labels(r: random.Random) -> list[Row]:
-    return [{"id": r.randint(1, 10**6), "name": r.choice(WORDS), "color": "ededed", "default": False} for _ in range(r.randint(0, 3))]
+    return [
+        {"id": r.randint(1, 10**6), "name": r.choice(WORDS), "color": "ededed", "default": False}
+        for _ in range(r.randint(0, 3))
+    ]
 
 
 def _issue(r: random.Random) -> Row:
@@ -230,7 +315,16 @@ def _issue(r: random.Random) -> Row:
 
 
 def _pull_request(r: random.Random) -> Row:
-    side = {name: {"label": r.choice(WORDS), "ref": "main", "sha": f"{r.getrandbits(160):040x}", "user": _user(r), "repo": _repository(r)} for name in ("head", "base")}
+    side = {
+        name: {
+            "label": r.choice(WORDS),
+            "ref": "main",
+            "sha": f"{r.getrandbits(160):040x}",
+            "user": _user(r),
+            "repo": _repository(r),
+        }
+        for name in ("head", "base")
+    }
 
     return {
         **_issue(r),
@@ -246,7 +340,15 @@ def _pull_request(r: random.Random) -> Row:
 
 
 def _push(r: random.Random) -> Row:
-    commits = [{"sha": f"{r.getrandbits(160):040x}", "message": _text(r, 8), "author": {"name": _text(r, 2), "email": "a@example.org"}, "distinct": True} for _ in range(r.randint(1, 4))]
+    commits = [
+        {
+            "sha": f"{r.getrandbits(160):040x}",
+            "message": _text(r, 8),
+            "author": {"name": _text(r, 2), "email": "a@example.org"},
+            "distinct": True,
+        }
+        for _ in range(r.randint(1, 4))
+    ]
 
     return {"push_id": r.randint(1, 10**9), "size": len(commits), "ref": "refs/heads/main", "commits": commits}
 
@@ -255,10 +357,31 @@ _PAYLOADS: tuple[tuple[str, Callable[[random.Random], Row]], ...] = (
     ("PushEvent", _push),
     ("PullRequestEvent", lambda r: {"action": "opened", "number": r.randint(1, 999), "pull_request": _pull_request(r)}),
     ("IssuesEvent", lambda r: {"action": "closed", "issue": _issue(r)}),
-    ("IssueCommentEvent", lambda r: {"action": "created", "issue": _issue(r), "comment": {"id": r.randint(1, 10**9), "user": _user(r), "body": _text(r, 30)}}),
+    (
+        "IssueCommentEvent",
+        lambda r: {
+            "action": "created",
+            "issue": _issue(r),
+            "comment": {"id": r.randint(1, 10**9), "user": _user(r), "body": _text(r, 30)},
+        },
+    ),
     ("ForkEvent", lambda r: {"forkee": _repository(r)}),
     ("WatchEvent", lambda _: {"action": "started"}),
-    ("ReleaseEvent", lambda r: {"action": "published", "release": {"id": r.randint(1, 10**8), "tag_name": "v1", "author": _user(r), "assets": [{"name": r.choice(WORDS), "size": r.randint(1, 10**6), "uploader": _user(r)} for _ in range(r.randint(0, 3))]}}),
+    (
+        "ReleaseEvent",
+        lambda r: {
+            "action": "published",
+            "release": {
+                "id": r.randint(1, 10**8),
+                "tag_name": "v1",
+                "author": _user(r),
+                "assets": [
+                    {"name": r.choice(WORDS), "size": r.randint(1, 10**6), "uploader": _user(r)}
+                    for _ in range(r.randint(0, 3))
+                ],
+            },
+        },
+    ),
 )
 
 

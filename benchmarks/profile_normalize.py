@@ -74,7 +74,9 @@ def wide(count: int) -> list[dict[str, Any]]:
     rng = random.Random(3)
 
     def entity(prefix: str, width: int) -> dict[str, Any]:
-        return {f"{prefix}_{j}_url": f"https://api.example.com/{prefix}/{j}/{rng.randint(1, 10**6)}" for j in range(width)}
+        return {
+            f"{prefix}_{j}_url": f"https://api.example.com/{prefix}/{j}/{rng.randint(1, 10**6)}" for j in range(width)
+        }
 
     def event(i: int) -> dict[str, Any]:
         kind = i % 20
@@ -129,7 +131,9 @@ SHAPES: dict[str, tuple[Callable[[int], list[dict[str, Any]]], int]] = {
 
 def measure(form: str, rows: list[dict[str, Any]]) -> tuple[float, float, Callable[[], None]]:
     """Seconds per page of shredding and of conforming, after the first pages; and one more page as a call."""
-    context = NormalizeContext(load_id=LoadId("1700000000.0"), naming=naming_for("snake_case"), capabilities=Capabilities())
+    context = NormalizeContext(
+        load_id=LoadId("1700000000.0"), naming=naming_for("snake_case"), capabilities=Capabilities()
+    )
     worker = Normalizer(context)
     schema = new_schema("bench")
     body = orjson.dumps(rows)
@@ -202,7 +206,10 @@ def main() -> None:
         rows = make(count)
         scale = 1e6 / count
         array, reader = bare_array(rows), bare_json(rows)
-        bare = {key: None if value is None else round(value * scale, 2) for key, value in (("array", array), ("json", reader))}
+        bare = {
+            key: None if value is None else round(value * scale, 2)
+            for key, value in (("array", array), ("json", reader))
+        }
         print(f"{name}: {len(json.dumps(rows)) // count} bytes a row; bare us/row {bare}")
 
         for form in ("dicts", "bytes"):
@@ -215,7 +222,7 @@ def main() -> None:
 
             if chosen.profile:
                 profile = cProfile.Profile()
-                profile.runcall(lambda: [again() for _ in range(10)])
+                profile.runcall(lambda call=again: [call() for _ in range(10)])
                 pstats.Stats(profile).sort_stats("tottime").print_stats(25)
 
 

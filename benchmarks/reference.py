@@ -55,9 +55,8 @@ def measure(job: Job, pool: Pool) -> Measured:
     settings = {key: value.format(quarter=max(job.rows // 4, 1)) for key, value in SETTINGS[job.settings].items()}
     _environment(settings, Path(job.folder))
     warm = replace(job, folder=str(Path(job.folder) / "warm"), rows=pool.shape.page_rows, settings="default")
-    _run(warm, list(pool.pages(_form(job), warm.rows)), settings)
-    pages = pool.pages(_form(job), job.rows, fresh=job.fresh and job.form != "bytes")
-    pages = pages if job.fresh else _held(pool, job)
+    _run(warm, list(pool.pages(job.form, warm.rows)), settings)
+    pages = pool.pages(job.form, job.rows, fresh=True) if job.fresh else _held(pool, job)
     meter, cpu, start = Meter(), cpu_seconds(), time.perf_counter()
     _run(job, _parsed(pages) if job.form == "bytes" else pages, settings)
     wall, used = time.perf_counter() - start, cpu_seconds() - cpu
@@ -72,12 +71,8 @@ def measure(job: Job, pool: Pool) -> Measured:
     )
 
 
-def _form(job: Job) -> str:
-    return "bytes" if job.form == "bytes" else job.form
-
-
 def _held(pool: Pool, job: Job) -> Iterator[Any]:
-    pages = list(pool.pages(_form(job), len(pool.bodies) * pool.shape.page_rows))
+    pages = list(pool.pages(job.form, len(pool.bodies) * pool.shape.page_rows))
     count = job.rows // pool.shape.page_rows
 
     return (pages[number % len(pages)] for number in range(count))

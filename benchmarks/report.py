@@ -21,7 +21,9 @@ def print_machine(console: Console, facts: dict[str, Any]) -> None:
     """What the figures were measured on."""
     versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
     memory = facts["memory"] / 1024**3
-    console.print(f"{facts['processor']}, {facts['cores']} cores, {memory:.0f} GiB; Python {facts['python']}; {versions}")
+    console.print(
+        f"{facts['processor']}, {facts['cores']} cores, {memory:.0f} GiB; Python {facts['python']}; {versions}"
+    )
     console.print(f"commit {facts['commit']}; load average at the start {facts['load_average']:.1f}")
 
 
@@ -31,7 +33,14 @@ def print_speed(console: Console, results: Sequence[CaseResult]) -> None:
     table.add_column("case")
     table.add_column("rows", justify="right")
 
-    for heading in ("asyncelt", "reference, defaults", "reference, best", "faster than best", "time over bare", "peak MB"):
+    for heading in (
+        "asyncelt",
+        "reference, defaults",
+        "reference, best",
+        "faster than best",
+        "time over bare",
+        "peak MB",
+    ):
         table.add_column(heading, justify="right")
 
     table.add_column("best settings of the reference")

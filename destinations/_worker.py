@@ -10,17 +10,26 @@ import asyncio
 import contextvars
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import TypeVar
 
 import anyio
 
-__all__ = ["Worker"]
+__all__ = ["Worker", "wait_out"]
 
 T = TypeVar("T")
 
 _AGAIN_S = 0.02
 """Pause between two interrupts of a call that goes on: an interrupt between two statements is lost."""
+
+
+@dataclass(slots=True)
+class _Job:
+    """What caller and thread tell each other about one call."""
+
+    running: bool = False
+    unwanted: bool = False
 
 
 class Worker:
@@ -42,14 +51,23 @@ class Worker:
 
         Cancellation:
             ``interrupt`` is called, from the event loop, until ``work`` has ended; then the cancellation goes
-            on. Without ``interrupt``, waits for ``work`` to end. In both cases no longer than ``grace_s``.
+            on. Without ``interrupt``, waits for ``work`` to end. In both cases no longer than ``grace_s``. Work
+            that has not begun yet never does.
         """
-        future = self._submit(work)
+        job = _Job()
+        future = self._submit(work, job)
 
         try:
             await asyncio.wait([future])
         except asyncio.CancelledError:
-            await self._settle(future, interrupt)
+            job.unwanted = True
+
+            def stop() -> None:
+                # Only this call: others of the session may be waiting in the same queue.
+                if interrupt is not None and job.running:
+                    interrupt()
+
+            await wait_out(future, grace_s=self._grace_s, interrupt=None if interrupt is None else stop)
             raise
 
         return future.result()
@@ -58,7 +76,7 @@ class Worker:
         """Let the thread end after the calls that were made. Nothing can be called afterwards."""
         self._queue.put(None)
 
-    def _submit(self, work: Callable[[], T]) -> asyncio.Future[T]:
+    def _submit(self, work: Callable[[], T], job: _Job) -> asyncio.Future[T]:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
         context = contextvars.copy_context()
@@ -75,11 +93,16 @@ class Worker:
         def run() -> None:
             result: T | None = None
             failure: BaseException | None = None
+            job.running = True
 
             try:
-                result = context.run(work)
+                if not job.unwanted:
+                    result = context.run(work)
             except BaseException as error:
+                # Whatever it is, it belongs to the caller; the thread has to go on.
                 failure = error
+            finally:
+                job.running = False
 
             if not loop.is_closed():
                 loop.call_soon_threadsafe(deliver, result, failure)
@@ -96,26 +119,30 @@ class Worker:
         while (run := self._queue.get()) is not None:
             run()
 
-    async def _settle(self, future: asyncio.Future[T], interrupt: Callable[[], None] | None) -> None:
-        """Wait for a call that nobody wants any more, whatever else is cancelled meanwhile."""
-        deadline = asyncio.get_running_loop().time() + self._grace_s
 
-        with anyio.CancelScope(shield=True):
-            while not future.done():
-                left = deadline - asyncio.get_running_loop().time()
+async def wait_out(future: asyncio.Future[T], *, grace_s: float, interrupt: Callable[[], None] | None = None) -> None:
+    """Wait for something that nobody wants any more, whatever else is cancelled meanwhile; its outcome is dropped.
 
-                if left <= 0:
-                    break
+    Args:
+        future: Cancelled when it has not ended after ``grace_s``.
+        grace_s: Longest wait.
+        interrupt: Called until it has ended.
+    """
+    clock = asyncio.get_running_loop().time
+    deadline = clock() + grace_s
 
-                if interrupt is not None:
-                    interrupt()
+    with anyio.CancelScope(shield=True):
+        while not future.done() and (left := deadline - clock()) > 0:
+            if interrupt is not None:
+                interrupt()
 
-                try:
-                    await asyncio.wait([future], timeout=left if interrupt is None else min(left, _AGAIN_S))
-                except asyncio.CancelledError:
-                    continue
+            try:
+                await asyncio.wait([future], timeout=left if interrupt is None else min(left, _AGAIN_S))
+            except asyncio.CancelledError:
+                continue
 
-        if future.done():
-            future.exception()
-        else:
-            future.cancel()
+    if not future.done():
+        future.cancel()
+    elif not future.cancelled():
+        # An error that nobody asks for would be reported as forgotten.
+        future.exception()

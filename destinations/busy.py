@@ -47,8 +47,11 @@ async def patiently(call: Callable[[], Awaitable[T]], *, timeout_s: float, advic
 
 
 @contextmanager
-def lock_file(path: Path, what: str) -> Iterator[None]:
+def lock_file(path: Path, what: str) -> Iterator[int]:
     """Hold an advisory lock on ``path`` inside the block; the kernel drops it when the process dies.
+
+    Yields:
+        The file's descriptor.
 
     Raises:
         Busy: Somebody else holds it; ``what`` says what that means.
@@ -61,6 +64,6 @@ def lock_file(path: Path, what: str) -> Iterator[None]:
         except BlockingIOError as error:
             raise Busy(what) from error
 
-        yield
+        yield descriptor
     finally:
         os.close(descriptor)

@@ -22,9 +22,7 @@ import pytest
 TESTS = Path(__file__).parent
 
 # Times are never judged: machines are shared.
-hypothesis.settings.register_profile(
-    "asyncelt", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
-)
+hypothesis.settings.register_profile("asyncelt", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
 hypothesis.settings.load_profile("asyncelt")
 
 

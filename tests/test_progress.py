@@ -9,9 +9,11 @@ import sys
 import threading
 from dataclasses import dataclass, field
 
+import anyio
 import pytest
 from rich.console import Console
 
+import asyncelt
 from asyncelt.errors import ConfigError
 from asyncelt.observe import Advanced, BudgetSample, Event, StageDone, StageStarted, Warned, reported
 from asyncelt.progress import LogProgress, NoProgress, RichProgress, TqdmProgress, amount, observer_for
@@ -298,3 +300,30 @@ def test_a_stage_is_reported_to_its_end_however_it_ends(error):
     first, last = recorder.seen
     assert first == started("load")
     assert last == done("load", error=None if error is None else str(error) or "KeyboardInterrupt")
+
+
+@pytest.mark.parametrize("ending", ["error", "cancel"])
+async def test_every_stage_of_a_run_that_fails_is_reported_to_its_end(ending, tmp_path):
+    """A display gives the terminal back only when it hears of the end."""
+    recorder = Recorder()
+    pipeline = asyncelt.pipeline(
+        "p", destination=asyncelt.destinations.memory(), pipelines_dir=tmp_path, progress=recorder
+    )
+
+    async def rows():
+        yield [{"id": 1}]
+
+        if ending == "error":
+            raise ValueError("bad page")
+
+        cancelled.cancel()
+        await anyio.sleep_forever()
+
+    with anyio.CancelScope() as cancelled, contextlib.suppress(asyncelt.PipelineStepFailed):
+        await pipeline.run(rows(), table_name="items")
+
+    begun = {event.stage for event in recorder.seen if isinstance(event, StageStarted)}
+    ended = {event.stage: event.error for event in recorder.seen if isinstance(event, StageDone)}
+    assert "extract" in begun
+    assert begun == set(ended)
+    assert ended["extract"]

@@ -16,7 +16,7 @@ PACKAGE = Path(asyncelt.__file__).parent
 
 PUBLIC = {
     "asyncelt": """
-        AsynceltError ByteBudget Event JsonPage Limits Observer Pipeline PipelineBusy PipelineStepFailed Resource Retry
+        AsynceltError AsynceltWarning ByteBudget Event JsonPage Limits Observer Pipeline PipelineBusy PipelineStepFailed Resource Retry
         Settings Source attach current destinations errors pipeline resource run source transformer with_table_name
     """,
     "asyncelt.destinations": "duckdb filesystem memory",

@@ -29,7 +29,7 @@ from asyncelt.flow import Notice, RawBatch
 from asyncelt.load.committing import LoadReport, load_bundle
 from asyncelt.load.protocol import Commit, SupportsIdle
 from asyncelt.normalize.page import NormalizeContext, Normalizer
-from asyncelt.observe import StageDone, StageStarted
+from asyncelt.observe import reported
 from asyncelt.schema.model import Schema
 from asyncelt.schema.naming import Naming, naming_for
 from asyncelt.schema.system import new_schema
@@ -129,9 +129,9 @@ async def _load(owned: Owned, bundle: Sequence[SealedPackage]) -> LoadReport:
         run_id=first.run_id,
     )
     capabilities = environment.destination.capabilities
-    environment.emit(StageStarted(pipeline_name=environment.pipeline_name, stage="load"))
+    name = environment.pipeline_name
 
-    with step("load", pipeline_name=environment.pipeline_name, load_id=first.load_id), one_error():
+    with reported(environment.emit, name, "load"), step("load", pipeline_name=name, load_id=first.load_id), one_error():
         report = await load_bundle(
             owned.session,
             commit,
@@ -155,8 +155,6 @@ async def _load(owned: Owned, bundle: Sequence[SealedPackage]) -> LoadReport:
         keep = environment.settings.limits.keep_completed
         await in_thread(partial(owned.store.complete, packages, "loaded", keep=keep), owned.threads)
         owned.pending = [load_id for load_id in owned.pending if load_id not in first.bundle]
-
-    environment.emit(StageDone(pipeline_name=environment.pipeline_name, stage="load"))
 
     return report
 
@@ -232,19 +230,17 @@ class _FusedRun:
         async def normalize() -> None:
             nonlocal result
 
-            with step("normalize", pipeline_name=name, load_id=self._first_id), one_error():
-                environment.emit(StageStarted(pipeline_name=name, stage="normalize"))
-                result = await shaping.run(receive)
-                environment.emit(StageDone(pipeline_name=name, stage="normalize"))
+            with reported(environment.emit, name, "normalize"):
+                with step("normalize", pipeline_name=name, load_id=self._first_id), one_error():
+                    result = await shaping.run(receive)
 
         with one_error(), send, receive:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(normalize)
 
-                with step("extract", pipeline_name=name, load_id=self._first_id), one_error():
-                    environment.emit(StageStarted(pipeline_name=name, stage="extract"))
-                    await self._extract(intake)
-                    environment.emit(StageDone(pipeline_name=name, stage="extract"))
+                with reported(environment.emit, name, "extract"):
+                    with step("extract", pipeline_name=name, load_id=self._first_id), one_error():
+                        await self._extract(intake)
 
                 send.close()
 

@@ -200,7 +200,8 @@ class Gatherer:
         size = max(size_of(buffer.rows[-1]), 1)
         added = size * (count - buffer.measured)
         buffer.measured = count
-        every = max(1, min(_SAMPLE_ROWS, _SAMPLE_BYTES // size)) if count > 8 else 1
+        room = int(self._limits.gather_bytes - buffer.nbytes - added)
+        every = max(1, min(_SAMPLE_ROWS, _SAMPLE_BYTES // size, room // size)) if count > 8 else 1
         buffer.check_at = min(count + every, max(self._limits.gather_rows, count + 1))
         self._grow(table, buffer, added)
 

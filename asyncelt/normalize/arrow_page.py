@@ -7,13 +7,15 @@ to a variant column, as with other pages (the reference leaves it to the destina
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Final, cast
+from typing import Any, Final, NamedTuple, cast
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from asyncelt.errors import BadRecord, NameCollision
-from asyncelt.flow import TableBatch
-from asyncelt.normalize.conform import ConformRules, Outcome
+from asyncelt.normalize.conform import ConformRules, Outcome, batch_of
+from asyncelt.normalize.contract import Contract, Kept, contract_of, dropped, frozen, masked
 from asyncelt.normalize.gating import Gate
 from asyncelt.normalize.ids import random_ids
 from asyncelt.normalize.place import Placement, Placer
@@ -23,7 +25,7 @@ from asyncelt.normalize.view import SchemaView, TableView
 from asyncelt.schema.arrow import column_from_arrow
 from asyncelt.schema.model import Column
 from asyncelt.schema.naming import Naming
-from asyncelt.schema.system import DLT_LOAD_ID, load_id_column, row_id_column
+from asyncelt.schema.system import DLT_LOAD_ID, is_system_name, load_id_column, row_id_column
 from asyncelt.types import ColumnName
 
 __all__ = ["conform_arrow"]
@@ -31,43 +33,31 @@ __all__ = ["conform_arrow"]
 SLICE: Final = 256
 
 
-def conform_arrow(table: pa.Table, root: str, view: SchemaView, rules: ConformRules, gate: Gate, outcome: Outcome) -> None:
+def conform_arrow(
+    table: pa.Table, root: str, view: SchemaView, rules: ConformRules, gate: Gate, outcome: Outcome
+) -> None:
     """Bring an Arrow table under the schema. A table without rows still adds its columns to the schema.
 
     Raises:
         NameCollision: Two columns get the same name.
         SchemaError: A column's type has no counterpart.
+        DataValidationError: The schema contract forbids what the page would add.
     """
     columns = view.table(root, None)
-    naming = rules.rule.naming
-    added: list[Column] = []
-    lanes: dict[str, list[Lane]] = {}
-    load_id_name = naming.path(DLT_LOAD_ID)
+    contract = contract_of(view.schema, root, None)
+    was_new = not columns.has_types()
 
-    for name, field, values in _renamed(table, naming, root):
-        if rules.add_dlt_load_id and name == load_id_name:
-            continue
+    if was_new and contract.tables != "evolve":
+        if contract.tables == "freeze":
+            raise frozen(root, None, "tables")
 
-        found = column_from_arrow(ColumnName(name), field, view.capabilities)
+        return
 
-        if found.data_type is None:
-            continue
+    found = _columns(table, root, columns, view, rules, contract, gate, takes_new=was_new or view.evolves_once(root))
+    placed, stays = _placed(found.lanes, columns, view, rules, contract, found.stays)
+    added = [*found.added, *(new.column for new in placed.new)]
 
-        known = columns.target(name)
-
-        if known is None:
-            column = columns.declared(found)
-            columns.add(column)
-            added.append(column)
-
-        if values.null_count < len(values):
-            source = found.data_type
-            lanes[name] = [Lane(source, _as_text(values, root, gate) if source == "json" else _storage(values))]
-
-    placed = _placed(lanes, columns, view, rules)
-    added.extend(found.column for found in placed.new)
-
-    for column, array in _system(table.num_rows, naming, rules):
+    for column, array in _system(table.num_rows, rules.rule.naming, rules):
         placed.columns[column.name] = array
 
         if columns.target(column.name) is None:
@@ -77,12 +67,68 @@ def conform_arrow(table: pa.Table, root: str, view: SchemaView, rules: ConformRu
     if added or columns.is_new:
         outcome.extend(columns, added, rules.resource)
 
-    if table.num_rows:
-        data = pa.Table.from_arrays(list(placed.columns.values()), names=list(placed.columns))
-        outcome.batches.setdefault(root, []).append(TableBatch(table=columns.name, data=data, rows=table.num_rows))
+    batch = batch_of(columns, placed, stays, table.num_rows)
+
+    if batch.rows:
+        outcome.batches.setdefault(root, []).append(batch)
 
 
-def _renamed(table: pa.Table, naming: Naming, root: str) -> Iterator[tuple[str, pa.Field, Array]]:
+class _Found(NamedTuple):
+    lanes: dict[str, list[Lane]]
+    added: list[Column]
+    stays: Kept | None
+
+
+def _columns(
+    table: pa.Table,
+    root: str,
+    columns: TableView,
+    view: SchemaView,
+    rules: ConformRules,
+    contract: Contract,
+    gate: Gate,
+    *,
+    takes_new: bool,
+) -> _Found:
+    """The page's columns as lanes; those that the table does not have are added, or treated as its contract says."""
+    naming = rules.rule.naming
+    load_id = naming.path(DLT_LOAD_ID) if rules.add_dlt_load_id else None
+    found = _Found({}, [], None)
+
+    for name, field, values in _renamed(table, naming, root):
+        given = column_from_arrow(ColumnName(name), field, view.capabilities)
+
+        if given.data_type is None or name == load_id:
+            continue
+
+        if columns.target(name) is None:
+            if contract.columns == "evolve" or takes_new or is_system_name(name):
+                column = columns.declared(given)
+                columns.add(column)
+                found.added.append(column)
+            elif contract.columns == "freeze":
+                raise frozen(root, name, "columns")
+            else:
+                if contract.columns == "discard_row":
+                    found = found._replace(stays=_without(found.stays, values))
+
+                continue
+
+        if values.null_count < len(values):
+            nested = given.data_type == "json"
+            found.lanes[name] = [Lane(given.data_type, _as_text(values, root, gate) if nested else _storage(values))]
+
+    return found
+
+
+def _without(stays: Kept | None, values: Array) -> Kept:
+    """Rows that stay when those with a value here go."""
+    empty = np.asarray(pc.is_null(values))
+
+    return empty if stays is None else stays & empty
+
+
+def _renamed(table: pa.Table, naming: Naming, root: str) -> Iterator[tuple[str, pa.Field[pa.DataType], Array]]:
     taken: dict[str, str] = {}
 
     for field, values in zip(table.schema, table.columns, strict=True):
@@ -102,16 +148,38 @@ def _renamed(table: pa.Table, naming: Naming, root: str) -> Iterator[tuple[str, 
         yield name, field, cast("Array", array)
 
 
-def _placed(lanes: dict[str, list[Lane]], columns: TableView, view: SchemaView, rules: ConformRules) -> Placement:
+def _placed(
+    lanes: dict[str, list[Lane]],
+    columns: TableView,
+    view: SchemaView,
+    rules: ConformRules,
+    contract: Contract,
+    stays: Kept | None,
+) -> tuple[Placement, Kept | None]:
+    before = dict(columns.columns)
     placer = Placer(
         table=columns,
         rules=view.rules,
         naming=rules.rule.naming,
-        value_at=lambda row, column: None,
+        value_at=lambda _row, _column: None,
         now=float(rules.load_id),
     )
+    placed = placer.place(lanes if stays is None else masked(lanes, stays))
 
-    return placer.place(lanes)
+    # Columns of their own the page has added before: what is new here are variants.
+    if placed.new and contract.data_type != "evolve":
+        names = [found.column.name for found in placed.new]
+
+        if contract.data_type == "freeze":
+            raise frozen(columns.name, names[0], "data_type")
+
+        if contract.data_type == "discard_row":
+            for name in names:
+                stays = _without(stays, placed.columns[name])
+
+        dropped(names, placed, columns, before)
+
+    return placed, stays
 
 
 def _system(rows: int, naming: Naming, rules: ConformRules) -> Iterator[tuple[Column, Array]]:
@@ -133,7 +201,7 @@ def _as_text(values: Array, root: str, gate: Gate) -> Array:
 
     def steps() -> Iterator[None]:
         for start in range(0, len(values), SLICE):
-            found = values.slice(start, SLICE).to_pylist(maps_as_pydicts="lossy")
+            found = cast("Any", values.slice(start, SLICE)).to_pylist(maps_as_pydicts="lossy")
             pieces.append(pa.array([None if value is None else json_text(value) for value in found], pa.string()))
             yield
 
@@ -142,4 +210,4 @@ def _as_text(values: Array, root: str, gate: Gate) -> Array:
     except (TypeError, UnicodeEncodeError) as error:
         raise BadRecord(f"the nested values cannot be written as JSON: {error}.", table=root) from error
 
-    return cast("Array", pa.concat_arrays(pieces))
+    return pa.concat_arrays(pieces) if pieces else values

@@ -7,6 +7,7 @@ from json import loads as lenient_loads
 from typing import Any, Final, TypeAlias, cast
 
 import msgspec
+import pyarrow as pa
 
 from asyncelt.errors import BadRecord
 from asyncelt.flow import JsonBody
@@ -47,7 +48,9 @@ def within(body: JsonBody, table: str) -> Raw:
             fields = {}
 
         if key not in fields:
-            raise BadRecord(f"the JSON body has no {key!r} on the path {body.items!r}.", table=table, value=excerpt(bytes(data)))
+            raise BadRecord(
+                f"the JSON body has no {key!r} on the path {body.items!r}.", table=table, value=excerpt(bytes(data))
+            )
 
         data = fields[key]
 
@@ -60,7 +63,7 @@ def texts_of(data: Raw) -> Sequence[Raw]:
     Raises:
         msgspec.DecodeError: It is no JSON, strictly taken.
     """
-    return [text for text in _split(data) if memoryview(text)[:4] != b"null"]
+    return [text for text in _split(data) if bytes(memoryview(text)[:4]) != b"null"]
 
 
 def _split(data: Raw) -> Sequence[Raw]:
@@ -81,11 +84,17 @@ def _split(data: Raw) -> Sequence[Raw]:
         return [cast("Raw", _raw.decode(data))]
 
 
-def is_sound(data: Raw) -> bool:
-    """Whether this is one JSON document, not nested beyond Python's recursion limit."""
+def is_sound(data: bytes) -> bool:
+    """Whether this is one JSON document in UTF-8, not nested beyond Python's recursion limit.
+
+    Arrow's reader does not look at the encoding, and does not survive text that is nested some thousands deep.
+    """
     try:
         _raw.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+
+        if not data.isascii():
+            pa.array([data], pa.binary()).cast(pa.string())
+    except (msgspec.DecodeError, pa.ArrowInvalid, UnicodeDecodeError, RecursionError):
         return False
 
     return True
@@ -109,6 +118,8 @@ def rows_of(body: JsonBody, table: str) -> list[object]:
         found = _lenient(body.data.decode("utf-8-sig", "surrogatepass"))
     except ValueError as error:
         raise BadRecord(f"the body is no JSON: {error}.", table=table, value=excerpt(body.data)) from error
+    except RecursionError:
+        raise BadRecord("the body is nested too deeply.", table=table, value=excerpt(body.data)) from None
 
     for key in body.items.split(".") if body.items is not None else ():
         if not isinstance(found, dict) or key not in found:

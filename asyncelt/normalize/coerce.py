@@ -6,9 +6,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from types import MappingProxyType
 from typing import Final, cast
 
@@ -23,7 +23,17 @@ from asyncelt.normalize import (
     coerce_text as text,
     coerce_times as times,
 )
-from asyncelt.normalize.coerce_lanes import Chunked, Kernel, Values, canonical, nulls, one_array, per_distinct, unit_of
+from asyncelt.normalize.coerce_lanes import (
+    Chunked,
+    Kernel,
+    Values,
+    canonical,
+    nulls,
+    per_distinct,
+    plain,
+    same_unit,
+    unit_of,
+)
 from asyncelt.types import DataType
 
 __all__ = ["DEPARTURES", "Coerced", "can_coerce", "coerce", "parse_timestamps"]
@@ -49,6 +59,8 @@ DEPARTURES: Final[Mapping[str, str]] = MappingProxyType(
         "the years 1 to 9999 do not fit a timestamp or date column; in the reference they raise and the run fails.",
         "zones of timestamps as text": "A lane has one zone: text shows the time in it, not with the offset each value "
         "came with.",
+        "basic dates with a tail": "Text like '2024010113' is a number of seconds for date columns, as for timestamp "
+        "columns; some versions of Python, and so the reference, read a date from its beginning.",
         "scales of decimals as text": "A lane has one scale: text shows all its places, not those that each value came "
         "with.",
     }
@@ -105,52 +117,55 @@ def coerce(
     Shapes:
         values: (n,); the result's arrays too.
     """
+    if not _HOLDS[target](target_type):
+        raise SchemaError(
+            f"A column of data type {target!r} cannot have the Arrow type {target_type}; "
+            "pass the type that the schema gives it."
+        )
+
     if target == "timestamp" and timezone is not None:
         target_type = pa.timestamp(unit_of(target_type), tz="UTC" if timezone else None)
 
-    if source == target and values.type == target_type and not isinstance(values, pa.ChunkedArray):
-        return Coerced(values, None)
+    given = plain(values)
 
-    if source == target == "timestamp" and unit_of(values.type) == unit_of(target_type):
-        return Coerced(one_array(values).view(target_type), None)
+    if source == target and given.type == target_type:
+        return Coerced(given, None)
 
-    lane = canonical(values, source)
-    kernel = _IDENTITY if source == target else _KERNELS.get((target, source))
+    if source == target == "timestamp" and same_unit(given.type, target_type):
+        return Coerced(given.view(target_type), None)
+
+    lane = canonical(given, source)
+    kernel = _identity if source == target else _KERNELS.get((target, source))
 
     if kernel is None:
-        return _coerced(values, lane, nulls(lane, target_type))
+        return _coerced(given, nulls(given, target_type))
 
     if source in _NUMBERS and pa.types.is_string(lane.type):
         result = _from_digits(lane, source, target, target_type, kernel)
     else:
         result = kernel(lane, target_type)
 
-    fitted = _fit(result, target, target_type)
+    coerced = _coerced(given, _fit(result, target, target_type))
 
-    return (_json_coerced if (target, source) == ("json", "text") else _coerced)(values, lane, fitted)
+    return _without_json_nulls(coerced, lane) if (target, source) == ("json", "text") else coerced
 
 
-def _coerced(given: Values | Chunked, lane: Values, result: Values) -> Coerced:
+def _coerced(given: Values, result: Values) -> Coerced:
+    """Compared with what was given, not with the canonical lane: making that may have lost values already."""
     if result.null_count == given.null_count:
         return Coerced(result, None)
 
-    # Making the lane canonical may have lost values already: those count as failed too.
-    there = pc.is_valid(lane if lane.null_count == given.null_count else one_array(given))
-    failed = pc.and_(there, pc.is_null(result))
-
-    return Coerced(result, cast("pa.BooleanArray", failed))
+    return Coerced(result, cast("pa.BooleanArray", pc.and_(pc.is_valid(given), pc.is_null(result))))
 
 
-def _json_coerced(given: Values | Chunked, lane: Values, result: Values) -> Coerced:
+def _without_json_nulls(coerced: Coerced, lane: Values) -> Coerced:
     """JSON's ``null`` becomes a null and is no failure."""
-    coerced = _coerced(given, lane, result)
-
     if coerced.failed is None:
         return coerced
 
     failed = pc.and_not(coerced.failed, pc.coalesce(blobs.is_json_null(lane), pa.scalar(value=False)))
 
-    return Coerced(result, cast("pa.BooleanArray", failed) if pc.any(failed).as_py() else None)
+    return Coerced(coerced.values, cast("pa.BooleanArray", failed) if pc.any(failed).as_py() else None)
 
 
 def _fit(result: Values, target: DataType, target_type: pa.DataType) -> Values:
@@ -160,13 +175,7 @@ def _fit(result: Values, target: DataType, target_type: pa.DataType) -> Values:
 
     fitting = _FITTING.get(target)
 
-    try:
-        return result.cast(target_type) if fitting is None else fitting(result, target_type)
-    except (pa.ArrowNotImplementedError, AttributeError) as error:
-        raise SchemaError(
-            f"A column of data type {target!r} cannot have the Arrow type {target_type}; "
-            "pass the type that the schema gives it."
-        ) from error
+    return result.cast(target_type) if fitting is None else fitting(result, target_type)
 
 
 def _from_digits(lane: Values, source: DataType, target: DataType, target_type: pa.DataType, kernel: Kernel) -> Values:
@@ -183,25 +192,39 @@ def _from_digits(lane: Values, source: DataType, target: DataType, target_type: 
     if target == "bool":
         return per_distinct(lane, lambda digits: bool(Decimal(cast("str", digits))), pa.bool_())
 
-    wide = pa.decimal256(76, 0) if source != "decimal" else pa.decimal256(76, 38)
+    wide = pa.decimal256(76, 38 if source == "decimal" else 0)
 
-    return kernel(per_distinct(lane, lambda digits: _held(cast("str", digits), wide), wide), target_type)
-
-
-def _held(digits: str, wide: pa.DataType) -> Decimal | None:
-    """The number where ``wide`` holds it exactly."""
-    try:
-        return cast("Decimal", pa.scalar(Decimal(digits), wide).as_py())
-    except (pa.ArrowInvalid, InvalidOperation):
-        return None
+    return kernel(per_distinct(lane, lambda digits: decimals.held(cast("str", digits), wide), wide), target_type)
 
 
 def _identity(values: Values, _target: pa.DataType) -> Values:
     return values
 
 
-_IDENTITY: Final[Kernel] = _identity
+def _is_text(kind: pa.DataType) -> bool:
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+
+
+def _is_binary(kind: pa.DataType) -> bool:
+    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind)
+
+
 _NUMBERS: Final = frozenset({"bigint", "decimal", "wei"})
+
+_HOLDS: Final[dict[DataType, Callable[[pa.DataType], bool]]] = {
+    "text": _is_text,
+    "json": _is_text,
+    "binary": _is_binary,
+    "bool": pa.types.is_boolean,
+    "bigint": pa.types.is_integer,
+    "double": pa.types.is_floating,
+    "decimal": pa.types.is_decimal,
+    "wei": pa.types.is_decimal,
+    "timestamp": pa.types.is_timestamp,
+    "date": pa.types.is_date,
+    "time": pa.types.is_time,
+}
+"""Whether an Arrow type can be that of a column."""
 
 _FITTING: Final[dict[str, Kernel]] = {
     "bigint": numbers.fit_integer,

@@ -21,6 +21,7 @@ __all__ = [
     "decimal_from_double",
     "decimal_from_text",
     "fit_decimal",
+    "held",
 ]
 
 _DIGITS = 76
@@ -40,14 +41,14 @@ def decimal_from_text(values: Values, target: pa.DataType) -> Values:
     More digits after the point than ``target`` has are rounded, see :func:`fit_decimal`.
     """
 
-    def held(part: Values) -> Values:
+    def plain(part: Values) -> Values:
         return fit_decimal(part.cast(pa.decimal256(_DIGITS, _SCALE)), target)
 
     def slowly(part: Values) -> Values:
         return per_distinct(part, lambda text: _rounded(cast("str", text), target), target, never=_NO_DECIMAL)
 
     def inexact(part: Values) -> Values:
-        return split(part, pc.match_substring_regex(part, _HELD), held, slowly)
+        return split(part, pc.match_substring_regex(part, _HELD), plain, slowly)
 
     return split(values, pc.match_substring_regex(values, _exact(target)), lambda part: part.cast(target), inexact)
 
@@ -76,6 +77,14 @@ def _rounded(text: str, target: pa.DataType) -> Decimal | None:
         return _quantized(number, target)
     except (ValueError, InvalidOperation):
         return None
+
+
+def held(digits: str, target: pa.DataType) -> Decimal | None:
+    """The number that ``digits`` say, where ``target`` holds it exactly."""
+    number = Decimal(digits)
+    quantized = _quantized(number, target)
+
+    return quantized if quantized == number else None
 
 
 def _quantized(number: Decimal, target: pa.DataType) -> Decimal | None:

@@ -33,8 +33,9 @@ __all__ = [
     "looks",
     "merge",
     "nulls",
-    "one_array",
     "per_distinct",
+    "plain",
+    "same_unit",
     "split",
     "unit_of",
     "where",
@@ -71,25 +72,41 @@ _SAMPLES = 24
 _PRIME = 7_919
 
 
-def canonical(values: Values | Chunked, source: DataType) -> Values:
-    """The lane as one array of the type the kernels know; the same object where it already is one.
+def plain(values: Values | Chunked) -> Values:
+    """One array, without chunks, dictionaries and runs; the same object where it already is that."""
+    if not isinstance(values, pa.ChunkedArray):
+        array = values
+    elif values.num_chunks == 1:
+        array = cast("Values", values.chunk(0))
+    else:
+        array = pa.concat_arrays(values.chunks) if values.num_chunks else pa.array([], values.type)
 
-    Dictionaries are decoded, narrow integers and floats widened, other text and binary layouts made the plain
-    ones, timestamps and times brought to microseconds (nanoseconds cut off, towards the past).
+    if pa.types.is_dictionary(array.type):
+        return cast("Values", array.cast(array.type.value_type))
+
+    if pa.types.is_run_end_encoded(array.type):
+        return cast("Values", pc.run_end_decode(array))
+
+    return array
+
+
+def canonical(array: Values, source: DataType) -> Values:
+    """A plain array in the type the kernels know; the same object where it already has it.
+
+    Narrow integers and floats are widened, other text and binary layouts made the usual ones, timestamps and times
+    brought to microseconds (nanoseconds cut off, towards the past). What does not fit these becomes null.
     """
-    array = one_array(values)
+    if pa.types.is_null(array.type):
+        return nulls(array, _NULLS.get(source, pa.string()))
 
-    if pa.types.is_dictionary(array.type) or pa.types.is_run_end_encoded(array.type):
-        array = _decoded(array)
-
-    wanted = _plain_type(array.type, source)
+    wanted = _plain_type(array.type)
 
     if wanted is None or array.type == wanted:
         return array
 
     if pa.types.is_timestamp(wanted) and unit_of(array.type) == "ns":
         # Integer division by Arrow goes towards zero; a floor keeps times before 1970 in their microsecond.
-        return _floor_units(array, pa.int64(), 1_000).view(wanted)
+        return floor_units(array, 1_000).view(wanted)
 
     if pa.types.is_time64(wanted):
         return array.cast(wanted, safe=False)
@@ -97,29 +114,8 @@ def canonical(values: Values | Chunked, source: DataType) -> Values:
     return _cast_or_null(array, wanted)
 
 
-def one_array(values: Values | Chunked) -> Values:
-    """All chunks as one array; no copy where there is one."""
-    if not isinstance(values, pa.ChunkedArray):
-        return values
-
-    if values.num_chunks == 1:
-        return cast("Values", values.chunk(0))
-
-    return pa.concat_arrays(values.chunks) if values.num_chunks else pa.array([], values.type)
-
-
-def _decoded(array: Values) -> Values:
-    if pa.types.is_dictionary(array.type):
-        return cast("Values", array.cast(array.type.value_type))
-
-    return cast("Values", pc.run_end_decode(array))
-
-
-def _plain_type(given: pa.DataType, source: DataType) -> pa.DataType | None:
-    """The type the kernels of ``source`` expect for a lane of type ``given``; None: as it is."""
-    if pa.types.is_null(given):
-        return _NULLS.get(source, pa.string())
-
+def _plain_type(given: pa.DataType) -> pa.DataType | None:
+    """The type that the kernels expect for a lane of type ``given``; None: as it is."""
     if pa.types.is_integer(given):
         return pa.decimal128(20, 0) if pa.types.is_uint64(given) else _INT64
 
@@ -164,18 +160,13 @@ def _cast_one(scalar: pa.Scalar[pa.DataType], wanted: pa.DataType) -> object:
         return None
 
 
-def _floor_units(array: Values, integers: pa.DataType, factor: int) -> Values:
-    """The integers behind a temporal array divided by ``factor``, rounded towards the past."""
-    raw = array.view(integers)
+def floor_units(array: Values, factor: int) -> Values:
+    """The 64-bit integers behind ``array`` divided by ``factor``, rounded towards the past."""
+    raw = array.view(_INT64)
     quotient = pc.divide(raw, factor)
     behind = pc.and_(pc.less(raw, 0), pc.not_equal(pc.multiply(quotient, factor), raw))
 
-    return cast("Values", pc.subtract(quotient, pc.cast(behind, integers)))
-
-
-def floor_units(array: Values, factor: int) -> Values:
-    """Like integer ``//`` on the 64-bit integers behind ``array``."""
-    return _floor_units(array, _INT64, factor)
+    return cast("Values", pc.subtract(quotient, pc.cast(behind, _INT64)))
 
 
 def everything(mask: object) -> bool:
@@ -249,6 +240,11 @@ def unit_of(kind: pa.DataType) -> Literal["s", "ms", "us", "ns"]:
     return cast("pa.TimestampType[Literal['us'], str]", kind).unit
 
 
+def same_unit(one: pa.DataType, other: pa.DataType) -> bool:
+    """Whether both are timestamps of the same unit; their zones may differ."""
+    return pa.types.is_timestamp(one) and pa.types.is_timestamp(other) and unit_of(one) == unit_of(other)
+
+
 def zone_of(kind: pa.DataType) -> str | None:
     """The zone of a timestamp type."""
     return cast("pa.TimestampType[Literal['us'], str]", kind).tz
@@ -306,6 +302,5 @@ def hexadecimal(text: str) -> int:
 
 def nulls(values: Values, target: pa.DataType) -> Values:
     """As many nulls of type ``target`` as there are values."""
-    empty: Values = pa.array([], target)
-
-    return empty.take(pa.nulls(len(values), pa.int64()))
+    # The stubs list each type by itself; any of them will do.
+    return cast("Values", pa.nulls(len(values), cast("pa.lib.NullType", target)))

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import cast
 
 import numpy as np
 import pyarrow as pa
@@ -12,17 +11,18 @@ import pyarrow.compute as pc
 
 from asyncelt.errors import BadRecord
 from asyncelt.flow import Notice, TableBatch
+from asyncelt.normalize.contract import Kept, contract_of, dropped, frozen, judge, kept_rows, masked
 from asyncelt.normalize.identify import Identity, identify
 from asyncelt.normalize.order import introduced, value_finder
 from asyncelt.normalize.place import Introduction, Placement, Placer
-from asyncelt.normalize.tables import Array, Part, TablePart
+from asyncelt.normalize.tables import Part, TablePart
 from asyncelt.normalize.view import SchemaView, TableView
 from asyncelt.normalize.walk import Rule, excerpt
 from asyncelt.schema.model import Column, TableDelta
-from asyncelt.schema.system import DLT_ID
+from asyncelt.schema.system import DLT_ID, is_system_name
 from asyncelt.types import LoadId, TableName
 
-__all__ = ["ConformRules", "Outcome", "conform_part"]
+__all__ = ["ConformRules", "Outcome", "batch_of", "conform_part"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,15 +68,66 @@ def conform_part(part: Part, view: SchemaView, rules: ConformRules, identity: Id
 
     Raises:
         BadRecord: A value that may not be missing, or that no column can hold.
+        DataValidationError: The schema contract forbids what the part would add.
         Ambiguous: The part has to be made again, row by row.
     """
     new: dict[str, list[Introduction]] = {}
+    kept: dict[str, Kept] = {}
     ids = identify(part, identity)
 
     for table in part.tables:
         columns = view.table(table.name, None if table.parent is None else table.parent.name)
-        user_ids = table.lanes.get(DLT_ID)
-        lanes = table.lanes if user_ids is None else {k: v for k, v in table.lanes.items() if k != DLT_ID}
+        stays = kept_rows(table, kept)
+        placed, stays = _placed(part, table, columns, view, rules, stays)
+
+        if stays is not None:
+            kept[table.name] = stays
+
+            if not stays.any():
+                continue
+
+        system = ids.columns_of(table, rules.load_id if rules.add_dlt_load_id else None, add_id=rules.add_dlt_id)
+        _check_missing(part, table, columns, placed, stays)
+
+        for column, values in system:
+            placed.columns[column.name] = values
+
+            if columns.target(column.name) is None:
+                columns.add(column)
+                placed.new.append(Introduction(_first(stays), column.name, column))
+
+        if placed.new:
+            new[table.name] = placed.new
+
+        _note(table, placed, outcome)
+        outcome.batches.setdefault(table.name, []).append(batch_of(columns, placed, stays, table.rows))
+
+    if new:
+        for name, added in introduced(part, new, rules.rule):
+            outcome.extend(view.tables[name], added, rules.resource)
+
+    for (owner, key), count in part.collisions.items():
+        outcome.note("collision", owner, key, count, f"several keys became {key!r}; the later one of each row was kept")
+
+
+def _placed(
+    part: Part, table: TablePart, columns: TableView, view: SchemaView, rules: ConformRules, stays: Kept | None
+) -> tuple[Placement, Kept | None]:
+    """Columns of a table, and the rows that stay, under its contract."""
+    lanes = (
+        {name: found for name, found in table.lanes.items() if name != DLT_ID} if DLT_ID in table.lanes else table.lanes
+    )
+    contract = contract_of(view.schema, table.name, columns.parent)
+    was_new = bool(contract) and not columns.has_types()
+
+    if was_new and contract.tables != "evolve":
+        if contract.tables == "freeze":
+            raise frozen(table.name, None, "tables")
+
+        return Placement(), np.zeros(table.rows, dtype=bool)
+
+    while True:
+        before = dict(columns.columns) if contract else {}
         placer = Placer(
             table=columns,
             rules=view.rules,
@@ -84,36 +135,37 @@ def conform_part(part: Part, view: SchemaView, rules: ConformRules, identity: Id
             value_at=value_finder(part, table, rules.rule),
             now=float(rules.load_id),
         )
-        placed = placer.place(lanes)
-        system = ids.columns_of(table, rules.load_id if rules.add_dlt_load_id else None, add_id=rules.add_dlt_id)
-        _check_missing(part, table, columns, placed, system)
+        placed = placer.place(lanes if stays is None else masked(lanes, stays))
 
-        for column, values in system:
-            placed.columns[column.name] = values
+        if not contract or not placed.new:
+            return placed, stays
 
-            if columns.target(column.name) is None:
-                columns.add(column)
-                placed.new.append(Introduction(0, column.name, column))
+        once = table.parent is None and (view.evolves_once(table.name) or was_new)
+        verdict = judge(contract, columns, placed, was_new=was_new, evolves_once=once, first_row=_first(stays))
 
-        if placed.new:
-            new[table.name] = placed.new
+        if verdict.rows is None:
+            dropped(verdict.columns, placed, columns, before)
 
-        _note(table, placed, outcome)
-        batch = TableBatch(table=columns.name, data=_table(placed.columns, table.rows), rows=table.rows)
-        outcome.batches.setdefault(table.name, []).append(batch)
+            return placed, stays
 
-    if new:
-        for name, added in introduced(part, new, rules.rule):
-            outcome.extend(view.tables[name], added, rules.resource)
-
-    for (name, column), count in part.collisions.items():
-        outcome.note(
-            "collision", name, column, count, f"several keys became {column!r}; the later one of each row was kept"
-        )
+        # Rows that go may have brought columns that the others do not bring, or have been the first of one.
+        columns.back_to(before, [found.column.name for found in placed.new])
+        stays = ~verdict.rows if stays is None else stays & ~verdict.rows
 
 
-def _table(columns: Mapping[str, Array], rows: int) -> pa.Table:
-    return pa.Table.from_arrays(list(columns.values()), names=list(columns))
+def _first(stays: Kept | None) -> int:
+    return 0 if stays is None else int(np.argmax(stays))
+
+
+def batch_of(columns: TableView, placed: Placement, stays: Kept | None, rows: int) -> TableBatch:
+    """The rows that stay, in the columns that have values."""
+    data = pa.Table.from_arrays(list(placed.columns.values()), names=list(placed.columns))
+
+    if stays is not None:
+        data = data.filter(pa.array(stays))
+        rows = int(np.count_nonzero(stays))
+
+    return TableBatch(table=columns.name, data=data, rows=rows)
 
 
 def _note(table: TablePart, placed: Placement, outcome: Outcome) -> None:
@@ -123,14 +175,10 @@ def _note(table: TablePart, placed: Placement, outcome: Outcome) -> None:
         )
 
 
-def _check_missing(
-    part: Part, table: TablePart, view: TableView, placed: Placement, system: Iterable[tuple[Column, Array]]
-) -> None:
+def _check_missing(part: Part, table: TablePart, view: TableView, placed: Placement, stays: Kept | None) -> None:
     """Refuse rows that have no value where there must be one."""
-    own = {column.name for column, _ in system}
-
-    for name, column in view.required():
-        if name in own or name.startswith("_dlt"):
+    for name in view.required():
+        if is_system_name(name):
             continue
 
         found = [placed.columns[key] for key in (name, *placed.variants_of.get(name, ())) if key in placed.columns]
@@ -138,7 +186,7 @@ def _check_missing(
         if any(values.null_count == 0 for values in found):
             continue
 
-        present = np.zeros(table.rows, dtype=bool)
+        present = np.zeros(table.rows, dtype=bool) if stays is None else ~stays
 
         for values in found:
             present |= np.asarray(pc.is_valid(values))

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -13,11 +12,12 @@ from asyncelt.errors import BadRecord
 from asyncelt.normalize.coerce import coerce
 from asyncelt.normalize.ids import nested_ids, random_ids, row_hash
 from asyncelt.normalize.plain import typed_json
-from asyncelt.normalize.tables import Array, Lane, Part, TablePart
-from asyncelt.normalize.walk import Rule, Walker, excerpt
+from asyncelt.normalize.tables import Array, Indices, Lane, Part, TablePart
+from asyncelt.normalize.walk import Rule, Walker, as_row, excerpt
 from asyncelt.schema.capabilities import Capabilities
 from asyncelt.schema.evolve import merge_strategy_of, requires_root_key
 from asyncelt.schema.model import Column, Schema
+from asyncelt.schema.naming import key_text
 from asyncelt.schema.system import (
     DLT_ID,
     DLT_PREFIX,
@@ -96,14 +96,14 @@ class Identified:
 
         if nested and self.identity.root_key and add_id:
             roots = next(iter(self.ids.values()))
-            found.append((root_id_column(naming), _taken(roots, cast("np.ndarray", table.root_rows))))  # type: ignore[type-arg]
+            found.append((root_id_column(naming), _taken(roots, cast("Indices", table.root_rows))))
 
         if not nested or self.identity.rule.is_root(table.name):
             if load_id is not None:
                 found.append((load_id_column(naming), _repeated(load_id, table.rows)))
         elif add_id:
             found.append((parent_id_column(naming), self.parent_ids(table)))
-            found.append((list_idx_column(naming), cast("Array", pa.array(table.list_idx))))
+            found.append((list_idx_column(naming), _integers(cast("Indices", table.list_idx))))
 
         if add_id:
             found.append((row_id_column(naming), self.ids[table.name]))
@@ -112,12 +112,12 @@ class Identified:
 
     def parent_ids(self, table: TablePart) -> Array:
         """Id of each row's parent."""
-        parent_rows = cast("np.ndarray", table.parent_rows)  # type: ignore[type-arg]
+        parent_rows = cast("Indices", table.parent_rows)
 
         if table.parents is None:
             return _taken(self.ids[cast("TablePart", table.parent).name], parent_rows)
 
-        known = {parent.name: self.ids[parent.name].to_pylist() for parent in table.parents}
+        known = {parent.name: _texts(self.ids[parent.name]) for parent in table.parents}
         pairs = zip(table.parents, parent_rows.tolist(), strict=True)
 
         return cast("Array", pa.array([known[parent.name][row] for parent, row in pairs], pa.string()))
@@ -155,9 +155,9 @@ def _generated(part: Part, table: TablePart, found: Identified) -> Array:
         return random_ids(table.rows)
 
     found.hashed.add(table.name)
-    positions = cast("np.ndarray", table.list_idx).tolist()  # type: ignore[type-arg]
+    positions = cast("Indices", table.list_idx).tolist()
 
-    return nested_ids(found.parent_ids(table).to_pylist(), table.name, positions)
+    return nested_ids(_texts(found.parent_ids(table)), table.name, positions)
 
 
 def _with_user_ids(table: TablePart, generated: Array, found: Identified) -> Array:
@@ -172,7 +172,7 @@ def _with_user_ids(table: TablePart, generated: Array, found: Identified) -> Arr
     for lane in given:
         text = coerce(lane.values, lane.kind, "text", pa.string()).values
         usable = pc.and_(pc.is_valid(text), pc.not_equal(text, ""))
-        ids = cast("Array", pc.if_else(pc.fill_null(usable, False), text, ids))
+        ids = cast("Array", pc.if_else(pc.fill_null(usable, fill_value=False), text, ids))
 
     return ids
 
@@ -182,7 +182,7 @@ def _key_hashes(part: Part, identity: Identity) -> Array:
     lanes = [root.lanes.get(name, []) for name in identity.key]
 
     if all(len(found) == 1 and _carries_json(found[0]) for found in lanes):
-        columns = [found[0].values.to_pylist() for found in lanes]
+        columns = [cast("Any", found[0].values).to_pylist() for found in lanes]
         names = identity.key
         keys = [dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True)]
     else:
@@ -222,14 +222,19 @@ def _row_hashes(part: Part) -> Array:
 
 
 def _row(item: object) -> list[tuple[str, object]]:
-    from asyncelt.normalize.walk import as_row
-    from asyncelt.schema.naming import key_text
-
     return [(key_text(key), value) for key, value in as_row(item).items()]
 
 
-def _taken(values: Array, rows: np.ndarray) -> Array:  # type: ignore[type-arg]
-    return cast("Array", values.take(pa.array(rows)))
+def _taken(values: Array, rows: Indices) -> Array:
+    return values.take(cast("Any", _integers(rows)))
+
+
+def _integers(values: Indices) -> Array:
+    return cast("Array", pa.array(cast("Any", values), pa.int64()))
+
+
+def _texts(values: Array) -> list[str]:
+    return cast("list[str]", cast("Any", values).to_pylist())
 
 
 def _repeated(text: str, count: int) -> Array:

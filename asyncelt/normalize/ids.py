@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import os
 from base64 import b64encode
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from hashlib import shake_128
-from typing import Final, cast
+from typing import Any, Final, cast
 
 import numpy as np
 import pyarrow as pa
 
-from asyncelt.normalize.plain import typed_json
 from asyncelt.normalize.tables import Array
 
-__all__ = ["ID_BYTES", "hashed_ids", "nested_ids", "random_ids", "row_hash"]
+__all__ = ["ID_BYTES", "nested_ids", "random_ids", "row_hash"]
 
 ID_BYTES: Final = 10
 ID_LENGTH: Final = 14
@@ -40,7 +39,9 @@ def random_ids(count: int) -> Array:
     data = np.ascontiguousarray(letters[:, :ID_LENGTH])
     offsets = np.arange(0, (count + 1) * ID_LENGTH, ID_LENGTH, dtype=np.int32)
 
-    return cast("Array", pa.StringArray.from_buffers(count, pa.py_buffer(offsets), pa.py_buffer(data)))
+    return cast(
+        "Array", pa.StringArray.from_buffers(count, pa.py_buffer(cast("Any", offsets)), pa.py_buffer(cast("Any", data)))
+    )
 
 
 def row_hash(data: bytes) -> str:
@@ -57,8 +58,3 @@ def nested_ids(parents: Iterable[str], table: str, list_idx: Sequence[int]) -> A
             pa.string(),
         ),
     )
-
-
-def hashed_ids(rows: Iterable[object], hashed_part: Callable[[object], dict[str, object]]) -> Array:
-    """Ids that are hashes of a part of each row."""
-    return cast("Array", pa.array([row_hash(typed_json(hashed_part(row))) for row in rows], pa.string()))

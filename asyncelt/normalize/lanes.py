@@ -78,7 +78,9 @@ def _of_one_type(kind: type, values: Sequence[object], wei_digits: int) -> list[
         raise
     except (UnicodeEncodeError, OverflowError, TypeError, ValueError, pa.ArrowInvalid) as error:
         row = _first_refused(values, kind)
-        raise Refused(f"the value cannot be stored: {error}.", row, None if row is None else repr(values[row])[:120]) from error
+        raise Refused(
+            f"the value cannot be stored: {error}.", row, None if row is None else repr(values[row])[:120]
+        ) from error
 
 
 _DIRECT: Final[dict[type, tuple[DataType, pa.DataType]]] = {
@@ -163,8 +165,8 @@ def _first_refused(values: Sequence[object], kind: type) -> int | None:
                 cast("str", value).encode()
             elif kind is dict or kind is list:
                 json_text(value).encode()
-            elif kind not in (int,):
-                pa.array([value])
+            elif kind is not int:
+                pa.array([cast("str", value)])
         except (ValueError, TypeError, OverflowError, pa.ArrowException):
             return row
 

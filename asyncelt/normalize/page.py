@@ -109,7 +109,8 @@ class Normalizer:
             return items
 
         rows: list[object] = []
-        self._gate.run(rows.append(as_row(item)) for item in items if item is not None)
+        given = (item for item in items if item is not None)
+        self._gate.run(map(rows.append, map(as_row, given)))
 
         return rows
 

@@ -100,7 +100,7 @@ class Placer:
             column = self._infer(name, lanes, variant=depth > 0)
             target = self.table.target_of(column)
 
-        accepted, rejected = self._fit(lanes, target, column)
+        accepted, rejected = self._fit(lanes, target)
 
         if accepted is not None:
             self._take(placed, name, accepted, column, base, depth)
@@ -118,9 +118,7 @@ class Placer:
 
         return groups
 
-    def _fit(
-        self, lanes: list[Lane], target: tuple[DataType, pa.DataType], column: Column | None
-    ) -> tuple[Array | None, list[Lane]]:
+    def _fit(self, lanes: list[Lane], target: tuple[DataType, pa.DataType]) -> tuple[Array | None, list[Lane]]:
         accepted: list[Array] = []
         rejected: list[Lane] = []
 
@@ -143,9 +141,7 @@ class Placer:
 
         return _merged(accepted), rejected
 
-    def _take(
-        self, placed: Placement, name: str, values: Array, column: Column | None, base: str, depth: int
-    ) -> None:
+    def _take(self, placed: Placement, name: str, values: Array, column: Column | None, base: str, depth: int) -> None:
         if column is not None:
             self.table.add(column)
             placed.new.append(Introduction(first_valid(values), base, column))

@@ -7,6 +7,8 @@ string is a str, and what it refuses is refused. Values are unwrapped one level 
 from __future__ import annotations
 
 import dataclasses
+import json
+from base64 import b64encode
 from collections.abc import Callable, Mapping, Sequence
 from datetime import date, datetime, time
 from decimal import Decimal
@@ -94,8 +96,6 @@ def typed_json(value: object) -> bytes:
 
 
 def _slow_json(value: object) -> str:
-    import json
-
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=_json_default)
 
 
@@ -137,8 +137,6 @@ def _other(value: object) -> object:
 
 
 def _base64(value: bytes) -> str:
-    from base64 import b64encode
-
     return b64encode(value).decode("ascii")
 
 
@@ -159,7 +157,7 @@ def _datetime(value: datetime) -> datetime | None:
 
 
 def _foreign_scalar(value: object) -> object:
-    """numpy's scalars and arrays, pandas' missing value; known by their module, so that nothing is imported."""
+    """Scalars and arrays of numpy, the missing value of pandas; known by their module, so that nothing is imported."""
     module = type(value).__module__.partition(".")[0]
 
     if module == "numpy":
@@ -175,22 +173,26 @@ def _foreign_scalar(value: object) -> object:
     raise TypeError(f"values of type {type(value).__name__} have no column type")
 
 
+def _same(value: object) -> object:
+    return value
+
+
 _UNWRAPPERS: Final[Sequence[tuple[type, Callable[..., object]]]] = (
     (Enum, lambda value: unwrap(value.value)),
-    (str, lambda value: str.__str__(value)),
-    (int, lambda value: int.__int__(value)),
-    (float, lambda value: float.__float__(value)),
-    (Decimal, lambda value: value),
+    (str, str.__str__),
+    (int, int.__int__),
+    (float, float.__float__),
+    (Decimal, _same),
     (datetime, _datetime),
-    (date, lambda value: value),
-    (time, lambda value: value),
+    (date, _same),
+    (time, _same),
     (UUID, str),
-    (bytes, lambda value: bytes(value)),
-    (bytearray, lambda value: bytes(value)),
-    (memoryview, lambda value: bytes(value)),
-    (dict, lambda value: dict(value)),
-    (list, lambda value: list(value)),
+    (bytes, bytes),
+    (bytearray, bytes),
+    (memoryview, bytes),
+    (dict, dict),
+    (list, list),
     (tuple, _tuple),
     (msgspec.Struct, msgspec.structs.asdict),
-    (Mapping, lambda value: dict(value)),
+    (Mapping, dict),
 )

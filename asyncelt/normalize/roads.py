@@ -8,12 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from time import perf_counter
+from time import thread_time
 from typing import Any, Final, cast
 
 import msgspec
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from asyncelt.flow import JsonBody
 from asyncelt.normalize.bodies import Raw, decode, is_sound, later, rows_of, texts_of, within
@@ -30,12 +28,14 @@ __all__ = ["Roads", "Stream"]
 PART_BYTES: Final = 2 * 1024 * 1024
 """JSON text that is read in one go; much more of it is slower by the row."""
 PART_ROWS: Final = 20_000
-ROW_ROAD_ROWS: Final = 5_000
+ROW_ROAD_ROWS: Final = 2_000
 PATIENCE: Final = 32
 """Pages for which a road that has failed is not tried again."""
-SLICEABLE_S: Final = 5e-6
-"""Seconds per row up to which ``pa.array`` is cut into slices of a thousand rows and more; smaller ones cost more later."""
-EXACT_INTEGERS: Final = float(2**53)
+FIRST_SLICE: Final = 256
+SMALLEST_SLICE: Final = 64
+"""Rows that go through ``pa.array`` at once."""
+SLICEABLE_S: Final = 1e-5
+"""Seconds per row up to which ``pa.array`` is cut into slices; slices of few rows cost more later than they save."""
 
 
 @dataclass(slots=True)
@@ -46,7 +46,7 @@ class Stream:
     rest: dict[str, int] = field(default_factory=dict)
     """Road to the number of pages for which it is left alone."""
     cost: dict[str, float] = field(default_factory=dict)
-    """Road to seconds per row."""
+    """Road to seconds of the processor per row."""
 
     def open(self, road: str) -> bool:
         """Whether the road is worth trying for this page."""
@@ -116,7 +116,7 @@ class Roads:
             part = self._whole(data) if self._columns() else None
 
             return [part] if part is not None else self._in_pieces(data)
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             with self.gate.lock:
                 rows = rows_of(body, self.root)
 
@@ -131,7 +131,6 @@ class Roads:
             text = bytes(data).strip()
             text = array_of([text]) if text.startswith(b"[") and text.endswith(b"]") else array_of_lines(text)
 
-            # Arrow's reader does not survive text that is nested some thousands deep.
             if not is_sound(text):
                 return None
 
@@ -153,6 +152,9 @@ class Roads:
     def _piece(self, texts: Sequence[Raw]) -> Part | None:
         with self.gate.lock:
             data = array_of([b"[" + b",".join(texts) + b"]"])
+
+            if not is_sound(data):
+                return None
 
         part = self._of_text(data, lambda number: decode(texts[number]))
 
@@ -183,12 +185,12 @@ class Roads:
         if stream.prefers_array() or not stream.open("json"):
             parts = self._of_array(rows)
         else:
-            began = perf_counter()
+            began = thread_time()
             dumped = dump_rows(rows, self.gate)
 
             if dumped.data is not None:
                 parts = self._of_json(rows, dumped.data)
-                stream.measured("json", perf_counter() - began, len(rows))
+                stream.measured("json", thread_time() - began, len(rows))
             elif dumped.has_other_types:
                 stream.close("json")
                 parts = self._of_array(rows)
@@ -210,27 +212,35 @@ class Roads:
     def _of_array(self, rows: Sequence[object]) -> list[Part] | None:
         parts: list[Part] = []
         start = 0
-        size = 256
+        size = self._slice(self.stream.cost.get("array", self.gate.slice_s / FIRST_SLICE))
 
         while start < len(rows):
             piece = rows[start : start + size]
 
             with self.gate.lock:
-                began = perf_counter()
+                began = thread_time()
                 array = infer(piece)
-                took = perf_counter() - began
+                took = thread_time() - began
 
             self.stream.measured("array", took, len(piece))
-            part = None if array is None else self._part(_fields(array), Source(piece.__getitem__, len(piece)), False)
+            part = (
+                None
+                if array is None
+                else self._part(_fields(array), Source(piece.__getitem__, len(piece)), ambiguous=False)
+            )
 
             if part is None:
                 return None
 
             parts.append(part)
             start += len(piece)
-            size = max(64, min(int(len(piece) * self.gate.slice_s / max(took, 1e-6)), size * 4))
+            size = min(self._slice(took / len(piece)), size * 4)
 
         return parts
+
+    def _slice(self, seconds_per_row: float) -> int:
+        """Rows that take about one slice of time."""
+        return max(SMALLEST_SLICE, int(self.gate.slice_s / max(seconds_per_row, 1e-7)))
 
     def _of_text(self, data: bytes, item: Callable[[int], object]) -> Part | None:
         read, leaves = read_rows(data, self.stream.leaves)
@@ -238,12 +248,9 @@ class Roads:
         if leaves is not self.stream.leaves:
             self.stream.leaves = leaves
 
-        if read is None or any(_is_wide(array) for _, array in read.fields):
-            return None
+        return None if read is None else self._part(read.fields, Source(item, read.rows), ambiguous=True)
 
-        return self._part(read.fields, Source(item, read.rows), True)
-
-    def _part(self, fields: Sequence[tuple[str, Array]], source: Source, ambiguous: bool) -> Part | None:
+    def _part(self, fields: Sequence[tuple[str, Array]], source: Source, *, ambiguous: bool) -> Part | None:
         tables = shred(fields, source.rows, self.root, self.names, ambiguous=ambiguous)
 
         return None if tables is None else Part(tables=tables, source=source)
@@ -279,19 +286,3 @@ def _fields(array: Array) -> Sequence[tuple[str, Array]]:
     struct = cast("Any", array)
 
     return [(name, struct.field(i)) for i, name in enumerate(struct.type.names)]
-
-
-def _is_wide(array: Array) -> bool:
-    """Whether a float may have been an integer that has lost digits."""
-    kind = cast("Any", array.type)
-
-    if pa.types.is_float64(kind):
-        bounds = cast("Any", pc.min_max(array))
-        low, high = bounds["min"].as_py(), bounds["max"].as_py()
-
-        return low is not None and (low <= -EXACT_INTEGERS or high >= EXACT_INTEGERS)
-
-    if pa.types.is_struct(kind):
-        return any(_is_wide(cast("Any", array).field(i)) for i in range(kind.num_fields))
-
-    return bool(pa.types.is_list(kind)) and _is_wide(cast("Any", array).flatten())

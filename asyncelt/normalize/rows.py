@@ -24,7 +24,7 @@ def part_of_rows(items: Sequence[object], root: str, rule: Rule, *, wei_digits: 
     """
     walker = Walker(root, rule)
 
-    gate.run(walker.feed(item, number) for number, item in enumerate(items))
+    gate.run(map(walker.feed, items, range(len(items))))
     made: dict[str, TablePart] = {}
 
     for table in walker.tables.values():

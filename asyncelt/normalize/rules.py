@@ -31,8 +31,7 @@ def rule_of(
 ) -> Rule:
     """The rule for one root table.
 
-    Args:
-        max_nesting: What the resource asks for; None: what the table, the schema or the destination say.
+    ``max_nesting`` is what the resource asks for; None: what the table, the destination or the schema say.
     """
 
     def keeps_json(table: str, column: str) -> bool:

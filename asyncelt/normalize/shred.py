@@ -46,6 +46,8 @@ KINDS: Final[dict[int, DataType]] = {
     Type_DECIMAL128: "decimal",
     Type_DECIMAL256: "decimal",
 }
+NESTED: Final = frozenset({Type_STRUCT, Type_LIST})
+EXACT_INTEGERS: Final = float(2**53)
 UTC: Final = pa.timestamp("us", tz="UTC")
 MICROSECONDS: Final = pa.time64("us")
 
@@ -103,7 +105,7 @@ def shred(
         names: Of the rule in force.
         ambiguous: Whether integers may have become part of a double column.
     """
-    worker = _Shredder(names, ambiguous)
+    worker = _Shredder(names, ambiguous=ambiguous)
 
     try:
         worker.table(fields, (root,), rows, names.rule.max_nesting)
@@ -116,15 +118,13 @@ def shred(
 class _Shredder:
     __slots__ = ("_ambiguous", "_known", "_names", "tables")
 
-    def __init__(self, names: Names, ambiguous: bool) -> None:
+    def __init__(self, names: Names, *, ambiguous: bool) -> None:
         self.tables: list[TablePart] = []
         self._known: set[str] = set()
         self._names = names
         self._ambiguous = ambiguous
 
-    def table(
-        self, fields: Iterable[tuple[str, Array]], path: tuple[str, ...], rows: int, levels: int
-    ) -> None:
+    def table(self, fields: Iterable[tuple[str, Array]], path: tuple[str, ...], rows: int, levels: int) -> None:
         part = self._start(path, rows)
         self._rows(fields, part, levels)
 
@@ -169,7 +169,7 @@ class _Shredder:
 
             seen.add(column)
 
-            if code == Type_STRUCT or code == Type_LIST:
+            if code in NESTED:
                 if whole or left <= 0:
                     raise _Refused
 
@@ -200,6 +200,9 @@ class _Shredder:
             raise _Refused
 
         if code == Type_DOUBLE:
+            if self._ambiguous and _is_wide(array):
+                raise _Refused
+
             return Lane(kind, array, self._ambiguous)
 
         if code == Type_TIMESTAMP:
@@ -235,13 +238,18 @@ class _Shredder:
             part.lanes[VALUE] = [self._leaf(values, code)]
 
 
+def _is_wide(array: Array) -> bool:
+    """Whether a float may have been an integer that has lost digits."""
+    bounds = cast("pa.StructScalar", pc.min_max(array))
+    low, high = bounds["min"].as_py(), bounds["max"].as_py()
+
+    return low is not None and (low <= -EXACT_INTEGERS or high >= EXACT_INTEGERS)
+
+
 def _children(array: Array) -> Iterable[tuple[str, Array]]:
     struct = cast("pa.StructArray", array)
-    kind = cast("pa.StructType", struct.type)
-    names = kind.names
+    names = struct.type.names
     # Flattening also gives the nulls of the struct to its fields.
-    arrays: Sequence[Array] = (
-        struct.flatten() if struct.null_count else [struct.field(i) for i in range(len(names))]  # type: ignore[assignment]
-    )
+    arrays: Sequence[Array] = struct.flatten() if struct.null_count else [struct.field(i) for i in range(len(names))]
 
     return zip(names, arrays, strict=True)

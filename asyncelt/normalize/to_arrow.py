@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 from operator import itemgetter
-from typing import Final, NamedTuple, cast
+from typing import Any, Final, NamedTuple, cast
 
 import msgspec
 import numpy as np
@@ -40,8 +40,11 @@ class Dumped(NamedTuple):
 
 
 def dump_rows(items: Sequence[object], gate: Gate) -> Dumped:
-    """Write rows as JSON. Also finds rows that no road through Arrow survives: nested too deeply, or with keys,
-    integers or text that Arrow refuses."""
+    """Write rows as JSON.
+
+    Also finds rows that no road through Arrow survives: nested too deeply, or with keys, integers or text that Arrow
+    refuses.
+    """
     pieces: list[bytes] = []
     others: list[type] = []
 
@@ -57,9 +60,9 @@ def dump_rows(items: Sequence[object], gate: Gate) -> Dumped:
     try:
         gate.run(steps())
     except TypeError:
-        return Dumped(None, False)
+        return Dumped(None, has_other_types=False)
 
-    return Dumped(None, True) if others else Dumped(array_of(pieces), False)
+    return Dumped(None if others else array_of(pieces), has_other_types=bool(others))
 
 
 def only_json_floats(items: Sequence[object], gate: Gate) -> bool:
@@ -97,7 +100,7 @@ def _is_honest(array: Array, values: Sequence[object]) -> bool:
 
     if pa.types.is_struct(kind):
         children = array.flatten() if array.null_count else [array.field(i) for i in range(kind.num_fields)]  # type: ignore[attr-defined]
-        names = cast("pa.StructType", kind).names
+        names = cast("Any", kind).names
 
         for name, child in zip(names, children, strict=True):
             if _needs_look(child) and not _is_honest(child, _below(values, name)):

@@ -118,15 +118,29 @@ class TableView:
 
         return column if known is None else replace(complete(known, column), name=column.name)
 
-    def required(self) -> Iterable[tuple[str, Column]]:
+    def required(self) -> list[str]:
         """Columns that must have a value in every row."""
-        return [(name, column) for name, column in self.columns.items() if not column.nullable and column.data_type]
+        return [name for name, column in self.columns.items() if not column.nullable and column.data_type]
+
+    def has_types(self) -> bool:
+        """Whether any column has a type; until then the table counts as new."""
+        return any(column.data_type for column in self.columns.values())
 
     def add(self, column: Column) -> None:
         """Add a column, or complete one."""
         self.columns.pop(column.name, None)
         self.columns[column.name] = column
         self.added.add(column.name)
+
+    def back_to(self, before: Mapping[str, Column], names: Iterable[str]) -> None:
+        """Undo what was added under these names."""
+        for name in names:
+            self.columns.pop(name, None)
+            self._targets.pop(name, None)
+            self.added.discard(name)
+
+            if name in before:
+                self.columns[name] = before[name]
 
 
 class SchemaView:
@@ -157,8 +171,9 @@ class SchemaView:
 
         return found
 
-    def is_root(self, name: str) -> bool | None:
-        """Whether the schema knows the table as a root; None when it does not know it."""
+    def evolves_once(self, name: str) -> bool:
+        """Whether a table takes all columns of its first load."""
         table = self.schema.tables.get(TableName(name))
+        marks = None if table is None else table.hints.get("x-normalizer")
 
-        return None if table is None else table.parent is None
+        return isinstance(marks, Mapping) and bool(marks.get("evolve-columns-once"))

@@ -105,7 +105,8 @@ class Walker:
             BadRecord: It holds a value of a type that no column can hold, or is nested too deeply for Python.
         """
         try:
-            self._row(as_row(item), self.root, self.rule.max_nesting, None, -1, 0, number)
+            row = item if type(item) is dict else as_row(item)
+            self._row(row, self.root, self.rule.max_nesting, None, -1, 0, number)
         except TypeError as error:
             raise BadRecord(f"{error}.", table=self.root.name, row=number, value=excerpt(item)) from error
         except RecursionError:
@@ -215,7 +216,7 @@ class Walker:
         return flat, lists
 
     def _stays_whole(self, key: str, level: Nesting, table: TableRows, column: str) -> None:
-        """A value too deep to be taken apart makes its new column ``json``; later values then stay whole at any depth."""
+        """A value too deep to be taken apart makes its new column ``json``: later ones stay whole at any depth."""
         table.looked_at.add(column)
 
         if self.rule.is_typed(table.name, column) or any(row.get(column) is not None for row in table.rows):
@@ -228,9 +229,7 @@ class Walker:
         try:
             return unwrap(value)
         except TypeError as error:
-            raise BadRecord(
-                f"{error}.", table=table.name, column=column, row=number, value=excerpt(value)
-            ) from error
+            raise BadRecord(f"{error}.", table=table.name, column=column, row=number, value=excerpt(value)) from error
 
     def _name(self, key: object, level: Nesting, table: TableRows) -> tuple[str, bool, str]:
         own = self.rule.naming.path(key)

@@ -2,63 +2,22 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from asyncelt.destinations.busy import Busy
+from asyncelt.destinations.duckdb_impl.instance import Instance
 
-if TYPE_CHECKING:
-    from duckdb import DuckDBPyConnection
-
-__all__ = ["DuckDbConfig", "Shared"]
-
-
-class Shared:
-    """A database that lives in this process: the caller's connection, or one in memory.
-
-    Args:
-        connection: The caller's; never closed by us. None: a database in memory, made at its first use.
-    """
-
-    def __init__(self, connection: DuckDBPyConnection | None = None) -> None:
-        self._connection = connection
-        self._opening = threading.Lock()
-        self._writing = threading.Lock()
-
-    def cursor(self, connect: Callable[[], DuckDBPyConnection]) -> DuckDBPyConnection:
-        """A connection of its own to the same database."""
-        with self._opening:
-            if self._connection is None:
-                self._connection = connect()
-
-            return self._connection.cursor()
-
-    @contextmanager
-    def exclusive(self) -> Iterator[None]:
-        """Be the only writer.
-
-        Raises:
-            Busy: Another session is writing now.
-        """
-        if not self._writing.acquire(blocking=False):
-            raise Busy("Another session is committing to this database.")
-
-        try:
-            yield
-        finally:
-            self._writing.release()
+__all__ = ["DuckDbConfig"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DuckDbConfig:
-    """Either a file or a database that is shared within the process."""
+    """Either a file, or a database that lives in this process."""
 
     path: Path | None = None
-    shared: Shared = field(default_factory=Shared)
+    instance: Instance = field(default_factory=Instance)
+    """What the file is attached to; without a file, the database itself."""
     location: str = ""
     memory_limit: str | None = None
     threads: int | None = None
@@ -66,7 +25,7 @@ class DuckDbConfig:
     busy_timeout_s: float = 30.0
 
     def options(self) -> dict[str, str | bool | int | float | list[str]]:
-        """DuckDB's configuration for opening a file."""
+        """DuckDB's configuration for an instance of our own."""
         options: dict[str, str | bool | int | float | list[str]] = dict(self.settings)
 
         if self.memory_limit is not None:

@@ -1,5 +1,7 @@
 """The blocking side: one connection to one DuckDB database, used by one thread.
 
+A file is attached while a call runs, and only then.
+
 Only :meth:`Database.interrupt` is called from another thread (the event loop's).
 """
 
@@ -7,26 +9,34 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
+from functools import lru_cache
 from pathlib import Path
 
 import duckdb
 import pyarrow as pa
+from sqlglot import exp
 
-from asyncelt.destinations.busy import lock_file
+from asyncelt.destinations.busy import Busy, lock_file
 from asyncelt.destinations.duckdb_impl import reading
 from asyncelt.destinations.duckdb_impl.config import DuckDbConfig
-from asyncelt.destinations.duckdb_impl.errors import Interrupted, translate, translated
-from asyncelt.destinations.duckdb_impl.transaction import commit_packages, raise_epoch
-from asyncelt.destinations.sql.names import Dataset
+from asyncelt.destinations.duckdb_impl.errors import Interrupted, translated
+from asyncelt.destinations.duckdb_impl.fences import Fences, FileFences
+from asyncelt.destinations.duckdb_impl.statements import DIALECT
+from asyncelt.destinations.duckdb_impl.transaction import commit_packages
+from asyncelt.destinations.sql.names import Dataset, identifier
+from asyncelt.errors import DestinationRejected
 from asyncelt.load.protocol import Commit, CommitResult, Lease, Restored, Target
 from asyncelt.types import JsonValue, LoadId
 
 __all__ = ["Database"]
 
+_RESERVED = frozenset({"memory", "main", "system", "temp"})
+"""Databases that every DuckDB has; a file of such a name is attached under another."""
+
 
 class Database:
-    """Opens the database when it is first needed; `close` gives it back.
+    """All calls of one session.
 
     Args:
         config: Which database, and how it is opened.
@@ -36,8 +46,8 @@ class Database:
     def __init__(self, config: DuckDbConfig, target: Target) -> None:
         self._config = config
         self._target = target
+        self._cursor: duckdb.DuckDBPyConnection | None = None
         self._connection: duckdb.DuckDBPyConnection | None = None
-        self._catalog: str | None = None
         self._lock = threading.Lock()
         self._cancelled = False
         self._committing = False
@@ -47,91 +57,85 @@ class Database:
         if not self._exists():
             return Restored()
 
-        with translated(f"reading the state of pipeline {pipeline_name!r}"):
-            return reading.restore(self, self.dataset, pipeline_name, self._target.member)
+        with self._open(f"reading the state of pipeline {pipeline_name!r}") as dataset:
+            return reading.restore(self, dataset, pipeline_name, self._target.member)
 
     def acquire(self, pipeline_name: str, member: str) -> Lease:
-        """Raise the epoch of the lease row. Without one nothing is written: the first commit makes it."""
+        """Make every lease that was handed out before useless. Writes nothing to the database.
+
+        A pipeline that has never committed has no lease row: two owners of an empty dataset are told apart by the
+        first commit, which makes the row and moves the head.
+        """
         if not self._exists():
             return Lease(epoch=1)
 
-        with translated(f"taking the lease of pipeline {pipeline_name!r}"), self._commit_lock():
-            return raise_epoch(self, self.dataset, pipeline_name, member)
+        with self._commit_lock() as fences, self._open(f"taking the lease of pipeline {pipeline_name!r}") as dataset:
+            current = reading.lease(self, dataset, pipeline_name, member)
+
+            if current is None:
+                return Lease(epoch=1)
+
+            epoch = max(current.epoch, fences.newest(pipeline_name, member)) + 1
+            fences.raise_to(pipeline_name, member, epoch)
+
+            return Lease(epoch=epoch, head_load_id=current.head_load_id)
 
     def commit(self, commit: Commit) -> CommitResult:
         """Everything in one transaction; see `transaction`."""
         load_ids = ", ".join(package.load_id for package in commit.packages)
 
-        with translated(f"committing {load_ids}"):
-            self.open()
+        if self._config.path is not None:
+            self._config.path.parent.mkdir(parents=True, exist_ok=True)
 
-            with self._commit_lock():
-                return commit_packages(self, self.dataset, commit)
+        target = commit.target
+
+        with self._commit_lock() as fences, self._open(f"committing {load_ids}") as dataset:
+            return commit_packages(self, dataset, commit, fences.newest(target.pipeline_name, target.member))
 
     def committed(self, load_ids: Sequence[LoadId]) -> frozenset[LoadId]:
         """Which of the load ids are in ``_dlt_loads``."""
         if not load_ids or not self._exists():
             return frozenset()
 
-        with translated("asking for committed loads"):
-            return reading.committed(self, self.dataset, load_ids)
+        with self._open("asking for committed loads") as dataset:
+            return reading.committed(self, dataset, load_ids)
 
     def run_of(self, pipeline_name: str, run_id: str) -> tuple[LoadId, ...]:
         """Load ids that this run has committed."""
         if not self._exists():
             return ()
 
-        with translated(f"asking for run {run_id!r}"):
-            return reading.run_of(self, self.dataset, pipeline_name, run_id)
+        with self._open(f"asking for run {run_id!r}") as dataset:
+            return reading.run_of(self, dataset, pipeline_name, run_id)
 
     def query(self, sql: str, parameters: Sequence[JsonValue]) -> pa.Table:
-        """Run one statement of the user."""
-        self.open()
-
-        with translated(f"running a query on dataset {self.dataset.name!r}"):
-            if reading.has_dataset(self, self.dataset):
-                self.execute(reading.use(self.dataset))
-
-            return self.execute(sql, list(parameters)).to_arrow_table()
-
-    @property
-    def dataset(self) -> Dataset:
-        """The dataset with its catalog: a file may be called like the dataset, then its name alone is ambiguous."""
-        self.open()
-
-        return Dataset(self._target.dataset_name, self._catalog)
-
-    def open(self) -> None:
-        """Open the database, once.
+        """Run one statement of the user.
 
         Raises:
-            Busy: Another process has the file open.
+            DestinationRejected: DuckDB refuses it, or nothing has been loaded yet.
         """
-        if self._connection is not None:
-            return
+        if not self._exists():
+            raise DestinationRejected(f"{self._config.location} does not exist: nothing has been loaded yet.")
 
-        path = self._config.path
+        with self._open(f"running a query on dataset {self._target.dataset_name!r}") as dataset:
+            before = self.rows("SELECT current_database(), current_schema()")[0]
 
-        try:
-            connection = self._config.shared.cursor(self._in_memory) if path is None else _connect(path, self._config)
-        except duckdb.Error as error:
-            raise translate(error, f"opening {self._config.location}") from error
+            with suppress(duckdb.CatalogException):
+                self.execute(reading.use(dataset))
 
-        with translated("preparing the connection"):
-            found = connection.execute("SET TimeZone = 'UTC'; SELECT current_database()").fetchone()
-            self._catalog = None if found is None else str(found[0])
-
-        self._connection = connection
-
-    def _in_memory(self) -> duckdb.DuckDBPyConnection:
-        return duckdb.connect(":memory:", config=self._config.options())
+            try:
+                return self.execute(sql, list(parameters)).to_arrow_table()
+            finally:
+                # Whatever became of the query: a database that is in use cannot be detached.
+                if self._connection is not None:
+                    self._connection.execute(reading.use(Dataset(str(before[1]), str(before[0]))))
 
     def close(self) -> None:
-        """Close the connection, which writes the file's log back into it when it was the last one."""
-        connection, self._connection = self._connection, None
+        """Close the connection."""
+        cursor, self._cursor = self._cursor, None
 
-        if connection is not None:
-            connection.close()
+        if cursor is not None:
+            cursor.close()
 
     def execute(self, sql: str, parameters: Sequence[object] = ()) -> duckdb.DuckDBPyConnection:
         """Run one statement, unless the caller has been cancelled."""
@@ -179,38 +183,100 @@ class Database:
             self._cancelled = True
             connection.interrupt()
 
-    def resume(self) -> None:
-        """Allow statements again after an interrupt."""
-        self._cancelled = False
-
     def _exists(self) -> bool:
-        path = self._config.path
-
-        if path is not None and not path.exists():
-            return False
-
-        self.open()
-
-        return True
+        return self._config.path is None or self._config.path.exists()
 
     @contextmanager
-    def _commit_lock(self) -> Iterator[None]:
+    def _open(self, doing: str) -> Iterator[Dataset]:
+        """Make the database available inside the block; raise our errors for DuckDB's.
+
+        Yields:
+            The dataset with its catalog: a file may be called like the dataset, then its name alone is ambiguous.
+
+        Raises:
+            Busy: Another process, or another DuckDB in this one, has the file open.
+        """
+        with translated(doing):
+            if self._cursor is None:
+                self._cursor = self._config.instance.cursor(self._make_instance)
+                self._cursor.execute("SET TimeZone = 'UTC'")
+
+            if self._config.path is None:
+                with self._using(self._cursor) as catalog:
+                    yield Dataset(self._target.dataset_name, catalog)
+            else:
+                with self._attached(self._config.path, self._cursor) as catalog:
+                    yield Dataset(self._target.dataset_name, catalog)
+
+    @contextmanager
+    def _attached(self, path: Path, cursor: duckdb.DuckDBPyConnection) -> Iterator[str]:
+        attach, detach, alias = _attach_statements(path)
+
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(self._config.instance.attached(cursor, attach, detach))
+            except duckdb.BinderException as error:
+                if "file handle conflict" not in str(error):
+                    raise
+
+                # Another DuckDB of this process has it: usually the caller's own connection, which can be shared.
+                catalog = stack.enter_context(self._sharing(path))
+            else:
+                stack.enter_context(self._using(cursor))
+                catalog = alias
+
+            yield catalog
+
+    @contextmanager
+    def _sharing(self, path: Path) -> Iterator[str]:
+        try:
+            connection = duckdb.connect(str(path))
+        except (duckdb.BinderException, duckdb.ConnectionException) as error:
+            raise Busy(f"Another DuckDB in this process has {path} open.") from error
+
+        with connection, self._using(connection) as catalog:
+            connection.execute("SET TimeZone = 'UTC'")
+            yield catalog
+
+    @contextmanager
+    def _using(self, connection: duckdb.DuckDBPyConnection) -> Iterator[str]:
+        """Run statements on this connection inside the block."""
+        found = connection.execute("SELECT current_database()").fetchone()
+
+        with self._lock:
+            self._connection = connection
+            # An earlier call may have been cancelled; this one is not.
+            self._cancelled = False
+
+        try:
+            yield "" if found is None else str(found[0])
+        finally:
+            with self._lock:
+                self._connection = None
+
+    def _make_instance(self) -> duckdb.DuckDBPyConnection:
+        return duckdb.connect(":memory:", config=self._config.options())
+
+    @contextmanager
+    def _commit_lock(self) -> Iterator[Fences]:
         """Let one writer at a time in: DuckDB would fail the second one's transaction, not make it wait."""
-        if self._config.path is None:
-            with self._config.shared.exclusive():
-                yield
+        path = self._config.path
 
-            return
+        if path is None:
+            with self._config.instance.exclusive() as fences:
+                yield fences
+        else:
+            what = f"Another session is committing to {self._config.location}."
 
-        lock = self._config.path.with_name(self._config.path.name + ".asyncelt.lock")
-
-        with lock_file(lock, f"Another session is committing to {self._config.location}."):
-            yield
+            with lock_file(path.with_name(path.name + ".asyncelt.lock"), what) as descriptor:
+                yield FileFences(descriptor)
 
 
-def _connect(path: Path, config: DuckDbConfig) -> duckdb.DuckDBPyConnection:
-    try:
-        return duckdb.connect(str(path), config=config.options())
-    except duckdb.ConnectionException:
-        # This process has the file open with other settings, which then hold for us too.
-        return duckdb.connect(str(path))
+@lru_cache(maxsize=64)
+def _attach_statements(path: Path) -> tuple[str, str, str]:
+    """ATTACH, DETACH, and the name by which the file is known: the one that DuckDB itself gives it."""
+    alias = f"{path.stem}_file" if path.stem.lower() in _RESERVED else path.stem
+    name = identifier(alias).sql(dialect=DIALECT)
+    file = exp.Literal.string(str(path)).sql(dialect=DIALECT)
+
+    return f"ATTACH {file} AS {name}", f"DETACH {name}", alias

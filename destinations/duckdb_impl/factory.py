@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from asyncelt.destinations.duckdb_impl.config import DuckDbConfig, Shared
+from asyncelt.destinations.duckdb_impl.config import DuckDbConfig
+from asyncelt.destinations.duckdb_impl.instance import Instance
 from asyncelt.destinations.duckdb_impl.session import DuckDbSession
 from asyncelt.errors import ConfigError
 from asyncelt.load.protocol import Session, Target
@@ -139,7 +140,7 @@ def _located(credentials: object, base: DuckDbConfig) -> DuckDbConfig:
         text = os.fspath(credentials).removeprefix(_URL)
 
         if text in {"", _MEMORY}:
-            return replace(base, shared=Shared(), location=_URL + _MEMORY)
+            return replace(base, instance=Instance(), location=_URL + _MEMORY)
 
         path = Path(os.path.abspath(os.path.expanduser(text)))
 
@@ -148,7 +149,7 @@ def _located(credentials: object, base: DuckDbConfig) -> DuckDbConfig:
     if hasattr(credentials, "execute") and hasattr(credentials, "cursor"):
         connection = cast("DuckDBPyConnection", credentials)
 
-        return replace(base, shared=Shared(connection), location=f"{_URL}:external:")
+        return replace(base, instance=Instance(connection), location=f"{_URL}:external:")
 
     raise ConfigError(
         "duckdb credentials must be a path, ':memory:', a DuckDB connection or a mapping, not "

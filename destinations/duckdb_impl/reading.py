@@ -9,16 +9,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import TypeAlias
 
+import duckdb
 from sqlglot import exp
 
 from asyncelt.destinations.duckdb_impl.statements import DIALECT, Statements
 from asyncelt.destinations.sql import system
 from asyncelt.destinations.sql.names import Dataset, column, identifier, parameter, table
-from asyncelt.load.protocol import Restored
+from asyncelt.load.protocol import Lease, Restored
 from asyncelt.schema.system import LOADS_TABLE, STATE_TABLE, VERSION_TABLE
 from asyncelt.types import LoadId
 
-__all__ = ["Catalog", "committed", "has_dataset", "read_catalog", "read_columns", "restore", "run_of", "use"]
+__all__ = ["Catalog", "committed", "lease", "read_catalog", "read_columns", "restore", "run_of", "use"]
 
 Catalog: TypeAlias = "dict[str, dict[str, None]]"
 """Column names per table, all in lower case: DuckDB does not tell cases apart."""
@@ -38,18 +39,9 @@ def read_columns(database: Statements, dataset: Dataset, catalog: Catalog, names
     wanted = sorted({name.lower() for name in names if name.lower() in catalog and not catalog[name.lower()]})
 
     for start in range(0, len(wanted), _TABLES_PER_QUERY):
-        selects = [
-            exp.select(exp.Literal.string(name), column("name")).from_(
-                exp.Anonymous(
-                    this="pragma_table_info",
-                    expressions=[exp.Literal.string(table(name, dataset).sql(dialect=DIALECT))],
-                )
-            )
-            for name in wanted[start : start + _TABLES_PER_QUERY]
-        ]
-        query = selects[0] if len(selects) == 1 else exp.union(*selects, distinct=False)
+        query = _columns_query(dataset, tuple(wanted[start : start + _TABLES_PER_QUERY]))
 
-        for table_name, column_name in database.rows(query.sql(dialect=DIALECT)):
+        for table_name, column_name in database.rows(query):
             catalog[str(table_name)][str(column_name).lower()] = None
 
 
@@ -60,9 +52,7 @@ def restore(database: Statements, dataset: Dataset, pipeline_name: str, member: 
         database, catalog, (STATE_TABLE, LOADS_TABLE), system.select_state(dataset, DIALECT), [pipeline_name]
     )
     newest = _first(database, catalog, (LOADS_TABLE,), system.select_newest_load(dataset, DIALECT))
-    lease = _first(
-        database, catalog, (system.LEASE_TABLE.name,), system.select_lease(dataset, DIALECT), [pipeline_name, member]
-    )
+    current = lease(database, dataset, pipeline_name, member)
     schemas = database.rows(system.select_schemas(dataset, DIALECT)) if VERSION_TABLE in catalog else []
 
     return Restored(
@@ -71,7 +61,7 @@ def restore(database: Statements, dataset: Dataset, pipeline_name: str, member: 
         state_load_id=None if state is None else LoadId(str(state[1])),
         schemas={str(name): _inflate(str(text)) for name, text in schemas},
         last_load_id=None if newest is None or newest[0] is None else LoadId(str(newest[0])),
-        head_load_id=None if lease is None or lease[1] is None else LoadId(str(lease[1])),
+        head_load_id=None if current is None else current.head_load_id,
     )
 
 
@@ -85,6 +75,22 @@ def committed(database: Statements, dataset: Dataset, load_ids: Sequence[LoadId]
     return frozenset(LoadId(str(row[0])) for row in found)
 
 
+def lease(database: Statements, dataset: Dataset, pipeline_name: str, member: str) -> Lease | None:
+    """The lease row; None when the pipeline's member has never committed."""
+    try:
+        found = database.rows(system.select_lease(dataset, DIALECT), [pipeline_name, member])
+    except duckdb.CatalogException:
+        # There is no lease table. Trying is cheaper than asking first, and does not end a transaction.
+        return None
+
+    if not found:
+        return None
+
+    epoch, head = found[0]
+
+    return Lease(epoch=int(str(epoch)), head_load_id=None if head is None else LoadId(str(head)))
+
+
 def run_of(database: Statements, dataset: Dataset, pipeline_name: str, run_id: str) -> tuple[LoadId, ...]:
     """Load ids that the run has committed."""
     catalog = read_catalog(database, dataset)
@@ -95,20 +101,7 @@ def run_of(database: Statements, dataset: Dataset, pipeline_name: str, run_id: s
     return () if found is None else tuple(LoadId(load_id) for load_id in json.loads(str(found[0])))
 
 
-def has_dataset(database: Statements, dataset: Dataset) -> bool:
-    """Whether the dataset's schema has been created."""
-    query = (
-        exp.select(exp.Literal.number(1))
-        .from_(exp.Anonymous(this="duckdb_schemas"))
-        .where(
-            exp.EQ(this=column("database_name"), expression=parameter(1)),
-            exp.EQ(this=column("schema_name"), expression=parameter(2)),
-        )
-    )
-
-    return bool(database.rows(query.sql(dialect=DIALECT), [dataset.catalog, dataset.name]))
-
-
+@lru_cache(maxsize=256)
 def use(dataset: Dataset) -> str:
     """Statement after which unqualified names mean tables of the dataset."""
     return exp.Use(this=exp.Table(this=identifier(dataset.name), db=_catalog_of(dataset))).sql(dialect=DIALECT)
@@ -128,6 +121,21 @@ def _tables_query() -> str:
             exp.EQ(this=column("schema_name"), expression=parameter(2)),
         )
     )
+
+    return query.sql(dialect=DIALECT)
+
+
+@lru_cache(maxsize=256)
+def _columns_query(dataset: Dataset, names: tuple[str, ...]) -> str:
+    selects = [
+        exp.select(exp.Literal.string(name), column("name")).from_(
+            exp.Anonymous(
+                this="pragma_table_info", expressions=[exp.Literal.string(table(name, dataset).sql(dialect=DIALECT))]
+            )
+        )
+        for name in names
+    ]
+    query = selects[0] if len(selects) == 1 else exp.union(*selects, distinct=False, copy=False)
 
     return query.sql(dialect=DIALECT)
 

@@ -26,7 +26,7 @@ T = TypeVar("T")
 
 
 class DuckDbSession:
-    """One session. The database is opened by the first call that needs it, in the session's own thread.
+    """One session. The database is opened for the length of each call, in the session's own thread.
 
     Cancellation:
         A running statement is interrupted and its transaction rolled back. COMMIT is not: the call ends when it
@@ -78,7 +78,7 @@ class DuckDbSession:
                 await self._worker.call(database.close)
 
     async def close(self) -> None:
-        """Close the database and end the thread, also while the task is being cancelled."""
+        """Close the connection and end the thread, also while the task is being cancelled."""
         database, self._database = self._database, None
 
         with anyio.CancelScope(shield=True):
@@ -92,11 +92,7 @@ class DuckDbSession:
         database = self._database or await self._prepare()
 
         async def call() -> T:
-            try:
-                return await self._worker.call(lambda: work(database), interrupt=database.interrupt)
-            except anyio.get_cancelled_exc_class():
-                database.resume()
-                raise
+            return await self._worker.call(lambda: work(database), interrupt=database.interrupt)
 
         return await patiently(
             call,

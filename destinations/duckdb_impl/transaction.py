@@ -13,7 +13,7 @@ from sqlglot import exp
 
 from asyncelt.destinations.duckdb_impl.errors import translate
 from asyncelt.destinations.duckdb_impl.files import insert_jobs
-from asyncelt.destinations.duckdb_impl.reading import Catalog, committed, read_catalog, read_columns
+from asyncelt.destinations.duckdb_impl.reading import Catalog, committed, lease, read_catalog, read_columns
 from asyncelt.destinations.duckdb_impl.statements import DIALECT, Statements
 from asyncelt.destinations.duckdb_impl.types import duckdb_type
 from asyncelt.destinations.sql import ddl, system
@@ -28,46 +28,19 @@ from asyncelt.schema.stored import ENGINE_VERSION, to_json
 from asyncelt.schema.system import LOADS_TABLE, VERSION_TABLE, loads_table, version_table
 from asyncelt.types import LoadId, TableName
 
-__all__ = ["commit_packages", "raise_epoch"]
+__all__ = ["commit_packages"]
 
 _logger = logging.getLogger("asyncelt.destinations.duckdb")
 
 
-def raise_epoch(database: Statements, dataset: Dataset, pipeline_name: str, member: str) -> Lease:
-    """Make every lease that was given out before useless, and return the new one.
-
-    A pipeline that has never committed has no lease row, and none is made: two owners of an empty dataset are
-    told apart by the first commit, which makes the row and moves the head.
-    """
-    database.execute("BEGIN TRANSACTION")
-
-    try:
-        found = database.rows(system.select_lease(dataset, DIALECT), [pipeline_name, member])
-
-        if not found:
-            database.rollback()
-
-            return Lease(epoch=1)
-
-        epoch, head = int(str(found[0][0])) + 1, found[0][1]
-        database.execute(system.advance_head(dataset, DIALECT), [pipeline_name, member, epoch, head, _now()])
-
-        with database.uninterruptible():
-            database.execute("COMMIT")
-    except duckdb.CatalogException:
-        # There is no lease table. Trying is cheaper than asking first.
-        database.rollback()
-
-        return Lease(epoch=1)
-    except BaseException:
-        database.rollback()
-        raise
-
-    return Lease(epoch=epoch, head_load_id=None if head is None else LoadId(str(head)))
-
-
-def commit_packages(database: Statements, dataset: Dataset, commit: Commit) -> CommitResult:
+def commit_packages(database: Statements, dataset: Dataset, commit: Commit, newest_epoch: int) -> CommitResult:
     """Write everything in one transaction; a package that is committed already is not written again.
+
+    Args:
+        database: Open, and ours alone to write.
+        dataset: Created if it is not there.
+        commit: The packages of one run.
+        newest_epoch: The newest epoch that was handed out for the pipeline; an older lease has been lost.
 
     Raises:
         LeaseLost: Another owner has committed since the lease was taken.
@@ -78,7 +51,7 @@ def commit_packages(database: Statements, dataset: Dataset, commit: Commit) -> C
 
     try:
         work = _Work(database, dataset, read_catalog(database, dataset))
-        result = _write(work, commit)
+        result = _write(work, commit, newest_epoch)
         failpoint("duckdb.before_commit")
     except BaseException:
         database.rollback()
@@ -102,7 +75,7 @@ class _Work:
     catalog: Catalog
 
 
-def _write(work: _Work, commit: Commit) -> CommitResult:
+def _write(work: _Work, commit: Commit, newest_epoch: int) -> CommitResult:
     load_ids = tuple(package.load_id for package in commit.packages)
     done = _already_committed(work, load_ids)
 
@@ -111,7 +84,13 @@ def _write(work: _Work, commit: Commit) -> CommitResult:
 
     remaining = [package for package in commit.packages if package.load_id not in done]
     before = [load_id for load_id in load_ids if load_id in done]
-    has_lease = _check_lease(work, commit, before[-1] if before else commit.parent_load_id)
+    current = (
+        lease(work.database, work.dataset, commit.target.pipeline_name, commit.target.member)
+        if system.LEASE_TABLE.name in work.catalog
+        else None
+    )
+    head = before[-1] if before else commit.parent_load_id
+    _check_lease(work, commit, current or Lease(epoch=0), newest_epoch, head)
     updates: dict[str, Mapping[str, tuple[str, ...]]] = {
         package.load_id: _migrate(work, package) for package in remaining
     }
@@ -121,7 +100,7 @@ def _write(work: _Work, commit: Commit) -> CommitResult:
         _write_package(work, package)
 
     _write_load_rows(work, remaining)
-    _write_lease(work, commit, remaining[-1].load_id, has_lease=has_lease)
+    _write_lease(work, commit, remaining[-1].load_id, has_lease=current is not None)
 
     return CommitResult(load_ids=load_ids, schema_updates=updates)
 
@@ -135,19 +114,13 @@ def _already_committed(work: _Work, load_ids: Sequence[LoadId]) -> frozenset[Loa
     return frozenset(LoadId(str(row[0])) for row in found)
 
 
-def _check_lease(work: _Work, commit: Commit, expected_head: LoadId | None) -> bool:
-    """Whether the lease row exists; raises when it says that somebody else has gone on."""
+def _check_lease(work: _Work, commit: Commit, current: Lease, newest_epoch: int, expected_head: LoadId | None) -> None:
+    """Refuse when somebody else has taken over or gone on."""
     target = commit.target
-    found: list[tuple[object, ...]] = []
-
-    if system.LEASE_TABLE.name in work.catalog:
-        found = work.database.rows(system.select_lease(work.dataset, DIALECT), [target.pipeline_name, target.member])
-
-    epoch = int(str(found[0][0])) if found else commit.lease.epoch
-    head = found[0][1] if found else None
+    epoch, head = max(current.epoch, newest_epoch), current.head_load_id
     owner = f"pipeline {target.pipeline_name!r}" + (f", member {target.member!r}" if target.member else "")
 
-    if epoch != commit.lease.epoch:
+    if epoch > commit.lease.epoch:
         raise LeaseLost(
             f"Dataset {work.dataset.name!r}: {owner} was taken over by another owner (epoch {epoch}, ours is "
             f"{commit.lease.epoch}). Nothing was written. Start the pipeline again; it goes on from what the other "
@@ -160,8 +133,6 @@ def _check_lease(work: _Work, commit: Commit, expected_head: LoadId | None) -> b
             f"{expected_head}. Somebody else has committed in between, or the dataset was replaced. Nothing was "
             "written. Drop the pending packages and sync the pipeline with the destination."
         )
-
-    return bool(found)
 
 
 def _migrate(work: _Work, package: Package) -> Mapping[str, tuple[str, ...]]:

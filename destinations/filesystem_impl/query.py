@@ -71,7 +71,7 @@ def _view(one: Table, paths: Sequence[Path]) -> str:
     selects = [_nothing(columns)]
 
     for extension, reader in (("parquet", _parquet), ("jsonl", _json_lines)):
-        own = [str(path) for path in paths if extension in path.suffixes[-2:] or path.suffix == f".{extension}"]
+        own = [str(path) for path in paths if f".{extension}" in path.suffixes[-2:]]
 
         if own:
             selects.append(reader(columns, own))

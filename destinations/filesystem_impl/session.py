@@ -15,7 +15,7 @@ import aiofiles.os
 import anyio
 import pyarrow as pa
 
-from asyncelt.destinations._worker import Worker
+from asyncelt.destinations._worker import Worker, wait_out
 from asyncelt.destinations.busy import patiently
 from asyncelt.destinations.filesystem_impl.folder import DatasetFolder
 from asyncelt.errors import DestinationUnavailable, Unsupported
@@ -31,6 +31,8 @@ T = TypeVar("T")
 
 _CHUNK_BYTES = 1024 * 1024
 _THREADS = 4
+_GRACE_S = 30.0
+"""Longest wait for a file operation after a cancel."""
 
 
 class FilesystemSession:
@@ -172,9 +174,7 @@ class FilesystemSession:
         try:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
-            with anyio.CancelScope(shield=True):
-                await asyncio.wait([task])
-
+            await wait_out(task, grace_s=_GRACE_S)
             raise
 
     async def _run(self, work: Callable[[], T]) -> T:

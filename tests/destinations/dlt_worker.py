@@ -17,10 +17,12 @@ def main(kind: str, folder: str, runs: int) -> None:
     else:
         destination = dlt.destinations.filesystem(f"{folder}/files")
 
-    pipeline = dlt.pipeline("theirs", pipelines_dir=f"{folder}/dlt{os.getpid()}", destination=destination, dataset_name="ds")
+    pipeline = dlt.pipeline(
+        "theirs", pipelines_dir=f"{folder}/dlt{os.getpid()}", destination=destination, dataset_name="ds"
+    )
 
     @dlt.resource(name="orders", write_disposition="append")
-    def orders(at=dlt.sources.incremental("at", initial_value=0)):
+    def orders(at=dlt.sources.incremental("at", initial_value=0)):  # noqa: B008 - as the reference documents it
         start = at.last_value or 0
         yield [{"id": start + 1, "at": start + 1, "items": [{"x": 1}, {"x": 2}]}]
 

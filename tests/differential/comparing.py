@@ -121,7 +121,8 @@ def _unique(reference: Dataset, ours: Dataset) -> Iterator[Difference]:
 
     if reference.unique != right:
         yield Difference(
-            "unique", f"reference only {sorted(reference.unique - right)}, asyncelt only {sorted(right - reference.unique)}"
+            "unique",
+            f"reference only {sorted(reference.unique - right)}, asyncelt only {sorted(right - reference.unique)}",
         )
 
 

@@ -25,9 +25,7 @@ def forms_of(case: Case) -> tuple[str, ...]:
     as_json = all(is_json(item) for run in case.runs for page in run.pages for item in page)
     as_lines = as_json and all(isinstance(item, dict) for run in case.runs for page in run.pages for item in page)
 
-    return tuple(
-        form for form in FORMS if (form != "bytes" or as_json) and (form != "ndjson" or as_lines)
-    )
+    return tuple(form for form in FORMS if (form != "bytes" or as_json) and (form != "ndjson" or as_lines))
 
 
 async def run_case(case: Case, form: str, folder: Path) -> Outcome:

@@ -53,7 +53,7 @@ def read_dataset(database: Path, dataset_name: str) -> Dataset:
         for table, described in columns.items():
             chosen = ", ".join(_quoted(column.name) for column in described)
             source = f"{_quoted(dataset_name)}.{_quoted(table)}"
-            rows = connection.execute(f"SELECT {chosen} FROM {source}").fetchall()  # noqa: S608
+            rows = connection.execute(f"SELECT {chosen} FROM {source}").fetchall()
             tables[table] = TableData(tuple(described), rows)
 
         return Dataset(tables, _unique(connection, dataset_name))

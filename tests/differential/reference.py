@@ -88,6 +88,6 @@ class Reference:
         if len(head) < LENGTH.size:
             raise RuntimeError("the reference's process has ended")
 
-        outcome: Outcome = pickle.loads(process.stdout.read(LENGTH.unpack(head)[0]))  # noqa: S301
+        outcome: Outcome = pickle.loads(process.stdout.read(LENGTH.unpack(head)[0]))
 
         return outcome

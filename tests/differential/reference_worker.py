@@ -41,7 +41,7 @@ def main() -> None:
     while (request := _read(incoming)) is not None:
         try:
             reply = _answer(*request)
-        except Exception as error:  # noqa: BLE001 - the other side shows it
+        except Exception as error:
             reply = Outcome(Dataset(), f"worker: {type(error).__name__}: {error}")
 
         body = pickle.dumps(reply, protocol=pickle.HIGHEST_PROTOCOL)
@@ -52,7 +52,7 @@ def main() -> None:
 def _read(stream: BinaryIO) -> Any:
     head = stream.read(LENGTH.size)
 
-    return pickle.loads(stream.read(LENGTH.unpack(head)[0])) if len(head) == LENGTH.size else None  # noqa: S301
+    return pickle.loads(stream.read(LENGTH.unpack(head)[0])) if len(head) == LENGTH.size else None
 
 
 def _answer(pipeline_name: str, dataset_name: str, case: Case) -> Outcome:
@@ -81,7 +81,7 @@ def _run_all(pipeline_name: str, dataset_name: str, case: Case, folder: Path, da
     try:
         for run in case.runs:
             pipeline.run(_resource(dlt, run), **run.arguments)
-    except Exception as error:  # noqa: BLE001 - the reply carries whatever the reference raised
+    except Exception as error:
         return _told(error)
     finally:
         pipeline.deactivate()

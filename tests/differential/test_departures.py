@@ -32,9 +32,7 @@ def _rows(dataset: Dataset, tables: Rows) -> dict[str, Counter[tuple[tuple[str, 
 
 
 def _bag(rows: list[dict[str, object]]) -> Counter[tuple[tuple[str, str], ...]]:
-    return Counter(
-        tuple(sorted((key, repr(value)) for key, value in row.items() if value is not None)) for row in rows
-    )
+    return Counter(tuple(sorted((key, repr(value)) for key, value in row.items() if value is not None)) for row in rows)
 
 
 @pytest.mark.parametrize("departure", [pytest.param(item, id=item.name) for item in ALL])
@@ -50,7 +48,8 @@ def test_what_the_reference_does(departure: Departure, reference: Callable[[Case
 
 
 @pytest.mark.parametrize(
-    "departure,form", [pytest.param(item, form, id=f"{item.name}-{form}") for item in ALL for form in forms_of(item.case)]
+    "departure,form",
+    [pytest.param(item, form, id=f"{item.name}-{form}") for item in ALL for form in forms_of(item.case)],
 )
 async def test_what_asyncelt_does(departure: Departure, form: str, run_ours: Ours) -> None:
     outcome = await run_ours(departure.case, form)

@@ -50,9 +50,7 @@ async def test_same_tables(case: Case, form: str, reference: Callable[[Case], Ou
 
 
 @pytest.mark.parametrize("case", [pytest.param(case, id=case.id) for case in ALL if case.raises is None])
-async def test_same_stored_schema_and_state(
-    case: Case, reference: Callable[[Case], Outcome], run_ours: Ours
-) -> None:
+async def test_same_stored_schema_and_state(case: Case, reference: Callable[[Case], Outcome], run_ours: Ours) -> None:
     differences = _differences(reference(case), await run_ours(case, forms_of(case)[0]), case)
     shown = [str(difference) for difference in differences if difference.kind in DOCUMENTS]
 

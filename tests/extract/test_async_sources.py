@@ -377,13 +377,13 @@ async def test_a_source_that_never_waits_lets_others_run() -> None:
             await anyio.lowlevel.checkpoint()
 
     async def rows() -> AsyncIterator[object]:
-        for number in range(20_000):
+        for number in range(5_000):
             yield {"a": number}
 
     async with anyio.create_task_group() as group:
         group.start_soon(tick)
         await pumped(
-            asyncelt.resource(rows(), name="r").add_map(lambda row: row), limits=asyncelt.Limits(slice_s=0.001)
+            asyncelt.resource(rows(), name="r").add_map(lambda row: row), limits=asyncelt.Limits(slice_s=0.0005)
         )
         done = True
 

@@ -41,7 +41,7 @@ async def test_sqlite_can_be_read_because_the_thread_never_changes() -> None:
     def numbers() -> Iterator[object]:
         connection = sqlite3.connect(":memory:")  # refuses to be used in another thread
         connection.execute("create table t (a)")
-        connection.executemany("insert into t values (?)", [(number,) for number in range(500)])
+        connection.executemany("insert into t values (?)", [(number,) for number in range(100)])
 
         try:
             for (number,) in connection.execute("select a from t order by a"):
@@ -53,7 +53,7 @@ async def test_sqlite_can_be_read_because_the_thread_never_changes() -> None:
 
     result = await pumped(numbers(), limits=asyncelt.Limits(gather_rows=10, slice_s=0.0))
 
-    assert result.rows() == [{"a": number} for number in range(500)]
+    assert result.rows() == [{"a": number} for number in range(100)]
     assert len(seen) == 1
     assert threading.get_ident() not in seen
     assert threads() == []
@@ -106,7 +106,7 @@ async def test_a_slow_send_stops_the_producer() -> None:
     def rows() -> Iterator[object]:
         nonlocal yielded
 
-        while yielded < 1_000:
+        while yielded < 50:
             yielded += 1
             yield [{"a": yielded}] * 10
 
@@ -129,8 +129,8 @@ async def test_a_slow_send_stops_the_producer() -> None:
         assert yielded <= 4
         release.set()
 
-    assert yielded == 1_000
-    assert len(sent) == 1_000
+    assert yielded == 50
+    assert len(sent) == 50
 
 
 async def test_order_is_kept_over_every_kind_of_item() -> None:
@@ -339,7 +339,7 @@ async def test_rows_are_not_held_back_by_a_thread_that_blocks() -> None:
 
 
 async def test_pages_are_cut_the_same_whatever_the_form_and_the_timing() -> None:
-    data = [{"a": number, "b": "x" * (number % 700)} for number in range(3_000)]
+    data = [{"a": number, "b": "x" * (number % 700)} for number in range(300)]
 
     async def agen() -> AsyncIterator[object]:
         for row in data:
@@ -352,7 +352,7 @@ async def test_pages_are_cut_the_same_whatever_the_form_and_the_timing() -> None
 
     for form in (agen(), (row for row in data), list(data)):
         for slice_s in (0.0, 1.0):
-            limits = asyncelt.Limits(gather_bytes=50_000, slice_s=slice_s)
+            limits = asyncelt.Limits(gather_bytes=8_000, slice_s=slice_s)
             source = form if isinstance(form, list) else (agen() if hasattr(form, "__anext__") else iter(list(data)))
             result = await pumped(asyncelt.resource(source, name="r"), limits=limits)
             expected = expected or cuts(result)

@@ -11,10 +11,11 @@ from decimal import Decimal
 from typing import Any
 
 import orjson
+from dlt.common.configuration.container import Container
 from dlt.common.destination import DestinationCapabilitiesContext
 from dlt.common.json import json, may_have_pua
 from dlt.common.schema import Schema as ReferenceSchema
-from dlt.common.schema.utils import new_column, new_table
+from dlt.common.schema.utils import new_table
 from dlt.normalize.configuration import NormalizeConfiguration
 from dlt.normalize.items_normalizers.jsonl import JsonLItemsNormalizer
 
@@ -45,6 +46,34 @@ def normalized(
     hints: Mapping[str, Any] | None = None,
 ) -> Outcome:
     """What the reference makes of these pages."""
+    capabilities = DestinationCapabilitiesContext.generic_capabilities()
+    capabilities.supported_merge_strategies = ["delete-insert", "upsert", "scd2"]
+
+    with Container().injectable_context(capabilities):
+        schema = _schema(table, columns, settings, max_nesting, hints)
+        outcome = Outcome()
+        config = NormalizeConfiguration()
+        config.destination_capabilities = capabilities
+        normalizer = JsonLItemsNormalizer(_Storage(outcome), None, None, schema, "1700000000.0", config)  # type: ignore[arg-type]
+
+        for page in pages:
+            line = json.typed_dumpb([item for item in page if item is not None])
+            normalizer._normalize_chunk(table, json.loadb(line), may_have_pua(line), False)
+
+    for name, found in schema.tables.items():
+        if not name.startswith("_dlt"):
+            outcome.columns[name] = [(c, str(p.get("data_type"))) for c, p in found["columns"].items()]
+
+    return outcome
+
+
+def _schema(
+    table: str,
+    columns: Mapping[str, Mapping[str, Any]] | None,
+    settings: Mapping[str, Any] | None,
+    max_nesting: int | None,
+    hints: Mapping[str, Any] | None,
+) -> ReferenceSchema:
     schema = ReferenceSchema("test")
 
     if settings:
@@ -52,30 +81,17 @@ def normalized(
         schema._compile_settings()
 
     if columns is not None or hints is not None:
-        described = [new_column(name, **{**properties}) for name, properties in (columns or {}).items()]
+        described: Any = [{"name": name, **properties} for name, properties in (columns or {}).items()]
         made = new_table(table, write_disposition="append", columns=described, resource=table)
-        made.update(hints or {})
+        made.update(hints or {})  # type: ignore[typeddict-item]
         schema.update_table(made)
 
     if max_nesting is not None:
         schema.data_item_normalizer.update_normalizer_config(schema, {"max_nesting": max_nesting})
-        schema.data_item_normalizer._reset()
 
-    config = NormalizeConfiguration()
-    config._destination_capabilities = None
-    config.destination_capabilities = DestinationCapabilitiesContext.generic_capabilities()
-    outcome = Outcome()
-    normalizer = JsonLItemsNormalizer(_Storage(outcome), None, None, schema, "1700000000.0", config)
+    schema.data_item_normalizer._reset()  # type: ignore[attr-defined]
 
-    for page in pages:
-        line = json.typed_dumpb([item for item in page if item is not None])
-        normalizer._normalize_chunk(table, json.loadb(line), may_have_pua(line), False)
-
-    for name, found in schema.tables.items():
-        if not name.startswith("_dlt"):
-            outcome.columns[name] = [(c, str(p.get("data_type"))) for c, p in found["columns"].items()]
-
-    return outcome
+    return schema
 
 
 def comparable(value: Any, data_type: str | None = None) -> Any:

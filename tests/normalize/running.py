@@ -58,7 +58,9 @@ def run(
     done: list[Conformed] = []
 
     for number, payload in enumerate(payloads):
-        shredded = worker.shred(raw(payload, page=number, max_nesting=max_nesting, table=table), first if ahead else schema)
+        shredded = worker.shred(
+            raw(payload, page=number, max_nesting=max_nesting, table=table), first if ahead else schema
+        )
 
         if ahead:
             worker.conform(shredded, first)

@@ -99,17 +99,29 @@ JSON_CASES: dict[str, list[object]] = {
 
 PYTHON_CASES: dict[str, list[object]] = {
     "times": [{"a": datetime(2020, 1, 1, 5), "b": datetime(2020, 1, 1, 5, tzinfo=BERLIN), "c": date(2020, 1, 1)}],
-    "time of day, decimal, bytes, uuid": [{"d": time(1, 2, 3, 4), "e": Decimal("1.50"), "f": b"a", "g": uuid.UUID(int=5)}],
-    "dates and times mixed": [{"a": datetime(2020, 1, 1, 5, tzinfo=UTC)}, {"a": date(2020, 1, 1)}, {"a": 5}, {"a": "zz"}],
+    "time of day, decimal, bytes, uuid": [
+        {"d": time(1, 2, 3, 4), "e": Decimal("1.50"), "f": b"a", "g": uuid.UUID(int=5)}
+    ],
+    "dates and times mixed": [
+        {"a": datetime(2020, 1, 1, 5, tzinfo=UTC)},
+        {"a": date(2020, 1, 1)},
+        {"a": 5},
+        {"a": "zz"},
+    ],
     "a date first": [{"a": date(2020, 1, 1)}, {"a": datetime(2020, 1, 1, 5)}, {"a": "2020-01-01"}],
     "decimals": [{"a": Decimal("1.5")}, {"a": 1}, {"a": 2.5}, {"a": "3"}, {"a": True}, {"a": Decimal("1e10")}],
     "decimals after integers": [{"a": 1}, {"a": Decimal("1.5")}, {"a": Decimal(2)}],
     "bytes": [{"a": b"x"}, {"a": "eA=="}, {"a": "!!"}, {"a": 5}],
     "bytes after text": [{"a": "x"}, {"a": b"x"}],
     "enums": [{"a": Letter.A, "b": Number.ONE}],
-    "objects": [Point(1, [1, 2]), {"x": Point(2, [{"y": 1}]), "nt": Pair(1, [2])}, Pair(3, 4), Model(id=1, theName="x")],
+    "objects": [
+        Point(1, [1, 2]),
+        {"x": Point(2, [{"y": 1}]), "nt": Pair(1, [2])},
+        Pair(3, 4),
+        Model(id=1, theName="x"),
+    ],
     "tuples": [{"a": (1, 2)}, {"a": [(3,), 4]}],
-    "keys that are no text": [{1: 2, None: 3, True: 4}, {"a": {1: {"b": 2}}}],
+    "keys that are no text": [{2: 2, None: 3, True: 4}, {"a": {1: {"b": 2}}}],
     "bools among floats": [{"a": 1.5}, {"a": True}, {"a": 1}, {"a": {"b": [1.5, True, 1]}}],
 }
 
@@ -169,7 +181,7 @@ def test_random_documents(seed: int) -> None:
 
     try:
         normalized(pages)
-    except Exception:  # noqa: BLE001  # what the reference gives up on is tested elsewhere
+    except Exception:  # what the reference gives up on is tested elsewhere
         return
 
     check(pages, (as_rows, as_array))

@@ -9,12 +9,12 @@ from datetime import UTC, date, datetime, time
 from decimal import ROUND_HALF_UP, Context, Decimal, InvalidOperation
 from typing import Any
 
+import orjson
 import pyarrow as pa
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, given, settings, strategies as st
 
-from asyncelt.normalize.coerce import coerce
+from asyncelt.normalize.coerce import can_coerce, coerce
 
 helpers = pytest.importorskip("dlt.common.data_types.type_helpers", reason="the reference is not installed")
 reference_time = pytest.importorskip("dlt.common.time")
@@ -49,7 +49,19 @@ WHOLE = (
     *("2024-01-01T10:30:00Z", "2024-01-01 10:30:00+02:00", "2024-01-01T10:30", "2024-01-01T10", "2024-01", "2024"),
     *("1700000000", "1700000000.5", "202401", "20240101T103000.5Z", "2024/01/15", "2024/01/15 10:30:00.5", "10:30:00Z"),
     *("2024-01-01T10:30:00.123456789+01:00", "0001-01-01T00:00:00+02:00", "9999-12-31T23:59:59-02:00", "T10:30"),
-    *("1.5", " 1 ", "+1", "-0", "1e5", "1E-7", "0.1234567895", "0.12345678949", "-0.5", "12345678901234567890.5", "1_0"),
+    *(
+        "1.5",
+        " 1 ",
+        "+1",
+        "-0",
+        "1e5",
+        "1E-7",
+        "0.1234567895",
+        "0.12345678949",
+        "-0.5",
+        "12345678901234567890.5",
+        "1_0",
+    ),
     *("0x10", "0X10", "0x-10", "0xffffffffffffffff", "1e400", "1e-400", "Infinity", "sNaN", "YES", "f", "YWI=", "0xab"),
 )
 TEXTS = st.one_of(
@@ -75,7 +87,9 @@ FLOATS = st.one_of(
 )
 VALUES: dict[str, st.SearchStrategy[Any]] = {
     "text": TEXTS,
-    "bigint": st.one_of(st.integers(-(2**63), 2**63 - 1), st.integers(-(10**12), 10**12), st.sampled_from([0, 255, 256])),
+    "bigint": st.one_of(
+        st.integers(-(2**63), 2**63 - 1), st.integers(-(10**12), 10**12), st.sampled_from([0, 255, 256])
+    ),
     "double": FLOATS,
     "bool": st.booleans(),
     "timestamp": st.datetimes(timezones=st.just(UTC)),
@@ -88,11 +102,11 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
         st.integers(-(10**22), 10**22).map(lambda digits: Decimal(digits).scaleb(0)),
     ),
     "wei": st.one_of(st.integers(-(10**76) + 1, 10**76 - 1), st.integers(-(10**20), 10**20)).map(Decimal),
-    "json": st.one_of(st.dictionaries(st.text(max_size=2), st.integers(0, 9), max_size=2), st.lists(st.integers(0, 9))).map(
-        lambda value: json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-    ),
+    "json": st.one_of(
+        st.dictionaries(st.text(max_size=2), st.integers(0, 9), max_size=2), st.lists(st.integers(0, 9))
+    ).map(lambda value: json.dumps(value, ensure_ascii=False, separators=(",", ":"))),
 }
-PAIRS = [(target, source) for target in TARGETS for source in VALUES]
+PAIRS = [(target, source) for target in TARGETS for source in VALUES if can_coerce(source, target)]  # type: ignore[arg-type]
 
 
 def reference(target: str, source: str, value: Any) -> Any:
@@ -161,25 +175,57 @@ def same(target: str, expected: Any, result: Any) -> bool:
         return struct.pack("<d", expected) == struct.pack("<d", result) or (math.isnan(expected) and math.isnan(result))
 
     if target == "json":
-        return bool(expected == (json.loads(result)))
+        # Integers over 64 bits are floats for the reference, and for its reader.
+        return bool(expected in (json.loads(result), orjson.loads(result)))
 
     return bool(expected == result)
+
+
+def wrong_values(target: str, source: str, values: list[Any]) -> list[tuple[Any, Any, Any]]:
+    """(value, what the reference makes of it, what we make of it) where the two differ."""
+    results = ours(target, source, values)
+    expected = [MISSING if value is None else reference(target, source, value) for value in values]
+    triples = zip(values, expected, results, strict=True)
+
+    return [(value, want, got) for value, want, got in triples if not same(target, want, got)]
+
+
+def check(target: str, source: str, examples: int, *, derandomize: bool) -> None:
+    @settings(
+        max_examples=examples,
+        derandomize=derandomize,
+        deadline=None,
+        database=None,
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(st.lists(st.one_of(st.none(), VALUES[source]), min_size=1, max_size=12))
+    def attempt(values: list[Any]) -> None:
+        assert wrong_values(target, source, values) == []
+
+    attempt()
 
 
 @pytest.mark.parametrize(("target", "source"), PAIRS)
 def test_value_by_value(target: str, source: str) -> None:
     """Every value of a generated lane comes out as the reference's function gives it."""
+    check(target, source, 15, derandomize=True)
 
-    @settings(max_examples=40, deadline=None, database=None, suppress_health_check=list(HealthCheck))
-    @given(st.lists(st.one_of(st.none(), VALUES[source]), min_size=1, max_size=12))
-    def check(values: list[Any]) -> None:
-        results = ours(target, source, values)
-        expected = [MISSING if value is None else reference(target, source, value) for value in values]
-        wrong = [
-            (value, want, got)
-            for value, want, got in zip(values, expected, results, strict=True)
-            if not same(target, want, got)
-        ]
-        assert [] == wrong
 
-    check()
+@pytest.mark.slow
+@pytest.mark.parametrize(("target", "source"), PAIRS)
+def test_value_by_value_at_length(target: str, source: str) -> None:
+    """The same with many and always new values."""
+    check(target, source, 500, derandomize=False)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_texts_one_by_one(target: str) -> None:
+    """A lane of one value takes the road of clean columns; what comes out does not depend on the neighbours."""
+    assert [triple for text in WHOLE for triple in wrong_values(target, "text", [text])] == []
+
+
+def test_the_matrix_is_the_reference_s() -> None:
+    """The same pairs of types have a rule."""
+    pairs = {(target, source) for target in TARGETS for source in TARGETS if can_coerce(source, target)}
+
+    assert pairs == {*helpers._COERCE_DISPATCH, *((target, target) for target in TARGETS)}

@@ -36,7 +36,9 @@ def merging(strategy: str, *keys: str, **columns: Column) -> Schema:
 def reference(rows: list[Any], strategy: str, *keys: str, **columns: dict[str, Any]) -> Any:
     found = {key: {"primary_key": True, "nullable": False} for key in keys}
 
-    return normalized([rows], columns={**found, **columns}, hints={"write_disposition": "merge", "x-merge-strategy": strategy})
+    return normalized(
+        [rows], columns={**found, **columns}, hints={"write_disposition": "merge", "x-merge-strategy": strategy}
+    )
 
 
 def ids(found: Any) -> dict[str, list[tuple[Any, ...]]]:
@@ -56,7 +58,7 @@ def test_random_ids_have_the_references_form() -> None:
 ROWS: list[Any] = [
     {"id": 1, "k": "ü", "l": [{"x": 1}, 2, [3]]},
     {"id": 2, "k": "日本", "l": []},
-    {"id": 3, "k": "a\"b\\", "l": [{"x": [{"y": 1}]}]},
+    {"id": 3, "k": 'a"b\\', "l": [{"x": [{"y": 1}]}]},
 ]
 
 
@@ -72,7 +74,15 @@ def test_upsert_hashes_keys_as_the_reference_does(form: Any) -> None:
 def test_keys_of_every_type_are_hashed_as_the_reference_does() -> None:
     rows = [
         {"id": value, "l": [1]}
-        for value in (datetime(2024, 1, 1, tzinfo=UTC), datetime(2024, 1, 1), date(2024, 1, 1), Decimal("1.50"), 1.5, b"x", "t")
+        for value in (
+            datetime(2024, 1, 1, tzinfo=UTC),
+            datetime(2024, 1, 1),
+            date(2024, 1, 1),
+            Decimal("1.50"),
+            1.5,
+            b"x",
+            "t",
+        )
     ]
 
     for row in rows:
@@ -84,9 +94,7 @@ def test_keys_of_every_type_are_hashed_as_the_reference_does() -> None:
 def test_scd2_hashes_whole_rows(form: Any) -> None:
     version = Column(name=ColumnName("_dlt_id"), data_type="text", nullable=False, extra={"x-row-version": True})
     found = outcome(*run(form([ROWS]), schema=merging("scd2", "id", _dlt_id=version)))
-    expected = reference(
-        ROWS, "scd2", "id", _dlt_id={"data_type": "text", "nullable": False, "x-row-version": True}
-    )
+    expected = reference(ROWS, "scd2", "id", _dlt_id={"data_type": "text", "nullable": False, "x-row-version": True})
 
     assert ids(found)["items"] == ids(expected)["items"]
     assert [row[:2] for row in ids(found)["items__l"]] == [row[:2] for row in ids(expected)["items__l"]]

@@ -57,7 +57,10 @@ CASES: tuple[Case, ...] = (
         for mode in MODES
     ),
     *(
-        Case(id=f"6-new-table-may-evolve-once-{mode}", runs=(Run(pages=(FIRST,), arguments={"schema_contract": {"columns": mode}}),))
+        Case(
+            id=f"6-new-table-may-evolve-once-{mode}",
+            runs=(Run(pages=(FIRST,), arguments={"schema_contract": {"columns": mode}}),),
+        )
         for mode in MODES
     ),
     *(

@@ -132,6 +132,13 @@ ALL: tuple[Departure, ...] = (
         ours=[{"a": 1}],
         nested={"items___empty": [{"value": True}]},
     ),
+    _departure(
+        "list-of-dicts-under-a-blank-key",
+        {"a": 1, "": [{"b": 3}]},
+        reference={"items": [{"a": 1}, {"b": 3}]},
+        ours=[{"a": 1}],
+        nested={"items___empty": [{"b": 3}]},
+    ),
     Departure(
         name="root-key-on-existing-nested-tables",
         case=Case(

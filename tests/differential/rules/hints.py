@@ -30,14 +30,23 @@ def _arrow(id: str, *tables: pa.Table, **arguments: object) -> Case:  # noqa: A0
 
 
 CASES: tuple[Case, ...] = (
-    case("5.8-columns-before-data", {"b": 1, "a": 2}, columns=[{"name": "a", "data_type": "bigint"}, {"name": "z", "data_type": "text"}]),
+    case(
+        "5.8-columns-before-data",
+        {"b": 1, "a": 2},
+        columns=[{"name": "a", "data_type": "bigint"}, {"name": "z", "data_type": "text"}],
+    ),
     case("5.8-columns-as-dict", {"b": 1}, columns={"Some Name": {"data_type": "text", "description": "words"}}),
     case("5.8-unique", {"a": 1}, {"a": 2}, columns={"a": {"data_type": "bigint", "unique": True}}),
     case("5.8-sort-and-cluster", {"a": 1}, columns={"a": {"data_type": "bigint", "sort": True, "cluster": True}}),
     case("5.8-primary-key-of-append", {"id": 1, "v": 2}, {"id": 1, "v": 3}, primary_key="id"),
     case("5.8-two-primary-keys", {"a": 1, "b": 2, "v": 3}, primary_key=["a", "b"]),
     case("5.8-merge-key-hint", {"a": 1, "b": 2}, hints={"merge_key": "a"}),
-    case("5.8-hint-added-in-a-later-run", {"a": 1}, then=[[{"a": 2, "b": "x"}]], columns={"b": {"data_type": "text", "x-own": 5}}),
+    case(
+        "5.8-hint-added-in-a-later-run",
+        {"a": 1},
+        then=[[{"a": 2, "b": "x"}]],
+        columns={"b": {"data_type": "text", "x-own": 5}},
+    ),
     Case(
         id="5.8-new-compound-hint-replaces-the-old-one",
         runs=(

@@ -8,7 +8,9 @@ DEEP = {"a": {"b": {"c": {"d": [{"e": {"f": [{"g": 1}]}}]}}}}
 MIXED_LIST = [1, "two", {"x": 3}, [4, [5]], None, 2.5]
 
 CASES: tuple[Case, ...] = (
-    case("5.4-flat", {"id": 1, "name": "a", "price": 1.5, "ok": True}, {"id": 2, "name": "b", "price": 2.5, "ok": False}),
+    case(
+        "5.4-flat", {"id": 1, "name": "a", "price": 1.5, "ok": True}, {"id": 2, "name": "b", "price": 2.5, "ok": False}
+    ),
     case("5.4-scalars-become-value", 1, 2, 3),
     case("5.4-text-becomes-value", "a", "b"),
     case("5.4-nested-dicts", {"id": 1, "a": {"x": 1, "y": {"z": 2}}}),
@@ -39,8 +41,18 @@ CASES: tuple[Case, ...] = (
     case("5.4-max-nesting-0", {"id": 1, "d": {"x": [1]}, "l": [{"y": 2}]}, hints={"max_table_nesting": 0}),
     case("5.4-max-nesting-1", {"id": 1, "d": {"x": {"z": 1}}, "l": [{"y": [2]}]}, hints={"max_table_nesting": 1}),
     case("5.4-max-nesting-2", {"d": {"x": {"z": {"w": [1]}}}, "l": [{"y": [[2]]}]}, hints={"max_table_nesting": 2}),
-    case("5.4-json-column", {"id": 1, "d": {"x": [1, {"y": 2.5}]}}, {"id": 2, "d": {}}, columns={"d": {"data_type": "json"}}),
-    case("5.4-json-column-of-a-list", {"id": 1, "l": [1, "a", None]}, {"id": 2, "l": []}, columns={"l": {"data_type": "json"}}),
+    case(
+        "5.4-json-column",
+        {"id": 1, "d": {"x": [1, {"y": 2.5}]}},
+        {"id": 2, "d": {}},
+        columns={"d": {"data_type": "json"}},
+    ),
+    case(
+        "5.4-json-column-of-a-list",
+        {"id": 1, "l": [1, "a", None]},
+        {"id": 2, "l": []},
+        columns={"l": {"data_type": "json"}},
+    ),
     case(
         "5.4-json-column-nested",
         {"id": 1, "d": {"e": {"x": 1}, "f": 2}},
@@ -56,7 +68,12 @@ CASES: tuple[Case, ...] = (
     case("5.7-only-none-in-nested", {"id": 1, "l": [{"never": None, "x": 1}], "d": {"never": None}}),
     case("5.7-none-then-value-in-a-later-run", {"id": 1, "a": None}, then=[[{"id": 2, "a": "x"}]]),
     case("5.7-null-where-column-is-known", {"id": 1, "a": 1, "d": {"x": 1}}, then=[[{"id": 2, "a": None, "d": None}]]),
-    case("5.7-not-nullable-null", {"id": 1, "a": None}, raises="null", columns={"a": {"data_type": "text", "nullable": False}}),
+    case(
+        "5.7-not-nullable-null",
+        {"id": 1, "a": None},
+        raises="null",
+        columns={"a": {"data_type": "text", "nullable": False}},
+    ),
     case("5.7-not-nullable-missing", {"id": 1}, raises="null", columns={"a": {"data_type": "text", "nullable": False}}),
     case("5.7-incomplete-column", {"id": 1, "a": 5}, columns={"a": {"description": "later"}}),
     case("5.7-incomplete-column-never-seen", {"id": 1}, columns={"a": {"description": "later"}}),

@@ -112,10 +112,10 @@ CASES: tuple[Case, ...] = (
     case("5.5-iso-then-not", {"t": ISO_TEXTS[0]}, *({"t": text} for text in NOT_ISO_TEXTS)),
     case("5.5-not-then-iso", {"t": "x"}, *({"t": text} for text in ISO_TEXTS)),
     case("5.5-iso-texts-in-list", {"id": 1, "l": [ISO_TEXTS[0], ISO_TEXTS[2], "x"]}),
-    case("5.5-naive-moment-is-utc", {"t": datetime(2024, 1, 2, 3, 4, 5)}),  # noqa: DTZ001
+    case("5.5-naive-moment-is-utc", {"t": datetime(2024, 1, 2, 3, 4, 5)}),
     case("5.5-moment-of-another-zone", {"t": datetime(2024, 1, 2, 3, 4, 5, tzinfo=EAST)}),
     case("5.5-moment-without-zone-hint", {"t": MOMENT}, columns={"t": {"data_type": "timestamp", "timezone": False}}),
-    case("5.5-naive-moment-without-zone-hint", {"t": datetime(2024, 1, 2, 3)}, columns={"t": {"timezone": False}}),  # noqa: DTZ001
+    case("5.5-naive-moment-without-zone-hint", {"t": datetime(2024, 1, 2, 3)}, columns={"t": {"timezone": False}}),
     case("5.5-date-then-moment", {"t": date(2024, 1, 2)}, {"t": MOMENT}),
     case("5.5-moment-then-date", {"t": MOMENT}, {"t": date(2024, 1, 2)}),
     case("5.5-enum", {"c": Colour.RED}, {"c": Colour.BLUE}),
@@ -128,7 +128,10 @@ CASES: tuple[Case, ...] = (
     case("5.5-text-with-control-characters", {"t": "a\x01b"}, {"t": "\u2028"}, {"t": ""}),
     case("5.5-preferred-by-column", {"v": "1"}, columns={"v": {"data_type": "bigint"}}),
     case("5.5-text-hint-keeps-iso", {"t": ISO_TEXTS[0]}, columns={"t": {"data_type": "text"}}),
-    case("5.6-variants-of-one-column", *({"v": value} for value in (1, "abc", 2.5, True, date(2024, 1, 2), "2", 2.0, Decimal(3)))),
+    case(
+        "5.6-variants-of-one-column",
+        *({"v": value} for value in (1, "abc", 2.5, True, date(2024, 1, 2), "2", 2.0, Decimal(3))),
+    ),
     case("5.6-variants-over-runs", {"v": 1}, then=[[{"v": "a"}], [{"v": 2.5}, {"v": "b"}], [{"v": "3"}]]),
     case("5.6-variant-infers-a-timestamp", {"v": 1}, {"v": "2024-01-02T03:04:05Z"}),
     case("5.6-variants-in-lists", {"l": [1, "a", 2.5, True]}, {"l": ["b", 2]}),
@@ -143,7 +146,11 @@ CASES: tuple[Case, ...] = (
     case("5.6-every-pair-of-python-kinds", *_orders({**KINDS, **RICH}, 2)),
     *_targets(),
     case("5.9-decimal-precision", {"v": Decimal("1.123456789")}, {"v": Decimal("1.1234567891")}),
-    case("5.9-decimal-hint", {"v": Decimal("1.125")}, columns={"v": {"data_type": "decimal", "precision": 10, "scale": 2}}),
+    case(
+        "5.9-decimal-hint",
+        {"v": Decimal("1.125")},
+        columns={"v": {"data_type": "decimal", "precision": 10, "scale": 2}},
+    ),
     case("5.9-text-precision", {"v": "abc"}, columns={"v": {"data_type": "text", "precision": 2}}),
     case("5.9-bigint-precision", {"v": 5}, columns={"v": {"data_type": "bigint", "precision": 16}}),
     case("5.9-timestamp-precision", {"v": MOMENT}, columns={"v": {"data_type": "timestamp", "precision": 3}}),

@@ -1,0 +1,271 @@
+"""What is particular to DuckDB; the rest is in the conformance suite."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+
+import duckdb
+import pyarrow as pa
+import pytest
+
+from asyncelt import destinations
+from asyncelt.destinations.duckdb_impl.types import duckdb_type
+from asyncelt.errors import ConfigError, DestinationRejected, DestinationUnavailable
+from asyncelt.load.protocol import Target
+from asyncelt.schema.model import Column, Table
+from asyncelt.testing import make_commit, make_package
+from asyncelt.testing.fixture import Owner
+from asyncelt.testing.merging import child_table, children, key, root_table, roots
+
+ROWS = pa.table({"id": [1, 2]})
+HOLDER = "import sys, duckdb; c = duckdb.connect(sys.argv[1]); print('open', flush=True); sys.stdin.read()"
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "data.duckdb"
+
+
+@pytest.fixture
+def owner(path, tmp_path):
+    return Owner(destinations.duckdb(path), tmp_path / "packages", "parquet")
+
+
+@pytest.mark.parametrize(
+    "credentials, location",
+    [
+        (":memory:", "duckdb:///:memory:"),
+        ("/data/x.duckdb", "duckdb:////data/x.duckdb"),
+        ("duckdb:////data/x.duckdb", "duckdb:////data/x.duckdb"),
+        ({"database": "/data/x.duckdb", "settings": {"threads": 1}}, "duckdb:////data/x.duckdb"),
+    ],
+)
+def test_credentials_may_have_several_forms(credentials, location):
+    assert destinations.duckdb(credentials).location == location
+
+
+@pytest.mark.parametrize("wrong", [5, {"path": "x"}, {"database": "x", "settings": 5}])
+def test_wrong_credentials_are_refused_before_any_io(wrong):
+    with pytest.raises(ConfigError, match="duckdb credentials"):
+        destinations.duckdb(wrong)
+
+
+def test_without_credentials_the_file_is_named_after_the_pipeline(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert destinations.duckdb().for_pipeline("github").location == f"duckdb:///{tmp_path}/github.duckdb"
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "column, expected",
+    [
+        ({"data_type": "text", "precision": 10}, "VARCHAR"),
+        ({"data_type": "bigint"}, "BIGINT"),
+        ({"data_type": "bigint", "precision": 8}, "TINYINT"),
+        ({"data_type": "bigint", "precision": 12}, "SMALLINT"),
+        ({"data_type": "bigint", "precision": 32}, "INTEGER"),
+        ({"data_type": "bigint", "precision": 128}, "HUGEINT"),
+        ({"data_type": "timestamp"}, "TIMESTAMP WITH TIME ZONE"),
+        ({"data_type": "timestamp", "precision": 9}, "TIMESTAMP WITH TIME ZONE"),
+        ({"data_type": "timestamp", "timezone": False}, "TIMESTAMP"),
+        ({"data_type": "timestamp", "timezone": False, "precision": 9}, "TIMESTAMP_NS"),
+        ({"data_type": "time", "precision": 3}, "TIME"),
+        ({"data_type": "decimal"}, "DECIMAL(38,9)"),
+        ({"data_type": "decimal", "precision": 10, "scale": 2}, "DECIMAL(10,2)"),
+        ({"data_type": "wei"}, "DECIMAL(38,0)"),
+        ({"data_type": "binary", "precision": 5}, "BLOB"),
+        ({"data_type": "json"}, "JSON"),
+    ],
+)
+def test_columns_have_the_types_that_the_reference_gives_them(column, expected):
+    assert duckdb_type(Column(name="c", **column)) == expected
+
+
+def test_a_precision_that_duckdb_lacks_is_refused():
+    with pytest.raises(ConfigError, match="at most 128"):
+        duckdb_type(Column(name="c", data_type="bigint", precision=256))
+
+
+async def test_restoring_creates_no_file(owner, path):
+    assert not (await owner.restore()).exists
+    assert list(path.parent.iterdir()) == []
+
+
+async def test_a_lease_leaves_no_file_before_the_first_commit(owner, path):
+    async with owner.destination.connect(owner.target) as session:
+        await owner.acquire(session)
+
+    assert not path.exists()
+
+
+async def test_system_tables_are_those_of_the_reference(owner, path):
+    await owner.run({"one": ROWS}, state="s")
+
+    with duckdb.connect(str(path)) as connection:
+        query = (
+            "SELECT table_name, list(column_name || ' ' || data_type || CASE is_nullable WHEN 'NO' THEN '!' ELSE '' END "
+            "ORDER BY ordinal_position) FROM information_schema.columns WHERE starts_with(table_name, '_dlt') GROUP BY 1"
+        )
+        found = dict(connection.execute(query).fetchall())
+
+    when = "TIMESTAMP WITH TIME ZONE!"
+    assert found == {
+        "_dlt_loads": [
+            "load_id VARCHAR!",
+            "schema_name VARCHAR",
+            "status BIGINT!",
+            f"inserted_at {when}",
+            "schema_version_hash VARCHAR",
+        ],
+        "_dlt_version": [
+            "version BIGINT!",
+            "engine_version BIGINT!",
+            f"inserted_at {when}",
+            "schema_name VARCHAR!",
+            "version_hash VARCHAR!",
+            "schema VARCHAR!",
+        ],
+        "_dlt_pipeline_state": [
+            "version BIGINT!",
+            "engine_version BIGINT!",
+            "pipeline_name VARCHAR!",
+            "state VARCHAR!",
+            f"created_at {when}",
+            "version_hash VARCHAR",
+            "_dlt_load_id VARCHAR!",
+            "_dlt_id VARCHAR!",
+        ],
+    }
+
+
+async def test_the_dataset_may_be_called_like_the_file(path, tmp_path):
+    target = Target(pipeline_name="p", dataset_name=path.stem)
+    owner = Owner(destinations.duckdb(path), tmp_path / "packages", "parquet", target)
+    await owner.run({"one": ROWS})
+    await owner.run({"one": ROWS})
+
+    assert len(await owner.rows("one")) == 4
+
+
+async def test_the_callers_connection_is_used_and_stays_open(tmp_path):
+    with duckdb.connect(":memory:") as connection:
+        owner = Owner(destinations.duckdb(connection), tmp_path / "packages", "parquet")
+        await owner.run({"one": ROWS})
+
+        assert connection.execute("SELECT count(*) FROM data.one").fetchone() == (2,)
+        assert connection.execute("SELECT current_setting('memory_limit')").fetchone() != ("953.6 MiB",)
+
+
+async def test_a_file_that_this_process_has_open_with_other_settings_is_used_all_the_same(owner, path):
+    with duckdb.connect(str(path)) as connection:
+        await owner.run({"one": ROWS})
+        assert connection.execute("SELECT count(*) FROM data.data.one").fetchone() == (2,)
+
+
+async def test_memory_limit_and_threads_are_set(path):
+    duckdb.connect(str(path)).close()
+    destination = destinations.duckdb(path, memory_limit="300MiB", threads=1)
+
+    async with destination.connect(Target(pipeline_name="p", dataset_name="d")) as session:
+        found = await session.query("SELECT current_setting('memory_limit') m, current_setting('threads') t")
+
+    assert found.to_pylist() == [{"m": "300.0 MiB", "t": 1}]
+
+
+async def test_a_file_that_another_process_has_open_is_unavailable_then_free_again(path, tmp_path):
+    owner = Owner(destinations.duckdb(path, busy_timeout_s=0.05), tmp_path / "packages", "parquet")
+    command = [sys.executable, "-c", HOLDER, path]
+    holder = await asyncio.to_thread(lambda: subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE))
+
+    with holder:
+        await asyncio.to_thread(holder.stdout.readline)
+
+        with pytest.raises(DestinationUnavailable, match="one process at a time"):
+            await owner.run({"one": ROWS})
+
+        holder.stdin.close()
+
+    await owner.run({"one": ROWS})
+    assert len(await owner.rows("one")) == 2
+
+
+async def test_a_cancelled_query_is_interrupted_and_the_session_can_be_used_again(owner):
+    await owner.run({"one": ROWS})
+
+    async with owner.destination.connect(owner.target) as session:
+        await session.query("SELECT 1")
+        task = asyncio.ensure_future(session.query("SELECT count(*) FROM range(1000000000000)"))
+        await asyncio.sleep(0.05)
+        task.cancel()
+        await asyncio.wait([task])
+
+        assert task.cancelled()
+        assert (await session.query("SELECT count(*) AS n FROM one")).to_pylist() == [{"n": 2}]
+
+
+async def test_a_query_takes_parameters(owner):
+    await owner.run({"one": ROWS})
+
+    async with owner.destination.connect(owner.target) as session:
+        assert (await session.query("SELECT id FROM one WHERE id > ?", [1])).to_pylist() == [{"id": 2}]
+
+
+async def test_rows_that_do_not_fit_are_rejected_with_table_and_load(owner):
+    table = Table(name="one", resource="one", columns={"id": Column(name="id", data_type="bigint", precision=8)})
+    package = await owner.make({"one": pa.table({"id": [1000]})}, tables=[table])
+
+    with pytest.raises(DestinationRejected, match=f"table 'one' of load {package.load_id}"):
+        await owner.commit(package)
+
+    assert not await owner.has("one")
+
+
+async def test_a_required_column_without_value_is_rejected(owner):
+    table = Table(name="one", resource="one", columns={"x": Column(name="x", data_type="text", nullable=False)})
+
+    with pytest.raises(DestinationRejected, match="NOT NULL"):
+        await owner.run({"one": ROWS}, tables=[table])
+
+
+async def test_nested_rows_get_their_root_key_when_their_table_begins_to_merge(owner):
+    """Else no merge would ever delete them; the reference fails here."""
+    plain = [
+        Table(name="orders", resource="orders", columns=root_table(id=key("id")).columns),
+        child_table("orders__items", "orders", root_key=False),
+    ]
+    old = roots([{"id": 1, "_dlt_id": "r1"}, {"id": 2, "_dlt_id": "r2"}], "l1")
+    nested = children([("r1", "c1", 1), ("r2", "c2", 2)], root_key=False)
+    await owner.run({"orders": old, "orders__items": nested}, tables=plain)
+
+    merged = [root_table(id=key("id")), child_table("orders__items", "orders")]
+    new = roots([{"id": 1, "_dlt_id": "r3"}], "l2")
+    await owner.run({"orders": new, "orders__items": children([("r3", "c3", 3)])}, tables=merged)
+
+    found = {row["value"]: row["_dlt_root_id"] for row in await owner.rows("orders__items")}
+    assert found == {2: "r2", 3: "r3"}
+
+
+async def test_conditions_in_sql_restrict_what_is_merged(owner):
+    hints = {"x-merge-source-filter": "v < 10", "x-merge-destination-scope": "{table}.id > 1"}
+    base = root_table(id=key("id"))
+    table = Table(name="orders", resource="orders", columns=base.columns, write_disposition="merge", hints=hints)
+    first = roots([{"id": at, "v": at, "_dlt_id": f"a{at}"} for at in (1, 2, 3)], "l1")
+    await owner.run({"orders": first}, tables=[table])
+    second = roots([{"id": 4, "v": 4, "_dlt_id": "b4"}, {"id": 5, "v": 50, "_dlt_id": "b5"}], "l2")
+    await owner.run({"orders": second})
+
+    assert sorted(row["id"] for row in await owner.rows("orders")) == [1, 4]
+
+
+async def test_two_destinations_on_one_file_share_nothing_but_the_file(path, tmp_path):
+    target = Target(pipeline_name="p", dataset_name="d")
+    package = make_package(tmp_path, "1700000001.5", {"one": ROWS}, target=target)
+
+    async with destinations.duckdb(path).connect(target) as session:
+        lease = await session.acquire("p", "")
+        await session.commit(make_commit(target, lease, package))
+
+    async with destinations.duckdb(path).connect(target) as session:
+        assert (await session.restore("p")).head_load_id == package.load_id

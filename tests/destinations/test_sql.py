@@ -1,0 +1,99 @@
+"""The text of statements that destinations share, for two dialects."""
+
+from __future__ import annotations
+
+import pytest
+from sqlglot import exp
+
+from asyncelt.destinations.sql import ddl, system
+from asyncelt.destinations.sql.merge import MergePlan, delete_insert
+from asyncelt.destinations.sql.names import Dataset, table
+from asyncelt.errors import SchemaError
+from asyncelt.schema.model import Column, Table
+from asyncelt.testing.merging import child_table, key, root_table
+
+DATASET = Dataset("d")
+
+
+def plan_of(*chain, staged=None, dialect="postgres"):
+    names = [one.name for one in chain]
+
+    return MergePlan(
+        dataset=DATASET,
+        chain=chain,
+        staged={name: table(f"s_{name}") for name in (names if staged is None else staged)},
+        existing=frozenset(names),
+        arrival=lambda: exp.column("arrival"),
+        dialect=dialect,
+    )
+
+
+@pytest.mark.parametrize("dialect", ["duckdb", "postgres"])
+def test_names_are_quoted_whatever_is_in_them(dialect):
+    assert system.delete_all(Dataset('a"b'), 'drop"; --', dialect) == 'DELETE FROM "a""b"."drop""; --"'
+
+
+def test_a_dataset_may_name_its_database():
+    assert system.delete_all(Dataset("d", "c"), "t", "duckdb") == 'DELETE FROM "c"."d"."t"'
+
+
+def test_the_lease_row_can_be_locked():
+    assert system.select_lease(DATASET, "postgres", for_update=True).endswith('"member" = $2 FOR UPDATE')
+
+
+def test_a_table_is_created_with_its_columns_in_order():
+    columns = [Column(name="b", data_type="text", nullable=False), Column(name="a", data_type="bigint")]
+    types = {"text": "VARCHAR", "bigint": "BIGINT"}
+    sql = ddl.create_table(DATASET, "t", columns, lambda column: types[column.data_type], "postgres")
+    assert sql == 'CREATE TABLE IF NOT EXISTS "d"."t" ("b" VARCHAR NOT NULL, "a" BIGINT)'
+
+
+def test_an_added_column_is_nullable():
+    column = Column(name="b", data_type="text", nullable=False)
+    assert (
+        ddl.add_column(DATASET, "t", column, lambda _: "TEXT", "postgres") == 'ALTER TABLE "d"."t" ADD COLUMN "b" TEXT'
+    )
+
+
+def test_merging_a_table_without_nested_tables_needs_no_temporary_table():
+    root = root_table("t", id=key("id"))
+    statements = [sql for _, sql in delete_insert(plan_of(root))]
+
+    assert statements[0] == (
+        'DELETE FROM "d"."t" AS "d" WHERE EXISTS(SELECT 1 FROM "s_t" AS "s" WHERE "d"."id" = "s"."id")'
+    )
+    assert statements[1].startswith('DELETE FROM "s_t" WHERE arrival IN (SELECT "_asyncelt_arrival"')
+    assert statements[2] == (
+        'INSERT INTO "d"."t" ("id", "_dlt_load_id", "_dlt_id") SELECT "id", "_dlt_load_id", "_dlt_id" FROM "s_t"'
+    )
+    assert len(statements) == 3
+
+
+def test_nested_rows_are_deleted_before_their_roots():
+    chain = (root_table("t", id=key("id")), child_table("t__x", "t"), child_table("t__x__y", "t__x"))
+    deleted = [name for name, sql in delete_insert(plan_of(*chain)) if sql.startswith('DELETE FROM "d"')]
+
+    assert deleted == ["t__x__y", "t__x", "t"]
+
+
+def test_two_kinds_of_keys_are_looked_up_one_by_one():
+    """One condition with OR could only be answered by comparing all pairs of rows."""
+    root = root_table("t", id=key("id"), day=key("day", merge_key=True))
+    doomed = next(sql for _, sql in delete_insert(plan_of(root, child_table("t__x", "t"))) if "CREATE" in sql)
+
+    assert " UNION " in doomed
+    assert " OR " not in doomed
+
+
+def test_a_nested_table_that_nothing_connects_is_refused():
+    loose = Table(name="t__x", parent="t", columns={"v": Column(name="v", data_type="text")})
+
+    with pytest.raises(SchemaError, match="neither a root key"):
+        list(delete_insert(plan_of(root_table("t", id=key("id")), loose)))
+
+
+def test_a_root_without_row_key_is_refused_where_it_has_nested_tables():
+    root = Table(name="t", columns={"a": key("a"), "b": key("b")}, write_disposition="merge")
+
+    with pytest.raises(SchemaError, match="no column that identifies a row"):
+        list(delete_insert(plan_of(root, child_table("t__x", "t"))))

@@ -1,0 +1,109 @@
+"""The thread that makes a session's blocking calls."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import threading
+import time
+
+import pytest
+
+from asyncelt.destinations._worker import Worker
+
+VARIABLE = contextvars.ContextVar("VARIABLE", default="unset")
+
+
+@pytest.fixture
+def worker():
+    worker = Worker("test-worker", grace_s=5)
+    yield worker
+    worker.stop()
+
+
+async def test_all_calls_run_in_one_thread_of_its_own(worker):
+    threads = {await worker.call(threading.current_thread) for _ in range(3)}
+
+    assert [thread.name for thread in threads] == ["test-worker"]
+    assert threading.current_thread() not in threads
+
+
+async def test_an_error_reaches_the_caller_and_the_thread_goes_on(worker):
+    def fail():
+        raise ValueError("wrong")
+
+    with pytest.raises(ValueError, match="wrong"):
+        await worker.call(fail)
+
+    assert await worker.call(lambda: 1) == 1
+
+
+async def test_the_callers_context_is_seen_in_the_thread(worker):
+    VARIABLE.set("mine")
+    assert await worker.call(VARIABLE.get) == "mine"
+
+
+async def test_a_cancelled_call_is_interrupted_and_has_ended_afterwards(worker):
+    started, stop, ended = threading.Event(), threading.Event(), threading.Event()
+
+    def work():
+        started.set()
+        stop.wait(5)
+        ended.set()
+
+    task = asyncio.ensure_future(worker.call(work, interrupt=stop.set))
+
+    await asyncio.to_thread(started.wait)
+    task.cancel()
+    await asyncio.wait([task])
+
+    assert task.cancelled()
+    assert ended.is_set()
+
+
+async def test_a_call_without_interrupt_is_waited_for_even_if_cancelled_twice(worker):
+    started, ended = threading.Event(), threading.Event()
+
+    def work():
+        started.set()
+        time.sleep(0.05)
+        ended.set()
+
+    task = asyncio.ensure_future(worker.call(work))
+
+    await asyncio.to_thread(started.wait)
+    task.cancel()
+    await asyncio.sleep(0.005)
+    task.cancel()
+    await asyncio.wait([task])
+
+    assert task.cancelled()
+    assert ended.is_set()
+
+
+async def test_work_that_waits_its_turn_is_dropped_and_does_not_disturb_what_runs(worker):
+    go, interrupted, ran = threading.Event(), threading.Event(), threading.Event()
+    first = asyncio.ensure_future(worker.call(go.wait))
+    second = asyncio.ensure_future(worker.call(ran.set, interrupt=interrupted.set))
+    await asyncio.sleep(0.01)
+    second.cancel()
+    await asyncio.sleep(0.05)
+    go.set()
+    await asyncio.wait([first, second])
+
+    assert first.result()
+    assert second.cancelled()
+    assert not interrupted.is_set()
+    assert not ran.is_set()
+
+
+async def test_a_call_that_never_ends_is_left_after_the_grace():
+    worker, stop = Worker("stuck", grace_s=0.02), threading.Event()
+    task = asyncio.ensure_future(worker.call(stop.wait))
+    await asyncio.sleep(0.01)
+    task.cancel()
+    await asyncio.wait([task])
+    stop.set()
+    worker.stop()
+
+    assert task.cancelled()
