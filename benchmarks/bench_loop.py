@@ -117,7 +117,7 @@ async def _run(pages: list[Any], load: Load, destination: str, folder: Path) -> 
         for page in pages:
             yield page
 
-    await pipeline.run(source(), table_name=load.shape)
+    await pipeline.run(source(), table_name=load.shape, loader_file_format="parquet")
 
 
 def main() -> None:

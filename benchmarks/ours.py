@@ -62,7 +62,8 @@ async def _run(job: Job, pages: Iterable[Any]) -> None:
         pipelines_dir=str(folder / "pipelines"),
         settings=settings,
     )
-    await pipeline.run(_source(pages), table_name=job.shape)
+    loader_file_format = "parquet" if job.target == "parquet" else None
+    await pipeline.run(_source(pages), table_name=job.shape, loader_file_format=loader_file_format)
 
 
 def _destination(job: Job) -> Any:

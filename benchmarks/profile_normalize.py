@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import cProfile
+import io
 import json
 import pstats
 import random
@@ -141,7 +142,7 @@ def measure(form: str, rows: list[dict[str, Any]]) -> tuple[float, float, Callab
     conforming: list[float] = []
 
     for number in range(PAGES):
-        payload: Payload = Rows(rows) if form == "dicts" else JsonPages((JsonBody(body),))
+        payload: Payload = Rows(list[object](rows)) if form == "dicts" else JsonPages((JsonBody(body),))
         batch = RawBatch(
             page=number, schema_name="bench", resource="t", table=TableName("t"), payload=payload, rows=0, nbytes=0
         )
@@ -157,6 +158,12 @@ def measure(form: str, rows: list[dict[str, Any]]) -> tuple[float, float, Callab
     final = schema
 
     return min(shredding), min(conforming), lambda: void(worker.conform(worker.shred(batch, final), final))
+
+
+def repeat(work: Callable[[], None]) -> None:
+    """Call ten times."""
+    for _ in range(10):
+        work()
 
 
 def void(_: object) -> None:
@@ -189,7 +196,7 @@ def bare_json(rows: list[dict[str, Any]]) -> float | None:
     options = pa_json.ReadOptions(block_size=len(data) + 64, use_threads=False)
 
     try:
-        return best(lambda: pa_json.read_json(pa.BufferReader(data), read_options=options))
+        return best(lambda: pa_json.read_json(io.BytesIO(data), read_options=options))
     except pa.ArrowException:
         return None
 
@@ -222,7 +229,7 @@ def main() -> None:
 
             if chosen.profile:
                 profile = cProfile.Profile()
-                profile.runcall(lambda call=again: [call() for _ in range(10)])
+                profile.runcall(repeat, again)
                 pstats.Stats(profile).sort_stats("tottime").print_stats(25)
 
 

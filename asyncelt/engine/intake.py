@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+import anyio
 from anyio.streams.memory import MemoryObjectSendStream
 
 from asyncelt.budget import BudgetAccount
@@ -75,7 +76,12 @@ class Intake:
         )
         budget = self.budget.budget
         self.emit(BudgetSample(pipeline_name=self.pipeline_name, used=budget.used, limit=budget.limit))
-        await self.pages.send(raw)
+
+        try:
+            await self.pages.send(raw)
+        except anyio.BrokenResourceError:
+            # Normalizing has failed and is about to cancel this task; its error is the one to report.
+            await anyio.sleep_forever()
 
     def announce(self, plan: ResourcePlan, raw_name: str) -> TableName:
         """Merge the resource's hints for this table into the schema, once per run; returns the final name."""

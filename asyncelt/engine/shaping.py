@@ -88,6 +88,8 @@ class _Done:
     raw: RawBatch
     shredded: Shredded
     conformed: Conformed
+    sizes: tuple[int, ...]
+    """Bytes of each conformed batch; measured in the worker, since Arrow lets go of the interpreter lock for it."""
     schema: Schema
 
 
@@ -192,15 +194,15 @@ class Shaping:
 
     async def _accept(self, done: _Done) -> None:
         name = done.raw.schema_name
-        conformed = done.conformed
+        conformed, sizes = done.conformed, done.sizes
 
         used = done.schema
 
         # A loop, because hints of a resource that has just begun may be merged while a page is conformed again.
         while not _still_valid(conformed, used, schema := self._book[name]):
             used = schema
-            conform = partial(self._plan.normalizers[name].conform, done.shredded, used)
-            conformed = await in_thread(conform, self._workers)
+            conform = partial(_conform, self._plan.normalizers[name], done.shredded, used)
+            conformed, sizes = await in_thread(conform, self._workers)
 
         if conformed.delta:
             self._book.set(apply_delta(schema, conformed.delta))
@@ -208,28 +210,28 @@ class Shaping:
         for notice in conformed.notices:
             self._note(notice)
 
-        size = sum(self._buffer(name, batch) for batch in conformed.batches)
-        self._budget.adjust(size - done.raw.nbytes)
+        for batch, size in zip(conformed.batches, sizes, strict=True):
+            self._buffer(name, batch, size)
+
+        self._budget.adjust(sum(sizes) - done.raw.nbytes)
         await self._flush_full()
 
     # ------------------------------------------------------------------ buffers and writers
 
-    def _buffer(self, schema_name: str, batch: TableBatch) -> int:
+    def _buffer(self, schema_name: str, batch: TableBatch, size: int) -> None:
         key = (schema_name, batch.table)
         buffer = self._buffers.get(key)
 
         if buffer is None:
             buffer = self._buffers[key] = TableBuffer(batch.table)
 
-        size = buffer.add(batch)
+        buffer.add(batch, size)
         self._buffered += size
         self._emit(
             Advanced(
                 pipeline_name=self._plan.pipeline_name, stage="normalize", name=batch.table, rows=batch.rows, bytes=size
             )
         )
-
-        return size
 
     async def _flush_full(self) -> None:
         limits = self._plan.limits
@@ -337,8 +339,15 @@ class Shaping:
 
 def _shape(normalizer: Normalizer, raw: RawBatch, schema: Schema) -> _Done:
     shredded = normalizer.shred(raw, schema)
+    conformed, sizes = _conform(normalizer, shredded, schema)
 
-    return _Done(raw, shredded, normalizer.conform(shredded, schema), schema)
+    return _Done(raw, shredded, conformed, sizes, schema)
+
+
+def _conform(normalizer: Normalizer, shredded: Shredded, schema: Schema) -> tuple[Conformed, tuple[int, ...]]:
+    conformed = normalizer.conform(shredded, schema)
+
+    return conformed, tuple(int(batch.data.nbytes) for batch in conformed.batches)
 
 
 def _still_valid(conformed: Conformed, used: Schema, current: Schema) -> bool:

@@ -34,6 +34,7 @@ class ConformRules:
     resource: str
     add_dlt_id: bool
     add_dlt_load_id: bool
+    max_columns: int
 
 
 @dataclass(slots=True)
@@ -98,6 +99,7 @@ def conform_part(part: Part, view: SchemaView, rules: ConformRules, identity: Id
 
         if placed.new:
             new[table.name] = placed.new
+            _check_width(columns, placed, rules.max_columns)
 
         _note(table, placed, outcome)
         outcome.batches.setdefault(table.name, []).append(batch_of(columns, placed, stays, table.rows))
@@ -172,6 +174,16 @@ def _note(table: TablePart, placed: Placement, outcome: Outcome) -> None:
     for name, count in placed.chained.items():
         outcome.note(
             "variant_of_variant", table.name, name, count, "the values fit neither their column nor its first variant"
+        )
+
+
+def _check_width(columns: TableView, placed: Placement, limit: int) -> None:
+    if len(columns.columns) > limit:
+        raise BadRecord(
+            f"the table would get more than {limit} columns. An object keyed by ids makes a column of every key: "
+            "declare the field as json, or set max_table_nesting.",
+            table=columns.name,
+            column=placed.new[-1].column.name,
         )
 
 

@@ -23,6 +23,8 @@ The elements of a list are below the field ``ELEMENT``."""
 ELEMENT: Final = ""
 ROWS: Final = "rows"
 EXTRA: Final = 64
+MOST_LEAVES: Final = 4096
+"""Leaves to remember; objects keyed by id bring new ones on every page."""
 
 
 class Read(NamedTuple):
@@ -75,7 +77,7 @@ def read_rows(data: bytes, leaves: TextLeaves) -> tuple[Read | None, TextLeaves]
     found = _times(read.kind) if read is not None and "timestamp[" in str(read.kind) else None
 
     if found:
-        leaves = _merged(leaves, found)
+        leaves = _merged(leaves, found) if _count(leaves) < MOST_LEAVES else found
         table = _read(data, leaves)
         read = _unwrapped(table) if table is not None else None
 
@@ -144,6 +146,10 @@ def _times(kind: pa.DataType) -> TextLeaves | None:
         return {ELEMENT: below} if below is None or below else {}
 
     return None if pa.types.is_timestamp(kind) else {}
+
+
+def _count(leaves: TextLeaves) -> int:
+    return sum(1 if below is None else _count(below) for below in leaves.values())
 
 
 def _merged(known: TextLeaves, found: TextLeaves) -> TextLeaves:

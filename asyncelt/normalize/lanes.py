@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from datetime import date, datetime, time
+from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Final, cast
 
@@ -18,6 +18,7 @@ __all__ = ["Refused", "lanes_of"]
 INT64_MIN: Final = -(2**63)
 INT64_MAX: Final = 2**63 - 1
 WIDEST_DIGITS: Final = 76
+MISSING: Final = object()
 TIMESTAMP: Final = pa.timestamp("us", tz="UTC")
 
 
@@ -70,6 +71,9 @@ def _of_one_type(kind: type, values: Sequence[object], wei_digits: int) -> list[
         if issubclass(kind, Decimal):
             return _decimals(values)
 
+        if kind is datetime:
+            return _timestamps(values)
+
         if kind is dict or kind is list:
             return [Lane("json", _per_value(values, json_text))]
 
@@ -88,7 +92,6 @@ _DIRECT: Final[dict[type, tuple[DataType, pa.DataType]]] = {
     float: ("double", pa.float64()),
     bool: ("bool", pa.bool_()),
     bytes: ("binary", pa.binary()),
-    datetime: ("timestamp", TIMESTAMP),
     date: ("date", pa.date32()),
     time: ("time", pa.time64("us")),
 }
@@ -114,41 +117,62 @@ def _integers(values: Sequence[object], wei_digits: int) -> list[Lane]:
     return [lane for lane in lanes if lane.values.null_count < len(values)]
 
 
+def _timestamps(values: Sequence[object]) -> list[Lane]:
+    """One lane per offset from UTC, and one for times without: text made of a time shows what it came with."""
+    offsets = [value.utcoffset() if isinstance(value, datetime) else MISSING for value in values]
+    kinds = set(offsets)
+    kinds.discard(MISSING)
+
+    if len(kinds) == 1:
+        return [Lane("timestamp", cast("Array", pa.array(values, _zoned(cast("timedelta | None", kinds.pop())))))]
+
+    return [
+        Lane("timestamp", cast("Array", pa.array(only, _zoned(cast("timedelta | None", offset)))))
+        for offset in sorted(kinds, key=str)
+        for only in [[value if own == offset else None for value, own in zip(values, offsets, strict=True)]]
+    ]
+
+
+def _zoned(offset: timedelta | None) -> pa.DataType:
+    if offset is None:
+        return pa.timestamp("us")
+
+    minutes, seconds = divmod(int(offset.total_seconds()), 60)
+
+    if minutes == 0 or seconds or offset.microseconds:
+        return TIMESTAMP
+
+    hours, rest = divmod(abs(minutes), 60)
+
+    return pa.timestamp("us", tz=f"{'-' if minutes < 0 else '+'}{hours:02d}:{rest:02d}")
+
+
 def _decimals(values: Sequence[object]) -> list[Lane]:
+    """One lane per scale: an Arrow type has one, and text made of a decimal shows the places it came with."""
+    scales = {value.as_tuple().exponent for value in values if isinstance(value, Decimal)}
+
+    if len(scales) == 1 and all(isinstance(scale, int) and scale <= 0 for scale in scales):
+        return [_of_one_scale(values)]
+
+    lanes: list[Lane] = []
+
+    for scale in sorted(scales, key=str):
+        only = [v if isinstance(v, Decimal) and v.as_tuple().exponent == scale else None for v in values]
+        lanes.append(_of_one_scale(only) if isinstance(scale, int) and scale <= 0 else _as_digits(only))
+
+    return lanes
+
+
+def _of_one_scale(values: Sequence[object]) -> Lane:
     try:
-        return [Lane("decimal", cast("Array", pa.array(values)))]
+        return Lane("decimal", cast("Array", pa.array(values)))
     except pa.ArrowInvalid:
-        pass
-
-    # Not finite, or digits too far apart for one Arrow type: what does not fit alone is kept as its text.
-    fits = [v if isinstance(v, Decimal) and _fits(v) else None for v in values]
-    text = [str(v) if v is not None and fits[i] is None else None for i, v in enumerate(values)]
-    lanes = [Lane("text", cast("Array", pa.array(text, pa.string())))]
-
-    if any(v is not None for v in fits):
-        lanes.append(Lane("decimal", _wide_decimals(fits)))
-
-    return [lane for lane in lanes if lane.values.null_count < len(values)]
+        # More digits than Arrow has: kept as text, which every decimal has.
+        return _as_digits(values)
 
 
-def _fits(value: Decimal) -> bool:
-    if not value.is_finite():
-        return False
-
-    _, digits, exponent = value.as_tuple()
-    places = cast("int", exponent)
-
-    return max(len(digits) + max(places, 0), -places) <= WIDEST_DIGITS
-
-
-def _wide_decimals(values: Sequence[Decimal | None]) -> Array:
-    try:
-        return cast("Array", pa.array(values))
-    except pa.ArrowInvalid:
-        scale = 38
-        rounded = [None if v is None else round(v, scale) for v in values]
-
-    return cast("Array", pa.array(rounded, pa.decimal256(WIDEST_DIGITS, scale)))
+def _as_digits(values: Sequence[object]) -> Lane:
+    return Lane("decimal", _per_value(values, str))
 
 
 def _per_value(values: Sequence[object], convert: Callable[[object], str]) -> Array:

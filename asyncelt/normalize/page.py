@@ -49,7 +49,7 @@ class NormalizeContext:
     arrow_add_dlt_id: bool = False
     arrow_add_dlt_load_id: bool = False
     max_columns: int = 20_000
-    """Columns that one page may add to a table before it is refused: a map keyed by id makes one per key."""
+    """Columns of a table beyond which no page may add more: an object keyed by id makes one per key."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,6 +141,7 @@ class Normalizer:
             resource=batch.resource,
             add_dlt_id=context.arrow_add_dlt_id if is_arrow else context.add_dlt_id,
             add_dlt_load_id=context.arrow_add_dlt_load_id if is_arrow else context.add_dlt_load_id,
+            max_columns=context.max_columns,
         )
 
         if isinstance(batch.payload, ArrowPage):
@@ -175,6 +176,9 @@ class Normalizer:
     def _roads(self, batch: RawBatch, schema: Schema) -> Roads:
         rule = self._rule(batch, schema)
         names = self._names.get(batch.table)
+
+        if len(self._streams) >= CACHED_TABLES and batch.table not in self._streams:
+            self._streams, self._names, self._known_rules = {}, {}, {}
 
         if names is None or names.rule is not rule:
             names = self._names[batch.table] = Names(rule)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import Final, cast
 
 import pyarrow as pa
@@ -24,8 +25,13 @@ from asyncelt.types import DataType
 
 __all__ = ["Ambiguous", "Introduction", "Placement", "Placer", "first_valid"]
 
-MERGES_NUMBERS: Final = frozenset({"bigint", "double", "decimal", "wei", "bool"})
-"""Targets for which it does not matter whether 1.0 was written 1."""
+NUMBERS: Final[frozenset[DataType]] = frozenset({"bigint", "double", "decimal", "wei", "bool"})
+INDIFFERENT: Final[dict[DataType, frozenset[DataType]]] = {
+    "double": NUMBERS,
+    "decimal": NUMBERS,
+    "timestamp": frozenset({"timestamp"}),
+}
+"""Targets for which it does not matter what an ambiguous lane has lost: whether 1.0 was written 1, or in which zone."""
 LONGEST_CHAIN: Final = 8
 
 
@@ -127,7 +133,7 @@ class Placer:
                 accepted.append(lane.values)
                 continue
 
-            if lane.ambiguous and target[0] not in MERGES_NUMBERS:
+            if lane.ambiguous and target[0] not in INDIFFERENT[lane.kind]:
                 raise Ambiguous
 
             done = coerce(lane.values, lane.kind, target[0], target[1])
@@ -137,7 +143,9 @@ class Placer:
 
             if done.failed is not None:
                 nothing = pa.scalar(None, lane.values.type)
-                rejected.append(Lane(lane.kind, cast("Array", pc.if_else(done.failed, lane.values, nothing))))
+                left = cast("Array", pc.if_else(done.failed, lane.values, nothing))
+                # Of merged numbers only those that are no integers are left, and no doubt with them.
+                rejected.append(Lane(lane.kind, left, lane.ambiguous and lane.kind != "double"))
 
         return _merged(accepted), rejected
 
@@ -158,10 +166,10 @@ class Placer:
         if data_type is None:
             row, first = min(((first_valid(lane.values), lane) for lane in lanes), key=lambda item: item[0])
             value = first.values[row].as_py()
-            value = int(value) if first.kind == "wei" else value
+            value = int(value) if first.kind == "wei" else Decimal(value) if first.kind == "decimal" else value
             kind = first.kind
 
-            if first.ambiguous:
+            if first.ambiguous and kind == "double":
                 value = self.value_at(row, name)
                 kind = "double" if type(value) is float else "bigint"
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from math import isqrt
 from time import thread_time
 from typing import Any, Final, cast
 
@@ -28,7 +29,11 @@ __all__ = ["Roads", "Stream"]
 PART_BYTES: Final = 2 * 1024 * 1024
 """JSON text that is read in one go; much more of it is slower by the row."""
 PART_ROWS: Final = 20_000
-ROW_ROAD_ROWS: Final = 2_000
+FIRST_ROWS: Final = 1_000
+"""Rows in the first part of a stream, whose width is not known yet."""
+PART_CELLS: Final = 4_000_000
+"""Rows times columns of one part: an object keyed by id makes a column per row."""
+ROW_ROAD_ROWS: Final = 5_000
 PATIENCE: Final = 32
 """Pages for which a road that has failed is not tried again."""
 FIRST_SLICE: Final = 256
@@ -45,6 +50,10 @@ class Stream:
     leaves: TextLeaves = field(default_factory=dict)
     rest: dict[str, int] = field(default_factory=dict)
     """Road to the number of pages for which it is left alone."""
+    rows: int = FIRST_ROWS
+    """Rows that may become one part for their width."""
+    row_bytes: int = 1
+    """Length of a row as JSON, about."""
     cost: dict[str, float] = field(default_factory=dict)
     """Road to seconds of the processor per row."""
 
@@ -60,6 +69,17 @@ class Stream:
     def close(self, road: str) -> None:
         """Leave a road alone for some pages."""
         self.rest = {**self.rest, road: PATIENCE}
+
+    def part_rows(self) -> int:
+        """Rows that become one part."""
+        return max(1, min(self.rows, PART_ROWS, PART_BYTES // self.row_bytes))
+
+    def has_shape(self, rows: int, columns: int, nbytes: int) -> None:
+        """Note how wide and how long a part was: columns may stay as many as they are, or grow with the rows."""
+        self.rows = max(1, min(PART_CELLS // max(columns, 1), isqrt(PART_CELLS * rows // max(columns, 1))))
+
+        if nbytes:
+            self.row_bytes = max(1, nbytes // rows)
 
     def prefers_array(self) -> bool:
         """Whether ``pa.array`` is the quicker road, and short enough by the row to be cut into slices.
@@ -97,7 +117,7 @@ class Roads:
         start = 0
 
         while start < len(rows):
-            piece = rows[start : start + PART_ROWS]
+            piece = rows[start : start + self.stream.part_rows()]
             parts.extend(self._of_piece(piece))
             start += len(piece)
 
@@ -124,7 +144,7 @@ class Roads:
 
     def _whole(self, data: Raw) -> Part | None:
         """One part of a whole body, without a look at its rows; None where that does not work."""
-        if memoryview(data).nbytes > PART_BYTES:
+        if self._is_large(data):
             return None
 
         with self.gate.lock:
@@ -136,14 +156,20 @@ class Roads:
 
         return self._of_text(text, later(data))
 
+    def _is_large(self, data: Raw) -> bool:
+        """Whether a body has to be cut: by its bytes, or because it may have more rows than make one part."""
+        size = memoryview(data).nbytes
+
+        return size > PART_BYTES or (size > 2 * self.stream.rows and bytes(data).count(b"{") > self.stream.rows)
+
     def _in_pieces(self, data: Raw) -> list[Part]:
         with self.gate.lock:
             texts = texts_of(data)
 
         parts: list[Part] = []
-        is_large = memoryview(data).nbytes > PART_BYTES
+        is_large = self._is_large(data)
 
-        for piece in _pieces(texts):
+        for piece in _pieces(texts, self.stream):
             part = self._piece(piece) if is_large and self._columns() else None
             parts.extend([part] if part is not None else self.by_rows(self._decoded(piece)))
 
@@ -248,12 +274,22 @@ class Roads:
         if leaves is not self.stream.leaves:
             self.stream.leaves = leaves
 
-        return None if read is None else self._part(read.fields, Source(item, read.rows), ambiguous=True)
+        return (
+            None if read is None else self._part(read.fields, Source(item, read.rows), ambiguous=True, nbytes=len(data))
+        )
 
-    def _part(self, fields: Sequence[tuple[str, Array]], source: Source, *, ambiguous: bool) -> Part | None:
+    def _part(
+        self, fields: Sequence[tuple[str, Array]], source: Source, *, ambiguous: bool, nbytes: int = 0
+    ) -> Part | None:
         tables = shred(fields, source.rows, self.root, self.names, ambiguous=ambiguous)
 
-        return None if tables is None else Part(tables=tables, source=source)
+        if tables is None:
+            return None
+
+        if source.rows:
+            self.stream.has_shape(source.rows, sum(len(table.lanes) for table in tables), nbytes)
+
+        return Part(tables=tables, source=source)
 
     def _decoded(self, lines: Sequence[Raw]) -> Sequence[object]:
         found: list[object] = []
@@ -268,18 +304,18 @@ class Roads:
         return found
 
 
-def _pieces(lines: Sequence[Raw]) -> Iterator[Sequence[Raw]]:
+def _pieces(texts: Sequence[Raw], stream: Stream) -> Iterator[Sequence[Raw]]:
     start = size = 0
 
-    for number, line in enumerate(lines):
-        size += memoryview(line).nbytes
+    for number, text in enumerate(texts):
+        size += memoryview(text).nbytes
 
-        if size >= PART_BYTES or number - start >= PART_ROWS:
-            yield lines[start : number + 1]
+        if size >= PART_BYTES or number - start + 1 >= stream.rows:
+            yield texts[start : number + 1]
             start, size = number + 1, 0
 
-    if start < len(lines):
-        yield lines[start:]
+    if start < len(texts):
+        yield texts[start:]
 
 
 def _fields(array: Array) -> Sequence[tuple[str, Array]]:

@@ -46,7 +46,9 @@ KINDS: Final[dict[int, DataType]] = {
     Type_DECIMAL128: "decimal",
     Type_DECIMAL256: "decimal",
 }
+DECIMALS: Final = frozenset({Type_DECIMAL128, Type_DECIMAL256})
 NESTED: Final = frozenset({Type_STRUCT, Type_LIST})
+CACHED_NAMES: Final = 65_536
 EXACT_INTEGERS: Final = float(2**53)
 UTC: Final = pa.timestamp("us", tz="UTC")
 MICROSECONDS: Final = pa.time64("us")
@@ -82,6 +84,9 @@ class Names:
 
     def name(self, key: str, level: Nesting, table: str) -> tuple[str, bool, str]:
         """Column, whether it stays whole, and the key's own name."""
+        if len(level.names) >= CACHED_NAMES:
+            level.names.clear()
+
         own = self.rule.naming.path(key)
         column = self.rule.naming.join(*level.path, own) if level.path else own
         found = level.names[key] = (column, self.rule.keeps_json(table, column), own)
@@ -205,11 +210,19 @@ class _Shredder:
 
             return Lane(kind, array, self._ambiguous)
 
+        if code in DECIMALS:
+            # One scale for all of them: text made of one would not show the places it came with.
+            return Lane(kind, array, ambiguous=True)
+
         if code == Type_TIMESTAMP:
+            # As text a time shows the zone it came with, and Arrow has kept that of the first.
             if array.type != UTC:
                 # Times without a zone are UTC; another zone is only another way to show the same instant.
                 array = cast("Array", array.cast(UTC))
-        elif code == Type_TIME64 and array.type != MICROSECONDS:
+
+            return Lane(kind, array, ambiguous=True)
+
+        if code == Type_TIME64 and array.type != MICROSECONDS:
             raise _Refused
 
         return Lane(kind, array)

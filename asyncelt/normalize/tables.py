@@ -29,7 +29,8 @@ class Lane(NamedTuple):
     kind: DataType
     values: Array
     ambiguous: bool = False
-    """Integers and floats were merged into a double: whoever needs to tell them apart asks the source."""
+    """Something was lost: integers and floats were merged into a double, decimals brought to one scale, times to one
+    zone. Whoever needs it asks the source."""
 
 
 class Source(NamedTuple):

@@ -35,14 +35,11 @@ class TableBuffer:
     rows: int = 0
     nbytes: int = 0
 
-    def add(self, batch: TableBatch) -> int:
-        """Keep a batch; returns its size in bytes."""
-        size = int(batch.data.nbytes)
+    def add(self, batch: TableBatch, size: int) -> None:
+        """Keep a batch of ``size`` bytes."""
         self.batches.append(batch)
         self.rows += batch.rows
         self.nbytes += size
-
-        return size
 
     def is_full(self, limits: Limits) -> bool:
         """Whether enough has gathered for one row group."""

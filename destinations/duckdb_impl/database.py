@@ -50,7 +50,7 @@ class Database:
         self._connection: duckdb.DuckDBPyConnection | None = None
         self._lock = threading.Lock()
         self._cancelled = False
-        self._committing = False
+        self._protected = False
 
     def restore(self, pipeline_name: str) -> Restored:
         """What the dataset knows about the pipeline; a file that does not exist is not created."""
@@ -127,8 +127,8 @@ class Database:
                 return self.execute(sql, list(parameters)).to_arrow_table()
             finally:
                 # Whatever became of the query: a database that is in use cannot be detached.
-                if self._connection is not None:
-                    self._connection.execute(reading.use(Dataset(str(before[1]), str(before[0]))))
+                self.rollback()
+                self._undisturbed(reading.use(Dataset(str(before[1]), str(before[0]))))
 
     def close(self) -> None:
         """Close the connection."""
@@ -158,30 +158,41 @@ class Database:
             if self._cancelled:
                 raise Interrupted("The caller was cancelled before COMMIT; nothing was written.")
 
-            self._committing = True
+            self._protected = True
 
         try:
             yield
         finally:
             with self._lock:
-                self._committing = False
+                self._protected = False
 
     def rollback(self) -> None:
-        """End the transaction without its changes, cancelled or not."""
-        if self._connection is not None:
-            with suppress(duckdb.Error):
-                self._connection.execute("ROLLBACK")
+        """End the transaction without its changes, cancelled or not. Does nothing outside of one."""
+        with suppress(duckdb.Error):
+            self._undisturbed("ROLLBACK")
 
     def interrupt(self) -> None:
         """Stop the statement that runs, and let no other one begin. Does nothing during COMMIT."""
         with self._lock:
             connection = self._connection
 
-            if self._committing or connection is None:
+            if self._protected or connection is None:
                 return
 
             self._cancelled = True
             connection.interrupt()
+
+    def _undisturbed(self, sql: str) -> None:
+        """Run a statement that cleans up: the caller may have been cancelled, and it is not interrupted."""
+        with self._lock:
+            self._protected = True
+
+        try:
+            if self._connection is not None:
+                self._connection.execute(sql)
+        finally:
+            with self._lock:
+                self._protected = False
 
     def _exists(self) -> bool:
         return self._config.path is None or self._config.path.exists()

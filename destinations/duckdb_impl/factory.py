@@ -97,7 +97,7 @@ def duckdb(
             current folder. A connection stays yours: it is never closed, and its settings are not touched.
         destination_name: Name in messages and settings; "duckdb" unless given.
         memory_limit: Most memory that DuckDB may use, as it writes it ("512MB"); None: DuckDB's own default.
-        threads: Threads of DuckDB; None: one per core.
+        threads: Threads of DuckDB; None: one on machines with one or two cores, else one per core.
         naming_convention: How names of the data become names of tables and columns.
         busy_timeout_s: How long to wait for a file that another process has open.
 

@@ -65,7 +65,15 @@ class Instance:
                 self._attached -= 1
 
                 if self._attached == 0:
-                    cursor.execute(detach)
+                    self._let_go(cursor, detach)
+
+    def _let_go(self, cursor: DuckDBPyConnection, detach: str) -> None:
+        try:
+            cursor.execute(detach)
+        except Exception:
+            # With the file still attached nobody could open it any more: the next call makes a new instance.
+            self._connection = None
+            raise
 
     @contextmanager
     def exclusive(self) -> Iterator[MemoryFences]:

@@ -25,10 +25,13 @@ from asyncelt.flow import JobFile, Package
 from asyncelt.load.protocol import Commit, CommitResult, Lease
 from asyncelt.schema.model import Table
 from asyncelt.schema.stored import ENGINE_VERSION, to_json
-from asyncelt.schema.system import LOADS_TABLE, VERSION_TABLE, loads_table, version_table
+from asyncelt.schema.system import LOADS_TABLE, STATE_TABLE, VERSION_TABLE, loads_table, version_table
 from asyncelt.types import LoadId, TableName
 
 __all__ = ["commit_packages"]
+
+_KEPT_STATES = 100
+"""Only the newest is ever restored; the others are history."""
 
 _logger = logging.getLogger("asyncelt.destinations.duckdb")
 
@@ -221,6 +224,10 @@ def _write_package(work: _Work, package: Package) -> None:
         elif root.name not in merged:
             merged.add(root.name)
             _merge(work, package, root, jobs)
+
+    if STATE_TABLE in jobs:
+        sql = system.prune_states(work.dataset, _KEPT_STATES, DIALECT)
+        _execute_for(work, package, STATE_TABLE, sql, [package.pipeline_name])
 
 
 def _append(work: _Work, package: Package, name: TableName, jobs: Sequence[JobFile]) -> None:

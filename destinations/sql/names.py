@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import reduce
 
 from sqlglot import exp
 
-__all__ = ["Dataset", "all_of", "any_of", "column", "identifier", "parameter", "table"]
+__all__ = ["Dataset", "all_of", "column", "identifier", "parameter", "table"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,10 +44,11 @@ def parameter(position: int) -> exp.Parameter:
 
 
 def all_of(conditions: Iterable[exp.Expression]) -> exp.Expression:
-    """Every condition holds."""
-    return reduce(lambda left, right: exp.And(this=left, expression=right), conditions)
+    """Every condition holds; there is at least one."""
+    first, *others = conditions
+    joined = first
 
+    for condition in others:
+        joined = exp.And(this=joined, expression=condition)
 
-def any_of(conditions: Iterable[exp.Expression]) -> exp.Expression:
-    """At least one condition holds."""
-    return reduce(lambda left, right: exp.Or(this=left, expression=right), conditions)
+    return joined

@@ -22,6 +22,7 @@ __all__ = [
     "advance_head",
     "delete_all",
     "insert_row",
+    "prune_states",
     "select_committed",
     "select_lease",
     "select_newest_load",
@@ -187,6 +188,22 @@ def select_state(dataset: Dataset, dialect: str) -> str:
     )
 
     return query.sql(dialect=dialect)
+
+
+@lru_cache(maxsize=64)
+def prune_states(dataset: Dataset, keep: int, dialect: str) -> str:
+    """DELETE all but the newest ``keep`` states of (pipeline_name)."""
+    oldest_kept = (
+        exp.select(column("_dlt_load_id"))
+        .from_(table(STATE_TABLE, dataset))
+        .where(_equals("pipeline_name", 1))
+        .order_by(exp.Ordered(this=column("_dlt_load_id"), desc=True))
+        .limit(1)
+        .offset(keep - 1)
+    )
+    older = exp.LT(this=column("_dlt_load_id"), expression=oldest_kept.subquery())
+
+    return exp.delete(table(STATE_TABLE, dataset)).where(_equals("pipeline_name", 1), older).sql(dialect=dialect)
 
 
 def _equals(name: str, position: int) -> exp.Expression:

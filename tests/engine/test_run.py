@@ -10,7 +10,7 @@ import anyio
 import pytest
 
 import asyncelt
-from asyncelt.errors import AsynceltWarning, ConfigError, PipelineBusy, PipelineConfigMissing, PipelineStepFailed
+from asyncelt.errors import AsynceltWarning, BadRecord, ConfigError, PipelineBusy, PipelineConfigMissing, PipelineStepFailed
 from asyncelt.failpoints import installed
 
 Row = dict[str, object]
@@ -323,3 +323,20 @@ async def test_memory_stays_in_the_budget_and_all_is_returned(tmp_path: Path) ->
     assert budget.used == 0
     # Converting a page may take more than was guessed for it: a page and a half for each of the two workers.
     assert budget.peak < 200_000 + 4 * 50_000
+
+
+async def test_what_is_reported_is_the_step_that_failed_first(tmp_path: Path) -> None:
+    """A value that cannot be kept fails normalize; the source, which then has nobody to give pages to, is not blamed."""
+
+    async def pages() -> AsyncIterator[list[Row]]:
+        for number in range(200):
+            yield [{"id": number, "bad": {1, 2} if number == 3 else None}]
+
+    settings = asyncelt.Settings(limits=asyncelt.Limits(gather_rows=1))
+
+    with pytest.raises(PipelineStepFailed) as caught:
+        await make(tmp_path, settings=settings).run(pages(), table_name="t")
+
+    assert caught.value.step == "normalize"
+    assert isinstance(caught.value.__cause__, BadRecord)
+    assert caught.value.__cause__.table == "t"

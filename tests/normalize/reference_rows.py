@@ -54,7 +54,7 @@ def normalized(
         outcome = Outcome()
         config = NormalizeConfiguration()
         config.destination_capabilities = capabilities
-        normalizer = JsonLItemsNormalizer(_Storage(outcome), None, None, schema, "1700000000.0", config)  # type: ignore[arg-type]
+        normalizer = JsonLItemsNormalizer(_Storage(outcome), None, None, schema, "1700000000.0", config)
 
         for page in pages:
             line = json.typed_dumpb([item for item in page if item is not None])
@@ -77,21 +77,25 @@ def _schema(
     schema = ReferenceSchema("test")
 
     if settings:
-        schema.settings.update(settings)  # type: ignore[typeddict-item]
+        schema.settings.update(settings)
         schema._compile_settings()
 
     if columns is not None or hints is not None:
         described: Any = [{"name": name, **properties} for name, properties in (columns or {}).items()]
         made = new_table(table, write_disposition="append", columns=described, resource=table)
-        made.update(hints or {})  # type: ignore[typeddict-item]
+        made.update(hints or {})
         schema.update_table(made)
 
     if max_nesting is not None:
         schema.data_item_normalizer.update_normalizer_config(schema, {"max_nesting": max_nesting})
 
-    schema.data_item_normalizer._reset()  # type: ignore[attr-defined]
+    schema.data_item_normalizer._reset()
 
     return schema
+
+
+def _in_json(value: Any) -> str:
+    return base64.b64encode(value).decode() if isinstance(value, bytes) else str(value)
 
 
 def comparable(value: Any, data_type: str | None = None) -> Any:
@@ -100,7 +104,9 @@ def comparable(value: Any, data_type: str | None = None) -> Any:
         return None
 
     if data_type == "json":
-        text = value if isinstance(value, str) else orjson.dumps(value, default=str, option=orjson.OPT_NON_STR_KEYS)
+        text = (
+            value if isinstance(value, str) else orjson.dumps(value, default=_in_json, option=orjson.OPT_NON_STR_KEYS)
+        )
         return stdlib_json.loads(text)
 
     if isinstance(value, datetime):

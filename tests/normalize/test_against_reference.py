@@ -108,6 +108,18 @@ PYTHON_CASES: dict[str, list[object]] = {
         {"a": 5},
         {"a": "zz"},
     ],
+    "times as text show their own zone": [
+        {"a": "x", "b": 1},
+        {"a": datetime(2020, 1, 1, 5), "b": datetime(2020, 1, 1, 5)},
+        {"a": datetime(2020, 1, 1, 5, tzinfo=UTC), "b": datetime(2020, 1, 1, 5, 1, 2, 3, tzinfo=BERLIN)},
+        {"a": datetime(2020, 1, 1, 5, tzinfo=BERLIN)},
+    ],
+    "decimals as text show their own places": [
+        {"a": "x"},
+        {"a": Decimal("1.50")},
+        {"a": Decimal(2)},
+        {"a": Decimal("1E+3")},
+    ],
     "a date first": [{"a": date(2020, 1, 1)}, {"a": datetime(2020, 1, 1, 5)}, {"a": "2020-01-01"}],
     "decimals": [{"a": Decimal("1.5")}, {"a": 1}, {"a": 2.5}, {"a": "3"}, {"a": True}, {"a": Decimal("1e10")}],
     "decimals after integers": [{"a": 1}, {"a": Decimal("1.5")}, {"a": Decimal(2)}],

@@ -36,7 +36,7 @@ def chunk_of(table: Table, *pages: dict[str, list[object]]) -> Chunk:
 
     for page in pages:
         data = pa.table(page)
-        buffer.add(TableBatch(table=NAME, data=data, rows=data.num_rows))
+        buffer.add(TableBatch(table=NAME, data=data, rows=data.num_rows), data.nbytes)
 
     return buffer.take(table)
 

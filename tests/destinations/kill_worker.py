@@ -1,0 +1,58 @@
+"""Commits one package in a process of its own, to be killed: `python kill_worker.py duckdb|filesystem FOLDER`."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from pathlib import Path
+
+import pyarrow as pa
+
+from asyncelt import destinations
+from asyncelt.load.protocol import Commit, Destination, Target
+from asyncelt.schema.system import pipeline_state_table
+from asyncelt.testing import make_commit, make_package, state_row
+
+TARGET = Target(pipeline_name="killed", dataset_name="ds")
+LOAD_ID = "1700000002.5"
+
+
+def destination_of(kind: str, folder: Path) -> Destination:
+    if kind == "duckdb":
+        return destinations.duckdb(folder / "data.duckdb")
+
+    return destinations.filesystem(folder / "files")
+
+
+async def commit(kind: str, folder: Path, *, load_id: str = LOAD_ID, parent: str | None = None) -> Commit:
+    """Make the package, the same each time, and commit it."""
+    destination = destination_of(kind, folder)
+    rows = pa.table({"load": [load_id] * 3})
+    package = await asyncio.to_thread(
+        make_package,
+        folder / f"packages-{os.urandom(4).hex()}",
+        load_id,
+        {"one": rows, "_dlt_pipeline_state": state_row(TARGET, load_id, load_id)},
+        target=TARGET,
+        tables=[pipeline_state_table()],
+        capabilities=destination.capabilities,
+        replaced=["one"],
+        parent_load_id=parent,
+    )
+
+    async with destination.connect(TARGET) as session:
+        lease = await session.acquire(TARGET.pipeline_name, "")
+        made = make_commit(TARGET, lease, package, run_id=load_id)
+        await session.migrate(made)
+
+        for job in package.jobs:
+            await session.load(made, package, job)
+
+        await session.commit(made)
+
+    return made
+
+
+if __name__ == "__main__":
+    asyncio.run(commit(sys.argv[1], Path(sys.argv[2]), parent="1700000001.5"))
