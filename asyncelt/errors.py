@@ -199,7 +199,11 @@ class BadRecord(NormalizeError):
     def __init__(
         self, message: str, *, table: str, column: str | None = None, row: int | None = None, value: str | None = None
     ) -> None:
-        where = f"table {table!r}" + (f", column {column!r}" if column else "") + (f", row {row}" if row is not None else "")
+        where = (
+            f"table {table!r}"
+            + (f", column {column!r}" if column else "")
+            + (f", row {row}" if row is not None else "")
+        )
         excerpt = f" Value: {value}" if value is not None else ""
         super().__init__(f"{where}: {message}{excerpt}")
         self.table = table
@@ -241,7 +245,9 @@ class DestinationUnavailable(LoadError):
 class DestinationRejected(LoadError):
     """The destination refused the data or the statement; trying again will not help."""
 
-    def __init__(self, message: str, *, code: str | None = None, detail: str | None = None, hint: str | None = None) -> None:
+    def __init__(
+        self, message: str, *, code: str | None = None, detail: str | None = None, hint: str | None = None
+    ) -> None:
         super().__init__(message + (f" Detail: {detail}" if detail else "") + (f" Hint: {hint}" if hint else ""))
         self.code = code
         self.detail = detail

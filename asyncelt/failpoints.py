@@ -13,6 +13,7 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from pathlib import Path
 from typing import TypeAlias
 
 __all__ = ["Handler", "failpoint", "installed"]
@@ -34,7 +35,7 @@ def _from_environment() -> Handler | None:
 
     def handle(point: str) -> None:
         if log is not None:
-            with open(log, "a") as file:
+            with Path(log).open("a") as file:
                 file.write(point + "\n")
 
         if point == name:

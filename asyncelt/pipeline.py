@@ -52,7 +52,7 @@ from asyncelt.storage.files import remove_tree
 from asyncelt.storage.head import Head, read_head
 from asyncelt.storage.package import PackageStore
 from asyncelt.storage.state import decode_state, default_state
-from asyncelt.types import FileFormat, JsonValue, LoadId, OnBusy, OnPending
+from asyncelt.types import FileFormat, LoadId, OnBusy, OnPending
 
 __all__ = ["Pipeline", "attach", "pipeline", "run"]
 
@@ -208,7 +208,10 @@ class Pipeline:
     def __repr__(self) -> str:
         kind = self._destination.destination_name if self._destination else None
 
-        return f"<asyncelt.pipeline(pipeline_name={self._name!r}, destination={kind!r}, dataset_name={self.dataset_name!r})>"
+        return (
+            f"<asyncelt.pipeline(pipeline_name={self._name!r}, destination={kind!r}, "
+            f"dataset_name={self.dataset_name!r})>"
+        )
 
     def activate(self) -> None:
         """Make this the pipeline that ``asyncelt.pipeline()`` without arguments returns in this task."""
@@ -250,8 +253,8 @@ class Pipeline:
         info and a warning say so.
 
         Args:
-            data: Resources, sources, (async) generators, iterables, rows, JSON bytes, Arrow, frames, coroutines; None to
-                load only what is pending.
+            data: Resources, sources, (async) generators, iterables, rows, JSON bytes, Arrow, frames, coroutines; None
+                to load only what is pending.
             destination: Replaces the pipeline's destination from this run on.
             dataset_name: Replaces the pipeline's dataset from this run on.
             table_name: Table for data without a name of its own; overrides that of resources.
@@ -304,9 +307,7 @@ class Pipeline:
 
         return self._info(outcome, started_at=started_at, first_run=first_run, run_id=run_id)
 
-    async def _run_owned(
-        self, owned: Owned, request: RunRequest, *, has_data: bool, on_pending: OnPending
-    ) -> _Outcome:
+    async def _run_owned(self, owned: Owned, request: RunRequest, *, has_data: bool, on_pending: OnPending) -> _Outcome:
         if request.run_id is not None:
             done = await owned.session.run_of(self._name, request.run_id)
 
@@ -320,8 +321,8 @@ class Pipeline:
         if self._pending:
             if has_data and on_pending == "raise":
                 raise UsageError(
-                    f"Pipeline {self._name!r} has pending load packages {', '.join(self._pending)} from an earlier run. "
-                    "Load them with run() without data, or abort them with abort_packages()."
+                    f"Pipeline {self._name!r} has pending load packages {', '.join(self._pending)} from an earlier "
+                    "run. Load them with run() without data, or abort them with abort_packages()."
                 )
 
             loaded = await load_pending(owned)
@@ -515,7 +516,7 @@ class Pipeline:
         for observer in list(self._observers):
             try:
                 observer.on_event(event)
-            except Exception as error:  # noqa: BLE001 - foreign code must not fail a run
+            except Exception as error:
                 self._observers.remove(observer)
                 warnings.warn(f"Observer {observer!r} failed and was dropped: {error!r}", AsynceltWarning, stacklevel=2)
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import anyio
 import pytest
 from anyio.lowlevel import checkpoint
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from asyncelt.budget import ByteBudget
 from asyncelt.errors import ConfigError, UsageError

@@ -160,8 +160,8 @@ def _after_loss(environment: Environment, head: Head) -> Head:
             pipeline_name=environment.pipeline_name,
             message=(
                 f"Dataset {environment.dataset_name!r} does not exist at {environment.destination.location}, although "
-                f"this pipeline had loaded package {head.load_id} into dataset {head.dataset_name!r}. State and schemas "
-                "start anew, so that everything is loaded again."
+                f"this pipeline had loaded package {head.load_id} into dataset {head.dataset_name!r}. State and "
+                "schemas start anew, so that everything is loaded again."
             ),
         )
     )

@@ -7,16 +7,17 @@ it was. From the seal on the packages will be committed, by this run or by the n
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import Literal
 
 import anyio
 
 from asyncelt import current
 from asyncelt._async import in_thread, shielded
 from asyncelt.budget import BudgetAccount
-from asyncelt.engine.environment import Environment
 from asyncelt.engine.intake import Intake, ResourcePlan
 from asyncelt.engine.ownership import Owned, next_load_ids
 from asyncelt.engine.sealing import Harvest, seal_run, state_after
@@ -230,23 +231,34 @@ class _FusedRun:
         async def normalize() -> None:
             nonlocal result
 
-            with reported(environment.emit, name, "normalize"):
-                with step("normalize", pipeline_name=name, load_id=self._first_id), one_error():
-                    result = await shaping.run(receive)
+            with self._stage("normalize"):
+                result = await shaping.run(receive)
 
         with one_error(), send, receive:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(normalize)
 
-                with reported(environment.emit, name, "extract"):
-                    with step("extract", pipeline_name=name, load_id=self._first_id), one_error():
-                        await self._extract(intake)
+                with self._stage("extract"):
+                    await self._extract(intake)
 
                 send.close()
 
         self.notices = result.notices
 
         return self._harvest(drafts, result, intake)
+
+    @contextmanager
+    def _stage(self, name: Literal["extract", "normalize"]) -> Iterator[None]:
+        """Report a stage to observers, and what goes wrong in it as a failure of this step."""
+        environment = self._environment
+        pipeline = environment.pipeline_name
+
+        with (
+            reported(environment.emit, pipeline, name),
+            step(name, pipeline_name=pipeline, load_id=self._first_id),
+            one_error(),
+        ):
+            yield
 
     async def _extract(self, intake: Intake) -> None:
         async with anyio.create_task_group() as tasks:
@@ -363,9 +375,7 @@ class _FusedRun:
 
         brought = next((s.schema for s in self._request.sources if s.schema and _schema_name(s) == schema_name), None)
 
-        return brought or new_schema(
-            schema_name, naming=self._environment.destination.capabilities.naming_convention
-        )
+        return brought or new_schema(schema_name, naming=self._environment.destination.capabilities.naming_convention)
 
     def _normalizer(self, schema_name: str) -> Normalizer:
         return Normalizer(

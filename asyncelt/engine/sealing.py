@@ -23,7 +23,7 @@ from asyncelt.schema.system import STATE_TABLE, pipeline_state_table
 from asyncelt.storage.package import PackageDraft, PackageStore, SealedPackage
 from asyncelt.storage.state import bump_state, decode_state, encode_state, state_row_values
 from asyncelt.storage.writer import Chunk, TableFiles, file_schema
-from asyncelt.types import FileFormat, JsonValue, LoadId, TableName
+from asyncelt.types import FileFormat, LoadId, TableName
 
 __all__ = ["Harvest", "seal_run", "state_after"]
 
@@ -82,9 +82,7 @@ def seal_run(store: PackageStore, harvest: Harvest) -> list[SealedPackage]:
     contents = {name: _contents(harvest, name, state_job) for name in harvest.drafts}
     kept = [name for name in harvest.drafts if contents[name].is_needed]
     bundle = tuple(harvest.drafts[name].load_id for name in kept)
-    packages = [
-        SealedPackage(package=_package(harvest, name, contents[name], bundle), state=state) for name in kept
-    ]
+    packages = [SealedPackage(package=_package(harvest, name, contents[name], bundle), state=state) for name in kept]
 
     return store.seal(packages) if packages else []
 
@@ -110,9 +108,7 @@ def _contents(harvest: Harvest, name: str, state_job: JobFile | None) -> _Conten
 
     with_rows = list(dict.fromkeys(job.table for job in jobs))
     # A table that never had a row does not exist at the destination, so there is nothing to replace.
-    replaced = tuple(
-        table for table in harvest.replaced[name] if table in with_rows or schema.tables[table].seen_data
-    )
+    replaced = tuple(table for table in harvest.replaced[name] if table in with_rows or schema.tables[table].seen_data)
 
     return _Contents(bump(mark_seen_data(schema, with_rows)), tuple(jobs), replaced)
 
@@ -157,9 +153,7 @@ def _state_job(harvest: Harvest) -> tuple[str | None, JobFile | None]:
     return encoded, _write_state_row(harvest, draft, table, document)
 
 
-def _write_state_row(
-    harvest: Harvest, draft: PackageDraft, table: Table, document: Mapping[str, object]
-) -> JobFile:
+def _write_state_row(harvest: Harvest, draft: PackageDraft, table: Table, document: Mapping[str, object]) -> JobFile:
     row = state_row_values(document, draft.load_id, datetime.fromtimestamp(harvest.created_at, UTC))
     schema = file_schema(table, harvest.capabilities)
     data = pa.Table.from_pylist([row], schema=schema)

@@ -1,0 +1,1 @@
+"""The load room: the contract with destinations, the registry that finds them, and the commit."""

@@ -52,7 +52,7 @@ class _ParquetFile:
         self._writer = pq.ParquetWriter(
             self._sink,
             schema,
-            compression="NONE" if compression == "none" else compression,
+            compression=compression,
             use_dictionary=False,
             write_statistics=False,
             store_schema=False,

@@ -210,7 +210,7 @@ def _to_manifest(sealed: SealedPackage) -> dict[str, JsonValue]:
         "bundle": list(package.bundle),
         "run_id": package.run_id,
         "replaced_tables": list(package.replaced_tables),
-        "row_counts": dict(package.row_counts),
+        "row_counts": {str(table): rows for table, rows in package.row_counts.items()},
         "jobs": [
             {
                 "job_id": job.job_id,

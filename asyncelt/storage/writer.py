@@ -95,7 +95,7 @@ class TableFiles:
         self._limits = limits
         self._capabilities = capabilities
         self._writer: FileWriter | None = None
-        self._schema: pa.Schema | None = None
+        self._schema = pa.schema([])
         self._columns: object = None
         self._file_id = ""
         self._rows = 0
@@ -106,7 +106,7 @@ class TableFiles:
         if self._columns is not chunk.table.columns:
             schema = file_schema(chunk.table, self._capabilities)
 
-            if self._schema is not None and schema != self._schema:
+            if schema != self._schema:
                 self.finish()
 
             self._schema = schema
@@ -177,7 +177,7 @@ class TableFiles:
         if most is None:
             return [table]
 
-        pieces = []
+        pieces: list[pa.Table] = []
         start = 0
 
         while start < table.num_rows:
@@ -194,7 +194,7 @@ def _align(chunk: Chunk, schema: pa.Schema) -> pa.Table:
     columns = []
 
     for field_ in schema:
-        arrays: list[pa.Array] = []
+        arrays: list[pa.Array[pa.Scalar[pa.DataType]]] = []
 
         for batch in chunk.batches:
             index = batch.data.schema.get_field_index(field_.name)

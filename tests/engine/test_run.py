@@ -10,7 +10,14 @@ import anyio
 import pytest
 
 import asyncelt
-from asyncelt.errors import AsynceltWarning, BadRecord, ConfigError, PipelineBusy, PipelineConfigMissing, PipelineStepFailed
+from asyncelt.errors import (
+    AsynceltWarning,
+    BadRecord,
+    ConfigError,
+    PipelineBusy,
+    PipelineConfigMissing,
+    PipelineStepFailed,
+)
 from asyncelt.failpoints import installed
 
 Row = dict[str, object]
@@ -103,7 +110,7 @@ async def test_killed_after_the_seal_the_next_run_commits_and_says_so(tmp_path: 
 
     pipeline = make(tmp_path)
 
-    with installed(kill), pytest.raises(BaseException):  # noqa: B017,PT011 - BaseExceptionGroup or Killed
+    with installed(kill), pytest.raises(BaseException):  # noqa: B017 - BaseExceptionGroup or Killed
         await pipeline.run([{"id": 1}], table_name="t")
 
     pipeline = make(tmp_path)
@@ -174,9 +181,9 @@ async def test_replace_replaces_even_with_nothing(tmp_path: Path) -> None:
     pipeline = make(tmp_path)
     await pipeline.run(things([{"id": 1, "tags": [1, 2]}]))
     await pipeline.run(things([{"id": 2, "tags": [3]}]))
-    assert await ask(pipeline, "SELECT t.id, g.value FROM things t JOIN things__tags g ON g._dlt_parent_id = t._dlt_id") == [
-        (2, 3)
-    ]
+    assert await ask(
+        pipeline, "SELECT t.id, g.value FROM things t JOIN things__tags g ON g._dlt_parent_id = t._dlt_id"
+    ) == [(2, 3)]
 
     await pipeline.run(things([]))
     assert await ask(pipeline, "SELECT (SELECT count(*) FROM things), (SELECT count(*) FROM things__tags)") == [(0, 0)]
@@ -258,7 +265,8 @@ async def test_workers_never_change_the_result(tmp_path: Path, workers: int) -> 
     pipeline = make(tmp_path, settings=settings)
     await pipeline.run(pages(), table_name="t")
     columns = await ask(
-        pipeline, "SELECT column_name, data_type FROM information_schema.columns WHERE table_name = 't' ORDER BY ordinal_position"
+        pipeline,
+        "SELECT column_name, data_type FROM information_schema.columns WHERE table_name = 't' ORDER BY ordinal_position",
     )
     names = [name for name, _ in columns]
 

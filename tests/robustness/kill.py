@@ -169,7 +169,10 @@ def report(tally: Tally) -> str:
     total = sum(tally.kills.values())
 
     return "\n".join(
-        [*lines, f"{total} kills, {tally.missed} runs ended before their kill, {tally.checks} checks: 0 lost, 0 doubled"]
+        [
+            *lines,
+            f"{total} kills, {tally.missed} runs ended before their kill, {tally.checks} checks: 0 lost, 0 doubled",
+        ]
     )
 
 

@@ -103,7 +103,7 @@ def test_columns_of_a_pydantic_model_equal_the_reference_s(model):
 
 def test_a_none_that_comes_first_does_not_decide():
     class Odd(pydantic.BaseModel):
-        a: None | int = None  # noqa: RUF036
+        a: None | int = None
 
     assert found(Odd) == {"a": ("bigint", True)}
 

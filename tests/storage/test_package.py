@@ -19,9 +19,7 @@ def draft_with_job(store: PackageStore, load_id: str, *, bundle: tuple[str, ...]
     draft: PackageDraft = store.draft(LoadId(load_id))
     name = "t.0000000001.0.parquet"
     (draft.jobs_folder / name).write_bytes(b"12345")
-    job = JobFile(
-        job_id="t.0000000001", table=TableName("t"), file_name=name, file_format="parquet", rows=1, nbytes=5
-    )
+    job = JobFile(job_id="t.0000000001", table=TableName("t"), file_name=name, file_format="parquet", rows=1, nbytes=5)
     package = Package(
         load_id=LoadId(load_id),
         pipeline_name="p",
