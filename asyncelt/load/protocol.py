@@ -106,7 +106,10 @@ class Session(Protocol):
         ...
 
     async def acquire(self, pipeline_name: str, member: str) -> Lease:
-        """Become the owner, raising the epoch if somebody else was.
+        """Become the owner: every lease that was handed out before can no longer commit.
+
+        Leaves no trace in a dataset in which this pipeline (and member) has never committed: of two owners that
+        begin there, the first to commit wins.
 
         Raises:
             PipelineBusy: Another owner is alive.
@@ -126,6 +129,9 @@ class Session(Protocol):
 
     async def commit(self, commit: Commit) -> CommitResult:
         """Make all packages, state and load rows visible at once. Idempotent by load id.
+
+        Packages are written in their order. Tables that a package replaces are emptied when its turn comes, so
+        rows of an earlier package of the same commit go too.
 
         Raises:
             LeaseLost: Epoch or parent do not match: another owner has gone on.

@@ -58,12 +58,16 @@ def within(body: JsonBody, table: str) -> Raw:
 
 
 def texts_of(data: Raw) -> Sequence[Raw]:
-    """The documents of an array, of lines, or the one document; not parsed. Nulls are left out.
+    """The documents of an array, of lines, or the one document; not parsed.
+
+    A null among them is a row without values, as in the reference; alone it is nothing.
 
     Raises:
         msgspec.DecodeError: It is no JSON, strictly taken.
     """
-    return [text for text in _split(data) if bytes(memoryview(text)[:4]) != b"null"]
+    texts = _split(data)
+
+    return [] if len(texts) == 1 and bytes(data).strip() == b"null" else texts
 
 
 def _split(data: Raw) -> Sequence[Raw]:
@@ -127,7 +131,7 @@ def rows_of(body: JsonBody, table: str) -> list[object]:
 
         found = found[key]
 
-    return [item for item in (found if isinstance(found, list) else [found]) if item is not None]
+    return found if isinstance(found, list) else [] if found is None else [found]
 
 
 def later(data: Raw) -> Callable[[int], object]:

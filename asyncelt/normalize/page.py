@@ -109,8 +109,7 @@ class Normalizer:
             return items
 
         rows: list[object] = []
-        given = (item for item in items if item is not None)
-        self._gate.run(map(rows.append, map(as_row, given)))
+        self._gate.run(map(rows.append, map(as_row, items)))
 
         return rows
 

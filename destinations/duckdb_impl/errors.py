@@ -27,6 +27,9 @@ def translate(error: duckdb.Error, doing: str) -> LoadError:
     if isinstance(error, duckdb.IOException) and ("lock" in str(error).lower()):
         return Busy(message)
 
+    if isinstance(error, duckdb.IOException) and "not a valid" in str(error).lower():
+        return DestinationRejected(message, code=type(error).__name__)
+
     if isinstance(error, duckdb.OutOfMemoryException):
         return DestinationRejected(message, hint="raise memory_limit of the destination, or make smaller packages.")
 

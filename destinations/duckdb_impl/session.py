@@ -12,7 +12,7 @@ import pyarrow as pa
 from asyncelt.destinations._worker import Worker
 from asyncelt.destinations.busy import patiently
 from asyncelt.destinations.duckdb_impl.config import DuckDbConfig
-from asyncelt.errors import ConfigError
+from asyncelt.errors import ConfigError, DestinationRejected, DestinationUnavailable
 from asyncelt.flow import JobFile, Package
 from asyncelt.load.protocol import Commit, CommitResult, Lease, Restored, Target
 from asyncelt.types import JsonValue, LoadId
@@ -82,17 +82,23 @@ class DuckDbSession:
         database, self._database = self._database, None
 
         with anyio.CancelScope(shield=True):
-            if database is not None:
-                await self._worker.call(database.close)
-
-            self._worker.stop()
+            try:
+                if database is not None:
+                    await self._worker.call(database.close)
+            finally:
+                self._worker.stop()
 
     async def _run(self, work: Callable[[Database], T]) -> T:
         """Make one call in the thread; what another owner holds is waited for, at most ``busy_timeout_s``."""
         database = self._database or await self._prepare()
 
         async def call() -> T:
-            return await self._worker.call(lambda: work(database), interrupt=database.interrupt)
+            try:
+                return await self._worker.call(lambda: work(database), interrupt=database.interrupt)
+            except PermissionError as error:
+                raise DestinationRejected(f"{self._config.location}: {error}") from error
+            except OSError as error:
+                raise DestinationUnavailable(f"{self._config.location}: {error}") from error
 
         return await patiently(
             call,
@@ -114,6 +120,10 @@ class DuckDbSession:
 
             return cast("Database", module.Database(config, target))
 
-        self._database = await self._worker.call(build)
+        built = await self._worker.call(build)
+
+        # Several first calls may come at the same time; all use what the first of them has built.
+        if self._database is None:
+            self._database = built
 
         return self._database

@@ -18,7 +18,7 @@ import pyarrow as pa
 from asyncelt.destinations._worker import Worker, wait_out
 from asyncelt.destinations.busy import patiently
 from asyncelt.destinations.filesystem_impl.folder import DatasetFolder
-from asyncelt.errors import DestinationUnavailable, Unsupported
+from asyncelt.errors import DestinationRejected, DestinationUnavailable, Unsupported
 from asyncelt.failpoints import failpoint
 from asyncelt.flow import JobFile, Package
 from asyncelt.load.protocol import Commit, CommitResult, Lease, Restored, Target
@@ -181,6 +181,8 @@ class FilesystemSession:
         async def call() -> T:
             try:
                 return await self._worker.call(work)
+            except PermissionError as error:
+                raise DestinationRejected(f"{self._folder.path}: {error}") from error
             except OSError as error:
                 raise DestinationUnavailable(f"{self._folder.path}: {error}") from error
 

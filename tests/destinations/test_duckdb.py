@@ -6,6 +6,7 @@ import asyncio
 import subprocess
 import sys
 
+import anyio
 import duckdb
 import pyarrow as pa
 import pytest
@@ -257,6 +258,49 @@ async def test_conditions_in_sql_restrict_what_is_merged(owner):
     await owner.run({"orders": second})
 
     assert sorted(row["id"] for row in await owner.rows("orders")) == [1, 4]
+
+
+async def test_two_destinations_may_commit_to_one_file_at_the_same_time(path, tmp_path):
+    owners = [
+        Owner(
+            destinations.duckdb(path),
+            tmp_path / "packages",
+            "parquet",
+            Target(pipeline_name=f"p{at}", dataset_name="d"),
+            clock=1_700_000_000 + 1000 * at,
+        )
+        for at in range(2)
+    ]
+
+    async def commit_three(owner):
+        for _ in range(3):
+            await owner.run({"one": ROWS})
+
+    async with anyio.create_task_group() as tasks:
+        for owner in owners:
+            tasks.start_soon(commit_three, owner)
+
+    assert len(await owners[0].rows("one")) == 12
+
+
+async def test_between_its_calls_a_session_leaves_the_file_to_others(owner, path):
+    async with owner.destination.connect(owner.target) as session:
+        await owner.commit_in(
+            session, make_commit(owner.target, await owner.acquire(session), await owner.make({"one": ROWS}))
+        )
+        code = "import sys, duckdb; print(duckdb.connect(sys.argv[1]).execute('SELECT count(*) FROM data.data.one').fetchone()[0])"
+        done = await asyncio.to_thread(
+            subprocess.run, [sys.executable, "-c", code, path], capture_output=True, text=True
+        )
+
+    assert done.stdout.strip() == "2", done.stderr
+
+
+async def test_what_is_no_duckdb_file_is_rejected_not_tried_again(owner, path):
+    path.write_text("something else" * 1000)
+
+    with pytest.raises(DestinationRejected, match="not a valid DuckDB"):
+        await owner.restore()
 
 
 async def test_two_destinations_on_one_file_share_nothing_but_the_file(path, tmp_path):

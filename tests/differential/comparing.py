@@ -62,6 +62,11 @@ def compare(reference: Dataset, ours: Dataset, *, exact_ids: bool = False) -> li
     ]
 
 
+def _double(value: float) -> str:
+    """The reference loses the sign of zero, and the last bit of some values: departures of their own."""
+    return f"{value + 0.0:.12e}"
+
+
 def without_empty_tables(dataset: Dataset) -> Dataset:
     """The data tables that have rows: what a run that failed half-way must have left as it was.
 
@@ -178,7 +183,7 @@ def _comparable(value: object, kind: str) -> object:
         return None
 
     if isinstance(value, float):
-        return repr(value + 0.0)  # the reference loses the sign of a negative zero: a departure of its own
+        return _double(value)
 
     if kind == "JSON" and isinstance(value, str):
         return "json " + json.dumps(json.loads(value))

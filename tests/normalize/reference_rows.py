@@ -57,7 +57,7 @@ def normalized(
         normalizer = JsonLItemsNormalizer(_Storage(outcome), None, None, schema, "1700000000.0", config)
 
         for page in pages:
-            line = json.typed_dumpb([item for item in page if item is not None])
+            line = json.typed_dumpb(list(page))
             normalizer._normalize_chunk(table, json.loadb(line), may_have_pua(line), False)
 
     for name, found in schema.tables.items():

@@ -81,6 +81,7 @@ JSON_CASES: dict[str, list[object]] = {
     "lists of lists": [{"a": [[1, 2], [], [None, [3]]]}],
     "nulls in lists": [{"a": [None, None]}, {"a": [None, 1, {"x": 2}]}],
     "empty things": [{}, {"a": {}}, {"b": []}, {"c": {"d": {}}}],
+    "nulls among rows": [None, {"id": 1}, None],
     "values that are no dicts": [1, "x", [1, [2]], {"value": 3}],
     "first value decides": [{"a": 1}, {"a": 2.5}, {"a": "7"}, {"a": "x"}, {"a": True}, {"a": 3.0}],
     "float first": [{"a": 1.5}, {"a": 1}, {"a": True}, {"a": "2"}],

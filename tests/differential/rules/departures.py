@@ -113,6 +113,12 @@ ALL: tuple[Departure, ...] = (
         ours=[{"v": -0.0}],
     ),
     _departure(
+        "last-bit-of-doubles",
+        {"v": 0.10385958677423489},
+        reference={"items": [{"v": 0.10385958677423487}]},
+        ours=[{"v": 0.10385958677423489}],
+    ),
+    _departure(
         "text-with-nul",
         {"v": "a\x00b"},
         reference={"items": [{"v": "ab"}]},
