@@ -8,7 +8,7 @@ from typing import Any, Literal, cast
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from asyncelt.errors import BadRecord
+from asyncelt.errors import BadRecord, ConfigError
 from asyncelt.normalize.coerce import coerce
 from asyncelt.normalize.ids import nested_ids, random_ids, row_hash
 from asyncelt.normalize.plain import typed_json
@@ -47,7 +47,11 @@ class Identity:
 
     @classmethod
     def of(cls, schema: Schema, root: TableName, rule: Rule, capabilities: Capabilities) -> Identity:
-        """Read it off a schema; a table that the schema does not know has random ids."""
+        """Read it off a schema; a table that the schema does not know has random ids.
+
+        Raises:
+            ConfigError: Ids are made of a primary key, and there is none.
+        """
         table = schema.tables.get(root)
 
         if table is None:
@@ -59,16 +63,20 @@ class Identity:
 
         strategy = merge_strategy_of(schema, root, capabilities)
         root_ids: RootIds = "random"
+        key = tuple(table.keys("primary_key"))
 
         if strategy in {"upsert", "insert-only", "cdc"}:
             root_ids = "key_hash"
+
+            if not key:
+                raise ConfigError(f"Table {root!r}: the merge strategy {strategy} needs a primary_key.")
         elif strategy == "scd2" and _row_version_column(schema, root) == DLT_ID:
             root_ids = "row_hash"
 
         return cls(
             rule=rule,
             root_ids=root_ids,
-            key=tuple(table.keys("primary_key")),
+            key=key,
             root_key=requires_root_key(schema, root, capabilities),
         )
 

@@ -74,7 +74,9 @@ def without_empty_tables(dataset: Dataset) -> Dataset:
     """
     tables = {name: _without_null_columns(data) for name, data in _data_tables(dataset).items() if data.rows}
 
-    return Dataset({**tables, **{name: dataset.tables[name] for name in ("_dlt_loads",) if name in dataset.tables}})
+    loads = dataset.tables.get("_dlt_loads")
+
+    return Dataset({**tables, "_dlt_loads": loads} if loads is not None and loads.rows else tables)
 
 
 def _without_null_columns(data: TableData) -> TableData:
@@ -280,27 +282,37 @@ def _versions(reference: Dataset, ours: Dataset) -> Iterator[Difference]:
 
     expected, actual = documents(reference), documents(ours)
 
-    for name, version in sorted(expected.keys() & actual.keys()):
-        yield from _walk("schema", f"{name} v{version}", expected[name, version], actual[name, version])
+    for name in sorted(expected.keys() & actual.keys()):
+        for number, pair in enumerate(zip(expected[name], actual[name], strict=False), start=1):
+            yield from _walk("schema", f"{name}, stored version {number}", *pair)
 
-    hashes = [{(row["schema_name"], row["version"]): row["version_hash"] for row in rows} for rows in (left, right)]
+    hashes = [_hashes(left), _hashes(right)]
 
-    if hashes[0].keys() == hashes[1].keys() and hashes[0] != hashes[1]:
-        wrong = sorted(key for key in hashes[0] if hashes[0][key] != hashes[1][key])
-        yield Difference("schema", f"version_hash differs for {wrong}")
+    for name in sorted(hashes[0].keys() & hashes[1].keys()):
+        if hashes[0][name] != hashes[1][name]:
+            yield Difference("schema", f"{name}: version_hash {hashes[0][name]}, in asyncelt {hashes[1][name]}")
 
 
-def documents(dataset: Dataset) -> dict[tuple[str, int], object]:
-    """The stored schema documents by name and version, without hashes (they are compared on their own)."""
-    found = {}
+def _hashes(rows: list[dict[str, object]]) -> dict[str, list[object]]:
+    found: dict[str, list[object]] = {}
 
-    for row in _system_rows(dataset, "_dlt_version"):
+    for row in sorted(rows, key=lambda row: int(str(row["version"]))):
+        found.setdefault(str(row["schema_name"]), []).append(row["version_hash"])
+
+    return found
+
+
+def documents(dataset: Dataset) -> dict[str, list[object]]:
+    """The stored schema documents by name, oldest first, without hashes (they are compared on their own)."""
+    found: dict[str, list[object]] = {}
+
+    for row in sorted(_system_rows(dataset, "_dlt_version"), key=lambda row: int(str(row["version"]))):
         document = _decoded(str(row["schema"]))
 
         if isinstance(document, dict):
             document = {key: value for key, value in document.items() if "hash" not in key}
 
-        found[str(row["schema_name"]), int(str(row["version"]))] = document
+        found.setdefault(str(row["schema_name"]), []).append(document)
 
     return found
 

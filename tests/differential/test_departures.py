@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -32,7 +33,13 @@ def _rows(dataset: Dataset, tables: Rows) -> dict[str, Counter[tuple[tuple[str, 
 
 
 def _bag(rows: list[dict[str, object]]) -> Counter[tuple[tuple[str, str], ...]]:
-    return Counter(tuple(sorted((key, repr(value)) for key, value in row.items() if value is not None)) for row in rows)
+    return Counter(
+        tuple(sorted((key, _exactly(value)) for key, value in row.items() if value is not None)) for row in rows
+    )
+
+
+def _exactly(value: object) -> str:
+    return value.astimezone(UTC).isoformat() if isinstance(value, datetime) else repr(value)
 
 
 @pytest.mark.parametrize("departure", [pytest.param(item, id=item.name) for item in ALL])

@@ -106,12 +106,12 @@ def as_array(pages: Sequence[Sequence[object]]) -> list[Payload]:
 
 
 def as_lines(pages: Sequence[Sequence[object]]) -> list[Payload]:
-    """Pages as lines of JSON; a page of one list would be read as an array of rows, so lists stay in arrays."""
+    """Pages as lines of JSON; one list would be read as an array of rows, one null as nothing: these stay in arrays."""
     option = orjson.OPT_NON_STR_KEYS
     payloads: list[Payload] = []
 
     for page in pages:
-        if any(isinstance(item, list) for item in page):
+        if any(item is None or isinstance(item, list) for item in page):
             payloads.extend(as_array([page]))
         else:
             body = JsonBody(b"\n".join(orjson.dumps(item, option=option) for item in page))

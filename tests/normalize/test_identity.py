@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from asyncelt.errors import BadRecord
+from asyncelt.errors import BadRecord, ConfigError
 from asyncelt.normalize.ids import random_ids
 from asyncelt.schema.model import Column, Schema, Table
 from asyncelt.schema.system import new_schema
@@ -132,3 +132,8 @@ def test_a_table_with_keys_of_its_own_stands_on_its_own() -> None:
     found = outcome(*run(as_rows([[{"id": 1, "l": [{"x": 1}, {"x": 2}]}]]), schema=schema))
 
     assert [name for name, _ in found.columns["items__l"]] == ["x", "_dlt_load_id", "_dlt_id"]
+
+
+def test_upsert_needs_a_primary_key() -> None:
+    with pytest.raises(ConfigError, match="the merge strategy upsert needs a primary_key"):
+        run(as_rows([[{"id": 1}]]), schema=merging("upsert"))

@@ -123,6 +123,7 @@ CASES: tuple[Case, ...] = (
     case("5.5-data-class-items", Point(1, "a"), Point(2, "b")),
     case("5.5-large-integers-of-64-bit", {"v": 2**63 - 1, "w": -(2**63)}, {"v": 2**53 + 1, "w": 1}),
     case("5.5-large-integer-after-float", {"v": 0.5}, {"v": 2**53 + 1}),
+    case("5.4-page-with-inner-lists", 1, [2, 3], [[4], {"x": 5}]),
     case("5.5-small-and-large-floats", {"v": 1e-300}, {"v": 1.7976931348623157e308}, {"v": 0.1 + 0.2}),
     case("5.5-text-of-all-sorts", {"t": "'quoted'"}, {"t": 'a"b\\c'}, {"t": "line\nbreak\ttab"}, {"t": "日本 😀"}),
     case("5.5-text-with-control-characters", {"t": "a\x01b"}, {"t": "\u2028"}, {"t": ""}),
@@ -145,6 +146,8 @@ CASES: tuple[Case, ...] = (
     case("5.6-every-triple-of-json-kinds", *_orders(KINDS, 3)),
     case("5.6-every-pair-of-python-kinds", *_orders({**KINDS, **RICH}, 2)),
     *_targets(),
+    case("5.6-decimals-to-text", {"v": "x"}, *({"v": Decimal(text)} for text in ("1E+5", "1E-10", "100.000", "0E-5"))),
+    case("5.6-moments-to-text", {"v": "x"}, {"v": MOMENT}, {"v": MOMENT.astimezone(EAST)}, {"v": datetime(2024, 1, 2)}),
     case("5.9-decimal-precision", {"v": Decimal("1.123456789")}, {"v": Decimal("1.1234567891")}),
     case(
         "5.9-decimal-hint",

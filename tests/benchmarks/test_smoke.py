@@ -1,0 +1,55 @@
+"""The benchmarks run, and both sides of a comparison hold the same; the figures are never asserted."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from benchmarks import bench_loop, bench_small_runs
+from benchmarks.data import SHAPES, pool
+from benchmarks.harness import Case, run_case
+
+pytestmark = [pytest.mark.benchmark, pytest.mark.slow, pytest.mark.timeout(300)]
+
+SETTINGS = {"parquet": "no gzip", "duckdb": "parquet, no gzip"}
+
+
+def _silent(_message: str) -> None:
+    pass
+
+
+@pytest.mark.parametrize("target", SETTINGS)
+@pytest.mark.parametrize("form", ["dict", "bytes"])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_both_sides_hold_the_same(shape: str, form: str, target: str) -> None:
+    case = Case(shape=shape, form=form, target=target, rows=2 * SHAPES[shape].page_rows)
+
+    assert run_case(case, [SETTINGS[target]], 1, _silent).compared == "equal"
+
+
+@pytest.mark.parametrize("target", SETTINGS)
+def test_both_sides_hold_the_same_for_arrow(target: str) -> None:
+    case = Case(shape="flat", form="arrow", target=target, rows=2_000)
+
+    assert run_case(case, [SETTINGS[target]], 1, _silent).compared == "equal"
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_data_is_the_same_every_time(shape: str) -> None:
+    assert pool(SHAPES[shape], page_rows=50).bodies == pool(SHAPES[shape], page_rows=50).bodies
+
+
+def test_the_ticker_counts(tmp_path: Path) -> None:
+    load = bench_loop.Load(name="smoke", shape="flat", form="bytes", page_rows=1_000, rows=3_000)
+    found = asyncio.run(bench_loop.measure(load, "duckdb", tmp_path))
+
+    assert found["idle"]["ticks"] > 0
+    assert found["busy"]["ticks"] > 0
+
+
+def test_small_runs_are_counted(tmp_path: Path) -> None:
+    groups = asyncio.run(bench_small_runs.measure(3, tmp_path))
+
+    assert [group["runs"] for group in groups] == [3]
