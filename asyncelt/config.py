@@ -33,7 +33,8 @@ class Limits:
     load_workers: int = 8
     """Jobs that move to the destination at the same time."""
     gather_bytes: int = MIB
-    """Small pages of one table are joined up to about this size before they become columns."""
+    """Small pages of one table are joined up to about this size, as JSON or Arrow, before they become columns; Python
+    rows, which take more room, up to four times as much."""
     gather_rows: int = 50_000
     """... and up to this many rows."""
     slice_s: float = 0.005

@@ -187,8 +187,12 @@ def reference_settings(target: str, *, every: bool) -> list[str]:
 
 
 BEST: dict[str, tuple[str, ...]] = {
-    "parquet": ("no gzip", "no gzip, 2 workers, file rotation"),
-    "duckdb": ("parquet, no gzip", "parquet, no gzip, 2 workers, file rotation"),
+    "parquet": ("no gzip, large buffers", "no gzip, 2 workers, file rotation"),
+    "duckdb": (
+        "parquet, no gzip",
+        "parquet, no gzip, 2 workers, file rotation",
+        "jsonl, no gzip, 2 workers, file rotation",
+    ),
 }
 """The fastest settings by target; found by ``--all-settings``."""
 

@@ -11,6 +11,7 @@ from typing import Any
 import anyio
 
 import asyncelt
+from asyncelt.types import FileFormat
 from benchmarks.data import Pool
 from benchmarks.job import DATASET, Job, Measured, Meter, cpu_seconds
 
@@ -62,7 +63,7 @@ async def _run(job: Job, pages: Iterable[Any]) -> None:
         pipelines_dir=str(folder / "pipelines"),
         settings=settings,
     )
-    loader_file_format = "parquet" if job.target == "parquet" else None
+    loader_file_format: FileFormat | None = "parquet" if job.target == "parquet" else None
     await pipeline.run(_source(pages), table_name=job.shape, loader_file_format=loader_file_format)
 
 

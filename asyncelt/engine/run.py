@@ -29,6 +29,7 @@ from asyncelt.extract.source import Source
 from asyncelt.flow import Notice, RawBatch
 from asyncelt.load.committing import LoadReport, load_bundle
 from asyncelt.load.protocol import Commit, SupportsIdle
+from asyncelt.normalize.bound import check_bound
 from asyncelt.normalize.page import NormalizeContext, Normalizer
 from asyncelt.observe import reported
 from asyncelt.schema.model import Schema
@@ -243,7 +244,8 @@ class _FusedRun:
 
                 send.close()
 
-        self.notices = result.notices
+        with step("normalize", pipeline_name=name, load_id=self._first_id):
+            self.notices = [*result.notices, *self._unbound(result)]
 
         return self._harvest(drafts, result, intake)
 
@@ -321,6 +323,14 @@ class _FusedRun:
             file_format=self._request.file_format,
             limits=environment.settings.limits,
         )
+
+    def _unbound(self, result: ShapingResult) -> list[Notice]:
+        """Columns that never had a value, as notices; an error where they must have one."""
+        return [
+            notice
+            for name in self._schema_names
+            for notice in check_bound(self._book[name], list(result.row_counts.get(name, ())))
+        ]
 
     def _announce_replaced(self, intake: Intake) -> None:
         """A replace resource that yielded nothing still replaces its tables, if they exist."""

@@ -16,6 +16,9 @@ __all__ = ["Gatherer", "Page"]
 
 _HELD = 4
 """All tables of one resource together hold back at most this many times ``gather_bytes``."""
+_ROWS_WEIGH = 4
+"""Python rows take about this many times the bytes of their JSON, so as many more of them make one page (a page of
+four times the size runs 1.5 times as fast: measured with flat and nested rows)."""
 _SAMPLE_BYTES = 32 * 1024
 """Rows are measured so often that at most about this many bytes pass unmeasured ..."""
 _SAMPLE_ROWS = 64
@@ -117,7 +120,7 @@ class Gatherer:
                 buffer = self._open(table, Rows)
 
             self._settle(buffer)
-            fitting = int((self._limits.gather_bytes - buffer.nbytes) / average)
+            fitting = int((_ROWS_WEIGH * self._limits.gather_bytes - buffer.nbytes) / average)
             room = max(1, min(fitting, self._limits.gather_rows - len(buffer.rows)))
             piece = rows[start : start + room]
             start += len(piece)
@@ -200,7 +203,7 @@ class Gatherer:
         size = max(size_of(buffer.rows[-1]), 1)
         added = size * (count - buffer.measured)
         buffer.measured = count
-        room = int(self._limits.gather_bytes - buffer.nbytes - added)
+        room = int(_ROWS_WEIGH * self._limits.gather_bytes - buffer.nbytes - added)
         every = max(1, min(_SAMPLE_ROWS, _SAMPLE_BYTES // size, room // size)) if count > 8 else 1
         buffer.check_at = min(count + every, max(self._limits.gather_rows, count + 1))
         self._grow(table, buffer, added)
@@ -221,9 +224,11 @@ class Gatherer:
         limits = self._limits
         count = max(len(buffer.rows), buffer.count)
 
-        if buffer.nbytes >= limits.gather_bytes or count >= limits.gather_rows:
+        most = limits.gather_bytes * (_ROWS_WEIGH if buffer.kind is Rows else 1)
+
+        if buffer.nbytes >= most or count >= limits.gather_rows:
             self._seal(table, buffer)
-        elif self._held > _HELD * limits.gather_bytes:
+        elif self._held > _HELD * most:
             largest = max(self._buffers, key=lambda name: self._buffers[name].nbytes)
             self._seal(largest, self._buffers[largest])
 

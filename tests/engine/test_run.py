@@ -323,7 +323,7 @@ async def test_memory_stays_in_the_budget_and_all_is_returned(tmp_path: Path) ->
         for page in range(60):
             yield [{"id": page * 100 + n, "text": "x" * 50} for n in range(100)]
 
-    settings = asyncelt.Settings(limits=asyncelt.Limits(gather_bytes=50_000))
+    settings = asyncelt.Settings(limits=asyncelt.Limits(gather_bytes=12_500))
     pipeline = make(tmp_path, max_memory=budget, settings=settings)
     info = await pipeline.run(pages(), table_name="t")
 

@@ -62,7 +62,7 @@ def test_rows_that_were_handed_over_together_are_cut_like_single_ones(rows: list
 
 def test_pages_are_about_as_large_as_asked_for() -> None:
     rows: list[object] = [{"text": "x" * 1_000} for _ in range(1_000)]
-    gatherer = Gatherer("r", Limits(gather_bytes=100_000))
+    gatherer = Gatherer("r", Limits(gather_bytes=25_000))
     gatherer.add_rows("t", rows)
 
     for row in rows:
@@ -116,7 +116,7 @@ def test_bodies_are_joined_but_not_beyond_the_limit() -> None:
 
 
 def test_many_tables_together_hold_back_a_bounded_amount() -> None:
-    gatherer = Gatherer("r", Limits(gather_bytes=10_000))
+    gatherer = Gatherer("r", Limits(gather_bytes=2_500))
 
     for number in range(2_000):
         gatherer.add_row(f"t{number}", {"text": "x" * 100})

@@ -352,7 +352,7 @@ async def test_pages_are_cut_the_same_whatever_the_form_and_the_timing() -> None
 
     for form in (agen(), (row for row in data), list(data)):
         for slice_s in (0.0, 1.0):
-            limits = asyncelt.Limits(gather_bytes=8_000, slice_s=slice_s)
+            limits = asyncelt.Limits(gather_bytes=2_000, slice_s=slice_s)
             source = form if isinstance(form, list) else (agen() if hasattr(form, "__anext__") else iter(list(data)))
             result = await pumped(asyncelt.resource(source, name="r"), limits=limits)
             expected = expected or cuts(result)
