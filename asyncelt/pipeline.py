@@ -25,6 +25,7 @@ import anyio
 from asyncelt._async import in_thread
 from asyncelt.budget import ByteBudget
 from asyncelt.config import Settings, from_env, working_root
+from asyncelt.engine.dispositions import check_dispositions
 from asyncelt.engine.environment import Environment
 from asyncelt.engine.ownership import Owned, own, own_folder
 from asyncelt.engine.run import Loaded, RunRequest, load_pending, run_fused
@@ -242,6 +243,7 @@ class Pipeline:
         primary_key: str | Sequence[str] | None = None,
         merge_key: str | Sequence[str] | None = None,
         schema: Schema | None = None,
+        schema_contract: str | Mapping[str, JsonValue] | None = None,
         loader_file_format: FileFormat | None = None,
         run_id: str | None = None,
         on_pending: OnPending = "load_only",
@@ -263,6 +265,7 @@ class Pipeline:
             primary_key: For all resources.
             merge_key: For all resources.
             schema: Schema for all sources.
+            schema_contract: What may change in the schema, a mode or a mapping from entity to mode; for all resources.
             loader_file_format: Format of job files.
             run_id: Makes a repeated call return the info of the run that has already committed under this id.
             on_pending: What to do with pending packages when data is passed.
@@ -295,7 +298,9 @@ class Pipeline:
                     columns=columns,
                     primary_key=primary_key,
                     merge_key=merge_key,
+                    schema_contract=schema_contract,
                 )
+                check_dispositions(sources, environment.destination)
 
         request = RunRequest(sources=tuple(sources), run_id=run_id, file_format=file_format)
         started_at = time.time()

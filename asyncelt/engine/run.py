@@ -18,6 +18,7 @@ import anyio
 from asyncelt import current
 from asyncelt._async import in_thread, shielded
 from asyncelt.budget import BudgetAccount
+from asyncelt.engine.dispositions import disposition_of
 from asyncelt.engine.intake import Intake, ResourcePlan
 from asyncelt.engine.ownership import Owned, next_load_ids
 from asyncelt.engine.sealing import Harvest, seal_run, state_after
@@ -32,6 +33,7 @@ from asyncelt.load.protocol import Commit, SupportsIdle
 from asyncelt.normalize.bound import check_bound
 from asyncelt.normalize.page import NormalizeContext, Normalizer
 from asyncelt.observe import reported
+from asyncelt.schema.evolve import bump
 from asyncelt.schema.model import Schema
 from asyncelt.schema.naming import Naming, naming_for
 from asyncelt.schema.system import new_schema
@@ -266,13 +268,13 @@ class _FusedRun:
         async with anyio.create_task_group() as tasks:
             for source in self._request.sources:
                 for resource in source.selected_resources.values():
-                    if _disposition(resource) != "skip":
+                    if disposition_of(resource) != "skip":
                         tasks.start_soon(self._pump, intake, source, resource)
 
     async def _pump(self, intake: Intake, source: Source, resource: Resource) -> None:
         plan = self._resource_plan(source, resource)
 
-        if _disposition(resource) == "replace":
+        if disposition_of(resource) == "replace":
             _reset_resource_state(self._state, plan.schema_name, resource.name)
 
         schema = self._book[plan.schema_name]
@@ -297,7 +299,7 @@ class _FusedRun:
 
     def _harvest(self, drafts: dict[str, PackageDraft], result: ShapingResult, intake: Intake) -> Harvest:
         environment = self._environment
-        self._announce_replaced(intake)
+        self._announce_all(intake)
         state = state_after(
             self._state,
             dataset_name=environment.dataset_name,
@@ -332,18 +334,14 @@ class _FusedRun:
             for notice in check_bound(self._book[name], list(result.row_counts.get(name, ())))
         ]
 
-    def _announce_replaced(self, intake: Intake) -> None:
-        """A replace resource that yielded nothing still replaces its tables, if they exist."""
+    def _announce_all(self, intake: Intake) -> None:
+        """A resource that yielded nothing is in the schema too, and replaces its tables if it is to."""
         for source in self._request.sources:
             for resource in source.selected_resources.values():
-                plan = self._resource_plan(source, resource)
                 name = resource.table_name
 
-                if _disposition(resource) == "replace" and isinstance(name, str):
-                    table = TableName(self._namings[plan.schema_name].path(name))
-
-                    if table in self._book[plan.schema_name].tables:
-                        intake.announce(plan, name)
+                if disposition_of(resource) != "skip" and isinstance(name, str):
+                    intake.announce(self._resource_plan(source, resource), name)
 
     def _replaced(self, schema_name: str) -> tuple[TableName, ...]:
         """Root tables whose old rows go: those of every replace resource of this run."""
@@ -385,7 +383,8 @@ class _FusedRun:
 
         brought = next((s.schema for s in self._request.sources if s.schema and _schema_name(s) == schema_name), None)
 
-        return brought or new_schema(schema_name, naming=self._environment.destination.capabilities.naming_convention)
+        # An empty schema is version 1, so the first one with tables is version 2.
+        return brought or bump(new_schema(schema_name, naming=self._environment.destination.capabilities.naming_convention))
 
     def _normalizer(self, schema_name: str) -> Normalizer:
         return Normalizer(
@@ -416,16 +415,8 @@ def _last_load_id(owned: Owned) -> LoadId | None:
     return max(known, key=float, default=None)
 
 
-def _disposition(resource: Resource) -> str:
-    given = resource.write_disposition
-
-    return given if isinstance(given, str) else str(given.get("disposition", "append"))
-
-
 def _reset_resource_state(state: dict[str, object], schema_name: str, resource_name: str) -> None:
-    sources = state.get("sources")
-    source = sources.get(schema_name) if isinstance(sources, dict) else None
-    resources = source.get("resources") if isinstance(source, dict) else None
+    resources = current.source_state_of(state, schema_name).get("resources")
 
     if isinstance(resources, dict):
         resources.pop(resource_name, None)

@@ -21,7 +21,7 @@ from asyncelt.schema.evolve import bump, mark_seen_data
 from asyncelt.schema.model import Schema, Table
 from asyncelt.schema.system import STATE_TABLE, pipeline_state_table
 from asyncelt.storage.package import PackageDraft, PackageStore, SealedPackage
-from asyncelt.storage.state import bump_state, decode_state, encode_state, state_row_values
+from asyncelt.storage.state import bump_state, decode_state, default_state, encode_state, state_row_values
 from asyncelt.storage.writer import Chunk, TableFiles, file_schema
 from asyncelt.types import FileFormat, LoadId, TableName
 
@@ -140,10 +140,15 @@ def _state_job(harvest: Harvest) -> tuple[str | None, JobFile | None]:
     if harvest.state is None:
         return None, None
 
-    previous = decode_state(harvest.head_state) if harvest.head_state is not None else None
+    # A pipeline that has never run has a state too, of version 0: its first real one is version 1.
+    previous = (
+        decode_state(harvest.head_state)
+        if harvest.head_state is not None
+        else bump_state(default_state(harvest.pipeline_name))
+    )
     document = bump_state(dict(harvest.state), previous)
 
-    if previous is not None and document["_version_hash"] == previous.get("_version_hash"):
+    if harvest.head_state is not None and document["_version_hash"] == previous.get("_version_hash"):
         return harvest.head_state, None
 
     encoded = encode_state(document)

@@ -46,9 +46,11 @@ def arrow_type(column: Column, capabilities: Capabilities) -> pa.DataType:
     digits = capabilities.timestamp_precision if column.precision is None else column.precision
 
     if column.data_type == "timestamp":
-        unit = _unit(digits)
+        if column.timezone is False:
+            return pa.timestamp(_unit(digits))
 
-        return pa.timestamp(unit) if column.timezone is False else pa.timestamp(unit, tz="UTC")
+        # Columns with a zone hold microseconds at least, whatever is asked for (the reference's do too).
+        return pa.timestamp(_unit(max(digits, 6)), tz="UTC")
 
     if column.data_type == "time":
         return pa.time64("ns" if _unit(digits) == "ns" else "us")
