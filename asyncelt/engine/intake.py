@@ -19,6 +19,7 @@ from asyncelt.flow import RawBatch
 from asyncelt.observe import Advanced, BudgetSample, Event
 from asyncelt.schema.capabilities import Capabilities
 from asyncelt.schema.hints import TableHints, merge_table_hints
+from asyncelt.schema.model import Schema
 from asyncelt.schema.naming import Naming
 from asyncelt.types import TableName
 
@@ -50,6 +51,8 @@ class Intake:
     tables: dict[tuple[str, str, str], TableName] = field(default_factory=dict)
     """(schema, resource, raw table name) of every table that has been announced -> its final name."""
     count: int = 0
+    hinted: dict[str, Schema] = field(default_factory=dict)
+    """The schemas as they would be if only hints had changed them: the reference counts that as a version."""
 
     async def send(self, plan: ResourcePlan, page: Page) -> None:
         """Take one page over; waits while the memory budget is used up.
@@ -92,8 +95,12 @@ class Intake:
             return known
 
         naming = self.namings[plan.schema_name]
+        hints = plan.hints(raw_name)
         schema = self.book[plan.schema_name]
-        self.book.set(merge_table_hints(schema, plan.hints(raw_name), naming, self.capabilities))
+        self.book.set(merge_table_hints(schema, hints, naming, self.capabilities))
+        self.hinted[plan.schema_name] = merge_table_hints(
+            self.hinted.get(plan.schema_name, schema), hints, naming, self.capabilities
+        )
         name = self.tables[key] = TableName(naming.path(raw_name))
 
         return name

@@ -312,7 +312,7 @@ class _FusedRun:
             pipeline_name=environment.pipeline_name,
             dataset_name=environment.dataset_name,
             drafts=drafts,
-            schemas=self._book.all(),
+            schemas=self._counted(intake),
             shaped=result,
             replaced={name: self._replaced(name) for name in self._schema_names},
             state=state if environment.restore_from_destination else None,
@@ -325,6 +325,25 @@ class _FusedRun:
             file_format=self._request.file_format,
             limits=environment.settings.limits,
         )
+
+    def _counted(self, intake: Intake) -> dict[str, Schema]:
+        """The schemas of the run, with the version that their hints alone have brought them to.
+
+        As in the reference, whose extract and normalize each count what they change; a schema's first run counts once.
+        """
+        counted = self._book.all()
+
+        for name, hinted in intake.hinted.items():
+            if name in self._owned.head.schemas:
+                reached = bump(hinted)
+                counted[name] = replace(
+                    counted[name],
+                    version=reached.version,
+                    version_hash=reached.version_hash,
+                    previous_hashes=reached.previous_hashes,
+                )
+
+        return counted
 
     def _unbound(self, result: ShapingResult) -> list[Notice]:
         """Columns that never had a value, as notices; an error where they must have one."""

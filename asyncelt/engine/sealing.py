@@ -92,10 +92,11 @@ class _Contents:
     schema: Schema
     jobs: tuple[JobFile, ...]
     replaced: tuple[TableName, ...]
+    extracted: bool
 
     @property
     def is_needed(self) -> bool:
-        return bool(self.jobs or self.replaced)
+        return bool(self.jobs or self.replaced or self.extracted)
 
 
 def _contents(harvest: Harvest, name: str, state_job: JobFile | None) -> _Contents:
@@ -110,7 +111,7 @@ def _contents(harvest: Harvest, name: str, state_job: JobFile | None) -> _Conten
     # A table that never had a row does not exist at the destination, so there is nothing to replace.
     replaced = tuple(table for table in harvest.replaced[name] if table in with_rows or schema.tables[table].seen_data)
 
-    return _Contents(bump(mark_seen_data(schema, with_rows)), tuple(jobs), replaced)
+    return _Contents(bump(mark_seen_data(schema, with_rows)), tuple(jobs), replaced, name in harvest.shaped.extracted)
 
 
 def _package(harvest: Harvest, name: str, contents: _Contents, bundle: tuple[LoadId, ...]) -> Package:

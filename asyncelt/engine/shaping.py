@@ -24,7 +24,7 @@ from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStre
 from asyncelt._async import in_thread, shielded
 from asyncelt.budget import BudgetAccount
 from asyncelt.config import Limits
-from asyncelt.flow import Conformed, JobFile, Notice, RawBatch, TableBatch
+from asyncelt.flow import ArrowPage, Conformed, JobFile, Notice, RawBatch, TableBatch
 from asyncelt.normalize.page import Normalizer, Shredded
 from asyncelt.observe import Advanced, Event
 from asyncelt.schema.capabilities import Capabilities
@@ -101,6 +101,8 @@ class ShapingResult:
     """By schema name, in file order per table."""
     row_counts: dict[str, dict[TableName, int]] = field(default_factory=dict)
     notices: list[Notice] = field(default_factory=list)
+    extracted: set[str] = field(default_factory=set)
+    """Names of the schemas that rows came for, even if a contract dropped them all."""
 
 
 class Shaping:
@@ -127,6 +129,9 @@ class Shaping:
         self._files: dict[_Key, TableFiles] = {}
         self._lanes: list[MemoryObjectSendStream[tuple[_Key, Chunk]]] = []
         self._lane_of: dict[_Key, int] = {}
+        self._extracted: set[str] = set()
+        self._declared: set[_Key] = set()
+        """Tables that came as Arrow data without rows: they exist all the same."""
         self._buffered = 0
         self._pressure = anyio.Event()
         self._flushing = anyio.Lock()
@@ -212,6 +217,12 @@ class Shaping:
 
         for batch, size in zip(conformed.batches, sizes, strict=True):
             self._buffer(name, batch, size)
+
+        if conformed.root_rows:
+            self._extracted.add(name)
+
+        if isinstance(done.raw.payload, ArrowPage) and not done.raw.rows:
+            self._declared.add((name, done.raw.table))
 
         self._budget.adjust(sum(sizes) - done.raw.nbytes)
         await self._flush_full()
@@ -299,6 +310,10 @@ class Shaping:
         return files
 
     def _finish_files(self) -> None:
+        for key in self._declared - self._files.keys():
+            table = self._book[key[0]].tables[key[1]]
+            self._files_of(key).append(Chunk(table=table, batches=(), rows=0, nbytes=0))
+
         for files in self._files.values():
             files.finish()
 
@@ -327,7 +342,7 @@ class Shaping:
         self._notices[key] = notice if known is None else _sum(known, notice)
 
     def _result(self) -> ShapingResult:
-        result = ShapingResult(notices=list(self._notices.values()))
+        result = ShapingResult(notices=list(self._notices.values()), extracted=self._extracted)
 
         for (schema_name, table), files in self._files.items():
             result.jobs.setdefault(schema_name, []).extend(files.jobs)
