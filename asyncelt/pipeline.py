@@ -302,7 +302,9 @@ class Pipeline:
                 )
                 check_dispositions(sources, environment.destination)
 
-        request = RunRequest(sources=tuple(sources), run_id=run_id, file_format=file_format)
+        request = RunRequest(
+            sources=tuple(sources), run_id=run_id, file_format=file_format, schema_contract=schema_contract
+        )
         started_at = time.time()
         first_run = self.first_run
 

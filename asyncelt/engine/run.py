@@ -39,7 +39,7 @@ from asyncelt.schema.naming import Naming, naming_for
 from asyncelt.schema.system import new_schema
 from asyncelt.storage.package import PackageDraft, SealedPackage
 from asyncelt.storage.state import decode_state, default_state
-from asyncelt.types import FileFormat, LoadId, TableName
+from asyncelt.types import FileFormat, JsonValue, LoadId, TableName
 
 __all__ = ["Loaded", "RunRequest", "load_pending", "run_fused"]
 
@@ -55,6 +55,8 @@ class RunRequest:
     sources: tuple[Source, ...]
     run_id: str | None
     file_format: FileFormat
+    schema_contract: JsonValue = None
+    """Kept as the schemas' own contract too, so that later runs go by it."""
 
 
 @dataclass(slots=True)
@@ -176,7 +178,7 @@ class _FusedRun:
         names = sorted({_schema_name(source) for source in request.sources})
         self._schema_names = names or [self._environment.default_schema_name]
         self._namings = {name: self._naming(name) for name in self._schema_names}
-        self._book = SchemaBook({name: self._schema(name) for name in self._schema_names})
+        self._book = SchemaBook({name: self._under_contract(self._schema(name)) for name in self._schema_names})
         self._created_at = time.time()
         load_ids = next_load_ids(self._created_at, _last_load_id(owned), len(self._schema_names))
         self._load_ids = dict(zip(self._schema_names, load_ids, strict=True))
@@ -404,6 +406,11 @@ class _FusedRun:
 
         # An empty schema is version 1, so the first one with tables is version 2.
         return brought or bump(new_schema(schema_name, naming=self._environment.destination.capabilities.naming_convention))
+
+    def _under_contract(self, schema: Schema) -> Schema:
+        contract = self._request.schema_contract
+
+        return replace(schema, settings={**schema.settings, "schema_contract": contract}) if contract else schema
 
     def _normalizer(self, schema_name: str) -> Normalizer:
         return Normalizer(
