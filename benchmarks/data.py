@@ -113,7 +113,7 @@ def flat(number: int, r: random.Random) -> Row:
         "id": number,
         "user_id": r.randint(1, 1_000_000),
         "amount": round(r.uniform(0.5, 5_000), 2) + 0.001,
-        "rate": r.random() + 0.01,
+        "rate": round(r.random() + 0.01, 6),
         "quantity": r.randint(1, 100),
         "name": _text(r, 2),
         "email": f"{r.choice(WORDS)}.{number}@example.org",
@@ -133,7 +133,7 @@ def order(number: int, r: random.Random) -> Row:
         "address": {
             "street": _text(r, 3),
             "city": r.choice(CITIES),
-            "geo": {"lat": r.uniform(-90, 90), "lon": r.uniform(-180, 180)},
+            "geo": {"lat": round(r.uniform(-90, 90), 6), "lon": round(r.uniform(-180, 180), 6)},
         },
         "lines": [
             {
@@ -164,7 +164,7 @@ def wide(number: int, r: random.Random) -> Row:
 
 _WIDE_KINDS: tuple[Callable[[random.Random], Any], ...] = (
     lambda r: r.randint(0, 10**9),
-    lambda r: r.random() + 0.001,
+    lambda r: round(r.random() + 0.001, 6),
     lambda r: r.choice(WORDS),
     lambda r: r.random() < 0.5,
     lambda r: r.randint(0, 9),
@@ -179,11 +179,11 @@ def variants(number: int, r: random.Random) -> Row:
     return {
         "id": number,
         "count": _text(r, 1) if odd else r.randint(0, 1000),
-        "price": r.choice((True, _text(r, 1))) if odd else r.uniform(1, 100),
+        "price": r.choice((True, _text(r, 1))) if odd else round(r.uniform(1, 100), 6),
         "code": str(r.randint(0, 99)) if r.random() < 0.5 else r.randint(0, 99),
         "flag": r.choice(("maybe", 2.5)) if odd else r.random() < 0.5,
         "label": r.choice((1, 2.5, True)) if odd else _text(r, 2),
-        "score": r.randint(0, 5) if r.random() < 0.3 else r.random() + 0.01,
+        "score": r.randint(0, 5) if r.random() < 0.3 else round(r.random() + 0.01, 6),
         "extra": {"k": r.randint(0, 9)} if odd else r.randint(0, 9),
         "city": r.choice(CITIES),
         "created_at": _moment(r),

@@ -51,6 +51,8 @@ class Database:
         self._lock = threading.Lock()
         self._cancelled = False
         self._protected = False
+        self._hold = ExitStack()
+        self._holds = False
 
     def restore(self, pipeline_name: str) -> Restored:
         """What the dataset knows about the pipeline; a file that does not exist is not created."""
@@ -68,6 +70,8 @@ class Database:
         """
         if not self._exists():
             return Lease(epoch=1)
+
+        self._keep_open()
 
         with self._commit_lock() as fences, self._open(f"taking the lease of pipeline {pipeline_name!r}") as dataset:
             current = reading.lease(self, dataset, pipeline_name, member)
@@ -131,11 +135,15 @@ class Database:
                 self._undisturbed(reading.use(Dataset(str(before[1]), str(before[0]))))
 
     def close(self) -> None:
-        """Close the connection."""
+        """Close the connection, and the file that was kept open."""
+        self._holds = False
         cursor, self._cursor = self._cursor, None
 
-        if cursor is not None:
-            cursor.close()
+        try:
+            self._hold.close()
+        finally:
+            if cursor is not None:
+                cursor.close()
 
     def execute(self, sql: str, parameters: Sequence[object] = ()) -> duckdb.DuckDBPyConnection:
         """Run one statement, unless the caller has been cancelled."""
@@ -194,6 +202,27 @@ class Database:
             with self._lock:
                 self._protected = False
 
+    def _keep_open(self) -> None:
+        """Attach the file for the calls that follow, until `close`: an owner is about to read and commit.
+
+        What cannot be attached now is left to these calls, which know how to wait or to share.
+        """
+        if self._config.path is None or self._holds:
+            return
+
+        attach, detach, _ = _attach_statements(self._config.path)
+
+        with suppress(duckdb.Error):
+            self._hold.enter_context(self._config.instance.attached(self._ready_cursor(), attach, detach))
+            self._holds = True
+
+    def _ready_cursor(self) -> duckdb.DuckDBPyConnection:
+        if self._cursor is None:
+            self._cursor = self._config.instance.cursor(self._make_instance)
+            self._cursor.execute("SET TimeZone = 'UTC'")
+
+        return self._cursor
+
     def _exists(self) -> bool:
         return self._config.path is None or self._config.path.exists()
 
@@ -208,15 +237,13 @@ class Database:
             Busy: Another process, or another DuckDB in this one, has the file open.
         """
         with translated(doing):
-            if self._cursor is None:
-                self._cursor = self._config.instance.cursor(self._make_instance)
-                self._cursor.execute("SET TimeZone = 'UTC'")
+            cursor = self._ready_cursor()
 
             if self._config.path is None:
-                with self._using(self._cursor) as catalog:
+                with self._using(cursor) as catalog:
                     yield Dataset(self._target.dataset_name, catalog)
             else:
-                with self._attached(self._config.path, self._cursor) as catalog:
+                with self._attached(self._config.path, cursor) as catalog:
                     yield Dataset(self._target.dataset_name, catalog)
 
     @contextmanager
