@@ -62,6 +62,10 @@ demo: $(VENV)/.core ## Load the installed distributions into DuckDB; run it twic
 test: $(VENV)/.test ## Run the tests (ARGS='-k name', ARGS=--slow, ARGS=--all-loops)
 	@$(BIN)/python -m pytest $(ARGS)
 
+.PHONY: kill
+kill: $(VENV)/.test ## Kill -9 runs at every failpoint and at random moments, and count every row (ARGS='--times 3 --random 50')
+	@$(BIN)/python -m tests.robustness.kill $(ARGS)
+
 .PHONY: lint
 lint: $(VENV)/.dev ## Check style and the direction of imports
 	@$(BIN)/ruff check .

@@ -30,7 +30,7 @@ def measure(job: Job, pool: Pool) -> Measured:
 
 
 async def _measure(job: Job, pool: Pool) -> Measured:
-    warm = replace(job, folder=str(Path(job.folder) / "warm"), rows=pool.shape.page_rows)
+    warm = replace(job, folder=str(Path(job.folder) / "warm"), rows=5 * pool.shape.page_rows)
     await _run(warm, list(pool.pages(job.form, warm.rows)))
     pages = pool.pages(job.form, job.rows, fresh=True) if job.fresh else _held(pool, job)
     meter, cpu, start = Meter(), cpu_seconds(), time.perf_counter()

@@ -54,7 +54,7 @@ def measure(job: Job, pool: Pool) -> Measured:
     """Run the job once, after a small warm-up run elsewhere. Must be the only run of its process."""
     settings = {key: value.format(quarter=max(job.rows // 4, 1)) for key, value in SETTINGS[job.settings].items()}
     _environment(settings, Path(job.folder))
-    warm = replace(job, folder=str(Path(job.folder) / "warm"), rows=pool.shape.page_rows, settings="default")
+    warm = replace(job, folder=str(Path(job.folder) / "warm"), rows=5 * pool.shape.page_rows, settings="default")
     _run(warm, list(pool.pages(job.form, warm.rows)), settings)
     pages = pool.pages(job.form, job.rows, fresh=True) if job.fresh else _held(pool, job)
     meter, cpu, start = Meter(), cpu_seconds(), time.perf_counter()
