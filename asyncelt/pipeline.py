@@ -53,7 +53,7 @@ from asyncelt.storage.files import remove_tree
 from asyncelt.storage.head import Head, read_head
 from asyncelt.storage.package import PackageStore
 from asyncelt.storage.state import decode_state, default_state
-from asyncelt.types import FileFormat, LoadId, OnBusy, OnPending
+from asyncelt.types import FileFormat, JsonValue, LoadId, OnBusy, OnPending
 
 __all__ = ["Pipeline", "attach", "pipeline", "run"]
 
@@ -100,7 +100,7 @@ class Pipeline:
         self._budget = budget
         self._observers = list(observers)
         self._member = member
-        self._on_busy = on_busy
+        self._on_busy: OnBusy = on_busy
         self._restore = restore_from_destination
         self._head = read_head(self._root)
         self._pending: list[LoadId] = PackageStore(self._root).sealed_ids()

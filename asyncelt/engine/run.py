@@ -111,6 +111,8 @@ async def _while_idle(owned: Owned, build: Callable[[], Awaitable[list[SealedPac
         await anyio.sleep(_IDLE_AFTER_S)
         await session.idle()
 
+    bundle: list[SealedPackage] = []
+
     with one_error():
         async with anyio.create_task_group() as tasks:
             if isinstance(owned.session, SupportsIdle):
@@ -405,7 +407,9 @@ class _FusedRun:
         brought = next((s.schema for s in self._request.sources if s.schema and _schema_name(s) == schema_name), None)
 
         # An empty schema is version 1, so the first one with tables is version 2.
-        return brought or bump(new_schema(schema_name, naming=self._environment.destination.capabilities.naming_convention))
+        return brought or bump(
+            new_schema(schema_name, naming=self._environment.destination.capabilities.naming_convention)
+        )
 
     def _under_contract(self, schema: Schema) -> Schema:
         contract = self._request.schema_contract

@@ -231,10 +231,11 @@ class Resource:
 
         names = list(bound.arguments)[len(items) :]
         self._arguments = {name: bound.arguments[name] for name in names}
-        self._bound = (
+        self._bound = cast(
+            "Callable[[], object]",
             functools.partial(call_with_item, function, args, kwargs)
             if self._is_transformer
-            else functools.partial(function, *args, **kwargs)
+            else functools.partial(function, *args, **kwargs),
         )
 
         return self

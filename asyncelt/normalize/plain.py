@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import date, datetime, time
 from decimal import Decimal
 from enum import Enum
-from typing import Final
+from typing import Final, cast
 from uuid import UUID
 
 import msgspec
@@ -153,7 +153,7 @@ def _datetime(value: datetime) -> datetime | None:
 
     to_python = getattr(value, "to_pydatetime", None)
 
-    return to_python(warn=False) if callable(to_python) else value
+    return cast("datetime", to_python(warn=False)) if callable(to_python) else value
 
 
 def _foreign_scalar(value: object) -> object:

@@ -91,7 +91,7 @@ class TableFiles:
     ) -> None:
         self._folder = folder
         self._table = table
-        self._format = file_format
+        self._format: FileFormat = file_format
         self._limits = limits
         self._capabilities = capabilities
         self._writer: FileWriter | None = None
