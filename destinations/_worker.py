@@ -21,6 +21,7 @@ __all__ = ["Worker", "wait_out"]
 T = TypeVar("T")
 
 _AGAIN_S = 0.02
+_STOP_S = 1.0
 """Pause between two interrupts of a call that goes on: an interrupt between two statements is lost."""
 
 
@@ -73,8 +74,15 @@ class Worker:
         return future.result()
 
     def stop(self) -> None:
-        """Let the thread end after the calls that were made. Nothing can be called afterwards."""
+        """Let the thread end after the calls that were made. Nothing can be called afterwards.
+
+        The last call has been answered by now, so waiting for the thread takes microseconds. A thread that is still on
+        its way out of a driver when the interpreter ends would abort the process.
+        """
         self._queue.put(None)
+
+        if self._thread is not None:
+            self._thread.join(_STOP_S)
 
     def _submit(self, work: Callable[[], T], job: _Job) -> asyncio.Future[T]:
         loop = asyncio.get_running_loop()

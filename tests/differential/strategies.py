@@ -121,7 +121,7 @@ def keyed_cases(draw: st.DrawFn) -> Case:
         },
     )
     rows = st.lists(row, max_size=4, unique_by=lambda item: item["id"]).map(tuple)
-    keyed = draw(st.sampled_from(("merge", "upsert", "insert-only", "replace", "append")))
+    keyed = draw(st.sampled_from(("merge", "replace", "append")))
     disposition: object = keyed
 
     if keyed in {"upsert", "insert-only"}:

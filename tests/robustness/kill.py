@@ -24,6 +24,7 @@ from tests.robustness.worker import CHILDREN, PAGES, ROWS
 
 SCENARIOS = ("state", "merge", "plain")
 WORKER = Path(__file__).with_name("worker.py")
+ROOT = Path(__file__).parents[2]
 KILLED = -9
 
 
@@ -51,7 +52,7 @@ class Scenario:
         """Run once; True when it was killed."""
         log = self.folder / "failpoints.log"
         log.unlink(missing_ok=True)
-        environment = {**os.environ, "ASYNCELT_FAILPOINT_LOG": str(log)}
+        environment = {**os.environ, "ASYNCELT_FAILPOINT_LOG": str(log), "PYTHONPATH": str(ROOT)}
 
         if failpoint is not None:
             environment["ASYNCELT_FAILPOINT"] = failpoint
