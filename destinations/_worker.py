@@ -21,8 +21,9 @@ __all__ = ["Worker", "wait_out"]
 T = TypeVar("T")
 
 _AGAIN_S = 0.02
-_STOP_S = 1.0
 """Pause between two interrupts of a call that goes on: an interrupt between two statements is lost."""
+_STOP_S = 1.0
+"""How long a session waits for its idle thread to end; it takes microseconds."""
 
 
 @dataclass(slots=True)
