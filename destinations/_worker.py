@@ -15,6 +15,7 @@ from queue import SimpleQueue
 from typing import TypeVar
 
 import anyio
+from anyio.to_thread import run_sync
 
 __all__ = ["Worker", "wait_out"]
 
@@ -75,15 +76,18 @@ class Worker:
         return future.result()
 
     def stop(self) -> None:
-        """Let the thread end after the calls that were made. Nothing can be called afterwards.
-
-        The last call has been answered by now, so waiting for the thread takes microseconds. A thread that is still on
-        its way out of a driver when the interpreter ends would abort the process.
-        """
+        """Let the thread end after the calls that were made. Nothing can be called afterwards."""
         self._queue.put(None)
 
+    async def ended(self) -> None:
+        """Stop, and wait until the thread has ended.
+
+        A thread that is still on its way out of a driver when the interpreter ends would abort the process.
+        """
+        self.stop()
+
         if self._thread is not None:
-            self._thread.join(_STOP_S)
+            await run_sync(self._thread.join, _STOP_S)
 
     def _submit(self, work: Callable[[], T], job: _Job) -> asyncio.Future[T]:
         loop = asyncio.get_running_loop()

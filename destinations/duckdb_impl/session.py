@@ -86,7 +86,7 @@ class DuckDbSession:
                 if database is not None:
                     await self._worker.call(database.close)
             finally:
-                self._worker.stop()
+                await self._worker.ended()
 
     async def _run(self, work: Callable[[Database], T]) -> T:
         """Make one call in the thread; what another owner holds is waited for, at most ``busy_timeout_s``."""
