@@ -59,6 +59,7 @@ def _check_outcome(expected: Outcome, actual: Outcome, case: Case, form: str) ->
     assert not differences, f"{form}:\n" + "\n".join(str(difference) for difference in differences)
 
 
+@pytest.mark.slow  # takes minutes on a busy machine
 @_settings(30)
 @given(case=append_cases())
 async def test_documents_of_mixed_types(case: Case, reference_process: Reference) -> None:
