@@ -253,7 +253,7 @@ async def test_a_busy_pipeline_raises_when_told_so(tmp_path: Path) -> None:
         leave.set()
 
 
-@pytest.mark.parametrize("workers", [1, 2, 4])
+@pytest.mark.parametrize("workers", [2, 4])
 async def test_workers_never_change_the_result(tmp_path: Path, workers: int) -> None:
     """Types change from page to page, so pages depend on each other's schema."""
 
@@ -261,18 +261,19 @@ async def test_workers_never_change_the_result(tmp_path: Path, workers: int) -> 
         for page in range(40):
             yield [{"id": page, f"c{page % 7}": page, "mixed": page if page % 3 else str(page) + "x"}]
 
-    settings = asyncelt.Settings(limits=asyncelt.Limits(gather_rows=2, normalize_workers=workers, buffer_max_items=3))
-    pipeline = make(tmp_path, settings=settings)
-    await pipeline.run(pages(), table_name="t")
-    columns = await ask(
-        pipeline,
-        "SELECT column_name, data_type FROM information_schema.columns WHERE table_name = 't' ORDER BY ordinal_position",
-    )
-    names = [name for name, _ in columns]
+    found = []
 
-    assert names[:3] == ["id", "c0", "mixed__v_text" if "mixed__v_text" in names[:3] else "mixed"]
-    assert await ask(pipeline, "SELECT list(id) FROM t") == [(list(range(40)),)]
-    (tmp_path / "columns").write_text(repr(columns))
+    for count in (1, workers):
+        limits = asyncelt.Limits(gather_rows=2, normalize_workers=count, buffer_max_items=3)
+        pipeline = make(tmp_path, f"p{count}", settings=asyncelt.Settings(limits=limits))
+        await pipeline.run(pages(), table_name="t")
+        columns = await ask(
+            pipeline, "SELECT column_name, data_type FROM duckdb_columns() WHERE table_name = 't' ORDER BY column_index"
+        )
+        found.append((columns, await ask(pipeline, "SELECT * EXCLUDE (_dlt_id, _dlt_load_id) FROM t")))
+
+    assert found[0] == found[1]
+    assert [row[0] for row in found[0][1]] == list(range(40))
 
 
 @pytest.mark.parametrize(
