@@ -71,6 +71,8 @@ class Settings:
     retry: Retry = field(default_factory=Retry)
     loader_file_format: FileFormat | None = None
     """File format of job files; None: what the destination prefers."""
+    raise_on_failed_jobs: bool = True
+    """Whether a job that the destination refuses fails the call; else the info reports it and the package waits."""
 
 
 def working_root(env: Mapping[str, str] | None = None) -> Path:
@@ -100,7 +102,17 @@ def from_env(base: Settings | None = None, env: Mapping[str, str] | None = None)
         settings,
         limits=_overlay(settings.limits, "ASYNCELT__LIMITS__", environment),
         retry=_overlay(settings.retry, "ASYNCELT__RETRY__", environment),
+        raise_on_failed_jobs=_flag("ASYNCELT__LOAD__RAISE_ON_FAILED_JOBS", environment, settings.raise_on_failed_jobs),
     )
+
+
+def _flag(variable: str, env: Mapping[str, str], default: bool) -> bool:  # noqa: FBT001 - the value itself
+    raw = env.get(variable, "").strip().lower()
+
+    if raw not in {"", "true", "false", "1", "0"}:
+        raise ConfigError(f"{variable}={raw!r} is neither true nor false.")
+
+    return raw in {"true", "1"} if raw else default
 
 
 _Group = TypeVar("_Group", Limits, Retry)

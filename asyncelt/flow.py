@@ -155,6 +155,10 @@ class Package:
     replaced_tables: tuple[TableName, ...] = ()
     """Root tables with disposition replace that were extracted, even when they yielded no row: their old
     rows, and those of their nested tables, go in the commit."""
+    dropped_tables: tuple[TableName, ...] = ()
+    """Tables that a refresh removes in the commit, before anything of this package is created."""
+    truncated_tables: tuple[TableName, ...] = ()
+    """Tables whose rows a refresh removes in the commit, before anything of this package is written."""
     row_counts: Mapping[TableName, int] = field(default_factory=dict)
     created_at: float = 0.0
     """Unix time in seconds."""

@@ -357,7 +357,8 @@ def _execute_for(work: _Work, package: Package, name: str, sql: str, parameters:
     try:
         work.database.execute(sql, parameters)
     except duckdb.Error as error:
-        raise translate(error, f"writing table {name!r} of load {package.load_id}") from error
+        found = translate(error, f"writing table {name!r} of load {package.load_id}")
+        raise found.at(load_id=package.load_id, table=name) from error
 
 
 def _now() -> datetime:
