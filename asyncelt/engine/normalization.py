@@ -122,6 +122,7 @@ class Normalization:
             is_replay=self._is_replay,
         )
         result = ShapingResult()
+        state: Mapping[str, object] = {}
         load_id = self._plan.first_id
 
         async def normalize() -> None:

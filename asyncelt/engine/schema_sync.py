@@ -39,18 +39,17 @@ async def sync_schema(owned: Owned, schema: Schema) -> Mapping[str, tuple[str, .
     known = [one for one in (owned.restored.last_load_id, owned.tip.load_id) if one is not None]
     (load_id,) = next_load_ids(time.time(), max(known, key=float, default=None), 1)
     draft = await in_thread(partial(owned.store.draft, load_id), owned.threads)
-    loaded = None
 
     try:
         (sealed,) = await in_thread(partial(_seal, owned, draft, wanted), owned.threads)
         loaded = await load_bundles(owned, [[sealed]], raise_on_failed_jobs=True, is_fresh=True)
-    finally:
+    except BaseException:
         with shielded(_CLEANUP_S):
             await in_thread(partial(owned.store.discard, [draft]), owned.threads)
+            # There are no rows in it that could be lost.
+            await in_thread(partial(owned.store.abort, [load_id], keep=0), owned.threads)
 
-            if loaded is None:
-                # There are no rows in it that could be lost.
-                await in_thread(partial(owned.store.abort, [load_id], keep=0), owned.threads)
+        raise
 
     report = loaded.bundles[0].report
 

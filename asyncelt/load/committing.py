@@ -87,7 +87,8 @@ async def _load_jobs(
             try:
                 await retrying(partial(session.load, commit, package, job), settings.retry, on_retry=on_retry)
             except LoadError as error:
-                raise error.at(load_id=package.load_id, table=job.table, job_id=job.job_id)
+                error.at(load_id=package.load_id, table=job.table, job_id=job.job_id)
+                raise
 
         emit(
             Advanced(

@@ -29,7 +29,7 @@ from asyncelt.info.trace import PipelineTrace, StepTrace
 from asyncelt.load.protocol import Destination
 from asyncelt.observe import Event, Warned
 from asyncelt.pipeline import schema_files
-from asyncelt.pipeline.options import Options, active
+from asyncelt.pipeline.options import DestinationReference, Options, active, resolved
 from asyncelt.pipeline.tracing import keep_trace, read_trace
 from asyncelt.schema.model import Schema
 from asyncelt.schema.naming import Naming, naming_for
@@ -302,6 +302,21 @@ class PipelineBase:
             dev_mode=self.dev_mode,
             start_anew=self._starts_anew,
         )
+
+    async def _point_to(
+        self,
+        destination: DestinationReference | None,
+        staging: DestinationReference | None,
+        dataset_name: str | None,
+        credentials: object,
+    ) -> None:
+        """Change where the pipeline writes, from this call on."""
+        reference = destination if destination is not None or credentials is None else self._destination
+        found, stage = await resolved(reference, credentials, staging, self._name, self._destination)
+        self._destination, self._staging = found, stage or self._staging
+
+        if dataset_name is not None:
+            self._dataset_name = dataset_name
 
     def _require_destination(self) -> Destination:
         return self._environment().required_destination

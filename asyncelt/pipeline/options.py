@@ -13,6 +13,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, TypeAlias, get_args
 
+import anyio
+
+from asyncelt._async import in_thread
 from asyncelt.budget import ByteBudget
 from asyncelt.config import Settings
 from asyncelt.errors import ConfigError, InvalidPipelineName
@@ -117,6 +120,26 @@ def staging_of(
         )
 
     return staging
+
+
+async def resolved(
+    reference: DestinationReference | None,
+    credentials: object,
+    staging: DestinationReference | None,
+    name: str,
+    known: Destination | None,
+) -> tuple[Destination | None, Destination | None]:
+    """Destination and staging. Names are looked up off the event loop, since that may read the metadata of packages."""
+
+    def find() -> tuple[Destination | None, Destination | None]:
+        found = destination_of(reference, credentials, name) or known
+
+        return found, staging_of(staging, found, name)
+
+    if reference is None and staging is None:
+        return known, None
+
+    return await in_thread(find, anyio.CapacityLimiter(1))
 
 
 def one_of(name: str, value: str | None, allowed: object) -> None:

@@ -1,27 +1,23 @@
-"""The calls that move data: extract, normalize, load, and all of them at once."""
+"""The call that does it all at once."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 
 from asyncelt._async import in_thread
-from asyncelt.config import Settings
-from asyncelt.engine.dispositions import check_dispositions
 from asyncelt.engine.loading import Loaded, load_pending
-from asyncelt.engine.ownership import Folder, Owned, own
-from asyncelt.engine.run import Normalized, Ran, RunRequest, run_extract, run_fused, run_normalize
+from asyncelt.engine.ownership import Owned
+from asyncelt.engine.run import Ran, RunRequest, run_fused, run_normalize
 from asyncelt.engine.steps import step
-from asyncelt.errors import ConfigError, PipelineStepFailed, UsageError
-from asyncelt.extract.data import as_sources
-from asyncelt.extract.source import Source
+from asyncelt.errors import PipelineStepFailed, UsageError
 from asyncelt.info.packages import LoadPackageInfo, package_info
-from asyncelt.info.steps import ExtractInfo, LoadInfo, NormalizeInfo
+from asyncelt.info.steps import LoadInfo
 from asyncelt.observe import Warned
-from asyncelt.pipeline.base import PipelineBase
-from asyncelt.pipeline.options import DestinationReference, check_pending, destination_of, one_of, staging_of
+from asyncelt.pipeline.options import DestinationReference, check_pending
 from asyncelt.pipeline.results import Maker, run_report
+from asyncelt.pipeline.stages import StageCalls, described
 from asyncelt.pipeline.tracing import Recorder
 from asyncelt.schema.columns import ColumnHints
 from asyncelt.schema.model import Schema
@@ -43,195 +39,8 @@ class _Outcome:
     data_taken: bool = True
 
 
-class RunningCalls(PipelineBase):
-    """Extract, normalize, load, run."""
-
-    async def extract(
-        self,
-        data: object,
-        *,
-        table_name: str | None = None,
-        parent_table_name: str | None = None,
-        write_disposition: str | Mapping[str, object] | None = None,
-        columns: ColumnHints | None = None,
-        primary_key: str | Sequence[str] | None = None,
-        merge_key: str | Sequence[str] | None = None,
-        schema: Schema | None = None,
-        max_parallel_items: int | None = None,
-        workers: int | None = None,
-        table_format: str | None = None,
-        schema_contract: str | Mapping[str, JsonValue] | None = None,
-        refresh: Refresh | None = None,
-        loader_file_format: FileFormat | None = None,
-    ) -> ExtractInfo:
-        """Read ``data`` into packages in the working folder, which wait there for `normalize`, here or elsewhere.
-
-        Works without a destination. With one, a folder that knows nothing yet first asks it for the pipeline's state.
-
-        Args:
-            data: As for `run`.
-            table_name: As for `run`, like all hints.
-            parent_table_name: Hint: the table that rows are nested in.
-            write_disposition: Hint.
-            columns: Hint.
-            primary_key: Hint.
-            merge_key: Hint.
-            schema: Schema for all sources.
-            max_parallel_items: Accepted for the reference's sake: the memory budget is the bound.
-            workers: The same.
-            table_format: Hint.
-            schema_contract: Hint; also kept as the schemas' own.
-            refresh: What starts over before the data is loaded, as for `run`.
-            loader_file_format: Format of job files, for `normalize`.
-
-        Raises:
-            ConfigError: Wrong arguments; before any I/O.
-            PipelineBusy: Another owner is at work and ``on_busy`` is ``raise``.
-            PipelineStepFailed: Step ``extract``: nothing is left, state and schemas are as before.
-
-        Cancellation:
-            Safe at any await: nothing is left.
-        """
-        for name, count in (("max_parallel_items", max_parallel_items), ("workers", workers)):
-            _at_least_one(name, count)
-
-        file_format = self._checked_format(loader_file_format) if loader_file_format is not None else None
-        sources = await self._sources(
-            data,
-            schema,
-            table_name=table_name,
-            parent_table_name=parent_table_name,
-            write_disposition=write_disposition,
-            columns=columns,
-            primary_key=primary_key,
-            merge_key=merge_key,
-            schema_contract=schema_contract,
-            table_format=table_format,
-        )
-        request = RunRequest(
-            sources=tuple(sources),
-            file_format=file_format,
-            schema_contract=schema_contract,
-            refresh=self._refresh_mode(refresh),
-        )
-        recorder, maker = self._recorder(), self._maker()
-        last = await self._state_of_an_empty_folder()
-
-        async with self._folder() as folder:
-            try:
-                with step("extract", pipeline_name=self._name):
-                    extracted = await run_extract(folder, request, last_load_id=last)
-            except BaseException as error:
-                recorder.done("extract", error=error)
-                await self._record(recorder.steps, folder.threads)
-                raise
-
-            info = maker.extract(extracted, _described(data))
-            recorder.done("extract", info)
-            await self._record(recorder.steps, folder.threads)
-
-        return info
-
-    async def normalize(
-        self, workers: int | None = None, loader_file_format: FileFormat | None = None
-    ) -> NormalizeInfo | None:
-        """Turn extracted packages into job files for the destination, oldest first.
-
-        Args:
-            workers: Threads that turn pages into columns; None: as set. Never changes the result.
-            loader_file_format: Format of job files; None: what extract was told, else as set.
-
-        Returns:
-            None when nothing was ever extracted.
-
-        Raises:
-            ConfigError: Wrong arguments, or no destination.
-            PipelineStepFailed: Step ``normalize``: the package at hand and later ones stay extracted.
-
-        Cancellation:
-            Safe at any await: packages that are done stay done.
-        """
-        settings = self._with_limits(normalize_workers=_at_least_one("workers", workers))
-        self._require_destination()
-
-        if loader_file_format is not None:
-            self._checked_format(loader_file_format)
-
-        recorder, maker = self._recorder(), self._maker()
-        done: list[Normalized] = []
-
-        async with self._folder(settings) as folder:
-            if not folder.pending and not folder.tip.schemas:
-                return None
-
-            await self._normalized(folder, done, loader_file_format, recorder)
-            info = maker.normalize(done, started_at=recorder.started_at)
-            recorder.done("normalize", info)
-            await self._record(recorder.steps, folder.threads)
-
-        return info
-
-    async def load(
-        self,
-        destination: DestinationReference | None = None,
-        dataset_name: str | None = None,
-        credentials: object = None,
-        *,
-        workers: int | None = None,
-        raise_on_failed_jobs: bool | None = None,
-    ) -> LoadInfo | None:
-        """Commit normalized packages, oldest first, each run's packages in one transaction.
-
-        Args:
-            destination: Replaces the pipeline's destination from this call on.
-            dataset_name: Replaces the pipeline's dataset from this call on.
-            credentials: For the destination.
-            workers: Jobs that move at the same time; None: as set.
-            raise_on_failed_jobs: False: a job that the destination refuses is reported in the info instead of raised;
-                the package stays pending, nothing of it is visible, and later ones wait. None: as set.
-
-        Returns:
-            None when there was never anything to load.
-
-        Raises:
-            ConfigError: Wrong arguments, or no destination.
-            PipelineStepFailed: Step ``load``: the package at hand and later ones stay pending.
-
-        Cancellation:
-            Safe at any await. A COMMIT that was sent is awaited, up to its deadline.
-        """
-        self._point_to(destination, None, dataset_name, credentials)
-        settings = self._with_limits(load_workers=_at_least_one("workers", workers))
-        self._require_destination()
-        raises = self._raises(raise_on_failed_jobs)
-        recorder, maker = self._recorder(), self._maker()
-
-        async with self._owned(settings) as owned:
-            if not owned.pending and not owned.tip.schemas:
-                return None
-
-            loaded = Loaded()
-
-            try:
-                with step("load", pipeline_name=self._name):
-                    loaded = await load_pending(owned, raise_on_failed_jobs=raises)
-            except BaseException as error:
-                recorder.done("load", error=error)
-                await self._record(recorder.steps, owned.threads)
-                raise
-
-            info = maker.load(
-                loaded,
-                self._require_destination(),
-                self._staging,
-                self.dataset_name,
-                started_at=recorder.started_at,
-                report=run_report(None, (), loaded),
-            )
-            recorder.done("load", info)
-            await self._record(recorder.steps, owned.threads)
-
-        return info
+class RunningCalls(StageCalls):
+    """Run."""
 
     async def run(
         self,
@@ -277,8 +86,8 @@ class RunningCalls(PipelineBase):
             schema_contract: What may change in the schema, a mode or a mapping from entity to mode; for all resources.
             table_format: For all resources.
             loader_file_format: Format of job files.
-            refresh: ``drop_sources`` (tables, schema and state of each source), ``drop_resources`` (of the resources that
-                are loaded) or ``drop_data`` (their rows and state) start over, in the same commit as the new data.
+            refresh: ``drop_sources`` (tables, schema and state of each source), ``drop_resources`` (of the resources
+                that are loaded) or ``drop_data`` (their rows and state) start over, in the commit of the new data.
             run_id: Makes a repeated call return the info of the run that has already committed under this id.
             on_pending: What to do with pending packages when data is passed.
             raise_on_failed_jobs: As for `load`.
@@ -291,7 +100,7 @@ class RunningCalls(PipelineBase):
         Cancellation:
             Safe at any await: nothing half-written is left, and the next run carries on.
         """
-        self._point_to(destination, staging, dataset_name, credentials)
+        await self._point_to(destination, staging, dataset_name, credentials)
         check_pending(on_pending)
         self._require_destination()
         file_format = self._checked_format(loader_file_format)
@@ -322,10 +131,12 @@ class RunningCalls(PipelineBase):
             file_format=file_format,
             has_data=data is not None,
             on_pending=on_pending,
-            raises=self._raises(raise_on_failed_jobs),
+            raises=self._options.settings.raise_on_failed_jobs
+            if raise_on_failed_jobs is None
+            else raise_on_failed_jobs,
         )
 
-        return await self._run_and_record(call, _described(data))
+        return await self._run_and_record(call, described(data))
 
     # ------------------------------------------------------------------ inside
 
@@ -440,100 +251,6 @@ class RunningCalls(PipelineBase):
         elif failed in ("extract", "normalize", "load"):
             recorder.done(failed, error=error)
 
-    async def _normalized(
-        self, folder: Folder, done: list[Normalized], file_format: FileFormat | None, recorder: Recorder
-    ) -> None:
-        def chosen(stored: str | None) -> FileFormat:
-            return file_format or self._format_given(stored)
-
-        try:
-            await run_normalize(folder, done, file_format=chosen)
-        except BaseException as error:
-            recorder.done("normalize", error=error)
-            await self._record(recorder.steps, folder.threads)
-            raise
-
-    async def _sources(self, data: object, schema: Schema | None, **hints: object) -> list[Source]:
-        with step("extract", pipeline_name=self._name):
-            sources = await as_sources(
-                data,
-                default_schema_name=schema.name if schema is not None else self.default_schema_name,
-                **hints,  # type: ignore[arg-type]  # named and typed by the callers
-            )
-
-            if self._destination is not None:
-                check_dispositions(sources, self._destination)
-
-        if schema is not None:
-            for source in sources:
-                source.schema = schema
-
-        return sources
-
-    async def _state_of_an_empty_folder(self) -> LoadId | None:
-        """Ask the destination where this pipeline stands, if nothing here knows; the dataset's greatest load id."""
-        knows = self._head.load_id is not None or self._pending or self._head.edited is not None
-
-        if self._destination is None or knows or not self._options.restore_from_destination or self.dev_mode:
-            return None
-
-        async with own(self._environment()) as owned, self._followed(owned):
-            return owned.restored.last_load_id
-
-    def _point_to(
-        self,
-        destination: DestinationReference | None,
-        staging: DestinationReference | None,
-        dataset_name: str | None,
-        credentials: object,
-    ) -> None:
-        """Change where the pipeline writes, from this call on."""
-        reference = destination if destination is not None or credentials is None else self._destination
-        found = destination_of(reference, credentials, self._name) or self._destination
-
-        self._staging = staging_of(staging, found, self._name) or self._staging
-        self._destination = found
-
-        if dataset_name is not None:
-            self._dataset_name = dataset_name
-
-    def _checked_format(self, given: FileFormat | None) -> FileFormat:
-        """The format of job files: the one that was given, else the configured one, else what the destination likes."""
-        capabilities = self._environment().capabilities
-        formats = capabilities.file_formats
-        chosen = given or self._options.settings.loader_file_format or formats[0]
-
-        if chosen not in formats:
-            name = self._destination.destination_name if self._destination is not None else "(none yet)"
-
-            raise ConfigError(f"Destination {name!r} takes {', '.join(formats)}, not {chosen!r}.")
-
-        return chosen
-
-    def _format_given(self, stored: str | None) -> FileFormat:
-        """The format that an extracted package asks for, where the destination takes it."""
-        return self._checked_format(stored if stored in self._environment().capabilities.file_formats else None)
-
-    def _refresh_mode(self, given: Refresh | None) -> Refresh | None:
-        one_of("refresh", given, Refresh)
-
-        return given or self._options.refresh
-
-    def _raises(self, given: bool | None) -> bool:
-        return self._options.settings.raise_on_failed_jobs if given is None else given
-
-    def _with_limits(self, **changes: int | None) -> Settings:
-        settings = self._options.settings
-        said = {name: value for name, value in changes.items() if value is not None}
-
-        return replace(settings, limits=replace(settings.limits, **said)) if said else settings  # type: ignore[arg-type]
-
-    def _recorder(self) -> Recorder:
-        return Recorder(self._name)
-
-    def _maker(self) -> Maker:
-        return Maker(pipeline=self, pipeline_name=self._name, first_run=self.first_run)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _RunCall:
@@ -564,21 +281,3 @@ def _not_taken(loaded: Loaded) -> str:
         "Packages of an earlier run were pending and have been loaded; the data passed to this run was NOT taken. Run "
         "again, or pass on_pending='load_then_run'."
     )
-
-
-def _described(data: object) -> list[Mapping[str, str]]:
-    """Name and kind of what was passed."""
-    items = data if isinstance(data, list | tuple) and data and not isinstance(data[0], dict) else [data]
-
-    return [
-        {"name": str(getattr(one, "name", "") or getattr(one, "__name__", "")), "data_type": type(one).__name__}
-        for one in items[:100]
-        if one is not None
-    ]
-
-
-def _at_least_one(name: str, value: int | None) -> int | None:
-    if value is not None and value < 1:
-        raise ConfigError(f"{name} must be at least 1, not {value}.")
-
-    return value

@@ -15,7 +15,7 @@ from asyncelt.engine.steps import step
 from asyncelt.errors import ConfigError, PipelineStepFailed, UsageError
 from asyncelt.load.protocol import Session, SupportsQuery
 from asyncelt.pipeline.base import PipelineBase
-from asyncelt.pipeline.options import DestinationReference, destination_of, staging_of
+from asyncelt.pipeline.options import DestinationReference
 from asyncelt.storage.state import LOCAL_KEY, StateDoc, bump_state, decode_state, default_state, encode_state
 from asyncelt.types import JsonValue
 
@@ -103,13 +103,7 @@ class StateCalls(PipelineBase):
             PipelineStepFailed: Step ``sync``: there is no destination, or it could not be reached or read.
         """
         try:
-            found = destination_of(destination, None, self._name) or self._destination
-            self._staging = staging_of(staging, found, self._name) or self._staging
-            self._destination = found
-
-            if dataset_name is not None:
-                self._dataset_name = dataset_name
-
+            await self._point_to(destination, staging, dataset_name, None)
             self._require_destination()
         except ConfigError as error:
             raise PipelineStepFailed(
