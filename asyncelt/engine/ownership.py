@@ -13,6 +13,7 @@ from asyncelt._async import in_thread, retrying
 from asyncelt.engine.environment import Environment
 from asyncelt.engine.reconcile import reconcile
 from asyncelt.engine.steps import step
+from asyncelt.errors import PackageCorrupt
 from asyncelt.load.protocol import Lease, Restored, Session
 from asyncelt.observe import Warned
 from asyncelt.storage.files import remove_tree
@@ -37,6 +38,17 @@ class Folder:
     """Where the next package starts."""
     threads: anyio.CapacityLimiter
     """For blocking calls."""
+    damage: PackageCorrupt | None
+    """A pending package that cannot be read: nothing but giving it up is possible."""
+
+    def check(self) -> None:
+        """Go no further when a pending package is damaged.
+
+        Raises:
+            PackageCorrupt: Names it.
+        """
+        if self.damage is not None:
+            raise self.damage
 
     async def save_head(self, head: Head) -> None:
         """Replace the head, here and on the disk."""
@@ -68,7 +80,7 @@ class Folder:
 
     async def look(self) -> None:
         """Look again what is pending."""
-        self.pending, self.tip = await in_thread(partial(_look, self.store, self.head), self.threads)
+        self.pending, self.tip, self.damage = await in_thread(partial(_look, self.store, self.head), self.threads)
 
 
 @dataclass(slots=True)
@@ -86,7 +98,7 @@ async def own_folder(environment: Environment) -> AsyncIterator[Folder]:
 
     Raises:
         PipelineBusy: Another task or process owns it and the pipeline was told not to wait.
-        StorageError: A newer release has written it, or a pending package cannot be read.
+        StorageError: A newer release has written it.
     """
     threads = anyio.CapacityLimiter(2)
     root = environment.root
@@ -117,15 +129,18 @@ def _open(environment: Environment, store: PackageStore, threads: anyio.Capacity
             message = "The working folder was one of dev_mode. Its state, schemas and pending packages were removed."
 
     store.prepare()
-    pending, tip = _look(store, head)
+    pending, tip, damage = _look(store, head)
 
     return Folder(environment=environment, store=store, head=head, pending=pending, tip=tip, threads=threads), message
 
 
-def _look(store: PackageStore, head: Head) -> tuple[Pending, Tip]:
+def _look(store: PackageStore, head: Head) -> tuple[Pending, Tip, PackageCorrupt | None]:
     pending = store.pending()
 
-    return pending, read_tip(store, head, pending)
+    try:
+        return pending, read_tip(store, head, pending), None
+    except PackageCorrupt as error:
+        return pending, Tip(load_id=head.load_id, state=head.state, schemas=head.schemas), error
 
 
 def wipe(store: PackageStore) -> None:
@@ -149,6 +164,7 @@ async def own(environment: Environment) -> AsyncIterator[Owned]:
 
     async with AsyncExitStack() as stack:
         folder = await stack.enter_async_context(own_folder(environment))
+        folder.check()
 
         with step("sync", pipeline_name=environment.pipeline_name):
             session = await stack.enter_async_context(destination.connect(environment.target))
@@ -162,6 +178,7 @@ async def own(environment: Environment) -> AsyncIterator[Owned]:
             pending=folder.pending,
             tip=folder.tip,
             threads=folder.threads,
+            damage=folder.damage,
             session=session,
             lease=lease,
             restored=restored,

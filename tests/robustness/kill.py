@@ -22,7 +22,7 @@ import duckdb
 
 from tests.robustness.worker import CHILDREN, PAGES, ROWS
 
-SCENARIOS = ("state", "merge", "plain")
+SCENARIOS = ("state", "merge", "plain", "steps")
 WORKER = Path(__file__).with_name("worker.py")
 ROOT = Path(__file__).parents[2]
 KILLED = -9
@@ -124,7 +124,7 @@ class Scenario:
         if self.name == "plain":
             return [n + first for first in self._rounds() for n in range(PAGES * ROWS)]
 
-        assert found % (PAGES * ROWS) == 0, f"state: {found} rows are no whole number of runs"
+        assert found % (PAGES * ROWS) == 0, f"{self.name}: {found} rows are no whole number of runs"
 
         return list(range(1, found + 1))
 
