@@ -131,7 +131,9 @@ def _open(environment: Environment, store: PackageStore, threads: anyio.Capacity
     store.prepare()
     pending, tip, damage = _look(store, head)
 
-    return Folder(environment=environment, store=store, head=head, pending=pending, tip=tip, threads=threads), message
+    return Folder(
+        environment=environment, store=store, head=head, pending=pending, tip=tip, threads=threads, damage=damage
+    ), message
 
 
 def _look(store: PackageStore, head: Head) -> tuple[Pending, Tip, PackageCorrupt | None]:

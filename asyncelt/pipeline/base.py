@@ -328,9 +328,12 @@ class PipelineBase:
         return self.default_schema if schema_name is None else self.schemas[schema_name]
 
     @asynccontextmanager
-    async def _folder(self, settings: Settings | None = None) -> AsyncIterator[Folder]:
-        """Own the working folder."""
+    async def _folder(self, settings: Settings | None = None, *, may_be_damaged: bool = False) -> AsyncIterator[Folder]:
+        """Own the working folder; one with a damaged package only where this is said."""
         async with own_folder(self._environment(settings)) as folder, self._followed(folder):
+            if not may_be_damaged:
+                folder.check()
+
             await self._import_schemas(folder)
 
             yield folder

@@ -39,7 +39,7 @@ class Pipeline(RunningCalls, PackageCalls, StateCalls):
         name = self._name if pipeline_name is None else check_pipeline_name(pipeline_name)
         self._starts_anew = False
 
-        async with self._folder() as folder:
+        async with self._folder(may_be_damaged=True) as folder:
             await in_thread(partial(wipe, folder.store), folder.threads)
             folder.head = Head()
             await folder.look()

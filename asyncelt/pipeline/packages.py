@@ -10,7 +10,7 @@ import anyio
 
 from asyncelt._async import in_thread
 from asyncelt.engine.ownership import Folder
-from asyncelt.errors import LoadPackageNotFound, UsageError
+from asyncelt.errors import LoadPackageNotFound, PackageCorrupt, UsageError
 from asyncelt.flow import JobFile
 from asyncelt.info.packages import LoadJobInfo, LoadPackageInfo, extracted_info, package_info
 from asyncelt.info.text import iso, utc
@@ -100,7 +100,7 @@ class PackageCalls(PipelineBase):
         Raises:
             LoadPackageNotFound: No pending package has this id.
         """
-        async with self._folder() as folder:
+        async with self._folder(may_be_damaged=True) as folder:
             doomed = await in_thread(partial(_doomed, folder, load_id), folder.threads)
 
             if doomed and not dry_run:
@@ -237,8 +237,12 @@ def _doomed(folder: Folder, load_id: str | None) -> list[LoadId]:
             f"No package {load_id} is pending in {folder.store.root}; pending are: {', '.join(pending) or 'none'}."
         )
 
-    found = folder.store.find(LoadId(load_id))
-    bundle = found.bundle if isinstance(found, ExtractedPackage) else found.package.bundle
+    try:
+        found = folder.store.find(LoadId(load_id))
+        bundle = found.bundle if isinstance(found, ExtractedPackage) else found.package.bundle
+    except PackageCorrupt:
+        bundle = (LoadId(load_id),)
+
     first = min((one for one in bundle if one in pending), key=float, default=LoadId(load_id))
 
     return [one for one in pending if float(one) >= float(first)]
