@@ -234,19 +234,20 @@ def _outcomes(bundle: Sequence[SealedPackage]) -> dict[LoadId, Outcome]:
 
 def _failed_jobs(packages: Sequence[Package], error: AsynceltError) -> list[tuple[Package, JobFile]]:
     """The jobs that an error is about: one, those of one table, or all of the first package where it does not say."""
-    known = error if isinstance(error, LoadError) else None
+    known = error if isinstance(error, LoadError) else LoadError()
     jobs = [(package, job) for package in packages for job in package.jobs]
+    meant = [
+        (package, job)
+        for package, job in jobs
+        if known.load_id in (None, package.load_id)
+        and known.table in (None, job.table)
+        and known.job_id in (None, job.job_id)
+    ]
 
-    if known is not None and known.load_id is not None:
-        jobs = [(package, job) for package, job in jobs if package.load_id == known.load_id]
+    if known.table is not None and meant:
+        return meant
 
-    if known is not None and known.job_id is not None:
-        return [(package, job) for package, job in jobs if job.job_id == known.job_id]
-
-    if known is not None and known.table is not None:
-        return [(package, job) for package, job in jobs if job.table == known.table]
-
-    return [(package, job) for package, job in jobs if package is packages[0]]
+    return [(package, job) for package, job in jobs if package.load_id == (known.load_id or packages[0].load_id)]
 
 
 def _note_failure(

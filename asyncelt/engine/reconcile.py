@@ -48,6 +48,10 @@ def reconcile(environment: Environment, head: Head, restored: Restored, *, has_p
 
     elsewhere = _is_elsewhere(environment, head)
 
+    if not restored.exists and elsewhere and has_pending:
+        # They go there, with the state that they carry; the commit says so.
+        return head
+
     if not restored.exists:
         return _after_loss(environment, head, elsewhere=elsewhere)
 

@@ -13,6 +13,7 @@ from asyncelt.engine.run import Normalized, RunRequest, run_extract, run_normali
 from asyncelt.engine.steps import step
 from asyncelt.errors import ConfigError
 from asyncelt.extract.data import as_sources
+from asyncelt.extract.resource import Resource
 from asyncelt.extract.source import Source
 from asyncelt.info.steps import ExtractInfo, LoadInfo, NormalizeInfo
 from asyncelt.pipeline.base import PipelineBase
@@ -294,14 +295,21 @@ class StageCalls(PipelineBase):
 
 
 def described(data: object) -> list[Mapping[str, str]]:
-    """Name and kind of what was passed."""
+    """Name and kind of what was passed, in the reference's words."""
     items = data if isinstance(data, list | tuple) and data and not isinstance(data[0], dict) else [data]
 
-    return [
-        {"name": str(getattr(one, "name", "") or getattr(one, "__name__", "")), "data_type": type(one).__name__}
-        for one in items[:100]
-        if one is not None
-    ]
+    return [{"name": _name_of(one), "data_type": _kind_of(one)} for one in items[:100] if one is not None]
+
+
+def _name_of(data: object) -> str:
+    return str(getattr(data, "name", "") or getattr(data, "__name__", ""))
+
+
+def _kind_of(data: object) -> str:
+    if isinstance(data, Source):
+        return "source"
+
+    return "resource" if isinstance(data, Resource) else type(data).__name__
 
 
 def _at_least_one(name: str, value: int | None) -> int | None:

@@ -20,7 +20,11 @@ from asyncelt.errors import (
 )
 
 Make = Callable[..., asyncelt.Pipeline]
-REFUSED = DestinationRejected("the table is read-only")
+
+
+def refused() -> DestinationRejected:
+    """What trying again does not help against."""
+    return DestinationRejected("the table is read-only")
 
 
 @asyncelt.resource
@@ -44,7 +48,7 @@ def values(pipeline: asyncelt.Pipeline, table: str = "counter", column: str = "n
 
 async def test_a_refused_package_names_itself_and_the_calls_that_help(make: Make, faults: Any) -> None:
     pipeline = make()
-    faults.raise_at("commit", REFUSED)
+    faults.raise_at("commit", refused())
 
     with pytest.raises(PipelineStepFailed) as caught:
         await pipeline.run(counter())
@@ -53,7 +57,7 @@ async def test_a_refused_package_names_itself_and_the_calls_that_help(make: Make
     (load_id,) = await pipeline.list_normalized_load_packages()
     assert (error.step, error.load_id, error.has_pending_data) == ("load", load_id, True)
     assert error.pipeline is pipeline
-    assert error.exception is REFUSED
+    assert isinstance(error.exception, DestinationRejected)
     assert error.is_package_partially_loaded is False
 
     for said in (
@@ -67,7 +71,7 @@ async def test_a_refused_package_names_itself_and_the_calls_that_help(make: Make
 
 async def test_a_poison_package_stays_in_the_way_until_it_is_given_up(make: Make, faults: Any) -> None:
     """Probe of behaviour.md 12.2: new data is not taken silently, whatever the number of tries."""
-    faults.raise_at("commit", REFUSED, times=3)
+    faults.raise_at("commit", refused(), times=3)
 
     for _ in range(3):
         with pytest.raises(PipelineStepFailed):
@@ -84,7 +88,7 @@ async def test_without_raising_the_info_carries_the_failed_jobs_and_nothing_move
     pipeline = make()
     await pipeline.run(counter())
     before = pipeline.state
-    faults.raise_at("load", REFUSED)
+    faults.raise_at("load", refused())
     info = await pipeline.run(counter(), raise_on_failed_jobs=False)
 
     assert info.has_failed_jobs
@@ -113,7 +117,7 @@ async def test_later_packages_wait_for_a_failed_one(make: Make, faults: Any) -> 
         await pipeline.extract(counter())
 
     await pipeline.normalize()
-    faults.raise_at("commit", REFUSED)
+    faults.raise_at("commit", refused())
     info = await pipeline.load(raise_on_failed_jobs=False)
 
     assert info is not None
@@ -130,7 +134,7 @@ async def test_later_packages_wait_for_a_failed_one(make: Make, faults: Any) -> 
 async def test_new_data_waits_behind_a_failed_package_and_this_is_said(make: Make, faults: Any) -> None:
     settings = asyncelt.Settings(raise_on_failed_jobs=False)
     pipeline = make(settings=settings)
-    faults.raise_at("commit", REFUSED, times=2)
+    faults.raise_at("commit", refused(), times=2)
     await pipeline.run(counter())
 
     with pytest.warns(AsynceltWarning, match="jobs that the destination refuses"):
@@ -145,7 +149,7 @@ async def test_the_setting_comes_from_the_environment_and_the_argument_wins(
 ) -> None:
     monkeypatch.setenv("ASYNCELT__LOAD__RAISE_ON_FAILED_JOBS", "false")
     pipeline = make()
-    faults.raise_at("commit", REFUSED, times=2)
+    faults.raise_at("commit", refused(), times=2)
     assert (await pipeline.run(counter())).has_failed_jobs
 
     with pytest.raises(PipelineStepFailed):
@@ -184,7 +188,7 @@ async def test_what_may_pass_is_tried_again_and_raised_when_it_does_not(make: Ma
 async def pending_package(make: Make, faults: Any) -> tuple[asyncelt.Pipeline, Any]:
     """A pipeline with a package that the destination refused."""
     pipeline = make()
-    faults.raise_at("commit", REFUSED)
+    faults.raise_at("commit", refused())
     info = await pipeline.run([{"id": 1, "l": [1]}], table_name="t", raise_on_failed_jobs=False)
 
     return pipeline, info.load_packages[0]
@@ -307,7 +311,7 @@ async def test_a_run_that_may_not_find_anything_pending_says_what_is(make: Make)
 
 async def test_pending_packages_with_a_run_id_are_not_extracted_again(make: Make, faults: Any) -> None:
     pipeline = make()
-    faults.raise_at("commit", REFUSED)
+    faults.raise_at("commit", refused())
 
     with pytest.raises(PipelineStepFailed):
         await pipeline.run([{"id": 1}], table_name="t", run_id="monday")
