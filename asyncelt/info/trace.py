@@ -40,6 +40,11 @@ class StepTrace:
     def asdict(self) -> dict[str, object]:
         """Plain values."""
         info = self.step_info.asdict() if isinstance(self.step_info, StepInfo) else self.step_info
+        text = str(self.step_info) if isinstance(self.step_info, StepInfo) else self.text
+
+        # What run returns is what load returned: once is enough.
+        if self.step == "run":
+            info, text = None, ""
 
         return {
             "span_id": self.span_id,
@@ -49,7 +54,7 @@ class StepTrace:
             "step_info": info,
             "step_exception": self.step_exception,
             "exception_traces": [dict(one) for one in self.exception_traces],
-            "text": str(self.step_info) if isinstance(self.step_info, StepInfo) else self.text,
+            "text": text,
         }
 
     def asstr(self, verbosity: int = 0) -> str:
@@ -124,7 +129,7 @@ class PipelineTrace:
 
     def to_json(self) -> bytes:
         """The text that a working folder keeps."""
-        return orjson.dumps(plain(self.asdict()))
+        return orjson.dumps(self.asdict(), default=plain, option=orjson.OPT_NON_STR_KEYS)
 
     @classmethod
     def from_json(cls, content: bytes) -> PipelineTrace:

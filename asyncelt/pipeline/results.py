@@ -26,7 +26,6 @@ from asyncelt.info.text import utc
 from asyncelt.load.protocol import Destination
 from asyncelt.storage.extracted import ExtractedPackage
 from asyncelt.storage.manifest import SealedPackage
-from asyncelt.types import LoadId
 
 __all__ = ["Maker", "loaded_packages", "run_report"]
 
@@ -93,12 +92,14 @@ class Maker:
         data_taken: bool = True,
     ) -> LoadInfo:
         """What load and run return."""
+        done = list(loaded_packages(loaded))
+
         return LoadInfo(
             pipeline=self.pipeline,
             pipeline_name=self.pipeline_name,
             first_run=self.first_run,
-            load_packages=(*loaded_packages(loaded), *known),
-            metrics=_load_metrics(loaded, dataset_name),
+            load_packages=(*(package for _, package in done), *known),
+            metrics={package.load_id: (_package_metrics(bundle, package, dataset_name),) for bundle, package in done},
             started_at=started_at,
             finished_at=datetime.now(UTC),
             destination_type=destination.destination_type,
@@ -116,20 +117,23 @@ class Maker:
         )
 
 
-def loaded_packages(loaded: Loaded) -> Iterable[LoadPackageInfo]:
-    """Every package that a call has loaded, and the one that it failed at."""
+def loaded_packages(loaded: Loaded) -> Iterable[tuple[LoadedBundle, LoadPackageInfo]]:
+    """Every package that a call has loaded, and the one that it failed at, with its bundle."""
     for bundle in loaded.bundles:
         updates = bundle.report.result.schema_updates if bundle.report.result is not None else {}
 
         for sealed in bundle.packages:
             load_id = sealed.package.load_id
 
-            yield package_info(
-                sealed,
-                outcome=bundle.outcomes.get(load_id),
-                status="loaded" if bundle.is_loaded else None,
-                schema_update=updates.get(load_id),
-                completed_at=bundle.finished_at if bundle.is_loaded else None,
+            yield (
+                bundle,
+                package_info(
+                    sealed,
+                    outcome=bundle.outcomes.get(load_id),
+                    status="loaded" if bundle.is_loaded else None,
+                    schema_update=updates.get(load_id),
+                    completed_at=bundle.finished_at if bundle.is_loaded else None,
+                ),
             )
 
 
@@ -236,14 +240,6 @@ def _normalize_metrics(normalized: Normalized, sealed: SealedPackage) -> Normali
 def _notices(normalized: Iterable[Normalized]) -> Iterable[Notice]:
     for one in normalized:
         yield from one.notices
-
-
-def _load_metrics(loaded: Loaded, dataset_name: str | None) -> dict[LoadId, Sequence[LoadMetrics]]:
-    return {
-        package.load_id: (_package_metrics(bundle, package, dataset_name),)
-        for bundle in loaded.bundles
-        for package in loaded_packages(Loaded(bundles=[bundle]))
-    }
 
 
 def _package_metrics(bundle: LoadedBundle, package: LoadPackageInfo, dataset_name: str | None) -> LoadMetrics:

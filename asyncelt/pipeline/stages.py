@@ -302,7 +302,10 @@ def described(data: object) -> list[Mapping[str, str]]:
 
 
 def _name_of(data: object) -> str:
-    return str(getattr(data, "name", "") or getattr(data, "__name__", ""))
+    # A column of a frame may be called "name".
+    said = (getattr(data, attribute, None) for attribute in ("name", "__name__"))
+
+    return next((name for name in said if isinstance(name, str)), "")
 
 
 def _kind_of(data: object) -> str:

@@ -14,7 +14,6 @@ from typing import Final
 
 from asyncelt.info.steps import StepInfo
 from asyncelt.info.trace import PipelineTrace, StepTrace, joined, step_trace
-from asyncelt.storage.files import write_atomically
 
 __all__ = ["Recorder", "keep_trace", "read_trace"]
 
@@ -58,7 +57,8 @@ def keep_trace(root: Path, earlier: PipelineTrace | None, steps: Sequence[StepTr
     """Join steps to what was kept before, and keep that. Blocking."""
     before = earlier if earlier is not None or len(steps) > 1 else read_trace(root)
     trace = joined(before, steps, execution_context(), name)
-    write_atomically(root / _FILE, trace.to_json(), durable=False)
+    # Not by way of a second file: a torn trace is as good as none, and small runs pay for every system call.
+    (root / _FILE).write_bytes(trace.to_json())
 
     return trace
 

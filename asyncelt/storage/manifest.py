@@ -61,20 +61,33 @@ class Outcome:
     """Job id -> why. The package is loaded without them."""
 
 
-def write_manifest(folder: Path, manifest: Mapping[str, object], *, durable: bool) -> None:
-    """Replace the manifest of a package. Dates and decimals in it come back as what they were."""
-    content = encode_typed_json({"format_version": FORMAT_VERSION, **manifest})
+def write_manifest(folder: Path, manifest: Mapping[str, object], *, durable: bool, is_typed: bool = False) -> None:
+    """Replace the manifest of a package.
+
+    Args:
+        folder: The package's.
+        manifest: All of it but the format version.
+        durable: See `write_atomically`.
+        is_typed: Whether it holds what users wrote, such as dates in hints, which has to come back as it was.
+    """
+    document = {"format_version": FORMAT_VERSION, **manifest}
+    content = encode_typed_json(document) if is_typed else orjson.dumps(document)
     write_atomically(folder / _MANIFEST, content, durable=durable)
 
 
-def read_manifest(folder: Path) -> dict[str, object]:
+def read_manifest(folder: Path, *, is_typed: bool = False) -> dict[str, object]:
     """The manifest of a package.
+
+    Args:
+        folder: The package's.
+        is_typed: As it was written.
 
     Raises:
         PackageCorrupt: There is none, it cannot be read, or another release has written it.
     """
     try:
-        manifest = decode_typed_json((folder / _MANIFEST).read_bytes())
+        content = (folder / _MANIFEST).read_bytes()
+        manifest = decode_typed_json(content) if is_typed else orjson.loads(content)
     except (OSError, orjson.JSONDecodeError) as error:
         raise PackageCorrupt(f"The manifest of load package {folder.name} cannot be read: {error}") from error
 

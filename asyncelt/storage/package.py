@@ -189,7 +189,7 @@ class PackageStore:
             The same packages in their final folders.
         """
         for package in packages:
-            write_manifest(package.folder, extracted_to_manifest(package), durable=True)
+            write_manifest(package.folder, extracted_to_manifest(package), durable=True, is_typed=True)
             fsync_directory(package.folder / "pages")
             fsync_directory(package.folder)
 
@@ -265,7 +265,7 @@ class PackageStore:
         if not folder.is_dir():
             raise LoadPackageNotFound(f"There is no extracted package {load_id} in {self.root}.")
 
-        return extracted_from_manifest(folder, read_manifest(folder))
+        return extracted_from_manifest(folder, read_manifest(folder, is_typed=True))
 
     def find(self, load_id: LoadId) -> SealedPackage | ExtractedPackage:
         """A package in any state. Its data files are not looked at.

@@ -254,9 +254,10 @@ async def test_dev_mode_begins_anew_in_a_dataset_of_its_own(make: Make) -> None:
     assert len(names) == 3
     assert all(str(name).startswith("data_2") for name in names)
 
+    pipeline = make()
+    assert pipeline.first_run
+
     with pytest.warns(AsynceltWarning, match="dev_mode"):
-        pipeline = make()
-        assert pipeline.first_run
         await pipeline.run(counter())
 
     assert pipeline.dataset_name == "data"
@@ -331,11 +332,14 @@ async def test_managed_state_without_a_change_makes_nothing_and_a_raising_block_
 
     assert not pipeline.has_pending_data
 
-    with pytest.raises(ZeroDivisionError):
+    async def fail() -> None:
         async with pipeline.managed_state() as state:
             state["mine"] = 1
             await pipeline.set_local_state_val("k", 1)
             raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await fail()
 
     assert pipeline.state == before
 
