@@ -114,7 +114,7 @@ async def run_fused(
     ran.normalized.append(_normalized(owned, run, bundle, started_at))
 
     if bundle:
-        ran.loaded = await load_bundles(owned, [bundle], raise_on_failed_jobs=raise_on_failed_jobs, is_fresh=True)
+        await load_bundles(owned, [bundle], ran.loaded, raise_on_failed_jobs=raise_on_failed_jobs, is_fresh=True)
 
 
 async def run_extract(

@@ -24,7 +24,6 @@ from asyncelt.errors import (
     PipelineStepFailed,
     SchemaNotFound,
 )
-from asyncelt.info.steps import StepInfo
 from asyncelt.info.trace import PipelineTrace, StepTrace
 from asyncelt.load.protocol import Destination
 from asyncelt.observe import Event, Warned
@@ -432,10 +431,3 @@ class _Schemas(dict[str, Schema]):
         raise SchemaNotFound(
             f"Pipeline {self._pipeline_name!r} has no schema {name!r}; it has {', '.join(map(repr, self)) or 'none'}."
         )
-
-
-def with_info(error: PipelineStepFailed, info: StepInfo | None) -> PipelineStepFailed:
-    """The error, saying what its step had done until then."""
-    error.step_info = info
-
-    return error

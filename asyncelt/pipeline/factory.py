@@ -5,9 +5,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import cast
 
+import anyio
+
+from asyncelt._async import in_thread
 from asyncelt.budget import ByteBudget
 from asyncelt.config import Settings, from_env, working_root
 from asyncelt.errors import CannotRestorePipeline, ConfigError
@@ -195,6 +199,8 @@ async def attach(
         dataset_name=dataset_name,
         progress=progress,
     )
+    found = await in_thread(partial(_continued, found, destination), anyio.CapacityLimiter(1))
+    found.activate()
 
     if not found.has_data and found.destination is not None:
         await found.sync_destination()
@@ -228,6 +234,18 @@ async def run(
         columns=columns,
         primary_key=primary_key,
     )
+
+
+def _continued(found: Pipeline, destination: DestinationReference | None) -> Pipeline:
+    """The same pipeline, going on in dev_mode where its folder was used in it last."""
+    head = read_head(Path(found.working_dir))
+
+    if not head.local.get("_dev_mode"):
+        return found
+
+    target = destination_of(destination, None, found.pipeline_name) or _destination_of(head, found.pipeline_name)
+
+    return found.in_dev_mode(target, head.dataset_name)
 
 
 def _program_name() -> str:
