@@ -1,7 +1,8 @@
 """The compiled extension: plain rows to Arrow columns in one pass. Built where a C compiler is; see `plain_road`."""
 
-from collections.abc import Buffer
 from typing import TypeAlias
+
+from typing_extensions import Buffer
 
 class Refused(ValueError):
     """The rows hold something that only another road can take; what was read so far is of no use."""
@@ -27,7 +28,8 @@ class Columns:
         Lets go of the interpreter lock.
 
         Raises:
-            Refused: No JSON in UTF-8, or not plain: a key that comes twice, an integer over 64 bits, a row that is no object.
+            Refused: No JSON in UTF-8, or not plain: a key that comes twice, an integer over 64 bits, a row that is no
+                object.
         """
 
     def add_rows(self, rows: list[object], start: int, seconds: float, /) -> int:

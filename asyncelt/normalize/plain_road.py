@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 try:
     from asyncelt.normalize import _columns
 except ImportError:  # no compiler where it was installed
-    _columns = None  # type: ignore[assignment]
+    _columns = cast("Any", None)
 
 __all__ = ["is_available", "part_of_plain_json", "part_of_plain_rows"]
 

@@ -1,7 +1,7 @@
 """Which road a page takes to columns: the compiled extension, Arrow's JSON reader, ``pa.array``, or row by row.
 
-All four give the same tables; the first is the quickest, the last takes everything. A stream remembers what its pages have shown, so that a road that fails is not tried
-on every page; nothing remembered changes a result.
+All four give the same tables; the first is the quickest, the last takes everything. A stream remembers what its pages
+have shown, so that a road that fails is not tried on every page; nothing remembered changes a result.
 """
 
 from __future__ import annotations
