@@ -14,7 +14,7 @@ import struct
 import sys
 import tempfile
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -90,7 +90,7 @@ def _run_all(pipeline_name: str, dataset_name: str, case: Case, folder: Path, da
 
 
 def _resource(dlt: Any, run: Run) -> Any:
-    resource = dlt.resource(_pages(run.pages), name=run.table_name, **run.hints)
+    resource = dlt.resource(_pages(dlt, run), name=run.table_name, **run.hints)
 
     if run.nested_hints:
         resource.apply_hints(
@@ -100,8 +100,8 @@ def _resource(dlt: Any, run: Run) -> Any:
     return resource
 
 
-def _pages(pages: Sequence[Sequence[object]]) -> Iterator[list[object]]:
-    for page in pages:
+def _pages(dlt: Any, run: Run) -> Iterator[list[object]]:
+    for page in run.counted(dlt.current.resource_state()) if run.counts else run.pages:
         yield list(page)
 
 
