@@ -19,7 +19,18 @@ from asyncelt.schema.model import Column, Schema, Table
 from asyncelt.schema.system import is_system_name
 from asyncelt.types import JsonValue, TableName
 
-__all__ = ["Contract", "Kept", "Verdict", "contract_of", "dropped", "frozen", "is_refused", "judge", "kept_rows", "masked"]
+__all__ = [
+    "Contract",
+    "Kept",
+    "Verdict",
+    "contract_of",
+    "dropped",
+    "frozen",
+    "is_refused",
+    "judge",
+    "kept_rows",
+    "masked",
+]
 
 Mode = Literal["evolve", "freeze", "discard_row", "discard_value"]
 Kept = npt.NDArray[np.bool_]
