@@ -7,6 +7,7 @@ pipeline, so that the import is paid once. Telemetry, traces and logs are off.
 
 from __future__ import annotations
 
+import gc
 import os
 import pickle
 import shutil
@@ -37,6 +38,9 @@ def main() -> None:
     outgoing = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # whatever the reference prints must not get into the protocol
     warnings.simplefilter("ignore")
+
+    # The reference makes hundreds of thousands of objects in each run and keeps few of them.
+    gc.set_threshold(100_000, 50, 50)
 
     while (request := _read(incoming)) is not None:
         try:

@@ -61,19 +61,19 @@ def _check_outcome(expected: Outcome, actual: Outcome, case: Case, form: str) ->
     assert not differences, f"{form}:\n" + "\n".join(str(difference) for difference in differences)
 
 
-@_settings(30)
+@_settings(15)
 @given(case=append_cases())
 async def test_documents_of_mixed_types(case: Case, reference_process: Reference) -> None:
     await _check(case, reference_process)
 
 
-@_settings(15)
+@_settings(5)
 @given(case=steady_cases())
 async def test_documents_that_keep_their_types(case: Case, reference_process: Reference) -> None:
     await _check(case, reference_process)
 
 
-@_settings(15)
+@_settings(10)
 @given(case=keyed_cases())
 async def test_keyed_rows(case: Case, reference_process: Reference) -> None:
     await _check(case, reference_process)

@@ -25,15 +25,20 @@ LATER = {
 """Beginnings of case names -> why the outcome is known to differ. Strict: a case that agrees has to leave this table."""
 
 
-def _marks(case: Case, form: str) -> list[pytest.MarkDecorator]:
+def _marks(case: Case) -> list[pytest.MarkDecorator]:
     marks = [pytest.mark.xfail(reason=why, strict=True) for name, why in LATER.items() if case.id.startswith(name)]
 
-    return marks if form in QUICK_FORMS else [*marks, pytest.mark.slow]
+    return [*marks, pytest.mark.xdist_group(case.id)]
 
 
 def _every_form() -> list[object]:
     return [
-        pytest.param(case, form, id=f"{case.id}-{form}", marks=_marks(case, form))
+        pytest.param(
+            case,
+            form,
+            id=f"{case.id}-{form}",
+            marks=_marks(case) if form in QUICK_FORMS else [*_marks(case), pytest.mark.slow],
+        )
         for case in ALL
         for form in forms_of(case)
     ]
@@ -68,12 +73,7 @@ DEPARTURES = {
 
 
 def _documented() -> list[object]:
-    return [
-        pytest.param(case, id=case.id, marks=[pytest.mark.xfail(reason=why, strict=False)] if why else [])
-        for case in ALL
-        if case.raises is None
-        for why in [next((why for name, why in LATER.items() if case.id.startswith(name)), None)]
-    ]
+    return [pytest.param(case, id=case.id, marks=_marks(case)) for case in ALL if case.raises is None]
 
 
 @pytest.mark.parametrize("case", _documented())
