@@ -23,6 +23,9 @@ endif
 
 ARGS ?=
 
+# An editable install compiles the extension in place, so it is installed anew when its source has changed.
+SOURCES = pyproject.toml constraints.txt $(wildcard asyncelt/normalize/native/*.[ch])
+
 .PHONY: help
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -37,17 +40,17 @@ $(BIN)/python:
 	@echo "making $(VENV) with $(PYTHON)"
 	@$(MAKE_VENV) || { echo "could not make $(VENV): is the venv module of $(PYTHON) installed?" >&2; exit 1; }
 
-$(VENV)/.core: pyproject.toml constraints.txt | $(BIN)/python
+$(VENV)/.core: $(SOURCES) | $(BIN)/python
 	@echo "installing asyncelt into $(VENV)"
 	@$(INSTALL) -e .
 	@touch $@
 
-$(VENV)/.test: pyproject.toml constraints.txt | $(BIN)/python
+$(VENV)/.test: $(SOURCES) | $(BIN)/python
 	@echo "installing asyncelt and its test tools into $(VENV) (a minute or two, once)"
 	@$(INSTALL) -e '.[test]'
 	@touch $(VENV)/.core $@
 
-$(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
+$(VENV)/.dev: $(SOURCES) | $(BIN)/python
 	@echo "installing asyncelt and all development tools into $(VENV) (a minute or two, once)"
 	@$(INSTALL) -e '.[dev]'
 	@touch $(VENV)/.core $(VENV)/.test $@
