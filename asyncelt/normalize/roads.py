@@ -327,9 +327,11 @@ class Roads:
         if leaves is not self.stream.leaves:
             self.stream.leaves = leaves
 
-        return (
-            None if read is None else self._part(read.fields, Source(item, read.rows), ambiguous=True, nbytes=len(data))
-        )
+        # Without rows there is nothing to tell columns from; what is known of earlier pages would bring some.
+        if read is None or not read.rows:
+            return None
+
+        return self._part(read.fields, Source(item, read.rows), ambiguous=True, nbytes=len(data))
 
     def _part(
         self, fields: Sequence[tuple[str, Array]], source: Source, *, ambiguous: bool, nbytes: int = 0

@@ -14,9 +14,13 @@ from typing import Any
 
 import pydantic
 import pytest
+from dlt.common.schema.exceptions import CannotCoerceColumnException
+from hypothesis import HealthCheck, given, settings
 
 from asyncelt.flow import Payload
 from asyncelt.normalize.plain_road import is_available
+from tests.differential.cases import Case
+from tests.differential.strategies import append_cases, steady_cases
 from tests.normalize.reference_rows import Outcome, comparable, normalized
 from tests.normalize.running import as_array, as_lines, as_rows, linked, normalizer, outcome, run, types_of
 
@@ -197,6 +201,26 @@ def test_random_documents(seed: int) -> None:
     try:
         normalized(pages)
     except Exception:  # what the reference gives up on is tested elsewhere
+        return
+
+    check(pages, (as_rows, as_array))
+
+
+@pytest.mark.slow
+@pytest.mark.fuzz
+@pytest.mark.timeout(3600)
+@settings(suppress_health_check=list(HealthCheck))
+@given(case=append_cases() | steady_cases())
+def test_documents_nobody_thought_of(case: Case) -> None:
+    pages = [page for part in case.runs for page in part.pages]
+
+    try:
+        normalized(pages)
+    except CannotCoerceColumnException:
+        # A value that fits neither its column nor the variant: here it has to be kept.
+        for form in (as_rows, as_array):
+            run(form(pages))
+
         return
 
     check(pages, (as_rows, as_array))
