@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal, cast
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -44,6 +45,8 @@ class Identity:
     """Columns of the primary key, for ``key_hash``."""
     root_key: bool
     """Whether nested rows carry the id of their root row."""
+    merges: bool = False
+    """Whether rows are merged, so that those with one id have to be told apart."""
 
     @classmethod
     def of(cls, schema: Schema, root: TableName, rule: Rule, capabilities: Capabilities) -> Identity:
@@ -78,6 +81,7 @@ class Identity:
             root_ids=root_ids,
             key=key,
             root_key=requires_root_key(schema, root, capabilities),
+            merges=strategy is not None,
         )
 
 
@@ -117,6 +121,15 @@ class Identified:
             found.append((row_id_column(naming), self.ids[table.name]))
 
         return found
+
+    def root_rows_of(self, table: TablePart, first: int) -> Array | None:
+        """Numbers of the root rows that rows came with, from ``first``; None where no two root rows have one id."""
+        if not self.identity.merges or next(iter(self.ids)) not in self.hashed:
+            return None
+
+        rows = np.arange(table.rows) if table.root_rows is None else table.root_rows
+
+        return _integers(rows + first)
 
     def parent_ids(self, table: TablePart) -> Array:
         """Id of each row's parent."""
