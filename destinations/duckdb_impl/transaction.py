@@ -130,7 +130,7 @@ def _check_lease(work: Work, commit: Commit, current: Lease, newest_epoch: int, 
 
 
 def _prepare_tables(work: Work, packages: Sequence[Package]) -> dict[str, Mapping[str, tuple[str, ...]]]:
-    """All DROP, CREATE and ALTER of the commit: DuckDB takes none for a table whose rows the transaction has changed."""
+    """All DROP, CREATE and ALTER of the commit: DuckDB refuses them for tables whose rows it has changed."""
     for package in packages:
         _drop_tables(work, package)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from typing import Final
 
 import duckdb
@@ -157,7 +156,7 @@ def _merge(work: Work, package: Package, root: Table, jobs: Jobs) -> set[TableNa
         keeps_order=True,
         dialect=DIALECT,
         strategy=strategy,
-        created_at=datetime.fromtimestamp(package.created_at, UTC),
+        created_at=package.created_at,
         foreign=foreign,
     )
 

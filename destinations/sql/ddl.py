@@ -44,7 +44,7 @@ def add_column(dataset: Dataset, name: str, new: Column, type_of: TypeOf, dialec
 
 def drop_table(dataset: Dataset, name: str, dialect: str) -> str:
     """DROP TABLE."""
-    return exp.Drop(this=table(name, dataset), kind="TABLE").sql(dialect=dialect)
+    return exp.Drop(tables=[table(name, dataset)], kind="TABLE").sql(dialect=dialect)
 
 
 def fill_root_key(dataset: Dataset, child: Table, parent: Table, dialect: str) -> str | None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Final
 
 import sqlglot
@@ -48,7 +47,7 @@ class MergePlan:
     ``staged`` names the staging table of each table of the chain that has rows in the package; ``existing``
     are the tables of the chain that the dataset has, and ``foreign`` the columns that their targets have and the
     schema does not know. ``arrival`` is an expression that orders the rows of a staging table as they arrived.
-    ``created_at`` is when the package was made.
+    ``created_at`` is when the package was made, in unix time.
     """
 
     dataset: Dataset
@@ -59,7 +58,7 @@ class MergePlan:
     keeps_order: bool = False
     dialect: str
     strategy: MergeStrategy
-    created_at: datetime
+    created_at: float
     foreign: Mapping[TableName, tuple[str, ...]] = field(default_factory=dict)
 
     @property

@@ -20,7 +20,6 @@ QUICK_FORMS = frozenset({"pages", "bytes", "one-by-one"})
 
 
 LATER = {
-    "7.5-": "merge strategies other than delete-insert are refused so far",
     "6-new-root-table-discard": "a run whose root table a contract refuses leaves a load row of its own",
     "5.2-list-under-a-blank-key-in-": "nested blank keys become _empty, as at the root (docs/departures.md)",
 }
