@@ -13,6 +13,7 @@ from asyncelt.types import MergeStrategy, ReplaceStrategy, WriteDisposition
 __all__ = [
     "FILE_FORMATS",
     "MERGE_HINTS",
+    "STRATEGIES_OF_OPTION",
     "TABLE_FORMATS",
     "check_contract",
     "check_disposition",

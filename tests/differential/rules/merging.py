@@ -155,6 +155,19 @@ CASES: tuple[Case, ...] = (
     _case("scope-without-keys", "delete-insert", REGIONS, options={"destination_scope": "day = 1"}, primary_key=None),
     _case("two-merge-keys", "delete-insert", REGIONS, hints={"merge_key": ["region", "day"]}, primary_key=None),
     _case("flag-without-keys", "delete-insert", FLAGGED, columns=FLAG, primary_key=None),
+    *(
+        _case(
+            "nested-table-with-a-key",
+            one,
+            [
+                [{"id": 1, "lines": [{"n": 1, "t": [1]}, {"n": 2}]}, {"id": 2, "lines": [{"n": 3}]}],
+                [{"id": 1, "lines": [{"n": 1, "w": 1}, {"n": 4, "t": [2, 3]}]}],
+            ],
+            nested_hints={"lines": {"primary_key": "n"}},
+            random_ids=True,
+        )
+        for one in ("delete-insert", "upsert")
+    ),
     _scd2("three-runs", GROWING),
     _scd2(
         "flat", [[{"id": 1, "v": 1}, {"id": 2, "v": 2}], [{"id": 1, "v": 1}], [{"id": 2, "v": 2}, {"id": 1, "v": 3}]]
