@@ -342,7 +342,8 @@ def _link_of(merge: _Merge, one: Table) -> tuple[ColumnName, Table]:
     """The column that connects a nested row with its root row, or with its parent where it has no root key."""
     parent = next(table for table in merge.chain if table.name == one.parent)
 
-    if root_key := one.keys("root_key"):
+    # Where the root is itself nested in a table of another chain, root keys may lead to that one.
+    if (root_key := one.keys("root_key")) and not merge.root.keys("root_key"):
         return root_key[0], merge.root
 
     if parent_key := one.keys("parent_key"):

@@ -191,9 +191,10 @@ def row_key_of(plan: MergePlan, one: Table) -> ColumnName:
 def link_of(plan: MergePlan, one: Table) -> tuple[ColumnName, Table]:
     """The column that connects a nested row with another table of the chain, and that table.
 
-    The root table, where the rows have a root key; else the parent table.
+    The root table, where the rows have a root key; else the parent table. Where the chain's root is itself nested in
+    another table, root keys may lead to that one.
     """
-    if root_key := one.keys("root_key"):
+    if (root_key := one.keys("root_key")) and not plan.root.keys("root_key"):
         return root_key[0], plan.root
 
     if parent_key := one.keys("parent_key"):

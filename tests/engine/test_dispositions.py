@@ -93,6 +93,18 @@ async def test_a_nested_table_of_its_own_may_be_skipped(dataset):
     assert "items__l" not in tables
 
 
+@pytest.mark.parametrize("strategy", ["delete-insert", "upsert"])
+async def test_a_nested_table_with_keys_of_its_own_is_appended_to_unless_it_says_otherwise(dataset, strategy):
+    for value in (1, 2):
+        rows = asyncelt.resource([{"id": 1, "l": [{"n": 1, "t": [value]}]}], name="items")
+        rows.apply_hints(nested_hints={"l": {"primary_key": "n"}})
+        await dataset.pipeline.run(rows, **{**merge(strategy), "table_name": None})
+
+    assert dataset.ask("SELECT count(*) FROM items") == [(1,)]
+    found = "SELECT l.n, t.value FROM items__l l JOIN items__l__t t ON t._dlt_parent_id = l._dlt_id ORDER BY ALL"
+    assert dataset.ask(found) == [(1, 1), (1, 2)]
+
+
 @pytest.mark.parametrize("strategy", ["truncate-and-insert", "insert-from-staging"])
 async def test_readers_never_see_a_replaced_table_empty(tmp_path, strategy):
     dataset = Dataset(tmp_path, replace_strategy=strategy)

@@ -52,13 +52,14 @@ def _case(
     **more: object,
 ) -> Case:
     first, *then = runs
+    random_ids = more.pop("random_ids", False)
     keys = {} if primary_key is None else {"primary_key": primary_key}
 
     return case(
         f"7.5-{strategy}-{name}",
         *first,
         then=then,
-        exact_ids=strategy != "delete-insert" and more.pop("random_ids", None) is None,
+        exact_ids=strategy != "delete-insert" and not random_ids,
         write_disposition=_merge(strategy, **(options or {})),
         **keys,
         **more,  # type: ignore[arg-type]
@@ -157,13 +158,13 @@ CASES: tuple[Case, ...] = (
     _case("flag-without-keys", "delete-insert", FLAGGED, columns=FLAG, primary_key=None),
     *(
         _case(
-            "nested-table-with-a-key",
+            "nested-table-that-merges",
             one,
             [
                 [{"id": 1, "lines": [{"n": 1, "t": [1]}, {"n": 2}]}, {"id": 2, "lines": [{"n": 3}]}],
                 [{"id": 1, "lines": [{"n": 1, "w": 1}, {"n": 4, "t": [2, 3]}]}],
             ],
-            nested_hints={"lines": {"primary_key": "n"}},
+            nested_hints={"lines": {"primary_key": "n", "write_disposition": "merge"}},
             random_ids=True,
         )
         for one in ("delete-insert", "upsert")
