@@ -132,10 +132,10 @@ def _scd2(merge: _Merge) -> None:
     root = merge.root
     validity = Validity.of(root)
     boundary = validity.boundary_of(merge.created_at)
-    merge_key = root.keys("merge_key")
-    in_partition = _arriving_keys(merge, merge_key) if merge_key else lambda _row: True
     _keep_one_per_key(merge)
     _keep_one_per(merge, [validity.version])
+    merge_key = root.keys("merge_key")
+    in_partition = _arriving_keys(merge, merge_key) if merge_key else lambda _row: True
     versions = {row[validity.version] for row in merge.arriving}
     active = [row for row in merge.there if row[validity.valid_to] == validity.active_until]
     known = {row[validity.version] for row in active}
