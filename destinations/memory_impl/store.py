@@ -154,9 +154,7 @@ def _drop(tables: dict[TableName, pa.Table], package: Package) -> None:
         tables.pop(name, None)
 
     if package.dropped_tables and VERSION_TABLE in tables:
-        versions = tables[VERSION_TABLE]
-        others = pc.not_equal(versions.column("schema_name"), package.schema.name)
-        tables[VERSION_TABLE] = versions.filter(others)
+        tables[VERSION_TABLE] = tables[VERSION_TABLE].filter(pc.field("schema_name") != package.schema.name)
 
 
 def _migrate(
