@@ -10,7 +10,7 @@ from asyncelt.extract.resource import Resource
 from asyncelt.extract.source import Source
 from asyncelt.load.protocol import Destination
 from asyncelt.schema.capabilities import Capabilities
-from asyncelt.schema.hint_checks import STRATEGIES_OF_OPTION
+from asyncelt.schema.hint_checks import SCD2_OPTIONS, STRATEGIES_OF_OPTION
 
 __all__ = ["check_dispositions", "disposition_of"]
 
@@ -62,7 +62,9 @@ def _check_options(resource: Resource, capabilities: Capabilities) -> None:
     options = _options_of(resource)
     strategy = str(options.get("strategy") or next(iter(capabilities.merge_strategies), ""))
 
-    for option, knowing in STRATEGIES_OF_OPTION.items():
+    strategies_of_option = {**STRATEGIES_OF_OPTION, **dict.fromkeys(SCD2_OPTIONS, ("scd2",))}
+
+    for option, knowing in strategies_of_option.items():
         if options.get(option) and strategy not in knowing:
             _logger.warning(
                 "Resource %r: %s has no effect with the merge strategy %s, only with %s.",

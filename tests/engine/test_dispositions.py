@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import duckdb
+import pyarrow as pa
 import pytest
 
 import asyncelt
@@ -161,8 +162,10 @@ async def test_options_without_effect_are_warned_of(dataset, caplog):
     caplog.set_level(logging.WARNING, "asyncelt")
     rows = asyncelt.resource([{"id": 1}], name="items", merge_key="id", primary_key="id")
     await dataset.pipeline.run(rows, write_disposition={"disposition": "merge", "skip_unchanged_rows": True})
-    await dataset.pipeline.run(rows, write_disposition={"disposition": "merge", "strategy": "upsert"})
+    upsert = {"disposition": "merge", "strategy": "upsert", "boundary_timestamp": "2024-01-01"}
+    await dataset.pipeline.run(rows, write_disposition=upsert)
 
+    assert "boundary_timestamp has no effect with the merge strategy upsert, only with scd2" in caplog.text
     assert "skip_unchanged_rows has no effect with the merge strategy delete-insert" in caplog.text
     assert "merge_key has no effect with the merge strategy upsert" in caplog.text
 
@@ -241,3 +244,46 @@ async def test_ids_made_of_a_key_are_the_same_in_every_load(dataset):
     assert before == [
         dataset.ask(f"SELECT _dlt_id FROM {table} ORDER BY 1") for table in ("items", "items__l", "items__l__t")
     ]
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+async def test_arrow_tables_merge_without_row_ids(dataset, strategy):
+    for rows in (
+        [{"id": 1, "v": "a"}, {"id": 2, "v": "b"}],
+        [{"id": 2, "v": "c"}, {"id": 3, "v": "d"}, {"id": 3, "v": "e"}],
+    ):
+        await dataset.pipeline.run(pa.Table.from_pylist(rows), **merge(strategy))
+
+    expected = {"insert-only": [(1, "a"), (2, "b"), (3, "d")], "cdc": [(2, "c"), (3, "e")]}
+    assert dataset.ask("SELECT id, v FROM items ORDER BY id") == expected.get(strategy, [(1, "a"), (2, "c"), (3, "e")])
+
+
+async def test_arrow_tables_keep_versions_by_a_column_of_their_own(dataset):
+    versions = merge("scd2", row_version_column_name="v", boundary_timestamp="2024-05-01")
+
+    for rows in ([{"id": 1, "v": "a"}, {"id": 2, "v": "b"}], [{"id": 2, "v": "c"}, {"id": 1, "v": "a"}]):
+        await dataset.pipeline.run(pa.Table.from_pylist(rows), **versions)
+
+    found = dataset.ask("SELECT id, v, _dlt_valid_to IS NULL FROM items ORDER BY ALL")
+    assert found == [(1, "a", True), (2, "b", False), (2, "c", True)]
+
+
+async def test_versions_need_a_column_that_tells_them(dataset):
+    with pytest.raises(PipelineStepFailed, match="_dlt_id"):
+        await dataset.pipeline.run(pa.table({"id": [1]}), **merge("scd2"))
+
+
+@pytest.mark.parametrize(
+    "options,message",
+    [
+        ({"validity_column_names": ["a"]}, "two different names"),
+        ({"validity_column_names": ["a", "a"]}, "two different names"),
+        ({"active_record_timestamp": "soon"}, "active_record_timestamp is a datetime"),
+        ({"boundary_timestamp": "soon"}, "boundary_timestamp is a datetime"),
+        ({"skip_unchanged_rows": True}, "skip_unchanged_rows goes with the strategies upsert, cdc"),
+        ({"source_filter": "{x} = 1"}, "unknown placeholders x"),
+    ],
+)
+async def test_wrong_options_of_versions_are_refused(dataset, options, message):
+    with pytest.raises(ConfigError, match=message):
+        await dataset.run([{"id": 1}], **merge("scd2", **options))
