@@ -222,8 +222,12 @@ class Shaping:
         for notice in conformed.notices:
             self._note(notice)
 
+        kept = 0
+
         for batch, size in zip(conformed.batches, sizes, strict=True):
-            self._buffer(name, batch, size)
+            if self._book[name].disposition_of(batch.table) != "skip":
+                self._buffer(name, batch, size)
+                kept += size
 
         if conformed.root_rows:
             self._extracted.add(name)
@@ -231,7 +235,7 @@ class Shaping:
         if isinstance(done.raw.payload, ArrowPage) and not done.raw.rows:
             self._declared.add((name, done.raw.table))
 
-        self._budget.adjust(sum(sizes) - done.raw.nbytes)
+        self._budget.adjust(kept - done.raw.nbytes)
         self._spent.append(done)
         del conformed, done
         await self._flush_full()

@@ -130,8 +130,12 @@ class Session(Protocol):
     async def commit(self, commit: Commit) -> CommitResult:
         """Make all packages, state and load rows visible at once. Idempotent by load id.
 
-        Packages are written in their order. Tables that a package replaces are emptied when its turn comes, so
-        rows of an earlier package of the same commit go too.
+        Packages are written in their order. Tables that a package drops, truncates or replaces lose their rows when
+        its turn comes, so rows of an earlier package of the same commit go too. With dropped tables go the stored
+        versions of the package's schema, except the one that the commit stores.
+
+        Job files of tables that are merged may have a column that the schema does not have (`asyncelt.flow.ROOT_ROW`):
+        it tells which nested rows came with which root row where ids do not. It is not written.
 
         Raises:
             LeaseLost: Epoch or parent do not match: another owner has gone on.

@@ -32,6 +32,8 @@ from asyncelt.types import LoadId, TableName
 __all__ = ["NormalizeContext", "Normalizer", "Shredded"]
 
 CACHED_TABLES = 4096
+ROWS_PER_PAGE = 1 << 32
+"""More than a page can have: the distance between the numbers of the first rows of two pages."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,11 +150,15 @@ class Normalizer:
         if isinstance(batch.payload, ArrowPage):
             conform_arrow(batch.payload.table, batch.table, view, settings, self._gate, outcome)
 
+        first_row = batch.page * ROWS_PER_PAGE
+
         for part in shredded.parts:
             try:
-                conform_part(part, view, settings, identity, outcome)
+                conform_part(part, view, settings, identity, outcome, first_row)
             except Ambiguous:
                 return self.conform(self._by_rows(shredded, schema), schema)
+
+            first_row += part.source.rows
 
         return Conformed(
             delta=SchemaDelta(tables=tuple(outcome.deltas.values())),

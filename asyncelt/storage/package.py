@@ -210,6 +210,8 @@ def _to_manifest(sealed: SealedPackage) -> dict[str, JsonValue]:
         "bundle": list(package.bundle),
         "run_id": package.run_id,
         "replaced_tables": list(package.replaced_tables),
+        "dropped_tables": list(package.dropped_tables),
+        "truncated_tables": list(package.truncated_tables),
         "row_counts": {str(table): rows for table, rows in package.row_counts.items()},
         "jobs": [
             {
@@ -260,7 +262,9 @@ def _from_manifest(folder: Path, manifest: Mapping[str, JsonValue]) -> SealedPac
             parent_load_id=cast("LoadId | None", fields["parent_load_id"]),
             bundle=tuple(LoadId(item) for item in cast("list[str]", fields["bundle"])),
             run_id=cast("str | None", fields["run_id"]),
-            replaced_tables=tuple(TableName(item) for item in cast("list[str]", fields["replaced_tables"])),
+            replaced_tables=_table_names(fields["replaced_tables"]),
+            dropped_tables=_table_names(fields.get("dropped_tables", ())),
+            truncated_tables=_table_names(fields.get("truncated_tables", ())),
             row_counts=cast("dict[TableName, int]", fields["row_counts"]),
             created_at=cast(float, fields["created_at"]),
         )
@@ -268,6 +272,10 @@ def _from_manifest(folder: Path, manifest: Mapping[str, JsonValue]) -> SealedPac
         raise PackageCorrupt(f"The manifest of load package {folder.name} is incomplete: {error}") from error
 
     return SealedPackage(package=package, state=cast("str | None", fields["state"]))
+
+
+def _table_names(names: object) -> tuple[TableName, ...]:
+    return tuple(TableName(name) for name in cast("list[str]", names))
 
 
 def _check_jobs(package: Package) -> None:

@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from asyncelt.config import Limits
 from asyncelt.failpoints import failpoint
-from asyncelt.flow import JobFile, TableBatch
+from asyncelt.flow import ROOT_ROW, JobFile, TableBatch
 from asyncelt.schema.arrow import arrow_type
 from asyncelt.schema.capabilities import Capabilities
 from asyncelt.schema.model import Table
@@ -98,20 +98,27 @@ class TableFiles:
         self._writer: FileWriter | None = None
         self._schema = pa.schema([])
         self._columns: object = None
+        self._numbered = False
         self._file_id = ""
         self._rows = 0
         self.jobs: list[JobFile] = []
 
     def append(self, chunk: Chunk) -> None:
         """Write one chunk, rolling files where limits or the schema ask for it."""
-        if self._columns is not chunk.table.columns:
+        numbered = any(ROOT_ROW in batch.data.schema.names for batch in chunk.batches)
+
+        if self._columns is not chunk.table.columns or self._numbered != numbered:
             schema = file_schema(chunk.table, self._capabilities)
+
+            if numbered:
+                schema = schema.append(pa.field(ROOT_ROW, pa.int64()))
 
             if schema != self._schema:
                 self.finish()
 
             self._schema = schema
             self._columns = chunk.table.columns
+            self._numbered = numbered
 
         aligned = _align(chunk, self._schema)
 

@@ -1,4 +1,4 @@
-"""Which DuckDB database, and how it is opened. Imports no driver."""
+"""Which DuckDB database, how it is opened and written. Imports no driver."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from asyncelt.destinations.duckdb_impl.instance import Instance
+from asyncelt.types import ReplaceStrategy
 
 __all__ = ["DuckDbConfig"]
 
@@ -24,6 +25,8 @@ class DuckDbConfig:
     threads: int | None = None
     settings: Mapping[str, str] = field(default_factory=dict)
     busy_timeout_s: float = 30.0
+    replace_strategy: ReplaceStrategy = "truncate-and-insert"
+    """Of tables that do not name one."""
 
     def options(self) -> dict[str, str | bool | int | float | list[str]]:
         """DuckDB's configuration for an instance of our own."""

@@ -97,7 +97,9 @@ class Database:
         target = commit.target
 
         with self._commit_lock() as fences, self._open(f"committing {load_ids}") as dataset, self._compression(commit):
-            return commit_packages(self, dataset, commit, fences.newest(target.pipeline_name, target.member))
+            newest = fences.newest(target.pipeline_name, target.member)
+
+            return commit_packages(self, dataset, commit, newest, replace_strategy=self._config.replace_strategy)
 
     def committed(self, load_ids: Sequence[LoadId]) -> frozenset[LoadId]:
         """Which of the load ids are in ``_dlt_loads``."""

@@ -35,7 +35,8 @@ Fault: TypeAlias = Callable[[str], None]
 ``run_of``, ``query``, and ``answer`` after a commit has become visible); what it raises, the session raises."""
 
 _CAPABILITIES = Capabilities(
-    merge_strategies=("delete-insert",),
+    merge_strategies=("delete-insert", "upsert", "scd2", "insert-only", "cdc"),
+    replace_strategies=("truncate-and-insert", "insert-from-staging"),
     case_sensitive=True,
     transactional=True,
     sqlglot_dialect="duckdb",

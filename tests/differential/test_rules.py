@@ -19,16 +19,8 @@ DOCUMENTS = frozenset({"schema", "state"})
 QUICK_FORMS = frozenset({"pages", "bytes", "one-by-one"})
 
 
-LATER = {
-    "7.5-": "merge strategies other than delete-insert are refused so far",
-}
-"""Beginnings of case names -> why the outcome is known to differ. Strict: a case that agrees has to leave this table."""
-
-
 def _marks(case: Case) -> list[pytest.MarkDecorator]:
-    marks = [pytest.mark.xfail(reason=why, strict=True) for name, why in LATER.items() if case.id.startswith(name)]
-
-    return [*marks, pytest.mark.xdist_group(case.id)]
+    return [pytest.mark.xdist_group(case.id)]
 
 
 def _every_form() -> list[object]:
