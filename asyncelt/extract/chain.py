@@ -30,10 +30,13 @@ from asyncelt.extract.jsonbody import parse_in_slices
 from asyncelt.extract.requests import Ahead, Emit, Offload, Pull, Request, TableName, Work
 from asyncelt.extract.steps import (
     FilterStep,
+    Finishing,
     ItemStep,
     MapStep,
+    PageStep,
     PageStepRun,
     RowStep,
+    Settling,
     Step,
     YieldMapStep,
 )
@@ -63,6 +66,8 @@ class _Opened:
 
     run: PageStepRun
     needs_rows: bool
+    work: Callable[[object], Generator[Request, object, object | None]] | None
+    """What `PageStepRun.apply` does, in slices."""
 
 
 class Chain:
@@ -79,7 +84,7 @@ class Chain:
         self.resource = resource
         self.rows = 0
         """Rows and bodies that came out so far."""
-        self._steps = [s if isinstance(s, RowStep | ItemStep) else _Opened(s.open(), s.needs_rows) for s in steps]
+        self._steps = [step if isinstance(step, RowStep | ItemStep) else _opened(step) for step in steps]
         self._opened = [step.run for step in self._steps if isinstance(step, _Opened)]
         self._quick = _quick_steps(self._steps)
         self._table = table
@@ -101,6 +106,22 @@ class Chain:
     def ended(self) -> bool:
         """Whether a step has had enough: no further item is to be read."""
         return bool(self._opened) and any(run.done for run in self._opened)
+
+    def settle(self, *, finished: bool) -> None:
+        """Let steps write into the state what they hold back.
+
+        Args:
+            finished: The source has given all it has.
+
+        Raises:
+            ExtractError: A step misses something that should have come.
+        """
+        for run in self._opened:
+            if finished and isinstance(run, Finishing):
+                run.finish()
+
+            if isinstance(run, Settling):
+                run.settle()
 
     def error(self, error: BaseException, where: str) -> AsynceltError:
         """``error`` as the resource's own; raise it from the original."""
@@ -284,7 +305,16 @@ class Chain:
         if isinstance(step, RowStep) or step.needs_rows:
             item = yield from self._rows_of(item)
 
-        return (yield from self._row_step(step, item)) if isinstance(step, RowStep) else self._apply(step.run, item)
+        if isinstance(step, RowStep):
+            return (yield from self._row_step(step, item))
+
+        if step.work is None:
+            return self._apply(step.run, item)
+
+        try:
+            return (yield from step.work(item))
+        except Exception as error:
+            raise self.error(error, "in a step") from error
 
     def _rows_of(self, item: object) -> Generator[Request, object, object]:
         """A JSON body as its rows; everything else as it is."""
@@ -426,6 +456,12 @@ class Chain:
             self.rows += len(item)
         else:
             self.rows += item.num_rows if isinstance(item, pa.Table) else 1
+
+
+def _opened(step: PageStep) -> _Opened:
+    run = step.open()
+
+    return _Opened(run, step.needs_rows, getattr(run, "work", None))
 
 
 def _quick_steps(steps: Sequence[RowStep | ItemStep | _Opened]) -> list[tuple[Callable[[object], object], bool, str]]:

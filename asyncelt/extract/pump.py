@@ -12,9 +12,10 @@ from typing import TypeAlias
 import anyio
 import pyarrow as pa
 
+from asyncelt import current
 from asyncelt._async import unwrap
 from asyncelt.config import Limits
-from asyncelt.errors import ResourceExtractionError
+from asyncelt.errors import ResourceExtractionError, UsageError
 from asyncelt.extract.chain import Chain
 from asyncelt.extract.driver import Driver
 from asyncelt.extract.pages import Gatherer, Page
@@ -99,7 +100,8 @@ class _Run:
         self._sending = anyio.Lock(fast_acquire=True)
         self._holding = asyncio.Event()
         self._gatherer = Gatherer(resource.name, limits, self._holding.set)
-        chain = Chain(resource.name, resource.all_steps(), resource.table_name, self._take)
+        self._reading = resource.reading(state_of_run)
+        chain = Chain(resource.name, self._reading.steps, resource.table_name, self._take)
         self._driver = Driver(
             chain,
             limits,
@@ -134,11 +136,18 @@ class _Run:
             raise error from error.__cause__
 
     async def _read_all(self) -> None:
-        async with opened(self._resource, self._driver) as reader:
+        chain = self._driver.chain
+
+        async with opened(self._resource.name, self._reading.data, self._driver) as reader:
             while await reader.read():
                 pass
 
             await self._driver.finish()
+
+        try:
+            chain.settle(finished=not chain.ended())
+        except Exception as error:
+            raise chain.error(error, "at its end") from error
 
         self._gatherer.flush()
         await self._relieve()
@@ -191,20 +200,19 @@ class _Run:
 
 
 @asynccontextmanager
-async def opened(resource: Resource, driver: Driver) -> AsyncIterator[Reader]:
+async def opened(name: str, data: object, driver: Driver) -> AsyncIterator[Reader]:
     """A reader that is closed on every way out, cancellation included, in this task and within the grace time.
 
     The scope is entered before the source starts and left after it is closed, since a source may hold scopes of its
     own open in between; it shields and limits only the closing.
     """
-    name = resource.name
     failure: BaseException | None = None
 
     with anyio.CancelScope() as scope:
         reader: Reader | None = None
 
         try:
-            reader = await open_reader(resource.data, driver)
+            reader = await open_reader(data, driver)
             yield reader
         except BaseException as error:
             failure = error
@@ -240,6 +248,14 @@ async def opened(resource: Resource, driver: Driver) -> AsyncIterator[Reader]:
 
     if failure is not None:
         raise failure
+
+
+def state_of_run(resource: str) -> dict[str, object]:
+    """The state of a resource in the run at hand; an empty one, to be thrown away, where there is no run."""
+    try:
+        return current.resource_state(resource)
+    except UsageError:
+        return {}
 
 
 def _is_cancelled() -> bool:

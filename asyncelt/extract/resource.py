@@ -6,11 +6,15 @@ import functools
 import inspect
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Generic, ParamSpec, Self, TypeAlias, cast
+from typing import Any, Generic, ParamSpec, Self, TypeAlias, cast
 
 from asyncelt import current
-from asyncelt.errors import ConfigError, InvalidResourceData, UsageError
-from asyncelt.extract.functions import call_with_item, check_name, is_function, row_function
+from asyncelt.errors import ConfigError, UsageError
+from asyncelt.extract.binding import Call, signature_of
+from asyncelt.extract.functions import is_function, row_function
+from asyncelt.extract.incremental import Incremental, IncrementalStep
+from asyncelt.extract.incremental.definition import KeyHint
+from asyncelt.extract.reading import Reading, check_definition
 from asyncelt.extract.requests import TableName
 from asyncelt.extract.steps import (
     FilterStep,
@@ -74,37 +78,20 @@ class Resource:
         self.selected = selected
         self.section = section
         self.parallelized = parallelized
-        self.incremental = incremental
         self.source_name: str | None = None
         """Name of the source this resource belongs to; None while it belongs to none."""
         self._data = data
-        self._bound: Callable[[], object] | None = None
-        self._arguments: Mapping[str, object] | None = None
+        self._arguments: Call | None = None
         self._parent = parent
         self._is_transformer = parent is not None
         self._steps = steps
         self._table_name = table_name
         self._hints = hints or TableHints(name=name)
+        self._incremental = None if incremental is None else Incremental.of(incremental)
+        self._cursor_is_hint = False
         self._check()
 
     # ------------------------------------------------------------------ what it is
-
-    @property
-    def data(self) -> object:
-        """What a pump reads: the function with its arguments, or the data itself."""
-        if self._is_transformer:
-            return self._required_parent().data
-
-        if self._bound is not None:
-            return self._bound
-
-        if self.requires_args:
-            raise ConfigError(
-                f"Resource {self.name!r} takes arguments {inspect.signature(self._function())}; call it with them "
-                "before it is run."
-            )
-
-        return self._data
 
     @property
     def table_name(self) -> TableName:
@@ -118,7 +105,14 @@ class Resource:
 
     def table_hints(self, table_name: str) -> TableHints:
         """Hints of one of the resource's tables."""
-        return replace(self._hints, name=table_name, resource=self.name)
+        cursor = self.cursor
+
+        return replace(
+            self._hints,
+            name=table_name,
+            resource=self.name,
+            incremental=None if cursor is None else cursor.get_cursor_column_name(),
+        )
 
     @property
     def write_disposition(self) -> WriteDispositionHint:
@@ -136,6 +130,11 @@ class Resource:
         self._check()
 
     @property
+    def incremental(self) -> Incremental[object] | None:
+        """The incremental of the hints; see `cursor` for the one it goes by."""
+        return self._incremental
+
+    @property
     def is_transformer(self) -> bool:
         """Whether it takes its items from another resource."""
         return self._is_transformer
@@ -148,7 +147,7 @@ class Resource:
     @property
     def args_bound(self) -> bool:
         """Whether it is ready to be read as it is: called, or no function at all."""
-        return self._bound is not None or not is_function(self._data)
+        return self._arguments is not None or not is_function(self._data)
 
     @property
     def requires_args(self) -> bool:
@@ -157,7 +156,7 @@ class Resource:
             return False
 
         try:
-            inspect.signature(self._function()).bind(*self._item_arguments())
+            signature_of(self._function()).bind(*self._item_arguments())
         except TypeError:
             return True
         except ValueError:  # built-in functions without a signature
@@ -171,7 +170,7 @@ class Resource:
         if self._arguments is None:
             raise UsageError(f"Resource {self.name!r} has not been called.")
 
-        return self._arguments
+        return self._arguments.arguments
 
     @property
     def state(self) -> dict[str, object]:
@@ -182,20 +181,63 @@ class Resource:
         """
         return current.resource_state(self.name)
 
-    def all_steps(self) -> tuple[Step, ...]:
-        """Steps from the data to the pages, those of a parent included."""
-        if not self._is_transformer:
-            return self._steps
+    @property
+    def cursor(self) -> Incremental[object] | None:
+        """The incremental cursor it goes by: of its hints, or of an argument of its function."""
+        if self._cursor_is_hint or not is_function(self._data):
+            return self._incremental
 
+        return self._call().definition(self._incremental)
+
+    def reading(self, state_of: Callable[[str], dict[str, object]], *, feed: object = None) -> Reading:
+        """What one run reads, with a cursor that is bound to the state.
+
+        Args:
+            state_of: Gives the state of a resource by its name.
+            feed: Items for a transformer; None: they are read from its parent, whose steps come first.
+
+        Raises:
+            ConfigError: Arguments, a parent or a cursor path are missing.
+        """
         if self.requires_args:
             raise ConfigError(
-                f"Transformer {self.name!r} takes arguments besides the item: "
-                f"{inspect.signature(self._function())}; call it with them before it is run."
+                f"{'Transformer' if self._is_transformer else 'Resource'} {self.name!r} takes arguments"
+                f"{' besides the item' if self._is_transformer else ''} {inspect.signature(self._function())}; call it "
+                "with them before it is run."
             )
 
-        function = cast("Callable[[object], object]", self._bound or self._data)
+        cursor = self._bound_cursor(state_of)
+        data = self._call().ready(cursor) if is_function(self._data) else self._data
+        steps = self._steps
 
-        return (*self._required_parent().all_steps(), ItemStep(function, self.name), *self._steps)
+        if cursor is not None:
+            steps = insert_step(steps, IncrementalStep(cursor, closes=not self._is_transformer))
+
+        if not self._is_transformer:
+            return Reading(data, steps)
+
+        step = ItemStep(cast("Callable[[object], object]", data), self.name, self.parallelized)
+
+        if feed is not None:
+            return Reading(feed, (step, *steps))
+
+        parent = self._required_parent().reading(state_of)
+
+        return Reading(parent.data, (*parent.steps, step, *steps))
+
+    def _bound_cursor(self, state_of: Callable[[str], dict[str, object]]) -> Incremental[object] | None:
+        definition = self.cursor
+
+        if definition is None:
+            return None
+
+        given = self.write_disposition
+        disposition = given if isinstance(given, str) else given.get("disposition")
+        key = cast("KeyHint | None", self._hints.primary_key)
+
+        return definition.bind(
+            self.name, state_of(self.name), primary_key=key, merges=disposition == "merge" and bool(key)
+        )
 
     # ------------------------------------------------------------------ arguments and copies
 
@@ -218,25 +260,23 @@ class Resource:
         if self.args_bound:
             raise UsageError(
                 f"Resource {self.name!r} cannot be called: "
-                + ("it has its arguments already." if self._bound else "it was made from data, not from a function.")
+                + (
+                    "it has its arguments already."
+                    if self._arguments
+                    else "it was made from data, not from a function."
+                )
             )
 
-        function = self._function()
-        items = self._item_arguments()
+        call = Call(self._function(), args, kwargs, takes_item=self._is_transformer)
 
         try:
-            bound = inspect.signature(function).bind(*items, *args, **kwargs)
+            call.arguments  # noqa: B018 - whether the function takes them
         except TypeError as error:
-            raise TypeError(f"Resource {self.name!r}: {error} in a call of {inspect.signature(function)}") from None
+            raise TypeError(
+                f"Resource {self.name!r}: {error} in a call of {inspect.signature(self._function())}"
+            ) from None
 
-        names = list(bound.arguments)[len(items) :]
-        self._arguments = {name: bound.arguments[name] for name in names}
-        self._bound = cast(
-            "Callable[[], object]",
-            functools.partial(call_with_item, function, args, kwargs)
-            if self._is_transformer
-            else functools.partial(function, *args, **kwargs),
-        )
+        self._arguments = call
 
         return self
 
@@ -300,8 +340,12 @@ class Resource:
 
         return self.add_step(LimitStep(None if max_items == -1 else max_items, max_time, count_rows))
 
-    def add_step(self, step: Step, insert_at: int | None = None) -> Self:
-        """Add any step; its affinity decides where, unless ``insert_at`` does."""
+    def add_step(self, step: Step | Incremental[Any], insert_at: int | None = None) -> Self:
+        """Add any step; its affinity decides where, unless ``insert_at`` does. An incremental is a step too."""
+        if isinstance(step, Incremental):
+            self._incremental, self._cursor_is_hint = step, True
+            return self
+
         self._steps = insert_step(self._steps, step, insert_at)
         return self
 
@@ -369,7 +413,7 @@ class Resource:
             self._table_name = table_name or None
 
         if incremental is not None:
-            self.incremental = incremental
+            self._incremental, self._cursor_is_hint = Incremental.of(incremental), True
 
         try:
             self._check()
@@ -434,6 +478,9 @@ class Resource:
     def _function(self) -> Callable[..., object]:
         return cast("Callable[..., object]", self._data)
 
+    def _call(self) -> Call:
+        return self._arguments or Call(self._function(), takes_item=self._is_transformer)
+
     def _item_arguments(self) -> tuple[None, ...]:
         """Stands for the item, where a transformer's signature is looked at."""
         return (None,) if self._is_transformer else ()
@@ -448,28 +495,7 @@ class Resource:
         return self._parent
 
     def _check(self) -> None:
-        check_name(self.name, "resource")
-
-        if self._table_name is not None and not isinstance(self._table_name, str) and not callable(self._table_name):
-            raise ConfigError(
-                f"Resource {self.name!r}: table_name is text or a function of a row, not {self._table_name!r}."
-            )
-
-        if isinstance(self._data, str):
-            raise InvalidResourceData(
-                f"Resource {self.name!r} was given text. Pass rows (a list of dicts, a generator, a frame), JSON as "
-                "bytes, or JsonPage(text)."
-            )
-
-        if self._data is None:
-            raise InvalidResourceData(f"Resource {self.name!r} was given None instead of data.")
-
-        for hint in ("write_disposition", "columns", "primary_key", "merge_key", "schema_contract", "table_format"):
-            value = getattr(self._hints, hint)
-
-            if inspect.isroutine(value):
-                raise ConfigError(f"Resource {self.name!r}: {hint} cannot be a function; only table_name can.")
-
+        check_definition(self.name, self._data, self._table_name, self._hints)
         validate_hints(self.hints)
 
 

@@ -15,13 +15,16 @@ import pyarrow as pa
 from asyncelt.extract.functions import RowFunction
 
 __all__ = [
+    "INCREMENTAL",
     "FilterStep",
+    "Finishing",
     "ItemStep",
     "LimitStep",
     "MapStep",
     "PageStep",
     "PageStepRun",
     "RowStep",
+    "Settling",
     "Step",
     "YieldMapStep",
     "insert_step",
@@ -42,6 +45,24 @@ class PageStepRun(Protocol):
 
     def apply(self, item: object) -> object | None:
         """Take a row, a list of rows, a `JsonBody` or an Arrow table; give back what goes on."""
+        ...
+
+
+@runtime_checkable
+class Settling(Protocol):
+    """A page step that keeps something for the state."""
+
+    def settle(self) -> None:
+        """Write it."""
+        ...
+
+
+@runtime_checkable
+class Finishing(Protocol):
+    """A page step that can tell at the end that something is missing."""
+
+    def finish(self) -> None:
+        """Raise if it is; called only when the source has given all it has."""
         ...
 
 
@@ -100,6 +121,8 @@ class ItemStep:
 
     function: RowFunction
     name: str
+    parallelized: bool = False
+    """Whether a function that is not asynchronous may run for several items at a time, in threads."""
     affinity = USER
 
 
