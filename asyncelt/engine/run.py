@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Literal
@@ -24,6 +24,7 @@ from asyncelt.engine.ownership import Owned, next_load_ids
 from asyncelt.engine.sealing import Harvest, seal_run, state_after
 from asyncelt.engine.shaping import GIL_GATE, SchemaBook, Shaping, ShapingPlan, ShapingResult
 from asyncelt.engine.steps import one_error, step
+from asyncelt.extract.graph import Branch, connected
 from asyncelt.extract.pump import pump
 from asyncelt.extract.resource import Resource
 from asyncelt.extract.source import Source
@@ -269,16 +270,27 @@ class _FusedRun:
             yield
 
     async def _extract(self, intake: Intake) -> None:
-        async with anyio.create_task_group() as tasks:
-            for source in self._request.sources:
-                for resource in source.selected_resources.values():
-                    if disposition_of(resource) != "skip":
-                        tasks.start_soon(self._pump, intake, source, resource)
+        with ExitStack() as stack:
+            trees = [
+                (source, tree)
+                for source in self._request.sources
+                for tree in stack.enter_context(connected(_read_resources(source)))
+            ]
 
-    async def _pump(self, intake: Intake, source: Source, resource: Resource) -> None:
+            # One after the other, or all side by side; a resource and its transformers always are.
+            is_fifo = self._environment.settings.limits.next_item_mode == "fifo"
+
+            for group in [[tree] for tree in trees] if is_fifo else [trees]:
+                async with anyio.create_task_group() as tasks:
+                    for source, tree in group:
+                        for branch in tree.all():
+                            tasks.start_soon(self._pump, intake, source, branch)
+
+    async def _pump(self, intake: Intake, source: Source, branch: Branch) -> None:
+        resource = branch.resource
         plan = self._resource_plan(source, resource)
 
-        if disposition_of(resource) == "replace":
+        if branch.keeps and disposition_of(resource) == "replace":
             _reset_resource_state(self._state, plan.schema_name, resource.name)
 
         schema = self._book[plan.schema_name]
@@ -286,7 +298,12 @@ class _FusedRun:
         with current.activate_resource(
             self._state, plan.schema_name, resource.name, resource=resource, source=source, schema=schema
         ):
-            await pump(resource, limits=self._environment.settings.limits, send=partial(intake.send, plan))
+            await pump(
+                resource,
+                limits=self._environment.settings.limits,
+                send=partial(intake.send, plan),
+                link=branch.link,
+            )
 
     def _resource_plan(self, source: Source, resource: Resource) -> ResourcePlan:
         schema_name = _schema_name(source)
@@ -426,6 +443,10 @@ class _FusedRun:
                 slice_s=self._environment.settings.limits.slice_s,
             )
         )
+
+
+def _read_resources(source: Source) -> list[Resource]:
+    return [resource for resource in source.selected_resources.values() if disposition_of(resource) != "skip"]
 
 
 def _schema_name(source: Source) -> str:

@@ -27,7 +27,7 @@ from asyncelt.errors import AsynceltError, ConfigError, ExtractError, ResourceEx
 from asyncelt.extract.functions import is_async_function
 from asyncelt.extract.items import JsonPage, Kind, Marked, judged, kind_of, table_of
 from asyncelt.extract.jsonbody import parse_in_slices
-from asyncelt.extract.requests import Ahead, Emit, Offload, Pull, Request, TableName, Work
+from asyncelt.extract.requests import Ahead, Emit, Offered, Offload, Pull, Request, TableName, Work
 from asyncelt.extract.steps import (
     FilterStep,
     Finishing,
@@ -78,9 +78,20 @@ class Chain:
         steps: In order.
         table: Name of the table, or a function of a row that gives it.
         emit: Receives what comes out.
+        offers: Whether transformers take what comes out, as `Offered`.
+        keeps: Whether it goes to the resource's tables.
     """
 
-    def __init__(self, resource: str, steps: Iterable[Step], table: TableName, emit: Emit) -> None:
+    def __init__(
+        self,
+        resource: str,
+        steps: Iterable[Step],
+        table: TableName,
+        emit: Emit,
+        *,
+        offers: bool = False,
+        keeps: bool = True,
+    ) -> None:
         self.resource = resource
         self.rows = 0
         """Rows and bodies that came out so far."""
@@ -90,7 +101,10 @@ class Chain:
         self._table = table
         self.emit = emit
         """Where items go at the end. A reader that runs the chain in a thread puts its own outbox here."""
-        self.is_plain = not self._steps and isinstance(table, str)
+        self._offers = offers
+        self._keeps = keeps
+        self._is_stopped = False
+        self.is_plain = not self._steps and isinstance(table, str) and not offers
         """Whether rows only have to be passed on to `emit`, with `table`."""
 
     @property
@@ -100,12 +114,19 @@ class Chain:
 
     @property
     def looks_ahead(self) -> bool:
-        """Whether several items may be under way at a time: those of an asynchronous transformer."""
-        return any(isinstance(step, ItemStep) and is_async_function(step.function) for step in self._steps)
+        """Whether several items may be under way at a time: those of an asynchronous or parallelized transformer."""
+        return any(
+            isinstance(step, ItemStep) and (step.parallelized or is_async_function(step.function))
+            for step in self._steps
+        )
 
     def ended(self) -> bool:
         """Whether a step has had enough: no further item is to be read."""
-        return bool(self._opened) and any(run.done for run in self._opened)
+        return self._is_stopped or (bool(self._opened) and any(run.done for run in self._opened))
+
+    def stop(self) -> None:
+        """Nobody wants any more."""
+        self._is_stopped = True
 
     def settle(self, *, finished: bool) -> None:
         """Let steps write into the state what they hold back.
@@ -156,7 +177,7 @@ class Chain:
             else:
                 return self._process_result(result, row if keep else None, index, label)
 
-        if index < len(self._steps):
+        if index < len(self._steps) or self._offers:
             return self.process(row, index)
 
         self.rows += 1
@@ -218,14 +239,14 @@ class Chain:
         """What an awaitable, a function or a frame stands for."""
         try:
             if kind is Kind.AWAITABLE:
-                return (yield cast("Awaitable[object]", item))
+                return (yield Ahead(cast("Awaitable[object]", item)))
 
             if kind is Kind.FRAME:
                 return (yield Offload(partial(table_of, item)))
 
             function = cast("Callable[[], object]", item)
 
-            return function() if is_async_function(function) else (yield Offload(partial(_called, function)))
+            return function() if is_async_function(function) else (yield Ahead(Offload(partial(_called, function))))
         except Exception as error:
             raise self.error(error, "in what it yielded") from error
 
@@ -402,7 +423,9 @@ class Chain:
 
         try:
             if not is_async_function(step.function):
-                return (yield Offload(partial(_called, call)))
+                offload = Offload(partial(_called, call))
+
+                return (yield Ahead(offload) if step.parallelized else offload)
 
             result = call()
 
@@ -413,6 +436,13 @@ class Chain:
     # ------------------------------------------------------------------ tables
 
     def _route(self, item: object, table: str | None) -> Work:
+        if self._offers:
+            self.emit("", Offered(item if table is None else Marked(item, table)))
+
+        if not self._keeps:
+            self._count(item)
+            return
+
         if table is None and callable(self._table):
             yield from self._route_by_function(item)
             return
@@ -451,7 +481,9 @@ class Chain:
 
     def _out(self, table: str, item: object) -> None:
         self.emit(table, item)
+        self._count(item)
 
+    def _count(self, item: object) -> None:
         if isinstance(item, list):
             self.rows += len(item)
         else:

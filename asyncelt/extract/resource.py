@@ -80,6 +80,8 @@ class Resource:
         self.parallelized = parallelized
         self.source_name: str | None = None
         """Name of the source this resource belongs to; None while it belongs to none."""
+        self.origin = object()
+        """Shared with the copies that a source makes of it."""
         self._data = data
         self._arguments: Call | None = None
         self._parent = parent
@@ -235,9 +237,7 @@ class Resource:
         disposition = given if isinstance(given, str) else given.get("disposition")
         key = cast("KeyHint | None", self._hints.primary_key)
 
-        return definition.bind(
-            self.name, state_of(self.name), primary_key=key, merges=disposition == "merge" and bool(key)
-        )
+        return definition.bind(self.name, state_of, primary_key=key, merges=disposition == "merge" and bool(key))
 
     # ------------------------------------------------------------------ arguments and copies
 
@@ -289,7 +289,15 @@ class Resource:
             copy.name = name
 
         copy.source_name = None
+        copy.origin = object()
         copy._check()
+
+        return copy
+
+    def clone_of_same(self) -> Self:
+        """A copy that stands for this very resource: transformers of this one may read from the copy instead."""
+        copy = self.clone()
+        copy.origin = self.origin
 
         return copy
 

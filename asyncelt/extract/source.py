@@ -52,9 +52,32 @@ class ResourceDict(Mapping[str, Resource]):
                     "another name with with_name(); both may keep the same table_name."
                 )
 
-            added = resource.clone()
+            added = resource.clone_of_same()
             added.source_name = self._source_name
             self._resources[added.name] = added
+
+        self._relink()
+
+    def _relink(self) -> None:
+        """Let transformers read from the resources of this source, rather than from those they were copied from."""
+        own = {resource.origin: resource for resource in self._resources.values()}
+        copies: dict[object, Resource] = {}
+
+        def relinked(parent: Resource) -> Resource:
+            if parent.origin in own:
+                return own[parent.origin]
+
+            if parent.origin not in copies:
+                made = copies[parent.origin] = parent.clone_of_same()
+
+                if made.parent is not None:
+                    made.pipe_data_from(relinked(made.parent))
+
+            return copies[parent.origin]
+
+        for resource in self._resources.values():
+            if resource.parent is not None:
+                resource.pipe_data_from(relinked(resource.parent))
 
     def select(self, *names: str) -> dict[str, Resource]:
         """Select these resources and no others.

@@ -103,8 +103,7 @@ def _sift(
         return None
 
     rises = window.rules.func is max
-    bounds = cast("dict[str, Any]", pc.min_max(column).as_py())
-    top, bottom = (bounds["max"], bounds["min"]) if rises else (bounds["min"], bounds["max"])
+    top = _top(column, None, rises=rises)
     window.adapt_zone(column[0].as_py())
     kept: np.ndarray[Any, Any] | None = None
     end_out = False

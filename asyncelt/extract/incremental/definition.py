@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from datetime import date
 from typing import Any, ClassVar, Generic, Literal, Self, TypeAlias, TypeVar, cast, get_args
@@ -78,7 +79,7 @@ class Incremental(Generic[T]):
     boundary_ceiling: ClassVar[int] = CEILING
     """The state holds digests of at most this many rows at the last value."""
 
-    def __init__(  # noqa: PLR0913 - the reference's arguments
+    def __init__(  # noqa: PLR0913, PLR0917 - the reference's arguments
         self,
         cursor_path: str | None = None,
         initial_value: T | None = None,
@@ -182,13 +183,19 @@ class Incremental(Generic[T]):
             raise ConfigError(f"incremental={dict(value)!r}: {error}") from None
 
     def bind(
-        self, resource_name: str, state: dict[str, object], *, primary_key: KeyHint | None = None, merges: bool = False
+        self,
+        resource_name: str,
+        state_of: Callable[[str], dict[str, object]],
+        *,
+        primary_key: KeyHint | None = None,
+        merges: bool = False,
     ) -> Self:
         """A copy for one run of a resource.
 
         Args:
             resource_name: Name of the resource.
-            state: State of the resource; the cursor's part is made where it is missing.
+            state_of: Gives the state of a resource by its name; the cursor's part is made where it is missing. Not
+                asked with an ``end_value``.
             primary_key: The resource's, for an incremental without its own.
             merges: Whether rows that come again replace those there are.
 
@@ -202,12 +209,11 @@ class Incremental(Generic[T]):
         bound = self.copy()
         bound.resource_name = resource_name
         bound.primary_key = primary_key if self.primary_key is None and primary_key else self.primary_key
-        bound._state = bound._state_in(state)
-        bound._open(resource_name, merges=merges)
+        bound.attach(resource_name, state_of, merges=merges)
 
         return bound
 
-    def _state_in(self, state: dict[str, object]) -> CursorState:
+    def _state_in(self, state_of: Callable[[], dict[str, object]]) -> CursorState:
         fresh: CursorState = {
             "initial_value": self.initial_value,
             "last_value": self.initial_value,
@@ -218,7 +224,7 @@ class Incremental(Generic[T]):
         if self.end_value is not None:
             return fresh
 
-        cursors = cast("dict[str, dict[str, object]]", state.setdefault("incremental", {}))
+        cursors = cast("dict[str, dict[str, object]]", state_of().setdefault("incremental", {}))
         known = cursors.setdefault(cast("str", self.cursor_path), {})
 
         if not known:
@@ -226,7 +232,9 @@ class Incremental(Generic[T]):
 
         return known
 
-    def _open(self, resource_name: str, *, merges: bool) -> None:
+    def attach(self, resource_name: str, state_of: Callable[[str], dict[str, object]], *, merges: bool) -> None:
+        """Begin a run; see `bind`, which does it on a copy."""
+        self._state = self._state_in(functools.partial(state_of, resource_name))
         rules = WindowRules(
             resource=resource_name,
             path=self.path,

@@ -66,7 +66,7 @@ def _encode_instants(value: Any) -> object:
     return _encode(value)
 
 
-def _encode(value: Any) -> object:  # noqa: PLR0911 - a table of types
+def _encode(value: Any) -> object:
     if isinstance(value, Decimal | UUID):
         return str(value)
 
