@@ -5,7 +5,13 @@ The names below are the public ones. Importing this package loads no driver and 
 
 from __future__ import annotations
 
-from asyncelt import current as current, destinations as destinations, errors as errors, sources as sources
+from asyncelt import (
+    current as current,
+    destinations as destinations,
+    errors as errors,
+    mark as mark,
+    sources as sources,
+)
 from asyncelt.budget import ByteBudget as ByteBudget
 from asyncelt.config import Limits as Limits, Retry as Retry, Settings as Settings
 from asyncelt.errors import (
@@ -30,6 +36,7 @@ __all__ = [  # noqa: RUF022 - grouped by what they are for
     "Resource",
     "Source",
     "current",
+    "mark",
     "resource",
     "source",
     "sources",

@@ -65,7 +65,7 @@ class Intake:
             page=self.count,
             schema_name=plan.schema_name,
             resource=plan.name,
-            table=self.announce(plan, page.table_name),
+            table=self.announce(plan, page.table_name, page.hints),
             payload=page.payload,
             rows=page.rows,
             nbytes=page.nbytes,
@@ -86,16 +86,20 @@ class Intake:
             # Normalizing has failed and is about to cancel this task; its error is the one to report.
             await anyio.sleep_forever()
 
-    def announce(self, plan: ResourcePlan, raw_name: str) -> TableName:
-        """Merge the resource's hints for this table into the schema, once per run; returns the final name."""
+    def announce(self, plan: ResourcePlan, raw_name: str, news: TableHints | None = None) -> TableName:
+        """Merge the resource's hints for this table into the schema, once per run and when there are news of them.
+
+        Returns:
+            The final name.
+        """
         key = (plan.schema_name, plan.name, raw_name)
         known = self.tables.get(key)
 
-        if known is not None:
+        if known is not None and news is None:
             return known
 
         naming = self.namings[plan.schema_name]
-        hints = plan.hints(raw_name)
+        hints = news or plan.hints(raw_name)
         schema = self.book[plan.schema_name]
         self.book.set(merge_table_hints(schema, hints, naming, self.capabilities))
         self.hinted[plan.schema_name] = merge_table_hints(

@@ -15,7 +15,7 @@ does the blocking ones itself and leaves only awaitables to the loop.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from inspect import isawaitable
@@ -25,9 +25,10 @@ import pyarrow as pa
 
 from asyncelt.errors import AsynceltError, ConfigError, ExtractError, ResourceExtractionError, SchemaError, UsageError
 from asyncelt.extract.functions import is_async_function
+from asyncelt.extract.hinting import HintBook
 from asyncelt.extract.items import JsonPage, Kind, Marked, judged, kind_of, table_of
 from asyncelt.extract.jsonbody import parse_in_slices
-from asyncelt.extract.requests import Ahead, Emit, Offered, Offload, Pull, Request, TableName, Work
+from asyncelt.extract.requests import Ahead, Emit, HintNews, Offered, Offload, Pull, Request, TableName, Work
 from asyncelt.extract.steps import (
     FilterStep,
     Finishing,
@@ -41,6 +42,7 @@ from asyncelt.extract.steps import (
     YieldMapStep,
 )
 from asyncelt.flow import JsonBody
+from asyncelt.schema.hints import TableHints
 
 __all__ = ["Chain", "extraction_error"]
 
@@ -78,6 +80,7 @@ class Chain:
         steps: In order.
         table: Name of the table, or a function of a row that gives it.
         emit: Receives what comes out.
+        hints: Hints of the tables; None: they do not change with the data.
         offers: Whether transformers take what comes out, as `Offered`.
         keeps: Whether it goes to the resource's tables.
     """
@@ -89,6 +92,7 @@ class Chain:
         table: TableName,
         emit: Emit,
         *,
+        hints: HintBook | None = None,
         offers: bool = False,
         keeps: bool = True,
     ) -> None:
@@ -99,6 +103,8 @@ class Chain:
         self._opened = [step.run for step in self._steps if isinstance(step, _Opened)]
         self._quick = _quick_steps(self._steps)
         self._table = table
+        self._hints = hints
+        self._is_dynamic = hints is not None and hints.is_dynamic
         self.emit = emit
         """Where items go at the end. A reader that runs the chain in a thread puts its own outbox here."""
         self._offers = offers
@@ -180,8 +186,13 @@ class Chain:
         if index < len(self._steps) or self._offers:
             return self.process(row, index)
 
+        name = self._table if isinstance(self._table, str) else self._table_for(row)
+
+        if self._is_dynamic:
+            self._tell(name, self._hints_of_row(name, row))
+
         self.rows += 1
-        self.emit(self._table if isinstance(self._table, str) else self._table_for(row), row)
+        self.emit(name, row)
 
         return None
 
@@ -208,7 +219,12 @@ class Chain:
             kind, item = judged(item)
 
             if kind is Kind.MARKED:
-                item, table = cast("Marked", item).item, cast("Marked", item).table_name
+                marked = cast("Marked", item)
+                item, table = marked.item, marked.table_name or table
+
+                if marked.hints is not None:
+                    self._change_hints(marked, marked.hints)
+
                 continue
 
             if kind in _SETTLED:
@@ -435,6 +451,33 @@ class Chain:
 
     # ------------------------------------------------------------------ tables
 
+    def _change_hints(self, marked: Marked, hints: Mapping[str, object]) -> None:
+        """Hints that have come with the data; a table name among them is the resource's from here on."""
+        name = hints.get("table_name")
+
+        try:
+            if isinstance(name, str) and name and not marked.is_variant:
+                self._table = name
+
+            if self._hints is not None:
+                table = marked.table_name if marked.is_variant and marked.table_name else self.table
+                self._tell(table, self._hints.change(hints, table, is_variant=marked.is_variant))
+        except Exception as error:
+            raise self.error(error, "in hints that came with its data") from error
+
+    def _tell(self, table: str, news: TableHints | None) -> None:
+        if news is not None:
+            self.emit(table, HintNews(news))
+
+    def _hints_of_row(self, table: str, row: object) -> TableHints | None:
+        if self._hints is None:
+            return None
+
+        try:
+            return self._hints.news_of(table, row)
+        except Exception as error:
+            raise self.error(error, f"in the hints of table {table!r}") from error
+
     def _route(self, item: object, table: str | None) -> Work:
         if self._offers:
             self.emit("", Offered(item if table is None else Marked(item, table)))
@@ -453,13 +496,24 @@ class Chain:
         item = yield from self._rows_of(item)
 
         if not isinstance(item, list):
-            self._out(self._table_for(item), item)
+            name = self._table_for(item)
+            self._tell(name, self._hints_of_row(name, item))
+            self._out(name, item)
             return
 
         groups: dict[str, list[object]] = {}
 
         for number, row in enumerate(item, 1):
-            groups.setdefault(self._table_for(row), []).append(row)
+            name = self._table_for(row)
+            news = self._hints_of_row(name, row) if self._is_dynamic else None
+
+            if news is not None:
+                if rows := groups.pop(name, None):
+                    self._out(name, rows)
+
+                self._tell(name, news)
+
+            groups.setdefault(name, []).append(row)
 
             if number % _PAUSE_ROWS == 0:
                 yield None

@@ -15,7 +15,7 @@ from asyncelt.extract.driver import Driver
 from asyncelt.extract.jsonbody import parse_in_slices
 from asyncelt.extract.pump import state_of_run
 from asyncelt.extract.readers import open_reader
-from asyncelt.extract.requests import Run
+from asyncelt.extract.requests import HintNews, Run
 from asyncelt.flow import JsonBody
 
 if TYPE_CHECKING:
@@ -34,6 +34,9 @@ async def iterate_rows(resource: Resource) -> AsyncIterator[object]:
     rows: deque[object] = deque()
 
     def take(_table: str, item: object) -> None:
+        if isinstance(item, HintNews):
+            return
+
         if isinstance(item, Run):
             rows.extend(item.rows)
         elif isinstance(item, list):
@@ -45,7 +48,7 @@ async def iterate_rows(resource: Resource) -> AsyncIterator[object]:
             rows.append(item)
 
     reading = resource.reading(lambda name: copy.deepcopy(state_of_run(name)))
-    chain = Chain(resource.name, reading.steps, resource.table_name, take)
+    chain = Chain(resource.name, reading.steps, resource.table_name, take, hints=resource.hint_book())
     reader = await open_reader(reading.data, Driver(chain, Limits(), _nothing, ready=rows, eager=True))
 
     try:

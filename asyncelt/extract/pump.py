@@ -21,7 +21,7 @@ from asyncelt.extract.driver import Driver
 from asyncelt.extract.feeds import Feed, Offering
 from asyncelt.extract.pages import Gatherer, Page
 from asyncelt.extract.readers import AsyncReader, Reader, open_reader
-from asyncelt.extract.requests import Offered, Run
+from asyncelt.extract.requests import HintNews, Offered, Run
 from asyncelt.extract.resource import Resource
 from asyncelt.flow import JsonBody
 
@@ -146,6 +146,7 @@ class _Run:
             self._reading.steps,
             resource.table_name,
             self._take,
+            hints=resource.hint_book(),
             offers=link.offering is not None,
             keeps=link.keeps,
         )
@@ -197,6 +198,10 @@ class _Run:
         self._gatherer.flush()
         await self._relieve()
 
+        # The last page may be on its way in the task that flushes late, which is about to be cancelled.
+        async with self._sending:
+            pass
+
     async def _flush_late(self, after_s: float) -> None:
         """Woken when something begins to be held back; sends whatever is still held some time later."""
         while True:
@@ -219,6 +224,8 @@ class _Run:
             gatherer.add_body(table, item)
         elif isinstance(item, pa.Table):
             gatherer.add_arrow(table, item)
+        elif isinstance(item, HintNews):
+            gatherer.set_hints(table, item.hints)
         elif isinstance(item, Offered):
             self._offers.append(item.item)
         else:

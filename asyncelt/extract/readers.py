@@ -13,17 +13,14 @@ from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol, cast
 
-import pyarrow as pa
-
 from asyncelt.errors import SourceExhausted
 from asyncelt.extract.driver import Driver, close_iterator, pull_all
 from asyncelt.extract.feeds import Feed
 from asyncelt.extract.functions import is_async_function
 from asyncelt.extract.items import Kind, is_iterable_data, iterate_once, kind_of
-from asyncelt.extract.requests import Offered, Run
-from asyncelt.extract.sizes import sampled_row_bytes, size_of
+from asyncelt.extract.outbox import Outbox
+from asyncelt.extract.requests import Run
 from asyncelt.extract.thread import Closed, OwnThread
-from asyncelt.flow import JsonBody
 
 __all__ = ["AsyncReader", "Reader", "open_reader"]
 
@@ -31,8 +28,6 @@ _LIST_ROWS = 512
 """Rows of a list at hand that are passed on together ..."""
 _LIST_ITEMS = 32
 """... and elements, where each one has to be looked at."""
-_WEIGH_ROWS = 64
-_PAGES = (list, JsonBody, pa.Table, Offered)
 _PARALLEL = frozenset({Kind.AWAITABLE, Kind.CALLABLE})
 _END = object()
 
@@ -289,7 +284,7 @@ class ThreadReader:
         self._driver = driver
         self._chain = driver.chain
         self._thread = driver.thread(self._job, eager=driver.eager)
-        self._outbox = _Outbox(self._thread, eager=driver.eager)
+        self._outbox = Outbox(self._thread, eager=driver.eager)
         self._deliver = driver.chain.emit
         driver.chain.emit = self._outbox.emit
 
@@ -432,66 +427,3 @@ class _Raw:
     """An item that went through no step yet."""
 
     item: object
-
-
-class _Outbox:
-    """What a thread has produced and not handed over yet. Rows that come one by one travel as one `Run`."""
-
-    def __init__(self, thread: OwnThread, *, eager: bool) -> None:
-        self.weight = 0.0
-        """About how many bytes wait, as of the last `emit`."""
-        self._thread = thread
-        self._eager = eager
-        self._run: list[object] | None = None
-        self._table = ""
-        self._parks = 0
-
-    def emit(self, table: str, item: object) -> None:
-        """Leave one item for the loop."""
-        if type(item) is dict or not isinstance(item, _PAGES):
-            self.emit_row(table, item)
-            return
-
-        if self._parks != self._thread.parks:
-            self.begin()
-
-        self._run = None
-        self.weight += _weight(item)
-        self._thread.put((table, item))
-
-    def emit_row(self, table: str, row: object) -> None:
-        """Leave one row for the loop."""
-        if self._parks != self._thread.parks:
-            self.begin()
-
-        run = self._run
-
-        if run is None or table != self._table:
-            run = [row]
-            self._run, self._table = None if self._eager else run, table
-            self.weight += size_of(row)
-            self._thread.put((table, Run(run)))
-            return
-
-        run.append(row)
-
-        if len(run) % _WEIGH_ROWS == 0:
-            self.weight += size_of(row) * _WEIGH_ROWS
-
-    def begin(self) -> None:
-        """What was put before the thread was parked belongs to the loop now."""
-        self._parks = self._thread.parks
-        self._run = None
-        self.weight = 0.0
-
-
-def _weight(item: object) -> float:
-    if isinstance(item, JsonBody):
-        return len(item.data)
-
-    if isinstance(item, pa.Table):
-        return item.nbytes
-
-    rows = cast("list[object]", item)
-
-    return sampled_row_bytes(rows) * len(rows)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import inspect
 from dataclasses import dataclass
 
 from asyncelt.errors import ConfigError, InvalidResourceData
 from asyncelt.extract.functions import check_name
+from asyncelt.extract.hinting import DYNAMIC, is_dynamic
 from asyncelt.extract.steps import Step
 from asyncelt.schema.hints import TableHints
 
@@ -42,6 +42,11 @@ def check_definition(name: str, data: object, table_name: object, hints: TableHi
     if data is None:
         raise InvalidResourceData(f"Resource {name!r} was given None instead of data.")
 
-    for hint in ("write_disposition", "columns", "primary_key", "merge_key", "schema_contract", "table_format"):
-        if inspect.isroutine(getattr(hints, hint)):
-            raise ConfigError(f"Resource {name!r}: {hint} cannot be a function; only table_name can.")
+    if callable(table_name):
+        return
+
+    for hint in DYNAMIC:
+        if is_dynamic(getattr(hints, hint)):
+            raise ConfigError(
+                f"Resource {name!r}: {hint} is a function of a row, which it can be only if table_name is one too."
+            )

@@ -6,7 +6,9 @@ from collections.abc import Awaitable, Callable, Generator, Iterator
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
-__all__ = ["Ahead", "Emit", "Offered", "Offload", "Pull", "Puller", "Request", "Run", "TableName", "Work"]
+from asyncelt.schema.hints import TableHints
+
+__all__ = ["Ahead", "Emit", "HintNews", "Offered", "Offload", "Pull", "Puller", "Request", "Run", "TableName", "Work"]
 
 TableName: TypeAlias = str | Callable[[object], str]
 """A table's name, or a function of an item that says it."""
@@ -52,6 +54,13 @@ class Run:
     """Rows that were yielded one by one, together only because they were handed over together."""
 
     rows: list[object]
+
+
+@dataclass(frozen=True, slots=True)
+class HintNews:
+    """From here on, a table has these hints."""
+
+    hints: TableHints
 
 
 @dataclass(frozen=True, slots=True)

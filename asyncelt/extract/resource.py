@@ -12,6 +12,7 @@ from asyncelt import current
 from asyncelt.errors import ConfigError, UsageError
 from asyncelt.extract.binding import Call, signature_of
 from asyncelt.extract.functions import is_function, row_function
+from asyncelt.extract.hinting import HintBook, changed, is_dynamic, settled
 from asyncelt.extract.incremental import Incremental, IncrementalStep
 from asyncelt.extract.incremental.definition import KeyHint
 from asyncelt.extract.reading import Reading, check_definition
@@ -105,12 +106,16 @@ class Resource:
         """Hints of the resource's tables; of a table named by a function, see `table_hints`."""
         return self.table_hints(self._table_name if isinstance(self._table_name, str) else self.name)
 
+    def hint_book(self) -> HintBook:
+        """The hints of one run, which may change with the data."""
+        return HintBook(self.name, replace(self._hints, incremental=self.hints.incremental))
+
     def table_hints(self, table_name: str) -> TableHints:
         """Hints of one of the resource's tables."""
         cursor = self.cursor
 
         return replace(
-            self._hints,
+            settled(self._hints),
             name=table_name,
             resource=self.name,
             incremental=None if cursor is None else cursor.get_cursor_column_name(),
@@ -119,7 +124,9 @@ class Resource:
     @property
     def write_disposition(self) -> WriteDispositionHint:
         """How rows are written; ``append`` unless said otherwise."""
-        return self._hints.write_disposition or "append"
+        given = self._hints.write_disposition
+
+        return "append" if not given or is_dynamic(given) else given
 
     @property
     def max_table_nesting(self) -> int | None:
@@ -392,6 +399,9 @@ class Resource:
     ) -> Self:
         """Change hints. None leaves a hint as it is, an empty value removes it.
 
+        Columns and references are joined with those there are. If ``table_name`` is a function of a row, other hints may
+        be functions of a row, too.
+
         Raises:
             ConfigError: A hint is wrong; nothing has been changed then.
         """
@@ -409,13 +419,7 @@ class Resource:
             "nested_hints": nested_hints,
         }
         before = self._hints, self._table_name
-        changes = {key: value for key, value in given.items() if value is not None}
-
-        for key in ("parent", "write_disposition", "schema_contract", "table_format", "file_format"):
-            if key in changes and not changes[key]:
-                changes[key] = None
-
-        self._hints = replace(self._hints, **changes)  # type: ignore[arg-type]
+        self._hints = changed(self._hints, given)
 
         if table_name is not None:
             self._table_name = table_name or None

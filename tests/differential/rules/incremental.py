@@ -38,7 +38,12 @@ ONE_OF_EACH = (FIRST, SECOND[:-1], THIRD, FOURTH)
 
 def rising(values: Sequence[int]) -> int:
     """A function of one's own that is what max is."""
-    return sorted(values)[-1]
+    top, *rest = values
+
+    for value in rest:
+        top = value if value > top else top
+
+    return top
 
 
 def longest(values: Sequence[str]) -> str:
@@ -145,7 +150,9 @@ CASES: tuple[Case, ...] = (
     *_matrix("initial", ("int", "time", "text"), {"initial_value": lambda make: make(2)}),
     *_matrix("initial-open", ("int",), {"initial_value": lambda make: make(2), "range_start": "open"}),
     *_matrix("initial-min", ("int",), {"initial_value": lambda make: make(3), "last_value_func": "min"}),
-    *_matrix("end", ("int", "time", "float"), {"initial_value": lambda make: make(2), "end_value": lambda make: make(4)}),
+    *_matrix(
+        "end", ("int", "time", "float"), {"initial_value": lambda make: make(2), "end_value": lambda make: make(4)}
+    ),
     *_matrix(
         "end-closed",
         ("int", "date"),
@@ -176,7 +183,9 @@ CASES: tuple[Case, ...] = (
     _case("rooted-path", NESTED, {"cursor_path": "$.meta.at", "primary_key": "id"}, forms=JSON_FORMS),
     _case("list-path", NESTED, {"cursor_path": "list[*].at", "primary_key": "id"}, forms=JSON_FORMS),
     _case("element-path", NESTED, {"cursor_path": "list[0].at"}, forms=JSON_FORMS),
-    _case("quoted-path", [[{"a.b": 1}, {"a.b": 2}], [{"a.b": 2}, {"a.b": 3}]], {"cursor_path": "'a.b'"}, forms=JSON_FORMS),
+    _case(
+        "quoted-path", [[{"a.b": 1}, {"a.b": 2}], [{"a.b": 2}, {"a.b": 3}]], {"cursor_path": "'a.b'"}, forms=JSON_FORMS
+    ),
     _case("name-that-changes", [[{"At Time": 1}, {"At Time": 2}]] * 2, {"cursor_path": "'At Time'"}, forms=JSON_FORMS),
     _case("wrong-type", [[{"at": 1}], [{"at": "a"}]], {}, forms=JSON_FORMS, raises="cannot be compared"),
     _case("wrong-initial", [[{"at": 1}]], {"initial_value": "a"}, forms=JSON_FORMS, raises="cannot be compared"),
@@ -210,7 +219,10 @@ CASES: tuple[Case, ...] = (
     *(
         _case(
             f"arrow-missing-{what}",
-            [[pa.Table.from_pylist(list(rows), schema=pa.schema({"id": pa.int64(), "at": pa.int64()}))] for rows in MISSING],  # type: ignore[list-item]
+            [
+                [pa.Table.from_pylist(list(rows), schema=pa.schema({"id": pa.int64(), "at": pa.int64()}))]
+                for rows in MISSING
+            ],  # type: ignore[list-item]
             {"on_cursor_value_missing": what},
         )
         for what in ("include", "exclude")
