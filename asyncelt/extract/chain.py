@@ -15,7 +15,7 @@ does the blocking ones itself and leaves only awaitables to the loop.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from inspect import isawaitable
@@ -26,9 +26,9 @@ import pyarrow as pa
 from asyncelt.errors import AsynceltError, ConfigError, ExtractError, ResourceExtractionError, SchemaError, UsageError
 from asyncelt.extract.functions import is_async_function
 from asyncelt.extract.hinting import HintBook
-from asyncelt.extract.items import JsonPage, Kind, Marked, judged, kind_of, table_of
+from asyncelt.extract.items import JsonPage, Kind, Marked, judged, kind_of
 from asyncelt.extract.jsonbody import parse_in_slices
-from asyncelt.extract.requests import Ahead, Emit, HintNews, Offered, Offload, Pull, Request, TableName, Work
+from asyncelt.extract.requests import Ahead, Emit, HintNews, Offered, Offload, Request, TableName, Work
 from asyncelt.extract.steps import (
     FilterStep,
     Finishing,
@@ -41,6 +41,7 @@ from asyncelt.extract.steps import (
     Step,
     YieldMapStep,
 )
+from asyncelt.extract.unfolding import SETTLED, UNFOLDED, called, each, settle, unfold
 from asyncelt.flow import JsonBody
 from asyncelt.schema.hints import TableHints
 
@@ -227,12 +228,12 @@ class Chain:
 
                 continue
 
-            if kind in _SETTLED:
-                item = yield from self._settle(item, kind)
+            if kind in SETTLED:
+                item = yield from settle(self, item, kind)
                 continue
 
-            if kind in _UNFOLDED:
-                yield from self._unfold(item, kind, index, table)
+            if kind in UNFOLDED:
+                yield from unfold(self, item, kind, index, table)
                 return
 
             if index == len(self._steps):
@@ -248,90 +249,6 @@ class Chain:
                 return
 
             item = yield from self._step(step, item)
-
-    # ------------------------------------------------------------------ unfolding
-
-    def _settle(self, item: object, kind: Kind) -> Generator[Request, object, object]:
-        """What an awaitable, a function or a frame stands for."""
-        try:
-            if kind is Kind.AWAITABLE:
-                return (yield Ahead(cast("Awaitable[object]", item)))
-
-            if kind is Kind.FRAME:
-                return (yield Offload(partial(table_of, item)))
-
-            function = cast("Callable[[], object]", item)
-
-            return function() if is_async_function(function) else (yield Ahead(Offload(partial(_called, function))))
-        except Exception as error:
-            raise self.error(error, "in what it yielded") from error
-
-    def _unfold(self, item: object, kind: Kind, index: int, table: str | None) -> Work:
-        """What stands for any number of items, none included."""
-        if kind is Kind.ITERATOR:
-            yield from self._pull(cast("Iterator[object]", item), index, table)
-        elif kind is Kind.ASYNC_ITERABLE:
-            yield from self._pull_async(cast("AsyncIterator[object]", item), index, table)
-        elif kind is Kind.PAGE:
-            yield from self._each(iter(cast("list[object]", item)), index, table)
-
-    def _each(self, items: Iterator[object], index: int, table: str | None) -> Work:
-        for item in items:
-            if self.ended():
-                return
-
-            yield from self.process(item, index, table)
-            yield None
-
-    def _pull(self, items: Iterator[object], index: int, table: str | None) -> Work:
-        """A synchronous iterator that was yielded by a source or a step."""
-        pull = Pull(items)
-
-        try:
-            while not self.ended():
-                try:
-                    batch = yield pull
-                except Exception as error:
-                    raise self.error(error, "in what it yielded") from error
-
-                if batch is None:
-                    break
-
-                for item in cast("list[object]", batch):
-                    yield from self.process(item, index, table)
-        except GeneratorExit:
-            raise
-        except BaseException:
-            yield from _closed(pull)
-            raise
-
-        yield from _closed(pull)
-
-    def _pull_async(self, source: AsyncIterator[object], index: int, table: str | None) -> Work:
-        """An asynchronous iterable that was yielded by a source or a step."""
-        items = source.__aiter__()
-        close = getattr(items, "aclose", None)
-
-        try:
-            while not self.ended():
-                try:
-                    item = yield items.__anext__()
-                except StopAsyncIteration:
-                    break
-                except Exception as error:
-                    raise self.error(error, "in what it yielded") from error
-
-                yield from self.process(item, index, table)
-        except GeneratorExit:
-            raise
-        except BaseException:
-            if close is not None:
-                yield close()
-
-            raise
-
-        if close is not None:
-            yield close()
 
     # ------------------------------------------------------------------ steps
 
@@ -421,7 +338,7 @@ class Chain:
             if kind_of(type(results)) in (Kind.ASYNC_ITERABLE, Kind.AWAITABLE) or not isinstance(results, Iterable):
                 yield from self.process(results, index, table)
             else:
-                yield from self._each(self._guarded(results, step.label), index, table)
+                yield from each(self, self._guarded(results, step.label), index, table)
 
             yield None
 
@@ -439,7 +356,7 @@ class Chain:
 
         try:
             if not is_async_function(step.function):
-                offload = Offload(partial(_called, call))
+                offload = Offload(partial(called, call))
 
                 return (yield Ahead(offload) if step.parallelized else offload)
 
@@ -565,26 +482,4 @@ def _quick_steps(steps: Sequence[RowStep | ItemStep | _Opened]) -> list[tuple[Ca
     return quick
 
 
-def _called(function: Callable[[], object]) -> object:
-    """The result of ``function``. StopIteration must not get out: it would end whoever drives this."""
-    try:
-        return function()
-    except StopIteration as stop:
-        raise RuntimeError(f"{function!r} raised StopIteration") from stop
-
-
-def _closed(pull: Pull) -> Work:
-    """Close an iterator where it lives: in the thread that its driver has opened, or here."""
-    if pull.thread is not None:
-        yield pull.thread.close()
-    else:
-        getattr(pull.iterator, "close", _nothing)()
-
-
-def _nothing() -> None:
-    """Stand in for a close method."""
-
-
 _PLAIN = frozenset({dict, str, int, float, bool, type(None), list})
-_SETTLED = frozenset({Kind.AWAITABLE, Kind.CALLABLE, Kind.FRAME})
-_UNFOLDED = frozenset({Kind.NOTHING, Kind.ITERATOR, Kind.ASYNC_ITERABLE, Kind.PAGE})

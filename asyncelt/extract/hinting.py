@@ -87,7 +87,9 @@ def is_dynamic(hint: object) -> bool:
 
 def settled(hints: TableHints) -> TableHints:
     """The hints without those that need a row."""
-    return replace(hints, **{name: None for name in DYNAMIC if is_dynamic(getattr(hints, name))})
+    dynamic: dict[str, Any] = {name: None for name in DYNAMIC if is_dynamic(getattr(hints, name))}
+
+    return replace(hints, **dynamic)
 
 
 def resolved(hints: TableHints, row: object) -> TableHints:

@@ -104,16 +104,13 @@ def with_file_import(
         hints: As `make_hints` gives them, or a table or schema whose columns are the hints.
 
     Raises:
-        ConfigError: There is no such file, or it is of another format.
+        ConfigError: Files of this format cannot be read. A file that does not exist ends the run.
     """
     path = Path(file_path)
     readers = {"parquet": _parquet, "jsonl": _jsonl, "csv": _csv}
 
     if file_format not in readers:
         raise ConfigError(f"with_file_import reads {', '.join(readers)}, not {file_format!r} ({path.name}).")
-
-    if not path.is_file():
-        raise ConfigError(f"with_file_import: there is no file {str(path)!r}.")
 
     if isinstance(hints, pa.Table | pa.Schema):
         hints = make_hints(columns=hints.schema if isinstance(hints, pa.Table) else hints)

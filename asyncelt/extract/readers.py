@@ -180,7 +180,6 @@ class AsyncReader:
         self._source = source
         self._items: AsyncIterator[object] | None = None
         self._driver = driver
-        self._plain_table = driver.chain.table if driver.chain.is_plain else None
 
     async def read(self) -> bool:
         """Wait for the next item and process it."""
@@ -191,7 +190,7 @@ class AsyncReader:
             return False
 
         is_done = False
-        table = None if driver.has_pending else self._plain_table
+        table = None if driver.has_pending or not chain.is_plain else chain.table
         take_row = driver.take_row
 
         try:
@@ -350,6 +349,7 @@ class ThreadReader:
                     return
 
                 thread.drive(chain.process(item))
+                table = chain.table  # hints that came with the item may have changed it
             elif is_plain:
                 chain.rows += 1
                 outbox.emit_row(table, item)

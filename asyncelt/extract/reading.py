@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from asyncelt.errors import ConfigError, InvalidResourceData
 from asyncelt.extract.functions import check_name
 from asyncelt.extract.hinting import DYNAMIC, is_dynamic
 from asyncelt.extract.steps import Step
-from asyncelt.schema.hints import TableHints
+from asyncelt.schema.hints import NestedPath, TableHints
+from asyncelt.types import JsonValue
 
-__all__ = ["Reading", "check_definition"]
+__all__ = ["Contract", "Names", "NestedHints", "Reading", "WriteDispositionHint", "check_definition"]
+
+WriteDispositionHint: TypeAlias = str | Mapping[str, object]
+Names: TypeAlias = str | Sequence[str]
+Contract: TypeAlias = str | Mapping[str, JsonValue]
+NestedHints: TypeAlias = Mapping[NestedPath, TableHints | Mapping[str, object]]
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import functools
 import inspect
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Generic, ParamSpec, Self, TypeAlias, cast
+from typing import Any, Self, cast
 
 from asyncelt import current
 from asyncelt.errors import ConfigError, UsageError
@@ -15,7 +14,7 @@ from asyncelt.extract.functions import is_function, row_function
 from asyncelt.extract.hinting import HintBook, changed, is_dynamic, settled
 from asyncelt.extract.incremental import Incremental, IncrementalStep
 from asyncelt.extract.incremental.definition import KeyHint
-from asyncelt.extract.reading import Reading, check_definition
+from asyncelt.extract.reading import Contract, Names, NestedHints, Reading, WriteDispositionHint, check_definition
 from asyncelt.extract.requests import TableName
 from asyncelt.extract.steps import (
     FilterStep,
@@ -25,19 +24,13 @@ from asyncelt.extract.steps import (
     Step,
     YieldMapStep,
     insert_step,
+    limit_step,
 )
 from asyncelt.schema.columns import ColumnHints
-from asyncelt.schema.hints import NestedPath, TableHints, validate_hints
+from asyncelt.schema.hints import TableHints, validate_hints
 from asyncelt.types import JsonValue
 
-__all__ = ["Resource", "ResourceFunction"]
-
-P = ParamSpec("P")
-
-WriteDispositionHint: TypeAlias = str | Mapping[str, object]
-Names: TypeAlias = str | Sequence[str]
-Contract: TypeAlias = str | Mapping[str, JsonValue]
-NestedHints: TypeAlias = Mapping[NestedPath, TableHints | Mapping[str, object]]
+__all__ = ["Contract", "Names", "NestedHints", "Resource", "WriteDispositionHint"]
 
 
 class Resource:
@@ -345,15 +338,10 @@ class Resource:
         Raises:
             ConfigError: A number is negative.
         """
-        if max_items is not None and (isinstance(max_items, bool) or max_items < -1):
-            raise ConfigError(f"Resource {self.name!r}: add_limit takes a number of items from 0, not {max_items!r}.")
-
-        if max_time is not None and max_time < 0:
-            raise ConfigError(f"Resource {self.name!r}: add_limit takes max_time in seconds from 0, not {max_time!r}.")
-
+        step = limit_step(f"Resource {self.name!r}", max_items, max_time, count_rows=count_rows)
         self._steps = tuple(step for step in self._steps if not isinstance(step, LimitStep))
 
-        return self.add_step(LimitStep(None if max_items == -1 else max_items, max_time, count_rows))
+        return self.add_step(step)
 
     def add_step(self, step: Step | Incremental[Any], insert_at: int | None = None) -> Self:
         """Add any step; its affinity decides where, unless ``insert_at`` does. An incremental is a step too."""
@@ -399,8 +387,8 @@ class Resource:
     ) -> Self:
         """Change hints. None leaves a hint as it is, an empty value removes it.
 
-        Columns and references are joined with those there are. If ``table_name`` is a function of a row, other hints may
-        be functions of a row, too.
+        Columns and references are joined with those there are. If ``table_name`` is a function of a row, other hints
+        may be functions of a row, too.
 
         Raises:
             ConfigError: A hint is wrong; nothing has been changed then.
@@ -509,27 +497,3 @@ class Resource:
     def _check(self) -> None:
         check_definition(self.name, self._data, self._table_name, self._hints)
         validate_hints(self.hints)
-
-
-class ResourceFunction(Resource, Generic[P]):
-    """A resource made from a function: call it with the function's arguments to get a `Resource`."""
-
-    def __init__(self, function: Callable[P, object], name: str, **options: object) -> None:
-        super().__init__(function, name, **options)  # type: ignore[arg-type]
-        functools.update_wrapper(self, function, updated=())
-
-    def as_transformer(self, data_from: Resource | None) -> Self:
-        """Let the function take the items of ``data_from``, which may be named later with ``|``."""
-        self._is_transformer = True
-        self._parent = data_from
-
-        return self
-
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Resource:  # type: ignore[override]
-        """A copy with the function's arguments bound. The function is not called yet.
-
-        Raises:
-            UsageError: The arguments are bound already.
-            TypeError: The function does not take these arguments.
-        """
-        return self.clone().bind(*args, **kwargs)

@@ -12,6 +12,7 @@ from typing import Protocol, TypeAlias, runtime_checkable
 
 import pyarrow as pa
 
+from asyncelt.errors import ConfigError
 from asyncelt.extract.functions import RowFunction
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "Step",
     "YieldMapStep",
     "insert_step",
+    "limit_step",
 ]
 
 USER, INCREMENTAL, LIMIT = 0.0, 1.0, 1.1
@@ -143,6 +145,21 @@ class LimitStep:
     def open(self) -> PageStepRun:
         """Start counting."""
         return _LimitRun(self)
+
+
+def limit_step(where: str, max_items: int | None, max_time: float | None, *, count_rows: bool) -> LimitStep:
+    """A limit, checked; -1 items are no limit, as in the reference.
+
+    Raises:
+        ConfigError: A number is negative.
+    """
+    if max_items is not None and (isinstance(max_items, bool) or max_items < -1):
+        raise ConfigError(f"{where}: add_limit takes a number of items from 0, not {max_items!r}.")
+
+    if max_time is not None and max_time < 0:
+        raise ConfigError(f"{where}: add_limit takes max_time in seconds from 0, not {max_time!r}.")
+
+    return LimitStep(None if max_items == -1 else max_items, max_time, count_rows)
 
 
 class _LimitRun:

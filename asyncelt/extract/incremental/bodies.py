@@ -82,8 +82,8 @@ def _cursor_decoder(keys: tuple[str, ...]) -> msgspec.json.Decoder[list[object]]
     kind: object = object
 
     for key in reversed(keys):
-        kind = msgspec.defstruct("Cursor", [("v", kind, None)], rename={"v": key})  # type: ignore[list-item]
-        kind = kind | None  # type: ignore[operator]
+        kind = msgspec.defstruct("Cursor", [("v", kind, None)], rename={"v": key})
+        kind = kind | None
 
     return cast("msgspec.json.Decoder[list[object]]", msgspec.json.Decoder(list[kind]))  # type: ignore[valid-type]
 

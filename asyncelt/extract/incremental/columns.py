@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import numpy as np
 import pyarrow as pa
@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from asyncelt.extract.incremental.definition import Incremental
 
 __all__ = ["sift_table"]
+
+Column: TypeAlias = "pa.ChunkedArray[Any]"
+Mask: TypeAlias = "np.ndarray[Any, np.dtype[np.bool_]]"
+Places: TypeAlias = "np.ndarray[Any, np.dtype[np.intp]]"
 
 
 def sift_table(cursor: Incremental[Any], window: Window, table: pa.Table) -> pa.Table | None:
@@ -43,7 +47,7 @@ def sift_table(cursor: Incremental[Any], window: Window, table: pa.Table) -> pa.
         kept = _sift(cursor, window, table, column)
     else:
         places = np.flatnonzero(valid)
-        found = _sift(cursor, window, table.take(pa.array(places)), column.filter(pa.array(valid)))
+        found = _sift(cursor, window, table.take(places), column.filter(pa.array(valid)))
         kept = np.full(table.num_rows, window.rules.on_missing == "include")
         kept[places] = True if found is None else found
 
@@ -53,7 +57,7 @@ def sift_table(cursor: Incremental[Any], window: Window, table: pa.Table) -> pa.
     return table.filter(pa.array(kept)) if kept.any() else None
 
 
-def _column(window: Window, table: pa.Table) -> pa.ChunkedArray:
+def _column(window: Window, table: pa.Table) -> Column:
     """The cursor's column, in a type that compares."""
     name = window.rules.path.column
 
@@ -77,7 +81,7 @@ def _column(window: Window, table: pa.Table) -> pa.ChunkedArray:
     return column
 
 
-def _valid(window: Window, column: pa.ChunkedArray) -> np.ndarray[Any, Any] | None:
+def _valid(window: Window, column: Column) -> Mask | None:
     """Which rows have a value; None: all. NaN is no value: nothing can be compared with it."""
     is_float = pa.types.is_floating(column.type)
 
@@ -88,16 +92,14 @@ def _valid(window: Window, column: pa.ChunkedArray) -> np.ndarray[Any, Any] | No
 
     if window.rules.on_missing == "raise":
         raise IncrementalCursorPathHasValueNone(
-            f"{window.rules.where}: {pc.sum(missing).as_py()} rows of a table have no value in this column. Choose "
+            f"{window.rules.where}: {_mask(missing).sum()} rows of a table have no value in this column. Choose "
             "on_cursor_value_missing='include' or 'exclude' if there are such rows."
         )
 
     return _mask(pc.invert(missing))
 
 
-def _sift(
-    cursor: Incremental[Any], window: Window, table: pa.Table, column: pa.ChunkedArray
-) -> np.ndarray[Any, Any] | None:
+def _sift(cursor: Incremental[Any], window: Window, table: pa.Table, column: Column) -> Mask | None:
     """Flags of rows that have a value; None: all."""
     if not table.num_rows:
         return None
@@ -105,7 +107,7 @@ def _sift(
     rises = window.rules.func is max
     top = _top(column, None, rises=rises)
     window.adapt_zone(column[0].as_py())
-    kept: np.ndarray[Any, Any] | None = None
+    kept: Mask | None = None
     end_out = False
 
     if window.end is not None:
@@ -134,16 +136,14 @@ def _sift(
     return kept
 
 
-def _compared(window: Window, column: pa.ChunkedArray, bound: Any, name: str, kernel: Any) -> np.ndarray[Any, Any]:
+def _compared(window: Window, column: Column, bound: Any, name: str, kernel: Any) -> Mask:
     try:
         return _mask(kernel(column, pa.scalar(bound, type=column.type)))
     except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
         raise window.incomparable(column[0].as_py(), bound, name, str(error)) from error
 
 
-def _drop_loaded(
-    cursor: Incremental[Any], window: Window, table: pa.Table, column: pa.ChunkedArray, kept: np.ndarray[Any, Any]
-) -> None:
+def _drop_loaded(cursor: Incremental[Any], window: Window, table: pa.Table, column: Column, kept: Mask) -> None:
     """Of the rows at the start value, drop those that the run before has loaded."""
     if window.boundary is None:
         return
@@ -159,9 +159,9 @@ def _advance(
     cursor: Incremental[Any],
     window: Window,
     table: pa.Table,
-    column: pa.ChunkedArray,
+    column: Column,
     top: Any,
-    kept: np.ndarray[Any, Any] | None,
+    kept: Mask | None,
 ) -> None:
     try:
         moves = window.moves_to(top)
@@ -182,7 +182,7 @@ def _advance(
     window.boundary.add(_rows(table.select(_key_columns(cursor, table)), places))
 
 
-def _verify_order(window: Window, column: pa.ChunkedArray, *, rises: bool) -> None:
+def _verify_order(window: Window, column: Column, *, rises: bool) -> None:
     falls = rises is (window.rules.row_order == "desc")
     compare = pc.less_equal if falls else pc.greater_equal
     whole = column.combine_chunks()
@@ -199,14 +199,14 @@ def _verify_order(window: Window, column: pa.ChunkedArray, *, rises: bool) -> No
         window.out_of_order()
 
 
-def _top(column: pa.ChunkedArray, kept: np.ndarray[Any, Any] | None, *, rises: bool) -> Any:
+def _top(column: Column, kept: Mask | None, *, rises: bool) -> Any:
     values = column if kept is None else column.filter(pa.array(kept))
 
     return (pc.max if rises else pc.min)(values).as_py()
 
 
-def _rows(table: pa.Table, places: np.ndarray[Any, Any]) -> list[dict[str, Any]]:
-    return table.take(pa.array(places)).to_pylist() if len(places) else []
+def _rows(table: pa.Table, places: Places) -> list[dict[str, Any]]:
+    return table.take(places).to_pylist() if len(places) else []
 
 
 def _key_columns(cursor: Incremental[Any], table: pa.Table) -> list[str]:
@@ -228,8 +228,8 @@ def _check_key(cursor: Incremental[Any], table: pa.Table) -> None:
             raise cursor.key_missing(name, table.column_names)
 
 
-def _mask(flags: Any) -> np.ndarray[Any, Any]:
-    return cast("np.ndarray[Any, Any]", np.array(flags.to_numpy(zero_copy_only=False), dtype=bool))
+def _mask(flags: Any) -> Mask:
+    return cast("Mask", np.array(flags.to_numpy(zero_copy_only=False), dtype=bool))
 
 
 _END = {

@@ -98,12 +98,12 @@ class Incremental(Generic[T]):
         self.last_value_func = _function(last_value_func)
         self.primary_key = primary_key
         self.end_value = end_value
-        self.row_order = row_order
+        self.row_order: RowOrder | None = row_order
         self.allow_external_schedulers = allow_external_schedulers
-        self.on_cursor_value_missing = on_cursor_value_missing
+        self.on_cursor_value_missing: OnMissing = on_cursor_value_missing
         self.lag = lag
-        self.range_start = range_start
-        self.range_end = range_end
+        self.range_start: Range = range_start
+        self.range_end: Range = range_end
         self.resource_name: str | None = None
         """Name of the resource it is bound to; None outside a run."""
         self.window: Window | None = None
@@ -379,7 +379,7 @@ def _part(row: object, name: str) -> object:
 
 
 def _function(given: object) -> LastValueFunc:
-    found = {"max": max, "min": min, None: max}.get(given, given) if isinstance(given, str | None) else given  # type: ignore[call-overload]
+    found = {"max": max, "min": min, None: max}.get(given, given) if isinstance(given, str | None) else given
 
     if not callable(found):
         raise ConfigError(f"last_value_func is max, min or a function of a tuple of values, not {given!r}.")

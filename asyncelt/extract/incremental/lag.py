@@ -84,7 +84,7 @@ def _moved(value: Any, by: float, unit: type[date] | None) -> Any:
 
     is_time = form not in _DATES if form is not None else isinstance(value, datetime)
     unit = unit or (datetime if is_time else date)
-    moment = _parsed(value, form) if form is not None else value
+    moment: Any = _parsed(str(value), form) if form is not None else value
 
     if unit is datetime:
         result: date = _by_seconds(_at_midnight(moment), by)

@@ -41,7 +41,7 @@ def rising(values: Sequence[int]) -> int:
     top, *rest = values
 
     for value in rest:
-        top = value if value > top else top
+        top = max(top, value)
 
     return top
 
