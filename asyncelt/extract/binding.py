@@ -8,7 +8,6 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from asyncelt.errors import ConfigError
 from asyncelt.extract.functions import call_with_item
 from asyncelt.extract.incremental import Incremental
 
@@ -66,11 +65,7 @@ class Call:
         return bound.args[len(items) :], bound.kwargs
 
     def definition(self, hint: Incremental[object] | None) -> Incremental[object] | None:
-        """The cursor this call goes by: what was passed, merged with the default; else ``hint``.
-
-        Raises:
-            ConfigError: It has no cursor path, and the function does not take None.
-        """
+        """The cursor this call goes by: what was passed, merged with the default; else ``hint``."""
         parameter = cursor_parameter(self.function)
 
         if parameter is None:
@@ -90,14 +85,8 @@ class Call:
         else:
             return None
 
-        if found.is_partial():
-            if _OPTIONAL.search(str(parameter.annotation)):
-                return None
-
-            raise ConfigError(
-                f"The argument {parameter.name!r} of {getattr(self.function, '__name__', self.function)!r} is an "
-                "incremental without cursor_path. Give it one, or annotate the argument as Optional."
-            )
+        if found.is_partial() and _OPTIONAL.search(str(parameter.annotation)):
+            return None
 
         return found
 

@@ -204,7 +204,10 @@ class Incremental(Generic[T]):
             IncrementalCursorPathMissing: There is no cursor path.
         """
         if self.cursor_path is None:
-            raise IncrementalCursorPathMissing(f"Resource {resource_name!r}: its incremental has no cursor_path.")
+            raise IncrementalCursorPathMissing(
+                f"Resource {resource_name!r}: its incremental has no cursor_path. Give it one, or annotate the argument "
+                "it is passed in as Optional."
+            )
 
         bound = self.copy()
         bound.resource_name = resource_name

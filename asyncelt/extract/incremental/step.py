@@ -73,7 +73,7 @@ class _Filter:
         """A page of any size, in slices."""
         if isinstance(item, JsonBody):
             kept = yield from sift_body(self._window, item)
-        elif isinstance(item, pa.Table) and item.num_rows > _TABLE_ROWS:
+        elif isinstance(item, pa.Table) and _takes_time(item):
             kept = yield Offload(partial(sift_table, self._cursor, self._window, item))
         elif isinstance(item, list) and len(item) > _SLICE_ROWS:
             kept = yield from self._sift_in_slices(item)
@@ -122,3 +122,10 @@ class _Filter:
 
         self._window.write(has_rows=kept is not None, whole=whole)
         self.done = self._closes and self._window.can_close
+
+
+def _takes_time(table: pa.Table) -> bool:
+    """Whether a table is better looked at in a thread. The first time of a zone is: it reads the zone from the disk."""
+    return table.num_rows > _TABLE_ROWS or any(
+        pa.types.is_timestamp(kind) and kind.tz is not None for kind in table.schema.types
+    )
