@@ -205,8 +205,8 @@ class Incremental(Generic[T]):
         """
         if self.cursor_path is None:
             raise IncrementalCursorPathMissing(
-                f"Resource {resource_name!r}: its incremental has no cursor_path. Give it one, or annotate the argument "
-                "it is passed in as Optional."
+                f"Resource {resource_name!r}: its incremental has no cursor_path. Give it one, or annotate the "
+                "argument it is passed in as Optional."
             )
 
         bound = self.copy()
