@@ -21,6 +21,7 @@ from asyncelt.errors import (
     PipelineStepFailed as PipelineStepFailed,
 )
 from asyncelt.extract.decorators import resource as resource, transformer as transformer
+from asyncelt.extract.functions import defer as defer
 from asyncelt.extract.items import JsonPage as JsonPage, with_table_name as with_table_name
 from asyncelt.extract.resource import Resource as Resource
 from asyncelt.extract.source import Source as Source
@@ -36,6 +37,7 @@ __all__ = [  # noqa: RUF022 - grouped by what they are for
     "Resource",
     "Source",
     "current",
+    "defer",
     "mark",
     "resource",
     "source",

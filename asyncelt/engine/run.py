@@ -68,6 +68,8 @@ class Loaded:
     reports: list[LoadReport] = field(default_factory=list)
     notices: list[Notice] = field(default_factory=list)
     peak_memory: int = 0
+    custom_metrics: dict[str, dict[str, object]] = field(default_factory=dict)
+    """Figures that resources have counted themselves, by resource."""
 
 
 async def load_pending(owned: Owned) -> Loaded:
@@ -96,7 +98,7 @@ async def run_fused(owned: Owned, request: RunRequest) -> Loaded:
     finally:
         account.close()
 
-    loaded = Loaded(notices=run.notices, peak_memory=environment.budget.peak)
+    loaded = Loaded(notices=run.notices, peak_memory=environment.budget.peak, custom_metrics=run.custom_metrics)
 
     if bundle:
         loaded.reports.append(await _load(owned, bundle))
@@ -178,6 +180,7 @@ class _FusedRun:
         self._environment = owned.environment
         self._state = _head_state(owned)
         self.notices: list[Notice] = []
+        self.custom_metrics: dict[str, dict[str, object]] = {}
         names = sorted({_schema_name(source) for source in request.sources})
         self._schema_names = names or [self._environment.default_schema_name]
         self._namings = {name: self._naming(name) for name in self._schema_names}
@@ -294,9 +297,16 @@ class _FusedRun:
             _reset_resource_state(self._state, plan.schema_name, resource.name)
 
         schema = self._book[plan.schema_name]
+        metrics: dict[str, object] = {}
 
         with current.activate_resource(
-            self._state, plan.schema_name, resource.name, resource=resource, source=source, schema=schema
+            self._state,
+            plan.schema_name,
+            resource.name,
+            resource=resource,
+            source=source,
+            schema=schema,
+            metrics=metrics,
         ):
             await pump(
                 resource,
@@ -304,6 +314,9 @@ class _FusedRun:
                 send=partial(intake.send, plan),
                 link=branch.link,
             )
+
+        if metrics:
+            self.custom_metrics[resource.name] = metrics
 
     def _resource_plan(self, source: Source, resource: Resource) -> ResourcePlan:
         schema_name = _schema_name(source)

@@ -19,7 +19,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Se
 from dataclasses import dataclass
 from functools import partial
 from inspect import isawaitable
-from typing import cast
+from typing import TypeAlias, cast
 
 import pyarrow as pa
 
@@ -37,6 +37,7 @@ from asyncelt.extract.steps import (
     PageStep,
     PageStepRun,
     RowStep,
+    SelectStep,
     Settling,
     Step,
     YieldMapStep,
@@ -73,6 +74,9 @@ class _Opened:
     """What `PageStepRun.apply` does, in slices."""
 
 
+_AnyStep: TypeAlias = RowStep | ItemStep | SelectStep | _Opened
+
+
 class Chain:
     """One run of a resource's steps.
 
@@ -100,7 +104,7 @@ class Chain:
         self.resource = resource
         self.rows = 0
         """Rows and bodies that came out so far."""
-        self._steps = [step if isinstance(step, RowStep | ItemStep) else _opened(step) for step in steps]
+        self._steps = [step if isinstance(step, RowStep | ItemStep | SelectStep) else _opened(step) for step in steps]
         self._opened = [step.run for step in self._steps if isinstance(step, _Opened)]
         self._quick = _quick_steps(self._steps)
         self._table = table
@@ -248,6 +252,10 @@ class Chain:
                 yield from self._yield_map(step, rows, index, table)
                 return
 
+            if isinstance(step, SelectStep):
+                item = yield from self._select(step, item, table)
+                continue
+
             item = yield from self._step(step, item)
 
     # ------------------------------------------------------------------ steps
@@ -324,6 +332,12 @@ class Chain:
             return results[0] if results else None
 
         return results if results or not keep or not item else None
+
+    def _select(self, step: SelectStep, item: object, table: str | None) -> Generator[Request, object, object | None]:
+        if table is not None:
+            return item if table in step.names else None
+
+        return (yield from self._row_step(FilterStep(step.keeps), (yield from self._rows_of(item))))
 
     def _yield_map(self, step: YieldMapStep, item: object, index: int, table: str | None) -> Work:
         for row in item if isinstance(item, list) else (item,):
@@ -467,7 +481,9 @@ def _opened(step: PageStep) -> _Opened:
     return _Opened(run, step.needs_rows, getattr(run, "work", None))
 
 
-def _quick_steps(steps: Sequence[RowStep | ItemStep | _Opened]) -> list[tuple[Callable[[object], object], bool, str]]:
+def _quick_steps(
+    steps: Sequence[_AnyStep],
+) -> list[tuple[Callable[[object], object], bool, str]]:
     """The leading steps that are mere functions of a row, each with whether it is a filter, and its name."""
     quick: list[tuple[Callable[[object], object], bool, str]] = []
 

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import TypeAlias, cast
 
 from asyncelt.errors import ConfigError, InvalidResourceData
 from asyncelt.extract.functions import check_name
 from asyncelt.extract.hinting import DYNAMIC, is_dynamic
+from asyncelt.extract.incremental import Incremental
+from asyncelt.extract.incremental.definition import KeyHint
 from asyncelt.extract.steps import Step
 from asyncelt.schema.hints import NestedPath, TableHints
 from asyncelt.types import JsonValue
 
-__all__ = ["Contract", "Names", "NestedHints", "Reading", "WriteDispositionHint", "check_definition"]
+__all__ = ["Contract", "Names", "NestedHints", "Reading", "WriteDispositionHint", "bound_cursor", "check_definition"]
 
 WriteDispositionHint: TypeAlias = str | Mapping[str, object]
 Names: TypeAlias = str | Sequence[str]
@@ -58,3 +60,24 @@ def check_definition(name: str, data: object, table_name: object, hints: TableHi
             raise ConfigError(
                 f"Resource {name!r}: {hint} is a function of a row, which it can be only if table_name is one too."
             )
+
+
+def bound_cursor(
+    definition: Incremental[object] | None, hints: TableHints, name: str, state_of: Callable[[str], dict[str, object]]
+) -> Incremental[object] | None:
+    """A resource's cursor, bound to one run.
+
+    Args:
+        definition: The cursor; None: there is none.
+        hints: Of the resource, for the key that tells rows apart.
+        name: Of the resource.
+        state_of: Gives the state of a resource by its name.
+    """
+    if definition is None:
+        return None
+
+    given = hints.write_disposition
+    disposition = given.get("disposition") if isinstance(given, Mapping) else given
+    key = cast("KeyHint | None", hints.primary_key)
+
+    return definition.bind(name, state_of, primary_key=key, merges=disposition == "merge" and bool(key))

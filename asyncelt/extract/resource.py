@@ -13,14 +13,23 @@ from asyncelt.extract.binding import Call, signature_of
 from asyncelt.extract.functions import is_function, row_function
 from asyncelt.extract.hinting import HintBook, changed, is_dynamic, settled
 from asyncelt.extract.incremental import Incremental, IncrementalStep
-from asyncelt.extract.incremental.definition import KeyHint
-from asyncelt.extract.reading import Contract, Names, NestedHints, Reading, WriteDispositionHint, check_definition
+from asyncelt.extract.reading import (
+    Contract,
+    Names,
+    NestedHints,
+    Reading,
+    WriteDispositionHint,
+    bound_cursor,
+    check_definition,
+)
 from asyncelt.extract.requests import TableName
 from asyncelt.extract.steps import (
     FilterStep,
     ItemStep,
     LimitStep,
     MapStep,
+    MetricsStep,
+    SelectStep,
     Step,
     YieldMapStep,
     insert_step,
@@ -208,7 +217,7 @@ class Resource:
                 "with them before it is run."
             )
 
-        cursor = self._bound_cursor(state_of)
+        cursor = bound_cursor(self.cursor, self.hints, self.name, state_of)
         data = self._call().ready(cursor) if is_function(self._data) else self._data
         steps = self._steps
 
@@ -226,18 +235,6 @@ class Resource:
         parent = self._required_parent().reading(state_of)
 
         return Reading(parent.data, (*parent.steps, step, *steps))
-
-    def _bound_cursor(self, state_of: Callable[[str], dict[str, object]]) -> Incremental[object] | None:
-        definition = self.cursor
-
-        if definition is None:
-            return None
-
-        given = self.write_disposition
-        disposition = given if isinstance(given, str) else given.get("disposition")
-        key = cast("KeyHint | None", self._hints.primary_key)
-
-        return definition.bind(self.name, state_of, primary_key=key, merges=disposition == "merge" and bool(key))
 
     # ------------------------------------------------------------------ arguments and copies
 
@@ -325,6 +322,13 @@ class Resource:
         """Replace each row by the items that ``item_map`` (a plain or asynchronous generator) yields for it."""
         return self.add_step(YieldMapStep(row_function(item_map, "add_yield_map")), insert_at)
 
+    def add_metrics(self, metrics_f: Callable[..., object], insert_at: int | None = None) -> Self:
+        """Call ``metrics_f(items, meta, metrics)`` for each item: it counts in ``metrics``, a dict; meta is None.
+
+        The dict is `asyncelt.current.resource_metrics()` of the run, and part of the run's info.
+        """
+        return self.add_step(MetricsStep(metrics_f), insert_at)
+
     def add_limit(
         self, max_items: int | None = None, max_time: float | None = None, *, count_rows: bool = False
     ) -> Self:
@@ -353,13 +357,8 @@ class Resource:
         return self
 
     def select_tables(self, *table_names: str) -> Self:
-        """Of a resource whose table name is a function, keep the rows of these tables."""
-        function = self._table_name
-
-        if not callable(function):
-            raise UsageError(f"Resource {self.name!r} has one table only; select_tables needs a table_name function.")
-
-        return self.add_filter(lambda row: function(row) in table_names)
+        """Of what a ``table_name`` function or `with_table_name` sends to tables, keep what goes to these."""
+        return self.add_step(SelectStep(table_names, self._table_name if callable(self._table_name) else None))
 
     def parallelize(self) -> Self:
         """Accepted for the reference's sake: resources always run side by side."""

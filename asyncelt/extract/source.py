@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
-from typing import Self
+from typing import Literal, Self
 
 from asyncelt import current
 from asyncelt.errors import ConfigError, InvalidResourceData
@@ -169,6 +169,33 @@ class Source:
                 resource.add_limit(max_items, max_time, count_rows=count_rows)
 
         return self
+
+    def decompose(self, strategy: Literal["none", "scc"]) -> list[Self]:
+        """Sources that can be run on their own and together load what this one loads.
+
+        Args:
+            strategy: ``scc``: one for each resource together with its transformers; ``none``: this one.
+
+        Raises:
+            ConfigError: There is no such strategy.
+        """
+        if strategy == "none":
+            return [self]
+
+        if strategy != "scc":
+            raise ConfigError(f"decompose takes 'none' or 'scc', not {strategy!r}.")
+
+        groups: dict[object, list[str]] = {}
+
+        for name, resource in self.selected_resources.items():
+            root = resource
+
+            while root.parent is not None:
+                root = root.parent
+
+            groups.setdefault(root.origin, []).append(name)
+
+        return [self.with_resources(*names) for names in groups.values()]
 
     def parallelize(self) -> Self:
         """Accepted for the reference's sake: resources always run side by side."""

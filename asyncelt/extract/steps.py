@@ -7,12 +7,14 @@ of one row, *page steps* see whole items and may say that they have had enough.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias, runtime_checkable
 
 import pyarrow as pa
 
-from asyncelt.errors import ConfigError
+from asyncelt import current
+from asyncelt.errors import ConfigError, UsageError
 from asyncelt.extract.functions import RowFunction
 
 __all__ = [
@@ -22,9 +24,11 @@ __all__ = [
     "ItemStep",
     "LimitStep",
     "MapStep",
+    "MetricsStep",
     "PageStep",
     "PageStepRun",
     "RowStep",
+    "SelectStep",
     "Settling",
     "Step",
     "YieldMapStep",
@@ -129,6 +133,55 @@ class ItemStep:
 
 
 @dataclass(frozen=True, slots=True)
+class SelectStep:
+    """Keep what goes to some of a resource's tables."""
+
+    names: tuple[str, ...]
+    table_name: RowFunction | None
+    """Gives the table of a row that does not bring its own."""
+    affinity = USER
+
+    def keeps(self, row: object) -> bool:
+        """Whether a row that does not bring its own table goes to one of these."""
+        return self.table_name is not None and self.table_name(row) in self.names
+
+
+@dataclass(frozen=True, slots=True)
+class MetricsStep:
+    """Let a function see each item, and count."""
+
+    function: Callable[..., object]
+    affinity = USER
+
+    @property
+    def needs_rows(self) -> bool:
+        """Whoever counts wants rows."""
+        return True
+
+    def open(self) -> PageStepRun:
+        """Start counting, in the metrics of the run at hand."""
+        try:
+            metrics = current.resource_metrics()
+        except UsageError:
+            metrics = {}
+
+        return _MetricsRun(self.function, metrics)
+
+
+class _MetricsRun:
+    done = False
+
+    def __init__(self, function: Callable[..., object], metrics: dict[str, object]) -> None:
+        self._function = function
+        self._metrics = metrics
+
+    def apply(self, item: object) -> object | None:
+        self._function(item, None, self._metrics)
+
+        return item
+
+
+@dataclass(frozen=True, slots=True)
 class LimitStep:
     """End the source after so many items, rows or seconds."""
 
@@ -185,7 +238,7 @@ class _LimitRun:
         return item
 
 
-Step: TypeAlias = RowStep | ItemStep | PageStep
+Step: TypeAlias = RowStep | ItemStep | SelectStep | PageStep
 
 
 def _row_count(item: object) -> int:
