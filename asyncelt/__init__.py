@@ -5,7 +5,13 @@ The names below are the public ones. Importing this package loads no driver and 
 
 from __future__ import annotations
 
-from asyncelt import current as current, destinations as destinations, errors as errors
+from asyncelt import (
+    current as current,
+    destinations as destinations,
+    errors as errors,
+    mark as mark,
+    sources as sources,
+)
 from asyncelt.budget import ByteBudget as ByteBudget
 from asyncelt.config import Limits as Limits, Retry as Retry, Settings as Settings
 from asyncelt.errors import (
@@ -15,6 +21,7 @@ from asyncelt.errors import (
     PipelineStepFailed as PipelineStepFailed,
 )
 from asyncelt.extract.decorators import resource as resource, transformer as transformer
+from asyncelt.extract.functions import defer as defer
 from asyncelt.extract.items import JsonPage as JsonPage, with_table_name as with_table_name
 from asyncelt.extract.resource import Resource as Resource
 from asyncelt.extract.source import Source as Source
@@ -30,8 +37,11 @@ __all__ = [  # noqa: RUF022 - grouped by what they are for
     "Resource",
     "Source",
     "current",
+    "defer",
+    "mark",
     "resource",
     "source",
+    "sources",
     "transformer",
     "with_table_name",
     # loading it

@@ -18,6 +18,7 @@ __all__ = ["Limits", "Retry", "Settings", "from_env", "working_root"]
 
 MIB = 1024 * 1024
 Compression = Literal["none", "snappy", "lz4", "zstd", "gzip"]
+NextItemMode = Literal["round_robin", "fifo"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +29,13 @@ class Limits:
     """Bytes of data in flight between source and package files, over all stages of a run."""
     max_disk: int | None = None
     """Bytes of package files that may wait on the disk; None: no bound."""
+    max_parallel_items: int = 20
+    """Coroutines, deferred functions and calls of asynchronous or parallelized transformers that one resource may have
+    under way. Results keep their order."""
+    extract_workers: int = 5
+    """Threads for deferred functions and parallelized transformers of one resource."""
+    next_item_mode: NextItemMode = "round_robin"
+    """Whether resources are read side by side, or one after the other (``fifo``)."""
     normalize_workers: int = 2
     """Threads that turn pages into columns. Never changes the result."""
     load_workers: int = 8

@@ -30,6 +30,7 @@ __all__ = [
     "activate_source",
     "pipeline",
     "resource",
+    "resource_metrics",
     "resource_name",
     "resource_state",
     "resource_state_of",
@@ -53,6 +54,7 @@ class _Active:
     schema: Schema | None = None
     resource_name: str | None = None
     resource: Resource | None = None
+    metrics: dict[str, object] | None = None
 
 
 _active: ContextVar[_Active] = ContextVar("asyncelt_current", default=_Active())  # noqa: B039 - frozen
@@ -183,6 +185,20 @@ def resource_state(resource_name: str | None = None) -> dict[str, object]:
     return resource_state_of(active.state, active.source_name, name)
 
 
+def resource_metrics() -> dict[str, object]:
+    """Figures of the resource's own in this run: a plain dict that ends up in the run's info.
+
+    Raises:
+        UsageError: Called outside a resource that is being extracted.
+    """
+    found = _active.get().metrics
+
+    if found is None:
+        raise _outside("resource_metrics()", "a resource that is being extracted")
+
+    return found
+
+
 # ------------------------------------------------------------------------------------ for the engine
 
 
@@ -213,6 +229,7 @@ def activate_source(
         schema=schema,
         resource=None,
         resource_name=None,
+        metrics=None,
     )
 
     with _set(entered):
@@ -228,6 +245,7 @@ def activate_resource(
     resource: Resource | None = None,
     source: Source | None = None,
     schema: Schema | None = None,
+    metrics: dict[str, object] | None = None,
 ) -> Iterator[None]:
     """Enter a resource; the engine holds this around its pump, threads of the pump inherit it.
 
@@ -238,6 +256,7 @@ def activate_resource(
         resource: What `resource` returns.
         source: What `source` returns.
         schema: What `source_schema` returns.
+        metrics: What `resource_metrics` returns; None: a dict of its own.
     """
     entered = replace(
         _active.get(),
@@ -247,6 +266,7 @@ def activate_resource(
         schema=schema,
         resource=resource,
         resource_name=resource_name,
+        metrics={} if metrics is None else metrics,
     )
 
     with _set(entered):

@@ -16,6 +16,11 @@ retry loop looks at)::
     │  ├─ InvalidResourceData          this value cannot be a resource
     │  ├─ ResourceExtractionError      user code raised; the original is __cause__
     │  ├─ SourceExhausted              a generator that was already consumed
+    │  ├─ IncrementalError             a cursor cannot be followed
+    │  │  ├─ IncrementalCursorPathMissing, IncrementalCursorPathHasValueNone
+    │  │  ├─ IncrementalCursorInvalidCoercion
+    │  │  ├─ IncrementalPrimaryKeyMissing
+    │  │  └─ IncrementalBoundaryChanged
     │  └─ SourceTimeout(TimeoutError)
     ├─ SchemaError
     │  ├─ SchemaConflict               two definitions that do not join
@@ -53,6 +58,12 @@ __all__ = [
     "DestinationRejected",
     "DestinationUnavailable",
     "ExtractError",
+    "IncrementalBoundaryChanged",
+    "IncrementalCursorInvalidCoercion",
+    "IncrementalCursorPathHasValueNone",
+    "IncrementalCursorPathMissing",
+    "IncrementalError",
+    "IncrementalPrimaryKeyMissing",
     "InvalidPipelineName",
     "InvalidResourceData",
     "LeaseLost",
@@ -163,6 +174,30 @@ class ResourceExtractionError(ExtractError):
 
 class SourceExhausted(ExtractError):
     """A generator or source that has been consumed was passed again."""
+
+
+class IncrementalError(ExtractError):
+    """The cursor of an incremental resource cannot be followed through its data."""
+
+
+class IncrementalCursorPathMissing(IncrementalError):
+    """A row does not have the cursor's field."""
+
+
+class IncrementalCursorPathHasValueNone(IncrementalError):
+    """A row has no value in the cursor's field."""
+
+
+class IncrementalCursorInvalidCoercion(IncrementalError):
+    """The cursor's value in a row cannot be compared with the start or the end of the range."""
+
+
+class IncrementalPrimaryKeyMissing(IncrementalError):
+    """A row does not have the field that tells it from others with the same cursor value."""
+
+
+class IncrementalBoundaryChanged(IncrementalError):
+    """Too many rows share the last value to remember each of them, and those loaded before did not come first again."""
 
 
 class SourceTimeout(ExtractError, TimeoutError):

@@ -76,6 +76,8 @@ class LoadInfo:
     """False: packages of an earlier run were pending and were loaded; the data passed to this run was NOT taken."""
     notices: tuple[Notice, ...] = ()
     """What was kept in another form than it came, one per column and kind."""
+    custom_metrics: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
+    """Figures that resources have counted themselves, by resource: `Resource.add_metrics`."""
     retries: int = 0
     """How often the destination was tried again."""
     peak_memory: int = 0

@@ -356,6 +356,7 @@ class Pipeline:
             loaded.packages += fresh.packages
             loaded.reports += fresh.reports
             loaded.notices += fresh.notices
+            loaded.custom_metrics |= fresh.custom_metrics
             loaded.peak_memory = fresh.peak_memory
 
         return _Outcome(_infos(loaded), loaded=loaded)
@@ -388,6 +389,7 @@ class Pipeline:
             already_committed=outcome.already_committed,
             data_taken=outcome.data_taken,
             notices=tuple(outcome.loaded.notices),
+            custom_metrics=outcome.loaded.custom_metrics,
             retries=sum(report.retries for report in outcome.loaded.reports),
             peak_memory=outcome.loaded.peak_memory,
         )

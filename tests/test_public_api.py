@@ -17,8 +17,10 @@ PACKAGE = Path(asyncelt.__file__).parent
 PUBLIC = {
     "asyncelt": """
         AsynceltError AsynceltWarning ByteBudget Event JsonPage Limits Observer Pipeline PipelineBusy PipelineStepFailed Resource Retry
-        Settings Source attach current destinations errors pipeline resource run source transformer with_table_name
+        Settings Source attach current defer destinations errors mark pipeline resource run source sources transformer with_table_name
     """,
+    "asyncelt.mark": "make_hints materialize_table_schema with_file_import with_hints with_table_name",
+    "asyncelt.sources": "incremental",
     "asyncelt.destinations": "duckdb filesystem memory",
 }
 

@@ -65,7 +65,7 @@ class Intake:
             Safe. A page that was not handed on gives its bytes back when the run's budget account closes.
         """
         await self.budget.reserve(page.nbytes)
-        table = self.announce(plan, page.table_name)
+        table = self.announce(plan, page.table_name, page.hints)
 
         if table is None:
             self.budget.release(page.nbytes)
@@ -97,8 +97,8 @@ class Intake:
             # Normalizing has failed and is about to cancel this task; its error is the one to report.
             await anyio.sleep_forever()
 
-    def announce(self, plan: ResourcePlan, raw_name: str) -> TableName | None:
-        """Merge the resource's hints for this table into the schema, once per run.
+    def announce(self, plan: ResourcePlan, raw_name: str, news: TableHints | None = None) -> TableName | None:
+        """Merge the resource's hints for this table into the schema, once per run and when there are news of them.
 
         Returns:
             The final name; None where a contract does not let the table come into being.
@@ -108,14 +108,14 @@ class Intake:
         """
         key = (plan.schema_name, plan.name, raw_name)
 
-        if key not in self.tables:
-            self.tables[key] = self._merge_hints(plan, raw_name)
+        if key not in self.tables or news is not None:
+            self.tables[key] = self._merge_hints(plan, raw_name, news)
 
         return self.tables[key]
 
-    def _merge_hints(self, plan: ResourcePlan, raw_name: str) -> TableName | None:
+    def _merge_hints(self, plan: ResourcePlan, raw_name: str, news: TableHints | None) -> TableName | None:
         naming = self.namings[plan.schema_name]
-        hints = plan.hints(raw_name)
+        hints = news or plan.hints(raw_name)
         schema = self.book[plan.schema_name]
         merged = merge_table_hints(schema, hints, naming, self.capabilities)
         name = TableName(naming.path(raw_name))

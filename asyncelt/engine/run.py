@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Literal
@@ -24,6 +24,7 @@ from asyncelt.engine.ownership import Owned, next_load_ids
 from asyncelt.engine.sealing import Harvest, seal_run, state_after
 from asyncelt.engine.shaping import GIL_GATE, SchemaBook, Shaping, ShapingPlan, ShapingResult
 from asyncelt.engine.steps import one_error, step
+from asyncelt.extract.graph import Branch, connected
 from asyncelt.extract.pump import pump
 from asyncelt.extract.resource import Resource
 from asyncelt.extract.source import Source
@@ -67,6 +68,8 @@ class Loaded:
     reports: list[LoadReport] = field(default_factory=list)
     notices: list[Notice] = field(default_factory=list)
     peak_memory: int = 0
+    custom_metrics: dict[str, dict[str, object]] = field(default_factory=dict)
+    """Figures that resources have counted themselves, by resource."""
 
 
 async def load_pending(owned: Owned) -> Loaded:
@@ -95,7 +98,7 @@ async def run_fused(owned: Owned, request: RunRequest) -> Loaded:
     finally:
         account.close()
 
-    loaded = Loaded(notices=run.notices, peak_memory=environment.budget.peak)
+    loaded = Loaded(notices=run.notices, peak_memory=environment.budget.peak, custom_metrics=run.custom_metrics)
 
     if bundle:
         loaded.reports.append(await _load(owned, bundle))
@@ -180,6 +183,7 @@ class _FusedRun:
         self._environment = owned.environment
         self._state = _head_state(owned)
         self.notices: list[Notice] = []
+        self.custom_metrics: dict[str, dict[str, object]] = {}
         names = sorted({_schema_name(source) for source in request.sources})
         self._schema_names = names or [self._environment.default_schema_name]
         self._namings = {name: self._naming(name) for name in self._schema_names}
@@ -276,24 +280,50 @@ class _FusedRun:
             yield
 
     async def _extract(self, intake: Intake) -> None:
-        async with anyio.create_task_group() as tasks:
-            for source in self._request.sources:
-                for resource in source.selected_resources.values():
-                    if disposition_of(resource) != "skip":
-                        tasks.start_soon(self._pump, intake, source, resource)
+        with ExitStack() as stack:
+            trees = [
+                (source, tree)
+                for source in self._request.sources
+                for tree in stack.enter_context(connected(_read_resources(source)))
+            ]
 
-    async def _pump(self, intake: Intake, source: Source, resource: Resource) -> None:
+            # One after the other, or all side by side; a resource and its transformers always are.
+            is_fifo = self._environment.settings.limits.next_item_mode == "fifo"
+
+            for group in [[tree] for tree in trees] if is_fifo else [trees]:
+                async with anyio.create_task_group() as tasks:
+                    for source, tree in group:
+                        for branch in tree.all():
+                            tasks.start_soon(self._pump, intake, source, branch)
+
+    async def _pump(self, intake: Intake, source: Source, branch: Branch) -> None:
+        resource = branch.resource
         plan = self._resource_plan(source, resource)
 
-        if disposition_of(resource) == "replace":
+        if branch.keeps and disposition_of(resource) == "replace":
             _reset_resource_state(self._state, plan.schema_name, resource.name)
 
         schema = self._book[plan.schema_name]
+        metrics: dict[str, object] = {}
 
         with current.activate_resource(
-            self._state, plan.schema_name, resource.name, resource=resource, source=source, schema=schema
+            self._state,
+            plan.schema_name,
+            resource.name,
+            resource=resource,
+            source=source,
+            schema=schema,
+            metrics=metrics,
         ):
-            await pump(resource, limits=self._environment.settings.limits, send=partial(intake.send, plan))
+            await pump(
+                resource,
+                limits=self._environment.settings.limits,
+                send=partial(intake.send, plan),
+                link=branch.link,
+            )
+
+        if metrics:
+            self.custom_metrics[resource.name] = metrics
 
     def _resource_plan(self, source: Source, resource: Resource) -> ResourcePlan:
         schema_name = _schema_name(source)
@@ -436,6 +466,10 @@ class _FusedRun:
                 slice_s=self._environment.settings.limits.slice_s,
             )
         )
+
+
+def _read_resources(source: Source) -> list[Resource]:
+    return [resource for resource in source.selected_resources.values() if disposition_of(resource) != "skip"]
 
 
 def _schema_name(source: Source) -> str:

@@ -15,9 +15,9 @@ from asyncelt.extract.resource import (
     Names,
     NestedHints,
     Resource,
-    ResourceFunction,
     WriteDispositionHint,
 )
+from asyncelt.extract.resource_function import ResourceFunction
 from asyncelt.schema.columns import ColumnHints
 from asyncelt.schema.hints import TableHints
 from asyncelt.types import JsonValue

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Mapping
-from typing import TypeAlias
+from typing import ParamSpec, TypeAlias, TypeVar
 
 from asyncelt.errors import ConfigError
 from asyncelt.extract.items import Kind, kind_of
@@ -14,13 +14,30 @@ __all__ = [
     "RowFunction",
     "call_with_item",
     "check_name",
+    "defer",
     "is_async_function",
     "is_function",
     "name_of_data",
     "row_function",
 ]
 
+P = ParamSpec("P")
+R = TypeVar("R")
 RowFunction: TypeAlias = Callable[[object], object]
+
+
+def defer(function: Callable[P, R]) -> Callable[P, Callable[[], R]]:
+    """Let calls of a function be made later, by the run: a plain one in a thread, an asynchronous one on the loop.
+
+    Yield such calls from a resource or transformer: up to ``max_parallel_items`` of them are under way at a time, and
+    their results come in the order in which they were yielded.
+    """
+
+    @functools.wraps(function)
+    def deferred(*args: P.args, **kwargs: P.kwargs) -> Callable[[], R]:
+        return functools.partial(function, *args, **kwargs)
+
+    return deferred
 
 
 def row_function(function: object, label: str) -> RowFunction:

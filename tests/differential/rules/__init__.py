@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tests.differential.cases import Case
-from tests.differential.rules import contracts, dispositions, hints, merging, naming, shape, types
+from tests.differential.rules import contracts, dispositions, hints, incremental, merging, naming, shape, types
 
 __all__ = ["ALL"]
 
@@ -15,5 +15,6 @@ ALL: tuple[Case, ...] = (
     *contracts.CASES,
     *dispositions.CASES,
     *merging.CASES,
+    *incremental.CASES,
 )
 """Every hand-written case, in the order of the specification."""
