@@ -25,6 +25,14 @@ class DuckDbConfig:
     settings: Mapping[str, str] = field(default_factory=dict)
     busy_timeout_s: float = 30.0
 
+    @property
+    def catalog(self) -> str | None:
+        """The name by which DuckDB knows the file; None where it is not ours to choose."""
+        if self.path is None:
+            return None
+
+        return f"{self.path.stem}_file" if self.path.stem.lower() in _RESERVED else self.path.stem
+
     def options(self) -> dict[str, str | bool | int | float | list[str]]:
         """DuckDB's configuration for an instance of our own."""
         options: dict[str, str | bool | int | float | list[str]] = dict(self.settings)
@@ -50,3 +58,6 @@ def _fitting_threads() -> int | None:
 
 
 _FEW_CORES = 2
+
+_RESERVED = frozenset({"memory", "main", "system", "temp"})
+"""Databases that every DuckDB has; a file of such a name is attached under another."""

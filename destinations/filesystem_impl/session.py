@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import importlib
 import os
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TypeVar, cast
+from typing import TYPE_CHECKING, TypeVar, cast
 
 import aiofiles
 import aiofiles.os
@@ -18,12 +19,16 @@ import pyarrow as pa
 from asyncelt.destinations._worker import Worker, wait_out
 from asyncelt.destinations.busy import patiently
 from asyncelt.destinations.filesystem_impl.folder import DatasetFolder
+from asyncelt.destinations.streaming import BatchStream
 from asyncelt.errors import DestinationRejected, DestinationUnavailable, Unsupported
 from asyncelt.failpoints import failpoint
 from asyncelt.flow import JobFile, Package
 from asyncelt.load.protocol import Commit, CommitResult, Lease, Restored, Target
 from asyncelt.schema.system import STATE_TABLE
-from asyncelt.types import JsonValue, LoadId
+from asyncelt.types import LoadId, SqlValue
+
+if TYPE_CHECKING:
+    from asyncelt.destinations.filesystem_impl.query import FolderStream
 
 __all__ = ["FilesystemSession"]
 
@@ -123,7 +128,7 @@ class FilesystemSession:
         """See `Session.run_of`."""
         return await self._run(lambda: self._folder.run_of(pipeline_name, run_id))
 
-    async def query(self, sql: str, parameters: Sequence[JsonValue] = ()) -> pa.Table:
+    async def query(self, sql: str, parameters: Sequence[SqlValue] = ()) -> pa.Table:
         """See `SupportsQuery.query`. Lists the files of committed loads, and no others."""
 
         def run() -> pa.Table:
@@ -133,6 +138,29 @@ class FilesystemSession:
             return cast(pa.Table, module.query_folder(self._folder, sql, parameters))
 
         return await self._run(run)
+
+    @asynccontextmanager
+    async def stream(
+        self, sql: str, parameters: Sequence[SqlValue] = (), *, batch_rows: int = 65_536
+    ) -> AsyncIterator[BatchStream]:
+        """See `SupportsStream.stream`. A file that a later load has replaced ends the stream with an error."""
+        own = FilesystemSession(self._folder, self._target, busy_timeout_s=self._busy_timeout_s)
+
+        def begin() -> FolderStream:
+            module = importlib.import_module("asyncelt.destinations.filesystem_impl.query")
+
+            return cast("FolderStream", module.FolderStream(self._folder, sql, parameters, batch_rows))
+
+        try:
+            rows = await own._run(begin)
+
+            try:
+                yield BatchStream(rows.schema, lambda: own._worker.call(rows.next_batch, interrupt=rows.interrupt))
+            finally:
+                with anyio.CancelScope(shield=True):
+                    await own._worker.call(rows.close)
+        finally:
+            await own.close()
 
     async def close(self) -> None:
         """End the threads."""
