@@ -21,6 +21,9 @@ from asyncelt.extract.source import Source as Source
 from asyncelt.extract.source_decorator import source as source
 from asyncelt.observe import Event as Event, Observer as Observer
 from asyncelt.pipeline import Pipeline as Pipeline, attach as attach, pipeline as pipeline, run as run
+from asyncelt.reading.client import SqlClient as SqlClient
+from asyncelt.reading.dataset import Dataset as Dataset, dataset as dataset
+from asyncelt.reading.relation import Relation as Relation
 
 __version__ = "0.1.0"
 
@@ -40,6 +43,11 @@ __all__ = [  # noqa: RUF022 - grouped by what they are for
     "pipeline",
     "run",
     "destinations",
+    # reading it back
+    "Dataset",
+    "Relation",
+    "SqlClient",
+    "dataset",
     # settings
     "ByteBudget",
     "Limits",

@@ -42,10 +42,12 @@ from asyncelt.errors import (
 from asyncelt.extract.data import as_sources
 from asyncelt.extract.source import Source
 from asyncelt.info import LoadInfo, LoadPackageInfo, package_info, utc
-from asyncelt.load.protocol import Destination, Session, SupportsQuery
+from asyncelt.load.protocol import Destination
 from asyncelt.load.registry import resolve
 from asyncelt.observe import Event, Observer, Warned
 from asyncelt.progress import observer_for
+from asyncelt.reading.client import SqlClient, opened_client
+from asyncelt.reading.dataset import Dataset, chosen_schemas
 from asyncelt.schema.columns import ColumnHints
 from asyncelt.schema.model import Schema
 from asyncelt.schema.naming import naming_for
@@ -454,8 +456,8 @@ class Pipeline:
         return package_info(sealed.package, sealed.package.status)
 
     @asynccontextmanager
-    async def sql_client(self) -> AsyncIterator[SupportsQuery]:
-        """A connection that answers ``await client.query(sql)`` with an Arrow table.
+    async def sql_client(self) -> AsyncIterator[SqlClient]:
+        """A connection that answers ``await client.query(sql)`` with an Arrow table; see `SqlClient`.
 
         Unqualified table names mean this pipeline's dataset.
 
@@ -465,8 +467,25 @@ class Pipeline:
         """
         environment = self._environment()
 
-        async with environment.destination.connect(environment.target) as session:
-            yield _queryable(session, environment.destination)
+        async with opened_client(environment.destination, environment.target) as client:
+            yield client
+
+    def dataset(self, schema: Schema | str | None = None) -> Dataset:
+        """The dataset as lazy relations that are read by awaiting them; does no I/O. See `Dataset`.
+
+        Args:
+            schema: Only this schema; all that the pipeline knows unless given.
+
+        Raises:
+            PipelineConfigMissing: There is no destination.
+            ConfigError: The destination cannot be read with SQL.
+            SchemaNotFound: The pipeline has no schema of this name.
+        """
+        environment = self._environment()
+        chosen = partial(chosen_schemas, wanted=schema, default=environment.default_schema_name)
+        chosen(self._head.schemas)
+
+        return Dataset(environment.destination, environment.target, lambda: chosen(self._head.schemas))
 
     # ------------------------------------------------------------------ inside
 
@@ -544,13 +563,6 @@ def _infos(loaded: Loaded) -> tuple[LoadPackageInfo, ...]:
     return tuple(
         package_info(sealed.package, "loaded", updates.get(sealed.package.load_id)) for sealed in loaded.packages
     )
-
-
-def _queryable(session: Session, destination: Destination) -> SupportsQuery:
-    if not isinstance(session, SupportsQuery):
-        raise ConfigError(f"Destination {destination.destination_name!r} cannot be read with SQL.")
-
-    return session
 
 
 _NAME = re.compile(r"[^\x00-\x1f/\\:]+")

@@ -78,7 +78,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     metafunc.parametrize("anyio_backend", VARIANTS if everywhere else [PLAIN], indirect=True, scope="session")
 
 
-GUARDED = ("engine", "extract", "pipeline", "test_demo.py")
+GUARDED = ("engine", "extract", "pipeline", "reading", "test_demo.py")
 """Where code of asyncelt is only reached through its coroutines. Elsewhere tests call the synchronous parts directly."""
 
 

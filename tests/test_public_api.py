@@ -16,8 +16,8 @@ PACKAGE = Path(asyncelt.__file__).parent
 
 PUBLIC = {
     "asyncelt": """
-        AsynceltError AsynceltWarning ByteBudget Event JsonPage Limits Observer Pipeline PipelineBusy PipelineStepFailed Resource Retry
-        Settings Source attach current destinations errors pipeline resource run source transformer with_table_name
+        AsynceltError AsynceltWarning ByteBudget Dataset Event JsonPage Limits Observer Pipeline PipelineBusy PipelineStepFailed
+        Relation Resource Retry Settings Source SqlClient attach current dataset destinations errors pipeline resource run source transformer with_table_name
     """,
     "asyncelt.destinations": "duckdb filesystem memory",
 }
