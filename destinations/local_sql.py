@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TypeAlias
 
 import duckdb
@@ -13,7 +13,7 @@ from asyncelt.destinations.sql.names import identifier
 from asyncelt.errors import DestinationRejected, UndefinedRelation, Unsupported
 from asyncelt.types import SqlValue
 
-__all__ = ["Prepare", "next_of", "query_tables", "query_with", "reading_with"]
+__all__ = ["LocalQuery", "Prepare", "next_of", "query_tables"]
 
 Prepare: TypeAlias = Callable[[duckdb.DuckDBPyConnection], None]
 """Makes the tables that a statement may name."""
@@ -21,36 +21,75 @@ Prepare: TypeAlias = Callable[[duckdb.DuckDBPyConnection], None]
 _READING = frozenset({duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN, duckdb.StatementType.RELATION})
 
 
-def query_with(prepare: Prepare, sql: str, parameters: Sequence[SqlValue]) -> pa.Table:
-    """Run one statement after ``prepare`` has made the tables it may name.
+class LocalQuery:
+    """One statement in a DuckDB of its own. Used by one thread; only `interrupt` may come from another one.
 
-    Raises:
-        Unsupported: The statement would change something, in a database that is gone afterwards.
-        DestinationRejected: DuckDB refuses the statement.
+    Args:
+        prepare: Makes the tables that the statement may name.
+        sql: The statement.
+        parameters: Values of its parameters.
     """
-    with _prepared(prepare) as connection:
-        return _executed(connection, sql, parameters).to_arrow_table()
 
+    def __init__(self, prepare: Prepare, sql: str, parameters: Sequence[SqlValue]) -> None:
+        self._prepare = prepare
+        self._sql = sql
+        self._parameters = list(parameters)
+        self._stack = ExitStack()
+        self._connection: duckdb.DuckDBPyConnection | None = None
+        self._reader: pa.RecordBatchReader | None = None
 
-@contextmanager
-def reading_with(
-    prepare: Prepare, sql: str, parameters: Sequence[SqlValue], batch_rows: int
-) -> Iterator[tuple[pa.RecordBatchReader, duckdb.DuckDBPyConnection]]:
-    """Run one query; inside the block its rows can be read one batch after the other, or it can be interrupted.
+    def run(self) -> pa.Table:
+        """The whole result.
 
-    Raises:
-        Unsupported: It is no query.
-        DestinationRejected: DuckDB refuses it.
-    """
-    with _prepared(prepare) as connection, _executed(connection, sql, parameters).to_arrow_reader(batch_rows) as reader:
-        yield reader, connection
+        Raises:
+            Unsupported: The statement would change something, in a database that is gone afterwards.
+            DestinationRejected: DuckDB refuses the statement.
+        """
+        with self._stack, _translated():
+            return self._executed().to_arrow_table()
+
+    def begin(self, batch_rows: int) -> pa.Schema:
+        """Begin to read; `next_batch` goes on until `close`. Errors as `run`."""
+        with _translated():
+            self._reader = self._stack.enter_context(self._executed().to_arrow_reader(batch_rows))
+
+            return self._reader.schema
+
+    def next_batch(self) -> pa.RecordBatch | None:
+        """The next rows; None at the end.
+
+        Raises:
+            DestinationRejected: The query fails only now, or a file of it is gone, or it was interrupted.
+        """
+        return None if self._reader is None else next_of(self._reader)
+
+    def interrupt(self) -> None:
+        """Stop the statement that runs."""
+        if self._connection is not None:
+            self._connection.interrupt()
+
+    def close(self) -> None:
+        """End the query."""
+        self._stack.close()
+
+    def _executed(self) -> duckdb.DuckDBPyConnection:
+        connection = self._stack.enter_context(duckdb.connect(":memory:", config={"threads": "1"}))
+        self._connection = connection
+
+        if any(statement.type not in _READING for statement in connection.extract_statements(self._sql)):
+            raise Unsupported("This dataset is not in a database: it can be read with SQL, not changed.")
+
+        connection.execute("SET TimeZone = 'UTC'")
+        self._prepare(connection)
+
+        return connection.execute(self._sql, self._parameters)
 
 
 def next_of(reader: pa.RecordBatchReader) -> pa.RecordBatch | None:
     """The next batch that has rows; None at the end.
 
     Raises:
-        DestinationRejected: The query fails only now, or a file of it is gone, or it was interrupted.
+        DestinationRejected: The query fails only now, or was interrupted.
     """
     try:
         while True:
@@ -66,7 +105,7 @@ def next_of(reader: pa.RecordBatchReader) -> pa.RecordBatch | None:
 
 
 def query_tables(tables: Mapping[str, pa.Table], sql: str, parameters: Sequence[SqlValue]) -> pa.Table:
-    """Run one statement that may name Arrow tables."""
+    """Run one statement that may name Arrow tables. Errors as `LocalQuery.run`."""
 
     def prepare(connection: duckdb.DuckDBPyConnection) -> None:
         for name, table in tables.items():
@@ -76,25 +115,7 @@ def query_tables(tables: Mapping[str, pa.Table], sql: str, parameters: Sequence[
             connection.execute(f"CREATE TABLE {quoted} AS SELECT * FROM _asyncelt_rows")  # noqa: S608 - quoted
             connection.unregister("_asyncelt_rows")
 
-    return query_with(prepare, sql, parameters)
-
-
-@contextmanager
-def _prepared(prepare: Prepare) -> Iterator[duckdb.DuckDBPyConnection]:
-    with duckdb.connect(":memory:", config={"threads": "1"}) as connection, _translated():
-        connection.execute("SET TimeZone = 'UTC'")
-        prepare(connection)
-
-        yield connection
-
-
-def _executed(
-    connection: duckdb.DuckDBPyConnection, sql: str, parameters: Sequence[SqlValue]
-) -> duckdb.DuckDBPyConnection:
-    if any(statement.type not in _READING for statement in connection.extract_statements(sql)):
-        raise Unsupported("This dataset is not in a database: it can be read with SQL, not changed.")
-
-    return connection.execute(sql, list(parameters))
+    return LocalQuery(prepare, sql, parameters).run()
 
 
 @contextmanager

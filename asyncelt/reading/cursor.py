@@ -136,8 +136,11 @@ async def opened_cursor(
         sql: One query.
         parameters: Its values.
         batch_rows: About how many rows will be taken at once.
+
+    Raises:
+        ConfigError: ``batch_rows`` is less than one.
     """
-    size = min(batch_rows or _BATCH_ROWS, _BATCH_ROWS)
+    size = _BATCH_ROWS if batch_rows is None else min(_checked_size(batch_rows), _BATCH_ROWS)
 
     if isinstance(session, SupportsStream):
         async with session.stream(sql, parameters, batch_rows=size) as stream:

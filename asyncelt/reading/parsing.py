@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import cast
 
 from sqlglot import exp, parse, parse_one
 from sqlglot.errors import OptimizeError, ParseError, SchemaError, SqlglotError, TokenError

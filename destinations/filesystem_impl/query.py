@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import ExitStack
 from pathlib import Path
 
 import duckdb
-import pyarrow as pa
 from sqlglot import exp
 
 from asyncelt.destinations.duckdb_impl.types import duckdb_type, json_type
 from asyncelt.destinations.filesystem_impl.folder import DatasetFolder
-from asyncelt.destinations.local_sql import Prepare, next_of, query_with, reading_with
+from asyncelt.destinations.local_sql import LocalQuery
 from asyncelt.destinations.sql.names import column, identifier, table
 from asyncelt.schema.model import Column, Table
 from asyncelt.schema.stored import from_json
@@ -26,67 +24,31 @@ from asyncelt.schema.system import (
 )
 from asyncelt.types import SqlValue, TableName
 
-__all__ = ["FolderStream", "query_folder"]
+__all__ = ["folder_query"]
 
 _DIALECT = "duckdb"
 
 
-def query_folder(folder: DatasetFolder, sql: str, parameters: Sequence[SqlValue]) -> pa.Table:
-    """Run one statement; only the tables whose names stand in it are looked up."""
-    return query_with(_views(folder, sql), sql, parameters)
-
-
-class FolderStream:
-    """One query over the folder, whose rows are read as they are asked for. Used by one thread.
-
-    Args:
-        folder: The dataset.
-        sql: One query.
-        parameters: Values of its parameters.
-        batch_rows: Rows of a batch.
-    """
-
-    def __init__(self, folder: DatasetFolder, sql: str, parameters: Sequence[SqlValue], batch_rows: int) -> None:
-        self._stack = ExitStack()
-        reading = reading_with(_views(folder, sql), sql, parameters, batch_rows)
-        self._reader, self._connection = self._stack.enter_context(reading)
-
-    @property
-    def schema(self) -> pa.Schema:
-        """Of the rows."""
-        return self._reader.schema
-
-    def next_batch(self) -> pa.RecordBatch | None:
-        """The next rows; None at the end."""
-        return next_of(self._reader)
-
-    def interrupt(self) -> None:
-        """Stop the statement that runs; called from another thread."""
-        self._connection.interrupt()
-
-    def close(self) -> None:
-        """End the query."""
-        self._stack.close()
-
-
-def _views(folder: DatasetFolder, sql: str) -> Prepare:
-    folder.finish()
-    files = folder.table_files()
-    definitions = _definitions(folder.schemas().values())
-
-    for name in (LOADS_TABLE, VERSION_TABLE, STATE_TABLE):
-        found = sorted(path.relative_to(folder.path).as_posix() for path in (folder.path / name).glob("*.jsonl"))
-
-        if found:
-            files[name] = found
+def folder_query(folder: DatasetFolder, sql: str, parameters: Sequence[SqlValue]) -> LocalQuery:
+    """One statement over the folder; only the tables whose names stand in it are looked up, when it begins."""
 
     def prepare(connection: duckdb.DuckDBPyConnection) -> None:
+        folder.finish()
+        files = folder.table_files()
+        definitions = _definitions(folder.schemas().values())
+
+        for name in (LOADS_TABLE, VERSION_TABLE, STATE_TABLE):
+            found = sorted(path.relative_to(folder.path).as_posix() for path in (folder.path / name).glob("*.jsonl"))
+
+            if found:
+                files[name] = found
+
         for name, paths in files.items():
             # In SQL a quote inside a name is doubled; everything else stands as it is.
             if name.lower().replace('"', '""') in sql.lower() and name in definitions:
                 connection.execute(_view(definitions[name], [folder.path / path for path in paths]))
 
-    return prepare
+    return LocalQuery(prepare, sql, parameters)
 
 
 def _definitions(schemas: Iterable[str]) -> Mapping[TableName, Table]:

@@ -28,7 +28,7 @@ from asyncelt.schema.system import STATE_TABLE
 from asyncelt.types import LoadId, SqlValue
 
 if TYPE_CHECKING:
-    from asyncelt.destinations.filesystem_impl.query import FolderStream
+    from asyncelt.destinations.local_sql import LocalQuery
 
 __all__ = ["FilesystemSession"]
 
@@ -130,41 +130,36 @@ class FilesystemSession:
 
     async def query(self, sql: str, parameters: Sequence[SqlValue] = ()) -> pa.Table:
         """See `SupportsQuery.query`. Lists the files of committed loads, and no others."""
+        query = await self._query_of(sql, parameters)
 
-        def run() -> pa.Table:
-            # Imports DuckDB and the SQL builder: not on the event loop.
-            module = importlib.import_module("asyncelt.destinations.filesystem_impl.query")
-
-            return cast(pa.Table, module.query_folder(self._folder, sql, parameters))
-
-        return await self._run(run)
+        return await self._run(query.run, interrupt=query.interrupt)
 
     @asynccontextmanager
     async def stream(
         self, sql: str, parameters: Sequence[SqlValue] = (), *, batch_rows: int = 65_536
     ) -> AsyncIterator[BatchStream]:
         """See `SupportsStream.stream`. A file that a later load has replaced ends the stream with an error."""
+        # A thread of its own: the session can be used for other calls while rows are read.
         own = FilesystemSession(self._folder, self._target, busy_timeout_s=self._busy_timeout_s)
 
-        def begin() -> FolderStream:
-            module = importlib.import_module("asyncelt.destinations.filesystem_impl.query")
-
-            return cast("FolderStream", module.FolderStream(self._folder, sql, parameters, batch_rows))
-
         try:
-            rows = await own._run(begin)
+            query = await own._query_of(sql, parameters)
 
             try:
-                yield BatchStream(rows.schema, lambda: own._worker.call(rows.next_batch, interrupt=rows.interrupt))
+                schema = await own._run(lambda: query.begin(batch_rows), interrupt=query.interrupt)
+
+                yield BatchStream(schema, lambda: own._run(query.next_batch, interrupt=query.interrupt))
             finally:
                 with anyio.CancelScope(shield=True):
-                    await own._worker.call(rows.close)
+                    await own._worker.call(query.close)
         finally:
             await own.close()
 
     async def close(self) -> None:
-        """End the threads."""
-        self._worker.stop()
+        """End the threads, also while the task is being cancelled."""
+        with anyio.CancelScope(shield=True):
+            await self._worker.ended()
+
         self._executor.shutdown(wait=False)
 
     async def _bring(self, source: Path, temporary: Path) -> None:
@@ -205,10 +200,19 @@ class FilesystemSession:
             await wait_out(task, grace_s=_GRACE_S)
             raise
 
-    async def _run(self, work: Callable[[], T]) -> T:
+    async def _query_of(self, sql: str, parameters: Sequence[SqlValue]) -> LocalQuery:
+        def build() -> LocalQuery:
+            # Imports DuckDB and the SQL builder: not on the event loop.
+            module = importlib.import_module("asyncelt.destinations.filesystem_impl.query")
+
+            return cast("LocalQuery", module.folder_query(self._folder, sql, parameters))
+
+        return await self._worker.call(build)
+
+    async def _run(self, work: Callable[[], T], *, interrupt: Callable[[], None] | None = None) -> T:
         async def call() -> T:
             try:
-                return await self._worker.call(work)
+                return await self._worker.call(work, interrupt=interrupt)
             except PermissionError as error:
                 raise DestinationRejected(f"{self._folder.path}: {error}") from error
             except OSError as error:

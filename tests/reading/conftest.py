@@ -5,14 +5,15 @@ import pytest
 from tests.reading.loaded import KINDS, loaded
 
 
-@pytest.fixture(params=KINDS)
+@pytest.fixture(scope="session", params=KINDS)
 def kind(request):
     return request.param
 
 
-@pytest.fixture
-async def pipeline(kind, tmp_path):
-    return await loaded(kind, tmp_path)
+@pytest.fixture(scope="session")
+async def pipeline(anyio_backend, kind, tmp_path_factory):
+    """Loaded once; tests that change something load their own."""
+    return await loaded(kind, tmp_path_factory.mktemp(kind))
 
 
 @pytest.fixture

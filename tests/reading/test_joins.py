@@ -18,7 +18,9 @@ async def test_a_parent_is_joined_with_a_nested_table(dataset):
     assert await joined.select("id", "items__tags__tag").fetchall() == [(1, "a"), (2, "b"), (2, "c"), (3, None)]
 
 
-@pytest.mark.parametrize("start, other, expected", [("items", "items__tags__of", (1, 1)), ("items__tags__of", "items", (1, 1))])
+@pytest.mark.parametrize(
+    "start, other, expected", [("items", "items__tags__of", (1, 1)), ("items__tags__of", "items", (1, 1))]
+)
 async def test_tables_in_between_are_joined_too_without_their_columns(dataset, start, other, expected):
     joined = dataset[start].join(other)
     assert not any("tag" in name.split("__")[-1] for name in joined.columns)
@@ -33,7 +35,7 @@ async def test_a_table_that_is_there_already_is_used_again(dataset):
 
 
 @pytest.mark.parametrize(
-    "kind, expected",
+    "how, expected",
     [
         ("inner", [(1, "Ann"), (2, "Bob")]),
         ("left", [(1, "Ann"), (2, "Bob"), (3, None)]),
@@ -41,8 +43,8 @@ async def test_a_table_that_is_there_already_is_used_again(dataset):
         ("full", [(1, "Ann"), (2, "Bob"), (3, None), (None, "Cid")]),
     ],
 )
-async def test_a_condition_joins_any_tables(dataset, kind, expected):
-    joined = dataset["items"].join("owners", on="items.id = owners.item", kind=kind)
+async def test_a_condition_joins_any_tables(dataset, how, expected):
+    joined = dataset["items"].join("owners", on="items.id = owners.item", kind=how)
     assert await joined.order_by("id").select("id", "owners__owner").fetchall() == expected
 
 
@@ -95,7 +97,11 @@ async def test_a_table_is_joined_with_itself_through_a_query(dataset):
         (lambda ds: ds["items"].join("owners", on="items.id = x.item"), "no 'x' here"),
         (lambda ds: ds["items"].join("items", on="items.id = items.id"), "here already"),
         (
-            lambda ds: ds["items"].join("items__tags").join(ds("SELECT o.tag FROM items__tags AS o"), on="true", alias="items__tags"),
+            lambda ds: (
+                ds["items"]
+                .join("items__tags")
+                .join(ds("SELECT o.tag FROM items__tags AS o"), on="true", alias="items__tags")
+            ),
             "two columns the name items__tags__tag",
         ),
     ],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 from decimal import Decimal
 
 import pytest
@@ -10,7 +10,7 @@ from sqlglot import exp
 
 from asyncelt.errors import InvalidQuery, QueryError, UnknownColumn, UnknownTable
 
-UTC = datetime.timezone.utc
+UTC = dt.UTC
 
 
 async def ids(relation):
@@ -65,7 +65,7 @@ async def test_none_means_no_value(items, operator, value, expected):
 
 @pytest.mark.parametrize(
     "value",
-    ["2024-01-02", "2024-01-02T00:00:00Z", datetime.datetime(2024, 1, 2, tzinfo=UTC), datetime.date(2024, 1, 2)],
+    ["2024-01-02", "2024-01-02T00:00:00Z", dt.datetime(2024, 1, 2, tzinfo=UTC), dt.date(2024, 1, 2)],
 )
 async def test_times_can_be_given_as_text_or_as_times(items, value):
     assert await ids(items.where("at", "gte", value)) == [2, 3]
