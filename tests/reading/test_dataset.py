@@ -41,7 +41,7 @@ async def test_an_unknown_table_is_the_error_that_the_way_of_asking_has(dataset)
     with pytest.raises(KeyError):
         dataset["nope"]
 
-    with pytest.raises(ValueError, match="no table 'nope'. It has: items, "):
+    with pytest.raises(ValueError, match=r"no table 'nope'\. It has: items, "):
         dataset.table("nope")
 
     with pytest.raises(AttributeError, match="no table 'nope'"):

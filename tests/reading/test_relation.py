@@ -167,7 +167,7 @@ async def test_columns_have_types_and_hints(dataset, items):
     ],
 )
 async def test_an_unknown_column_is_refused_at_once_and_says_what_there_is(items, wrong):
-    with pytest.raises(UnknownColumn, match="no column 'nope'. There are: id, name, price") as caught:
+    with pytest.raises(UnknownColumn, match=r"no column 'nope'\. There are: id, name, price") as caught:
         wrong(items)
 
     assert isinstance(caught.value, KeyError)
