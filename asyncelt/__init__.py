@@ -8,6 +8,7 @@ from __future__ import annotations
 from asyncelt import current as current, destinations as destinations, errors as errors
 from asyncelt.budget import ByteBudget as ByteBudget
 from asyncelt.config import Limits as Limits, Retry as Retry, Settings as Settings
+from asyncelt.configuration.accessors import config as config, secrets as secrets
 from asyncelt.errors import (
     AsynceltError as AsynceltError,
     AsynceltWarning as AsynceltWarning,
@@ -49,6 +50,8 @@ __all__ = [  # noqa: RUF022 - grouped by what they are for
     "SqlClient",
     "dataset",
     # settings
+    "config",
+    "secrets",
     "ByteBudget",
     "Limits",
     "Retry",

@@ -7,6 +7,7 @@ retry loop looks at)::
     ├─ PipelineStepFailed              what run, extract, normalize, load and sync raise; the cause is below it
     ├─ ConfigError(ValueError)         a wrong argument or setting; raised before any I/O
     │  ├─ PipelineConfigMissing        no destination, or no schema yet
+    │  ├─ ConfigValueMissing           (also KeyError) a value that is nowhere; names the places
     │  ├─ InvalidPipelineName          the name cannot be a folder
     │  ├─ ResourceNameMissing          data without a name and without table_name
     │  └─ UnknownDestination           no destination is registered under this name
@@ -54,6 +55,7 @@ __all__ = [
     "CannotRestorePipeline",
     "CommitUnknown",
     "ConfigError",
+    "ConfigValueMissing",
     "DataValidationError",
     "DestinationRejected",
     "DestinationUnavailable",
@@ -131,6 +133,13 @@ class ConfigError(AsynceltError, ValueError):
 
 class PipelineConfigMissing(ConfigError):
     """The step needs a destination or a schema and there is none."""
+
+
+class ConfigValueMissing(ConfigError, KeyError):
+    """A config value or secret is nowhere; the message names every place where it was looked for."""
+
+    # Not KeyError's, which shows the message in quotes.
+    __str__ = Exception.__str__
 
 
 class InvalidPipelineName(ConfigError):

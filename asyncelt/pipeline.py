@@ -24,7 +24,9 @@ import anyio
 
 from asyncelt._async import in_thread
 from asyncelt.budget import ByteBudget
-from asyncelt.config import Settings, from_env, working_root
+from asyncelt.config import Settings, working_root
+from asyncelt.configuration.lookup import PIPELINE
+from asyncelt.configuration.settings import configured_settings, pipeline_options
 from asyncelt.engine.dispositions import check_dispositions
 from asyncelt.engine.environment import Environment
 from asyncelt.engine.ownership import Owned, own, own_folder
@@ -219,6 +221,7 @@ class Pipeline:
     def activate(self) -> None:
         """Make this the pipeline that ``asyncelt.pipeline()`` without arguments returns in this task."""
         _active.set(self)
+        PIPELINE.set(self._name)
 
     def deactivate(self) -> None:
         """Undo `activate`.
@@ -230,6 +233,7 @@ class Pipeline:
             raise UsageError(f"Pipeline {self._name!r} is not active in this task.")
 
         _active.set(None)
+        PIPELINE.set(None)
 
     # ------------------------------------------------------------------ run
 
@@ -595,11 +599,12 @@ def pipeline(
     workers: int | None = None,
     member: str = "",
     on_busy: OnBusy = "wait",
-    restore_from_destination: bool = True,
+    restore_from_destination: bool | None = None,
 ) -> Pipeline:
     """Make a pipeline, or find the one that is active in this task when called without arguments.
 
-    Does no network and at most one small read of a local file.
+    Does no network and at most one small read of a local file, beside that of the configuration files, which are read
+    once. Arguments that are not passed may be configured, under ``pipelines.<name>``.
 
     Args:
         pipeline_name: Default: ``asyncelt_`` and the name of the program.
@@ -607,7 +612,7 @@ def pipeline(
         destination: A name such as ``"duckdb"``, a factory or an instance from `asyncelt.destinations`.
         dataset_name: Default: the pipeline's name and ``_dataset``.
         progress: ``rich``, ``tqdm``, ``log`` or an own observer.
-        settings: Limits and retries; environment variables are laid over them.
+        settings: Limits and retries, used as they are; without it they are taken from the configuration.
         max_memory: Bytes of data in flight, or a budget shared with other pipelines of this event loop.
         workers: Threads that turn pages into columns. Never changes the result.
         member: Name of this process among several that run the same pipeline.
@@ -623,7 +628,13 @@ def pipeline(
         return active
 
     name = check_pipeline_name(pipeline_name if pipeline_name is not None else f"asyncelt_{_program_name()}")
-    checked = _with_workers(from_env(settings), workers)
+    PIPELINE.set(name)
+    checked = _with_workers(settings or configured_settings(), workers)
+    options = pipeline_options(name)
+    destination = destination if destination is not None else options.destination
+    folder = pipelines_dir if pipelines_dir is not None else options.pipelines_dir
+    shown = progress if progress is not None else options.progress
+    restore = restore_from_destination if restore_from_destination is not None else options.restore_from_destination
 
     if isinstance(max_memory, int):
         checked = replace(checked, limits=replace(checked.limits, max_memory=max_memory))
@@ -636,15 +647,15 @@ def pipeline(
 
     made = Pipeline(
         name,
-        pipelines_dir=Path(pipelines_dir) if pipelines_dir is not None else working_root(),
+        pipelines_dir=Path(folder) if folder is not None else working_root(),
         destination=resolve(destination) if destination is not None else None,
-        dataset_name=dataset_name,
+        dataset_name=dataset_name if dataset_name is not None else options.dataset_name,
         settings=checked,
         budget=max_memory if isinstance(max_memory, ByteBudget) else ByteBudget(checked.limits.max_memory),
-        observers=[observer_for(progress)] if progress is not None else [],
+        observers=[observer_for(shown)] if shown is not None else [],
         member=member,
         on_busy=on_busy,
-        restore_from_destination=restore_from_destination,
+        restore_from_destination=restore is not False,
     )
     made.activate()
 

@@ -103,6 +103,8 @@ def _nothing_blocks_the_loop(request: pytest.FixtureRequest) -> Iterator[None]:
             function.can_block_in("<frozen importlib._bootstrap>", {"_find_and_load"})
             # The factory is allowed one small read of a local file, by design.
             function.can_block_in("asyncelt/pipeline.py", {"pipeline"})
+            # Configuration files are small, and read once, when the first value is asked for.
+            function.can_block_in("asyncelt/configuration/providers.py", {"_read", "_folders"})
 
         guard.functions["os.path.abspath"].deactivate()  # joins two texts, and asks for the current folder
 

@@ -17,7 +17,7 @@ PACKAGE = Path(asyncelt.__file__).parent
 PUBLIC = {
     "asyncelt": """
         AsynceltError AsynceltWarning ByteBudget Dataset Event JsonPage Limits Observer Pipeline PipelineBusy PipelineStepFailed
-        Relation Resource Retry Settings Source SqlClient attach current dataset destinations errors pipeline resource run source transformer with_table_name
+        Relation Resource Retry Settings Source SqlClient attach config current dataset destinations errors pipeline resource run secrets source transformer with_table_name
     """,
     "asyncelt.destinations": "duckdb filesystem memory",
 }

@@ -22,7 +22,8 @@ class DuckDbConfig:
     location: str = ""
     memory_limit: str | None = None
     threads: int | None = None
-    settings: Mapping[str, str] = field(default_factory=dict)
+    settings: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """Options of DuckDB; keys of clouds may be among them."""
     busy_timeout_s: float = 30.0
 
     @property
