@@ -14,6 +14,7 @@ from asyncelt import (
 )
 from asyncelt.budget import ByteBudget as ByteBudget
 from asyncelt.config import Limits as Limits, Retry as Retry, Settings as Settings
+from asyncelt.configuration.accessors import config as config, secrets as secrets
 from asyncelt.errors import (
     AsynceltError as AsynceltError,
     AsynceltWarning as AsynceltWarning,
@@ -28,6 +29,9 @@ from asyncelt.extract.source import Source as Source
 from asyncelt.extract.source_decorator import source as source
 from asyncelt.observe import Event as Event, Observer as Observer
 from asyncelt.pipeline import Pipeline as Pipeline, attach as attach, pipeline as pipeline, run as run
+from asyncelt.reading.client import SqlClient as SqlClient
+from asyncelt.reading.dataset import Dataset as Dataset, dataset as dataset
+from asyncelt.reading.relation import Relation as Relation
 
 __version__ = "0.1.0"
 
@@ -50,7 +54,14 @@ __all__ = [  # noqa: RUF022 - grouped by what they are for
     "pipeline",
     "run",
     "destinations",
+    # reading it back
+    "Dataset",
+    "Relation",
+    "SqlClient",
+    "dataset",
     # settings
+    "config",
+    "secrets",
     "ByteBudget",
     "Limits",
     "Retry",

@@ -1,20 +1,16 @@
-"""Settings: frozen values, built once at the edge and handed down.
-
-Only :func:`from_env` reads the environment. Everything else receives a :class:`Settings`.
-"""
+"""Settings: frozen values, built once at the edge (`configuration.settings`) and handed down."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Literal
 
-from asyncelt.errors import ConfigError
 from asyncelt.types import FileFormat
 
-__all__ = ["Limits", "Retry", "Settings", "from_env", "working_root"]
+__all__ = ["Limits", "Retry", "Settings", "working_root"]
 
 MIB = 1024 * 1024
 Compression = Literal["none", "snappy", "lz4", "zstd", "gzip"]
@@ -93,50 +89,3 @@ def working_root(env: Mapping[str, str] | None = None) -> Path:
         return Path(configured) / "pipelines"
 
     return Path.home() / ".asyncelt" / "pipelines"
-
-
-def from_env(base: Settings | None = None, env: Mapping[str, str] | None = None) -> Settings:
-    """Settings with ``ASYNCELT__LIMITS__MAX_MEMORY``-style variables laid over ``base``.
-
-    Raises:
-        ConfigError: A variable cannot be read as the type of its setting.
-    """
-    environment = os.environ if env is None else env
-    settings = base or Settings()
-
-    return replace(
-        settings,
-        limits=_overlay(settings.limits, "ASYNCELT__LIMITS__", environment),
-        retry=_overlay(settings.retry, "ASYNCELT__RETRY__", environment),
-    )
-
-
-_Group = TypeVar("_Group", Limits, Retry)
-
-
-def _overlay(value: _Group, prefix: str, env: Mapping[str, str]) -> _Group:
-    changes: dict[str, int | float | str | None] = {}
-
-    for item in fields(value):
-        raw = env.get(prefix + item.name.upper())
-
-        if raw is not None:
-            changes[item.name] = _parse(prefix + item.name.upper(), raw, str(item.type))
-
-    return replace(value, **changes) if changes else value  # type: ignore[arg-type]
-
-
-def _parse(variable: str, raw: str, kind: str) -> int | float | str | None:
-    if raw.lower() in {"none", ""} and "None" in kind:
-        return None
-
-    try:
-        if kind.startswith("int"):
-            return int(raw)
-
-        if kind.startswith("float"):
-            return float(raw)
-    except ValueError:
-        raise ConfigError(f"{variable}={raw!r} is not a number; expected {kind}.") from None
-
-    return raw

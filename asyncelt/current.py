@@ -16,6 +16,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, cast
 
+from asyncelt.configuration.lookup import PIPELINE
 from asyncelt.errors import UsageError
 
 if TYPE_CHECKING:
@@ -205,8 +206,13 @@ def resource_metrics() -> dict[str, object]:
 @contextmanager
 def activate_pipeline(active: Pipeline, state: MutableMapping[str, object] | None = None) -> Iterator[None]:
     """Make ``active`` what `pipeline` returns in this context, and ``state`` the document that states live in."""
-    with _set(replace(_active.get(), pipeline=active, state=state)):
-        yield
+    token = PIPELINE.set(active.pipeline_name)
+
+    try:
+        with _set(replace(_active.get(), pipeline=active, state=state)):
+            yield
+    finally:
+        PIPELINE.reset(token)
 
 
 @contextmanager

@@ -7,6 +7,7 @@ retry loop looks at)::
     ├─ PipelineStepFailed              what run, extract, normalize, load and sync raise; the cause is below it
     ├─ ConfigError(ValueError)         a wrong argument or setting; raised before any I/O
     │  ├─ PipelineConfigMissing        no destination, or no schema yet
+    │  ├─ ConfigValueMissing           (also KeyError) a value that is nowhere; names the places
     │  ├─ InvalidPipelineName          the name cannot be a folder
     │  ├─ ResourceNameMissing          data without a name and without table_name
     │  └─ UnknownDestination           no destination is registered under this name
@@ -34,9 +35,14 @@ retry loop looks at)::
     │  ├─ PackageState                 this move is not allowed from this state
     │  ├─ LoadPackageNotFound          (also FileNotFoundError)
     │  └─ CannotRestorePipeline        neither a working folder nor a destination knows the pipeline
+    ├─ QueryError(ValueError)          a relation that cannot be read like this; raised before the destination is asked
+    │  ├─ InvalidQuery                 not one SELECT, or not SQL at all
+    │  ├─ UnknownTable                 (also KeyError) the dataset has no such table
+    │  └─ UnknownColumn                (also KeyError) the relation has no such column
     └─ LoadError
        ├─ DestinationUnavailable       retryable: network, lock, server starting
        ├─ DestinationRejected          not retryable; server code, detail, hint
+       │  └─ UndefinedRelation         the statement names a table or dataset that is not there
        ├─ LoadTimeout(TimeoutError)    retryable
        ├─ LeaseLost                    another owner took over; this package can no longer commit
        ├─ CommitUnknown                may have happened: ask by load id, never repeat blindly
@@ -54,6 +60,7 @@ __all__ = [
     "CannotRestorePipeline",
     "CommitUnknown",
     "ConfigError",
+    "ConfigValueMissing",
     "DataValidationError",
     "DestinationRejected",
     "DestinationUnavailable",
@@ -65,6 +72,7 @@ __all__ = [
     "IncrementalError",
     "IncrementalPrimaryKeyMissing",
     "InvalidPipelineName",
+    "InvalidQuery",
     "InvalidResourceData",
     "LeaseLost",
     "LoadError",
@@ -77,6 +85,7 @@ __all__ = [
     "PipelineBusy",
     "PipelineConfigMissing",
     "PipelineStepFailed",
+    "QueryError",
     "ResourceExtractionError",
     "ResourceNameMissing",
     "SchemaConflict",
@@ -85,7 +94,10 @@ __all__ = [
     "SourceExhausted",
     "SourceTimeout",
     "StorageError",
+    "UndefinedRelation",
+    "UnknownColumn",
     "UnknownDestination",
+    "UnknownTable",
     "Unsupported",
     "UsageError",
 ]
@@ -132,6 +144,13 @@ class ConfigError(AsynceltError, ValueError):
 
 class PipelineConfigMissing(ConfigError):
     """The step needs a destination or a schema and there is none."""
+
+
+class ConfigValueMissing(ConfigError, KeyError):
+    """A config value or secret is nowhere; the message names every place where it was looked for."""
+
+    # Not KeyError's, which shows the message in quotes.
+    __str__ = Exception.__str__
 
 
 class InvalidPipelineName(ConfigError):
@@ -267,6 +286,27 @@ class CannotRestorePipeline(StorageError):
     """Neither a working folder nor the destination knows this pipeline."""
 
 
+class QueryError(AsynceltError, ValueError):
+    """Base of what is wrong with a relation; always raised before the destination is asked."""
+
+
+class InvalidQuery(QueryError):
+    """This is not one SELECT, or not SQL of this dialect."""
+
+
+class UnknownTable(QueryError, KeyError):
+    """The dataset has no table of this name."""
+
+    # Not KeyError's, which shows the message in quotes.
+    __str__ = Exception.__str__
+
+
+class UnknownColumn(QueryError, KeyError):
+    """The relation, or one of its tables, has no column of this name."""
+
+    __str__ = Exception.__str__
+
+
 class LoadError(AsynceltError):
     """Base of what goes wrong at the destination."""
 
@@ -287,6 +327,10 @@ class DestinationRejected(LoadError):
         self.code = code
         self.detail = detail
         self.hint = hint
+
+
+class UndefinedRelation(DestinationRejected):
+    """The statement names a table, a view or a dataset that the destination does not have."""
 
 
 class LoadTimeout(LoadError, TimeoutError):

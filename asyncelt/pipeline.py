@@ -24,7 +24,9 @@ import anyio
 
 from asyncelt._async import in_thread
 from asyncelt.budget import ByteBudget
-from asyncelt.config import Settings, from_env, working_root
+from asyncelt.config import Settings, working_root
+from asyncelt.configuration.lookup import PIPELINE
+from asyncelt.configuration.settings import configured_settings, pipeline_options
 from asyncelt.engine.dispositions import check_dispositions
 from asyncelt.engine.environment import Environment
 from asyncelt.engine.ownership import Owned, own, own_folder
@@ -42,10 +44,12 @@ from asyncelt.errors import (
 from asyncelt.extract.data import as_sources
 from asyncelt.extract.source import Source
 from asyncelt.info import LoadInfo, LoadPackageInfo, package_info, utc
-from asyncelt.load.protocol import Destination, Session, SupportsQuery
+from asyncelt.load.protocol import Destination
 from asyncelt.load.registry import resolve
 from asyncelt.observe import Event, Observer, Warned
 from asyncelt.progress import observer_for
+from asyncelt.reading.client import SqlClient, opened_client
+from asyncelt.reading.dataset import Dataset, chosen_schemas
 from asyncelt.schema.columns import ColumnHints
 from asyncelt.schema.model import Schema
 from asyncelt.schema.naming import naming_for
@@ -217,6 +221,7 @@ class Pipeline:
     def activate(self) -> None:
         """Make this the pipeline that ``asyncelt.pipeline()`` without arguments returns in this task."""
         _active.set(self)
+        PIPELINE.set(self._name)
 
     def deactivate(self) -> None:
         """Undo `activate`.
@@ -228,6 +233,7 @@ class Pipeline:
             raise UsageError(f"Pipeline {self._name!r} is not active in this task.")
 
         _active.set(None)
+        PIPELINE.set(None)
 
     # ------------------------------------------------------------------ run
 
@@ -456,8 +462,8 @@ class Pipeline:
         return package_info(sealed.package, sealed.package.status)
 
     @asynccontextmanager
-    async def sql_client(self) -> AsyncIterator[SupportsQuery]:
-        """A connection that answers ``await client.query(sql)`` with an Arrow table.
+    async def sql_client(self) -> AsyncIterator[SqlClient]:
+        """A connection that answers ``await client.query(sql)`` with an Arrow table; see `SqlClient`.
 
         Unqualified table names mean this pipeline's dataset.
 
@@ -467,8 +473,25 @@ class Pipeline:
         """
         environment = self._environment()
 
-        async with environment.destination.connect(environment.target) as session:
-            yield _queryable(session, environment.destination)
+        async with opened_client(environment.destination, environment.target) as client:
+            yield client
+
+    def dataset(self, schema: Schema | str | None = None) -> Dataset:
+        """The dataset as lazy relations that are read by awaiting them; does no I/O. See `Dataset`.
+
+        Args:
+            schema: Only this schema; all that the pipeline knows unless given.
+
+        Raises:
+            PipelineConfigMissing: There is no destination.
+            ConfigError: The destination cannot be read with SQL.
+            SchemaNotFound: The pipeline has no schema of this name.
+        """
+        environment = self._environment()
+        chosen = partial(chosen_schemas, wanted=schema, default=environment.default_schema_name)
+        chosen(self._head.schemas)
+
+        return Dataset(environment.destination, environment.target, lambda: chosen(self._head.schemas))
 
     # ------------------------------------------------------------------ inside
 
@@ -548,13 +571,6 @@ def _infos(loaded: Loaded) -> tuple[LoadPackageInfo, ...]:
     )
 
 
-def _queryable(session: Session, destination: Destination) -> SupportsQuery:
-    if not isinstance(session, SupportsQuery):
-        raise ConfigError(f"Destination {destination.destination_name!r} cannot be read with SQL.")
-
-    return session
-
-
 _NAME = re.compile(r"[^\x00-\x1f/\\:]+")
 
 
@@ -585,11 +601,12 @@ def pipeline(
     workers: int | None = None,
     member: str = "",
     on_busy: OnBusy = "wait",
-    restore_from_destination: bool = True,
+    restore_from_destination: bool | None = None,
 ) -> Pipeline:
     """Make a pipeline, or find the one that is active in this task when called without arguments.
 
-    Does no network and at most one small read of a local file.
+    Does no network and at most one small read of a local file, beside that of the configuration files, which are read
+    once. Arguments that are not passed may be configured, under ``pipelines.<name>``.
 
     Args:
         pipeline_name: Default: ``asyncelt_`` and the name of the program.
@@ -597,7 +614,7 @@ def pipeline(
         destination: A name such as ``"duckdb"``, a factory or an instance from `asyncelt.destinations`.
         dataset_name: Default: the pipeline's name and ``_dataset``.
         progress: ``rich``, ``tqdm``, ``log`` or an own observer.
-        settings: Limits and retries; environment variables are laid over them.
+        settings: Limits and retries, used as they are; without it they are taken from the configuration.
         max_memory: Bytes of data in flight, or a budget shared with other pipelines of this event loop.
         workers: Threads that turn pages into columns. Never changes the result.
         member: Name of this process among several that run the same pipeline.
@@ -613,7 +630,13 @@ def pipeline(
         return active
 
     name = check_pipeline_name(pipeline_name if pipeline_name is not None else f"asyncelt_{_program_name()}")
-    checked = _with_workers(from_env(settings), workers)
+    PIPELINE.set(name)
+    checked = _with_workers(settings or configured_settings(), workers)
+    options = pipeline_options(name)
+    destination = destination if destination is not None else options.destination
+    folder = pipelines_dir if pipelines_dir is not None else options.pipelines_dir
+    shown = progress if progress is not None else options.progress
+    restore = restore_from_destination if restore_from_destination is not None else options.restore_from_destination
 
     if isinstance(max_memory, int):
         checked = replace(checked, limits=replace(checked.limits, max_memory=max_memory))
@@ -626,15 +649,15 @@ def pipeline(
 
     made = Pipeline(
         name,
-        pipelines_dir=Path(pipelines_dir) if pipelines_dir is not None else working_root(),
+        pipelines_dir=Path(folder) if folder is not None else working_root(),
         destination=resolve(destination) if destination is not None else None,
-        dataset_name=dataset_name,
+        dataset_name=dataset_name if dataset_name is not None else options.dataset_name,
         settings=checked,
         budget=max_memory if isinstance(max_memory, ByteBudget) else ByteBudget(checked.limits.max_memory),
-        observers=[observer_for(progress)] if progress is not None else [],
+        observers=[observer_for(shown)] if shown is not None else [],
         member=member,
         on_busy=on_busy,
-        restore_from_destination=restore_from_destination,
+        restore_from_destination=restore is not False,
     )
     made.activate()
 

@@ -80,7 +80,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     metafunc.parametrize("anyio_backend", VARIANTS if everywhere else [PLAIN], indirect=True, scope="session")
 
 
-GUARDED = ("engine", "extract", "pipeline", "test_demo.py")
+GUARDED = ("engine", "extract", "pipeline", "reading", "test_demo.py")
 """Where code of asyncelt is only reached through its coroutines. Elsewhere tests call the synchronous parts directly."""
 
 
@@ -105,6 +105,8 @@ def _nothing_blocks_the_loop(request: pytest.FixtureRequest) -> Iterator[None]:
             function.can_block_in("<frozen importlib._bootstrap>", {"_find_and_load"})
             # The factory is allowed one small read of a local file, by design.
             function.can_block_in("asyncelt/pipeline.py", {"pipeline"})
+            # Configuration files are small, and read once, when the first value is asked for.
+            function.can_block_in("asyncelt/configuration/providers.py", {"_read", "_folders"})
 
         guard.functions["os.path.abspath"].deactivate()  # joins two texts, and asks for the current folder
 
