@@ -5,9 +5,16 @@ The names below are the public ones. Importing this package loads no driver and 
 
 from __future__ import annotations
 
-from asyncelt import current as current, destinations as destinations, errors as errors
+from asyncelt import (
+    current as current,
+    destinations as destinations,
+    errors as errors,
+    mark as mark,
+    sources as sources,
+)
 from asyncelt.budget import ByteBudget as ByteBudget
 from asyncelt.config import Limits as Limits, Retry as Retry, Settings as Settings
+from asyncelt.configuration.accessors import config as config, secrets as secrets
 from asyncelt.errors import (
     AsynceltError as AsynceltError,
     AsynceltWarning as AsynceltWarning,
@@ -15,12 +22,16 @@ from asyncelt.errors import (
     PipelineStepFailed as PipelineStepFailed,
 )
 from asyncelt.extract.decorators import resource as resource, transformer as transformer
+from asyncelt.extract.functions import defer as defer
 from asyncelt.extract.items import JsonPage as JsonPage, with_table_name as with_table_name
 from asyncelt.extract.resource import Resource as Resource
 from asyncelt.extract.source import Source as Source
 from asyncelt.extract.source_decorator import source as source
 from asyncelt.observe import Event as Event, Observer as Observer
 from asyncelt.pipeline import Pipeline as Pipeline, attach as attach, pipeline as pipeline, run as run
+from asyncelt.reading.client import SqlClient as SqlClient
+from asyncelt.reading.dataset import Dataset as Dataset, dataset as dataset
+from asyncelt.reading.relation import Relation as Relation
 
 __version__ = "0.1.0"
 
@@ -30,8 +41,11 @@ __all__ = [  # noqa: RUF022 - grouped by what they are for
     "Resource",
     "Source",
     "current",
+    "defer",
+    "mark",
     "resource",
     "source",
+    "sources",
     "transformer",
     "with_table_name",
     # loading it
@@ -40,7 +54,14 @@ __all__ = [  # noqa: RUF022 - grouped by what they are for
     "pipeline",
     "run",
     "destinations",
+    # reading it back
+    "Dataset",
+    "Relation",
+    "SqlClient",
+    "dataset",
     # settings
+    "config",
+    "secrets",
     "ByteBudget",
     "Limits",
     "Retry",

@@ -1,23 +1,20 @@
-"""Settings: frozen values, built once at the edge and handed down.
-
-Only :func:`from_env` reads the environment. Everything else receives a :class:`Settings`.
-"""
+"""Settings: frozen values, built once at the edge (`configuration.settings`) and handed down."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Literal
 
-from asyncelt.errors import ConfigError
 from asyncelt.types import FileFormat
 
-__all__ = ["Limits", "Retry", "Settings", "from_env", "working_root"]
+__all__ = ["Limits", "Retry", "Settings", "working_root"]
 
 MIB = 1024 * 1024
 Compression = Literal["none", "snappy", "lz4", "zstd", "gzip"]
+NextItemMode = Literal["round_robin", "fifo"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,13 +25,20 @@ class Limits:
     """Bytes of data in flight between source and package files, over all stages of a run."""
     max_disk: int | None = None
     """Bytes of package files that may wait on the disk; None: no bound."""
+    max_parallel_items: int = 20
+    """Coroutines, deferred functions and calls of asynchronous or parallelized transformers that one resource may have
+    under way. Results keep their order."""
+    extract_workers: int = 5
+    """Threads for deferred functions and parallelized transformers of one resource."""
+    next_item_mode: NextItemMode = "round_robin"
+    """Whether resources are read side by side, or one after the other (``fifo``)."""
     normalize_workers: int = 2
     """Threads that turn pages into columns. Never changes the result."""
     load_workers: int = 8
     """Jobs that move to the destination at the same time."""
-    gather_bytes: int = MIB
+    gather_bytes: int = 4 * MIB
     """Small pages of one table are joined up to about this size, as JSON or Arrow, before they become columns; Python
-    rows, which take more room, up to four times as much."""
+    rows, which take more room, up to twice as much. Wide documents gain most: each column of a page has its price."""
     gather_rows: int = 50_000
     """... and up to this many rows."""
     slice_s: float = 0.005
@@ -87,60 +91,3 @@ def working_root(env: Mapping[str, str] | None = None) -> Path:
         return Path(configured) / "pipelines"
 
     return Path.home() / ".asyncelt" / "pipelines"
-
-
-def from_env(base: Settings | None = None, env: Mapping[str, str] | None = None) -> Settings:
-    """Settings with ``ASYNCELT__LIMITS__MAX_MEMORY``-style variables laid over ``base``.
-
-    Raises:
-        ConfigError: A variable cannot be read as the type of its setting.
-    """
-    environment = os.environ if env is None else env
-    settings = base or Settings()
-
-    return replace(
-        settings,
-        limits=_overlay(settings.limits, "ASYNCELT__LIMITS__", environment),
-        retry=_overlay(settings.retry, "ASYNCELT__RETRY__", environment),
-        raise_on_failed_jobs=_flag("ASYNCELT__LOAD__RAISE_ON_FAILED_JOBS", environment, settings.raise_on_failed_jobs),
-    )
-
-
-def _flag(variable: str, env: Mapping[str, str], default: bool) -> bool:  # noqa: FBT001 - the value itself
-    raw = env.get(variable, "").strip().lower()
-
-    if raw not in {"", "true", "false", "1", "0"}:
-        raise ConfigError(f"{variable}={raw!r} is neither true nor false.")
-
-    return raw in {"true", "1"} if raw else default
-
-
-_Group = TypeVar("_Group", Limits, Retry)
-
-
-def _overlay(value: _Group, prefix: str, env: Mapping[str, str]) -> _Group:
-    changes: dict[str, int | float | str | None] = {}
-
-    for item in fields(value):
-        raw = env.get(prefix + item.name.upper())
-
-        if raw is not None:
-            changes[item.name] = _parse(prefix + item.name.upper(), raw, str(item.type))
-
-    return replace(value, **changes) if changes else value  # type: ignore[arg-type]
-
-
-def _parse(variable: str, raw: str, kind: str) -> int | float | str | None:
-    if raw.lower() in {"none", ""} and "None" in kind:
-        return None
-
-    try:
-        if kind.startswith("int"):
-            return int(raw)
-
-        if kind.startswith("float"):
-            return float(raw)
-    except ValueError:
-        raise ConfigError(f"{variable}={raw!r} is not a number; expected {kind}.") from None
-
-    return raw

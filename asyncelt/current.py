@@ -16,6 +16,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, cast
 
+from asyncelt.configuration.lookup import PIPELINE
 from asyncelt.errors import UsageError
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ __all__ = [
     "activate_source",
     "pipeline",
     "resource",
+    "resource_metrics",
     "resource_name",
     "resource_state",
     "resource_state_of",
@@ -53,6 +55,7 @@ class _Active:
     schema: Schema | None = None
     resource_name: str | None = None
     resource: Resource | None = None
+    metrics: dict[str, object] | None = None
 
 
 _active: ContextVar[_Active] = ContextVar("asyncelt_current", default=_Active())  # noqa: B039 - frozen
@@ -183,14 +186,33 @@ def resource_state(resource_name: str | None = None) -> dict[str, object]:
     return resource_state_of(active.state, active.source_name, name)
 
 
+def resource_metrics() -> dict[str, object]:
+    """Figures of the resource's own in this run: a plain dict that ends up in the run's info.
+
+    Raises:
+        UsageError: Called outside a resource that is being extracted.
+    """
+    found = _active.get().metrics
+
+    if found is None:
+        raise _outside("resource_metrics()", "a resource that is being extracted")
+
+    return found
+
+
 # ------------------------------------------------------------------------------------ for the engine
 
 
 @contextmanager
 def activate_pipeline(active: Pipeline, state: MutableMapping[str, object] | None = None) -> Iterator[None]:
     """Make ``active`` what `pipeline` returns in this context, and ``state`` the document that states live in."""
-    with _set(replace(_active.get(), pipeline=active, state=state)):
-        yield
+    token = PIPELINE.set(active.pipeline_name)
+
+    try:
+        with _set(replace(_active.get(), pipeline=active, state=state)):
+            yield
+    finally:
+        PIPELINE.reset(token)
 
 
 @contextmanager
@@ -213,6 +235,7 @@ def activate_source(
         schema=schema,
         resource=None,
         resource_name=None,
+        metrics=None,
     )
 
     with _set(entered):
@@ -228,6 +251,7 @@ def activate_resource(
     resource: Resource | None = None,
     source: Source | None = None,
     schema: Schema | None = None,
+    metrics: dict[str, object] | None = None,
 ) -> Iterator[None]:
     """Enter a resource; the engine holds this around its pump, threads of the pump inherit it.
 
@@ -238,6 +262,7 @@ def activate_resource(
         resource: What `resource` returns.
         source: What `source` returns.
         schema: What `source_schema` returns.
+        metrics: What `resource_metrics` returns; None: a dict of its own.
     """
     entered = replace(
         _active.get(),
@@ -247,6 +272,7 @@ def activate_resource(
         schema=schema,
         resource=resource,
         resource_name=resource_name,
+        metrics={} if metrics is None else metrics,
     )
 
     with _set(entered):

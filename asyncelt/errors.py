@@ -7,6 +7,7 @@ retry loop looks at)::
     ├─ PipelineStepFailed              what run, extract, normalize, load and sync raise; the cause is below it
     ├─ ConfigError(ValueError)         a wrong argument or setting; raised before any I/O
     │  ├─ PipelineConfigMissing        no destination, or no schema yet
+    │  ├─ ConfigValueMissing           (also KeyError) a value that is nowhere; names the places
     │  ├─ InvalidPipelineName          the name cannot be a folder
     │  ├─ ResourceNameMissing          data without a name and without table_name
     │  └─ UnknownDestination           no destination is registered under this name
@@ -17,6 +18,11 @@ retry loop looks at)::
     │  ├─ InvalidResourceData          this value cannot be a resource
     │  ├─ ResourceExtractionError      user code raised; the original is __cause__
     │  ├─ SourceExhausted              a generator that was already consumed
+    │  ├─ IncrementalError             a cursor cannot be followed
+    │  │  ├─ IncrementalCursorPathMissing, IncrementalCursorPathHasValueNone
+    │  │  ├─ IncrementalCursorInvalidCoercion
+    │  │  ├─ IncrementalPrimaryKeyMissing
+    │  │  └─ IncrementalBoundaryChanged
     │  └─ SourceTimeout(TimeoutError)
     ├─ SchemaError
     │  ├─ SchemaConflict               two definitions that do not join
@@ -30,9 +36,14 @@ retry loop looks at)::
     │  ├─ PackageState                 this move is not allowed from this state
     │  ├─ LoadPackageNotFound          (also FileNotFoundError)
     │  └─ CannotRestorePipeline        neither a working folder nor a destination knows the pipeline
+    ├─ QueryError(ValueError)          a relation that cannot be read like this; raised before the destination is asked
+    │  ├─ InvalidQuery                 not one SELECT, or not SQL at all
+    │  ├─ UnknownTable                 (also KeyError) the dataset has no such table
+    │  └─ UnknownColumn                (also KeyError) the relation has no such column
     └─ LoadError
        ├─ DestinationUnavailable       retryable: network, lock, server starting
        ├─ DestinationRejected          not retryable; server code, detail, hint
+       │  └─ UndefinedRelation         the statement names a table or dataset that is not there
        ├─ LoadTimeout(TimeoutError)    retryable
        ├─ LeaseLost                    another owner took over; this package can no longer commit
        ├─ CommitUnknown                may have happened: ask by load id, never repeat blindly
@@ -50,11 +61,19 @@ __all__ = [
     "CannotRestorePipeline",
     "CommitUnknown",
     "ConfigError",
+    "ConfigValueMissing",
     "DataValidationError",
     "DestinationRejected",
     "DestinationUnavailable",
     "ExtractError",
+    "IncrementalBoundaryChanged",
+    "IncrementalCursorInvalidCoercion",
+    "IncrementalCursorPathHasValueNone",
+    "IncrementalCursorPathMissing",
+    "IncrementalError",
+    "IncrementalPrimaryKeyMissing",
     "InvalidPipelineName",
+    "InvalidQuery",
     "InvalidResourceData",
     "LeaseLost",
     "LoadError",
@@ -68,6 +87,7 @@ __all__ = [
     "PipelineConfigMissing",
     "PipelineNotActive",
     "PipelineStepFailed",
+    "QueryError",
     "ResourceExtractionError",
     "ResourceNameMissing",
     "SchemaConflict",
@@ -76,7 +96,10 @@ __all__ = [
     "SourceExhausted",
     "SourceTimeout",
     "StorageError",
+    "UndefinedRelation",
+    "UnknownColumn",
     "UnknownDestination",
+    "UnknownTable",
     "Unsupported",
     "UsageError",
 ]
@@ -132,6 +155,13 @@ class PipelineConfigMissing(ConfigError):
     """The step needs a destination or a schema and there is none."""
 
 
+class ConfigValueMissing(ConfigError, KeyError):
+    """A config value or secret is nowhere; the message names every place where it was looked for."""
+
+    # Not KeyError's, which shows the message in quotes.
+    __str__ = Exception.__str__
+
+
 class InvalidPipelineName(ConfigError):
     """The pipeline name cannot be used as the name of a folder."""
 
@@ -176,6 +206,30 @@ class ResourceExtractionError(ExtractError):
 
 class SourceExhausted(ExtractError):
     """A generator or source that has been consumed was passed again."""
+
+
+class IncrementalError(ExtractError):
+    """The cursor of an incremental resource cannot be followed through its data."""
+
+
+class IncrementalCursorPathMissing(IncrementalError):
+    """A row does not have the cursor's field."""
+
+
+class IncrementalCursorPathHasValueNone(IncrementalError):
+    """A row has no value in the cursor's field."""
+
+
+class IncrementalCursorInvalidCoercion(IncrementalError):
+    """The cursor's value in a row cannot be compared with the start or the end of the range."""
+
+
+class IncrementalPrimaryKeyMissing(IncrementalError):
+    """A row does not have the field that tells it from others with the same cursor value."""
+
+
+class IncrementalBoundaryChanged(IncrementalError):
+    """Too many rows share the last value to remember each of them, and those loaded before did not come first again."""
 
 
 class SourceTimeout(ExtractError, TimeoutError):
@@ -245,6 +299,27 @@ class CannotRestorePipeline(StorageError):
     """Neither a working folder nor the destination knows this pipeline."""
 
 
+class QueryError(AsynceltError, ValueError):
+    """Base of what is wrong with a relation; always raised before the destination is asked."""
+
+
+class InvalidQuery(QueryError):
+    """This is not one SELECT, or not SQL of this dialect."""
+
+
+class UnknownTable(QueryError, KeyError):
+    """The dataset has no table of this name."""
+
+    # Not KeyError's, which shows the message in quotes.
+    __str__ = Exception.__str__
+
+
+class UnknownColumn(QueryError, KeyError):
+    """The relation, or one of its tables, has no column of this name."""
+
+    __str__ = Exception.__str__
+
+
 class LoadError(AsynceltError):
     """Base of what goes wrong at the destination."""
 
@@ -278,6 +353,10 @@ class DestinationRejected(LoadError):
         self.code = code
         self.detail = detail
         self.hint = hint
+
+
+class UndefinedRelation(DestinationRejected):
+    """The statement names a table, a view or a dataset that the destination does not have."""
 
 
 class LoadTimeout(LoadError, TimeoutError):

@@ -10,14 +10,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 import pyarrow as pa
 
 from asyncelt.schema.model import Schema, SchemaDelta
-from asyncelt.types import FileFormat, LoadId, PackageStatus, TableName
+from asyncelt.types import ColumnName, FileFormat, LoadId, PackageStatus, TableName
 
 __all__ = [
+    "ROOT_ROW",
     "ArrowPage",
     "Conformed",
     "JobFile",
@@ -30,6 +31,11 @@ __all__ = [
     "Rows",
     "TableBatch",
 ]
+
+ROOT_ROW: Final = ColumnName("_asyncelt_root_row")
+"""A column of job files that no schema and no destination has: the number, in its package, of the root row that a row
+came with. Root rows with one key may have one id (it is a hash of the key), and so have their nested rows; this
+tells a merge which nested rows came with the root row that it keeps. Null or absent where ids tell."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +96,8 @@ class TableBatch:
 
     Shapes:
         data: (rows, k) where the k columns are a subset of the table's columns, in any order, each of exactly
-        the Arrow type of `schema.arrow`; columns that are absent are null for all these rows.
+        the Arrow type of `schema.arrow`; columns that are absent are null for all these rows. Beside them there may
+        be `ROOT_ROW`, int64.
     """
 
     table: TableName
@@ -156,9 +163,10 @@ class Package:
     """Root tables with disposition replace that were extracted, even when they yielded no row: their old
     rows, and those of their nested tables, go in the commit."""
     dropped_tables: tuple[TableName, ...] = ()
-    """Tables that a refresh removes in the commit, before anything of this package is created."""
+    """Tables, each by its own name, that are dropped before this package's rows are written, with the stored versions
+    of its schema; those that the package has rows for are made anew. What is not there is left out."""
     truncated_tables: tuple[TableName, ...] = ()
-    """Tables whose rows a refresh removes in the commit, before anything of this package is written."""
+    """Tables, each by its own name, whose old rows go before this package's rows are written."""
     row_counts: Mapping[TableName, int] = field(default_factory=dict)
     created_at: float = 0.0
     """Unix time in seconds."""

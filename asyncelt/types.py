@@ -6,7 +6,10 @@ Nothing here has behaviour; a reader finds in one place what the option strings 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
 from typing import Literal, NewType, TypeAlias
+from uuid import UUID
 
 __all__ = [
     "ColumnName",
@@ -21,6 +24,7 @@ __all__ = [
     "PipelineStep",
     "Refresh",
     "ReplaceStrategy",
+    "SqlValue",
     "TableName",
     "WriteDisposition",
 ]
@@ -49,3 +53,6 @@ OnPending: TypeAlias = Literal["load_only", "load_then_run", "raise"]
 
 JsonValue: TypeAlias = "str | int | float | bool | None | Sequence[JsonValue] | Mapping[str, JsonValue]"
 """Anything that JSON can say."""
+
+SqlValue: TypeAlias = "JsonValue | bytes | Decimal | date | datetime | time | timedelta | UUID"
+"""What may be passed as the value of a parameter of a query."""

@@ -15,6 +15,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING
 
+from asyncelt.configuration.injection import configured_factory
+
 if __name__ != "asyncelt.destinations":
     raise ImportError(f"import asyncelt.destinations, not {__name__}: this folder is its source")
 
@@ -38,7 +40,8 @@ def __getattr__(name: str) -> object:
     if module is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it has: {', '.join(_FACTORIES)}")
 
-    return getattr(importlib.import_module(module), name)
+    # What is not passed to it is looked for in the configuration.
+    return configured_factory(getattr(importlib.import_module(module), name), name)
 
 
 def __dir__() -> list[str]:

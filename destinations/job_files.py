@@ -12,7 +12,7 @@ import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from asyncelt.flow import JobFile, Package
+from asyncelt.flow import ROOT_ROW, JobFile, Package
 from asyncelt.schema.arrow import arrow_type
 from asyncelt.schema.capabilities import Capabilities
 from asyncelt.schema.model import Column, Table
@@ -22,14 +22,20 @@ __all__ = ["aligned", "read_job", "table_schema"]
 
 
 def read_job(package: Package, job: JobFile, capabilities: Capabilities) -> pa.Table:
-    """Rows of one job, with exactly the typed columns of its table; those that the file lacks are null."""
+    """Rows of one job, with exactly the typed columns of its table; those that the file lacks are null.
+
+    `ROOT_ROW` comes last, where the file has it.
+    """
     table = package.schema.tables[job.table]
     path = package.path_of(job)
 
-    if job.file_format == "parquet":
-        return aligned(pq.read_table(path, partitioning=None), table, capabilities)
+    if job.file_format != "parquet":
+        return _read_json_lines(path, table, capabilities)
 
-    return _read_json_lines(path, table, capabilities)
+    data = pq.read_table(path, partitioning=None)
+    rows = aligned(data, table, capabilities)
+
+    return rows.append_column(ROOT_ROW, data.column(ROOT_ROW)) if ROOT_ROW in data.schema.names else rows
 
 
 def table_schema(table: Table, capabilities: Capabilities) -> pa.Schema:
@@ -77,4 +83,9 @@ def _read_json_lines(path: Path, table: Table, capabilities: Capabilities) -> pa
 
         columns.append(pa.array(values, field.type))
 
-    return pa.Table.from_arrays(columns, schema=schema)
+    result = pa.Table.from_arrays(columns, schema=schema)
+
+    if not any(ROOT_ROW in row for row in rows):
+        return result
+
+    return result.append_column(ROOT_ROW, pa.array([row.get(ROOT_ROW) for row in rows], pa.int64()))

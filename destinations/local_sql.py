@@ -2,38 +2,110 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import TypeAlias
 
 import duckdb
 import pyarrow as pa
 
 from asyncelt.destinations.sql.names import identifier
-from asyncelt.errors import DestinationRejected
-from asyncelt.types import JsonValue
+from asyncelt.errors import DestinationRejected, UndefinedRelation, Unsupported
+from asyncelt.types import SqlValue
 
-__all__ = ["query_tables", "query_with"]
+__all__ = ["LocalQuery", "Prepare", "next_of", "query_tables"]
+
+Prepare: TypeAlias = Callable[[duckdb.DuckDBPyConnection], None]
+"""Makes the tables that a statement may name."""
+
+_READING = frozenset({duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN, duckdb.StatementType.RELATION})
 
 
-def query_with(
-    prepare: Callable[[duckdb.DuckDBPyConnection], None], sql: str, parameters: Sequence[JsonValue]
-) -> pa.Table:
-    """Run one statement after ``prepare`` has made the tables it may name.
+class LocalQuery:
+    """One statement in a DuckDB of its own. Used by one thread; only `interrupt` may come from another one.
+
+    Args:
+        prepare: Makes the tables that the statement may name.
+        sql: The statement.
+        parameters: Values of its parameters.
+    """
+
+    def __init__(self, prepare: Prepare, sql: str, parameters: Sequence[SqlValue]) -> None:
+        self._prepare = prepare
+        self._sql = sql
+        self._parameters = list(parameters)
+        self._stack = ExitStack()
+        self._connection: duckdb.DuckDBPyConnection | None = None
+        self._reader: pa.RecordBatchReader | None = None
+
+    def run(self) -> pa.Table:
+        """The whole result.
+
+        Raises:
+            Unsupported: The statement would change something, in a database that is gone afterwards.
+            DestinationRejected: DuckDB refuses the statement.
+        """
+        with self._stack, _translated():
+            return self._executed().to_arrow_table()
+
+    def begin(self, batch_rows: int) -> pa.Schema:
+        """Begin to read; `next_batch` goes on until `close`. Errors as `run`."""
+        with _translated():
+            self._reader = self._stack.enter_context(self._executed().to_arrow_reader(batch_rows))
+
+            return self._reader.schema
+
+    def next_batch(self) -> pa.RecordBatch | None:
+        """The next rows; None at the end.
+
+        Raises:
+            DestinationRejected: The query fails only now, or a file of it is gone, or it was interrupted.
+        """
+        return None if self._reader is None else next_of(self._reader)
+
+    def interrupt(self) -> None:
+        """Stop the statement that runs."""
+        if self._connection is not None:
+            self._connection.interrupt()
+
+    def close(self) -> None:
+        """End the query."""
+        self._stack.close()
+
+    def _executed(self) -> duckdb.DuckDBPyConnection:
+        connection = self._stack.enter_context(duckdb.connect(":memory:", config={"threads": "1"}))
+        self._connection = connection
+
+        if any(statement.type not in _READING for statement in connection.extract_statements(self._sql)):
+            raise Unsupported("This dataset is not in a database: it can be read with SQL, not changed.")
+
+        connection.execute("SET TimeZone = 'UTC'")
+        self._prepare(connection)
+
+        return connection.execute(self._sql, self._parameters)
+
+
+def next_of(reader: pa.RecordBatchReader) -> pa.RecordBatch | None:
+    """The next batch that has rows; None at the end.
 
     Raises:
-        DestinationRejected: DuckDB refuses the statement.
+        DestinationRejected: The query fails only now, or was interrupted.
     """
-    with duckdb.connect(":memory:", config={"threads": "1"}) as connection:
-        try:
-            connection.execute("SET TimeZone = 'UTC'")
-            prepare(connection)
+    try:
+        while True:
+            batch = reader.read_next_batch()
 
-            return connection.execute(sql, list(parameters)).to_arrow_table()
-        except duckdb.Error as error:
-            raise DestinationRejected(f"The query failed: {error}", code=type(error).__name__) from error
+            if batch.num_rows:
+                return batch
+    except StopIteration:
+        return None
+    except (OSError, pa.ArrowException) as error:
+        # What DuckDB raises in the middle of a stream, Arrow passes on as an error of its own.
+        raise DestinationRejected(f"The query failed while its rows were read: {error}") from error
 
 
-def query_tables(tables: Mapping[str, pa.Table], sql: str, parameters: Sequence[JsonValue]) -> pa.Table:
-    """Run one statement that may name Arrow tables."""
+def query_tables(tables: Mapping[str, pa.Table], sql: str, parameters: Sequence[SqlValue]) -> pa.Table:
+    """Run one statement that may name Arrow tables. Errors as `LocalQuery.run`."""
 
     def prepare(connection: duckdb.DuckDBPyConnection) -> None:
         for name, table in tables.items():
@@ -43,4 +115,17 @@ def query_tables(tables: Mapping[str, pa.Table], sql: str, parameters: Sequence[
             connection.execute(f"CREATE TABLE {quoted} AS SELECT * FROM _asyncelt_rows")  # noqa: S608 - quoted
             connection.unregister("_asyncelt_rows")
 
-    return query_with(prepare, sql, parameters)
+    return LocalQuery(prepare, sql, parameters).run()
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except duckdb.Error as error:
+        message, code = f"The query failed: {error}", type(error).__name__
+
+        if isinstance(error, duckdb.CatalogException) and "does not exist" in str(error):
+            raise UndefinedRelation(message, code=code) from error
+
+        raise DestinationRejected(message, code=code) from error

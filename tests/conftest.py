@@ -21,8 +21,10 @@ import pytest
 
 TESTS = Path(__file__).parent
 
-# Times are never judged: machines are shared.
-hypothesis.settings.register_profile("asyncelt", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+# Times are never judged: machines are shared. The examples are the same in every run, except for those of make fuzz.
+PATIENT: dict[str, Any] = {"deadline": None, "suppress_health_check": [hypothesis.HealthCheck.too_slow]}
+hypothesis.settings.register_profile("asyncelt", derandomize=True, database=None, **PATIENT)
+hypothesis.settings.register_profile("fuzz", derandomize=False, max_examples=2000, print_blob=True, **PATIENT)
 hypothesis.settings.load_profile("asyncelt")
 
 
@@ -78,7 +80,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     metafunc.parametrize("anyio_backend", VARIANTS if everywhere else [PLAIN], indirect=True, scope="session")
 
 
-GUARDED = ("engine", "extract", "pipeline", "test_demo.py")
+GUARDED = ("engine", "extract", "pipeline", "reading", "test_demo.py")
 """Where code of asyncelt is only reached through its coroutines. Elsewhere tests call the synchronous parts directly."""
 
 
@@ -103,6 +105,8 @@ def _nothing_blocks_the_loop(request: pytest.FixtureRequest) -> Iterator[None]:
             function.can_block_in("<frozen importlib._bootstrap>", {"_find_and_load"})
             # The factory is allowed a few small reads of local files, by design.
             function.can_block_in("asyncelt/pipeline/factory.py", {"pipeline"})
+            # Configuration files are small, and read once, when the first value is asked for.
+            function.can_block_in("asyncelt/configuration/providers.py", {"_read", "_folders"})
 
         guard.functions["os.path.abspath"].deactivate()  # joins two texts, and asks for the current folder
 

@@ -16,9 +16,12 @@ PACKAGE = Path(asyncelt.__file__).parent
 
 PUBLIC = {
     "asyncelt": """
-        AsynceltError AsynceltWarning ByteBudget Event JsonPage Limits Observer Pipeline PipelineBusy PipelineStepFailed Resource Retry
-        Settings Source attach current destinations errors pipeline resource run source transformer with_table_name
+        AsynceltError AsynceltWarning ByteBudget Dataset Event JsonPage Limits Observer Pipeline PipelineBusy PipelineStepFailed
+        Relation Resource Retry Settings Source SqlClient attach config current dataset defer destinations errors mark pipeline
+        resource run secrets source sources transformer with_table_name
     """,
+    "asyncelt.mark": "make_hints materialize_table_schema with_file_import with_hints with_table_name",
+    "asyncelt.sources": "incremental",
     "asyncelt.destinations": "duckdb filesystem memory",
 }
 

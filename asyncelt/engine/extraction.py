@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TypeAlias
@@ -12,7 +13,8 @@ import anyio
 from asyncelt import current
 from asyncelt.config import Limits
 from asyncelt.engine.intake import ResourcePlan
-from asyncelt.engine.plan import RunPlan, parents_of, reset_state
+from asyncelt.engine.plan import RunPlan, parents_of, reset_state, resource_plan
+from asyncelt.extract.graph import Branch, connected
 from asyncelt.extract.pages import Page
 from asyncelt.extract.pump import PumpReport, pump
 from asyncelt.extract.resource import Resource
@@ -38,8 +40,12 @@ class Extraction:
     reading: Sequence[tuple[Source, Resource, ResourcePlan]]
     state: StateDoc
     limits: Limits
+    forced_nesting: int | None = None
+    """What the destination says about ``max_table_nesting``."""
     reports: dict[tuple[str, str], PumpReport] = field(default_factory=dict)
     """By schema and resource."""
+    custom_metrics: dict[str, dict[str, object]] = field(default_factory=dict)
+    """Figures that resources have counted themselves, by resource."""
 
     async def run(self, take: Take, schema_of: Callable[[str], Schema]) -> None:
         """Read everything to its end.
@@ -56,21 +62,56 @@ class Extraction:
         """
         reset_state(self.state, self.plan, parents_of(self.reading))
 
-        async with anyio.create_task_group() as tasks:
-            for source, resource, plan in self.reading:
-                tasks.start_soon(self._pump, source, resource, plan, take, schema_of)
+        with ExitStack() as stack:
+            trees = [
+                (source, tree)
+                for source, resources in self._by_source()
+                for tree in stack.enter_context(connected(resources))
+            ]
 
-    async def _pump(
-        self, source: Source, resource: Resource, plan: ResourcePlan, take: Take, schema_of: Callable[[str], Schema]
-    ) -> None:
+            # One after the other, or all side by side; a resource and its transformers always are.
+            for group in [[tree] for tree in trees] if self.limits.next_item_mode == "fifo" else [trees]:
+                async with anyio.create_task_group() as tasks:
+                    for source, tree in group:
+                        for branch in tree.all():
+                            tasks.start_soon(self._pump, source, branch, take, schema_of)
+
+    def _by_source(self) -> list[tuple[Source, list[Resource]]]:
+        found: dict[int, tuple[Source, list[Resource]]] = {}
+
+        for source, resource, _ in self.reading:
+            found.setdefault(id(source), (source, []))[1].append(resource)
+
+        return list(found.values())
+
+    async def _pump(self, source: Source, branch: Branch, take: Take, schema_of: Callable[[str], Schema]) -> None:
+        resource = branch.resource
+        plan = self._plan_of(source, resource)
         schema = schema_of(plan.schema_name)
+        metrics: dict[str, object] = {}
 
         with current.activate_resource(
-            self.state, plan.schema_name, resource.name, resource=resource, source=source, schema=schema
+            self.state,
+            plan.schema_name,
+            resource.name,
+            resource=resource,
+            source=source,
+            schema=schema,
+            metrics=metrics,
         ):
-            report = await pump(resource, limits=self.limits, send=partial(take, plan))
+            report = await pump(resource, limits=self.limits, send=partial(take, plan), link=branch.link)
 
-        self.reports[plan.schema_name, plan.name] = report
+        if branch.keeps:
+            self.reports[plan.schema_name, plan.name] = report
+
+        if metrics:
+            self.custom_metrics[resource.name] = metrics
+
+    def _plan_of(self, source: Source, resource: Resource) -> ResourcePlan:
+        """The plan of a resource; one that only feeds transformers is not among those that are read for themselves."""
+        known = next((plan for _, one, plan in self.reading if one is resource), None)
+
+        return known or resource_plan(source, resource, self.forced_nesting)
 
 
 def document_of(encoded: str | None, pipeline_name: str) -> StateDoc:

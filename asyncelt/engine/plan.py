@@ -33,6 +33,7 @@ __all__ = [
     "plan_of_sources",
     "record_of",
     "reset_state",
+    "resource_plan",
     "starting_schema",
     "under_contract",
 ]
@@ -108,7 +109,7 @@ def plan_of_sources(
         The plan, and what to read for it.
     """
     reading = [
-        (source, resource, _resource_plan(source, resource, forced_nesting))
+        (source, resource, resource_plan(source, resource, forced_nesting))
         for source in request.sources
         for resource in source.selected_resources.values()
         if disposition_of(resource) != "skip"
@@ -241,7 +242,8 @@ def _schema_name(source: Source) -> str:
     return source.schema.name if source.schema is not None else source.name
 
 
-def _resource_plan(source: Source, resource: Resource, forced: int | None) -> ResourcePlan:
+def resource_plan(source: Source, resource: Resource, forced: int | None) -> ResourcePlan:
+    """What the engine knows about one resource. ``forced``: what the destination says about ``max_table_nesting``."""
     nesting = resource.max_table_nesting
     nesting = source.max_table_nesting if nesting is None else nesting
     table = resource.table_name

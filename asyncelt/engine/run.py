@@ -52,6 +52,8 @@ class Extracted:
     started_at: float
     finished_at: float
     waited_s: float = 0.0
+    custom_metrics: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
+    """Figures that resources have counted themselves, by resource."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,6 +104,7 @@ async def run_fused(
             started_at=started_at,
             finished_at=time.time(),
             waited_s=intake.waited_s,
+            custom_metrics=extraction.custom_metrics,
         )
 
         return extraction.state
@@ -115,6 +118,8 @@ async def run_fused(
 
     if bundle:
         await load_bundles(owned, [bundle], ran.loaded, raise_on_failed_jobs=raise_on_failed_jobs, is_fresh=True)
+    else:
+        await run.keep_contract()
 
 
 async def run_extract(
@@ -154,6 +159,7 @@ async def run_extract(
         started_at=started_at,
         finished_at=time.time(),
         waited_s=spooling.waited_s,
+        custom_metrics=extraction.custom_metrics,
     )
 
 
@@ -211,6 +217,9 @@ async def _normalize_bundle(folder: Folder, bundle: Sequence[ExtractedPackage], 
     finally:
         account.close()
 
+    if not sealed:
+        await run.keep_contract()
+
     return _normalized(folder, run, sealed, started_at)
 
 
@@ -237,6 +246,7 @@ def _extraction(folder: Folder, request: RunRequest, *, last_load_id: LoadId | N
         reading=reading,
         state=document_of(folder.tip.document, environment.pipeline_name),
         limits=environment.settings.limits,
+        forced_nesting=environment.capabilities.max_table_nesting,
     )
 
 

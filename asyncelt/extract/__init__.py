@@ -7,7 +7,8 @@ from asyncelt.extract.decorators import resource as resource, transformer as tra
 from asyncelt.extract.items import JsonPage as JsonPage, with_table_name as with_table_name
 from asyncelt.extract.pages import Page as Page
 from asyncelt.extract.pump import PumpReport as PumpReport, Send as Send, pump as pump
-from asyncelt.extract.resource import Resource as Resource, ResourceFunction as ResourceFunction
+from asyncelt.extract.resource import Resource as Resource
+from asyncelt.extract.resource_function import ResourceFunction as ResourceFunction
 from asyncelt.extract.source import Source as Source
 from asyncelt.extract.source_decorator import source as source
 

@@ -15,29 +15,36 @@ does the blocking ones itself and leaves only awaitables to the loop.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from inspect import isawaitable
-from typing import cast
+from typing import TypeAlias, cast
 
 import pyarrow as pa
 
 from asyncelt.errors import AsynceltError, ConfigError, ExtractError, ResourceExtractionError, SchemaError, UsageError
 from asyncelt.extract.functions import is_async_function
-from asyncelt.extract.items import JsonPage, Kind, Marked, judged, kind_of, table_of
+from asyncelt.extract.hinting import HintBook
+from asyncelt.extract.items import JsonPage, Kind, Marked, judged, kind_of
 from asyncelt.extract.jsonbody import parse_in_slices
-from asyncelt.extract.requests import Ahead, Emit, Offload, Pull, Request, TableName, Work
+from asyncelt.extract.requests import Ahead, Emit, HintNews, Offered, Offload, Request, TableName, Work
 from asyncelt.extract.steps import (
     FilterStep,
+    Finishing,
     ItemStep,
     MapStep,
+    PageStep,
     PageStepRun,
     RowStep,
+    SelectStep,
+    Settling,
     Step,
     YieldMapStep,
 )
+from asyncelt.extract.unfolding import SETTLED, UNFOLDED, called, each, settle, unfold
 from asyncelt.flow import JsonBody
+from asyncelt.schema.hints import TableHints
 
 __all__ = ["Chain", "extraction_error"]
 
@@ -63,6 +70,11 @@ class _Opened:
 
     run: PageStepRun
     needs_rows: bool
+    work: Callable[[object], Generator[Request, object, object | None]] | None
+    """What `PageStepRun.apply` does, in slices."""
+
+
+_AnyStep: TypeAlias = RowStep | ItemStep | SelectStep | _Opened
 
 
 class Chain:
@@ -73,19 +85,37 @@ class Chain:
         steps: In order.
         table: Name of the table, or a function of a row that gives it.
         emit: Receives what comes out.
+        hints: Hints of the tables; None: they do not change with the data.
+        offers: Whether transformers take what comes out, as `Offered`.
+        keeps: Whether it goes to the resource's tables.
     """
 
-    def __init__(self, resource: str, steps: Iterable[Step], table: TableName, emit: Emit) -> None:
+    def __init__(
+        self,
+        resource: str,
+        steps: Iterable[Step],
+        table: TableName,
+        emit: Emit,
+        *,
+        hints: HintBook | None = None,
+        offers: bool = False,
+        keeps: bool = True,
+    ) -> None:
         self.resource = resource
         self.rows = 0
         """Rows and bodies that came out so far."""
-        self._steps = [s if isinstance(s, RowStep | ItemStep) else _Opened(s.open(), s.needs_rows) for s in steps]
+        self._steps = [step if isinstance(step, RowStep | ItemStep | SelectStep) else _opened(step) for step in steps]
         self._opened = [step.run for step in self._steps if isinstance(step, _Opened)]
         self._quick = _quick_steps(self._steps)
         self._table = table
+        self._hints = hints
+        self._is_dynamic = hints is not None and hints.is_dynamic
         self.emit = emit
         """Where items go at the end. A reader that runs the chain in a thread puts its own outbox here."""
-        self.is_plain = not self._steps and isinstance(table, str)
+        self._offers = offers
+        self._keeps = keeps
+        self._is_stopped = False
+        self.is_plain = not self._steps and isinstance(table, str) and not offers
         """Whether rows only have to be passed on to `emit`, with `table`."""
 
     @property
@@ -95,12 +125,35 @@ class Chain:
 
     @property
     def looks_ahead(self) -> bool:
-        """Whether several items may be under way at a time: those of an asynchronous transformer."""
-        return any(isinstance(step, ItemStep) and is_async_function(step.function) for step in self._steps)
+        """Whether several items may be under way at a time: those of an asynchronous or parallelized transformer."""
+        return any(
+            isinstance(step, ItemStep) and (step.parallelized or is_async_function(step.function))
+            for step in self._steps
+        )
 
     def ended(self) -> bool:
         """Whether a step has had enough: no further item is to be read."""
-        return bool(self._opened) and any(run.done for run in self._opened)
+        return self._is_stopped or (bool(self._opened) and any(run.done for run in self._opened))
+
+    def stop(self) -> None:
+        """Nobody wants any more."""
+        self._is_stopped = True
+
+    def settle(self, *, finished: bool) -> None:
+        """Let steps write into the state what they hold back.
+
+        Args:
+            finished: The source has given all it has.
+
+        Raises:
+            ExtractError: A step misses something that should have come.
+        """
+        for run in self._opened:
+            if finished and isinstance(run, Finishing):
+                run.finish()
+
+            if isinstance(run, Settling):
+                run.settle()
 
     def error(self, error: BaseException, where: str) -> AsynceltError:
         """``error`` as the resource's own; raise it from the original."""
@@ -135,11 +188,16 @@ class Chain:
             else:
                 return self._process_result(result, row if keep else None, index, label)
 
-        if index < len(self._steps):
+        if index < len(self._steps) or self._offers:
             return self.process(row, index)
 
+        name = self._table if isinstance(self._table, str) else self._table_for(row)
+
+        if self._is_dynamic:
+            self._tell(name, self._hints_of_row(name, row))
+
         self.rows += 1
-        self.emit(self._table if isinstance(self._table, str) else self._table_for(row), row)
+        self.emit(name, row)
 
         return None
 
@@ -166,15 +224,20 @@ class Chain:
             kind, item = judged(item)
 
             if kind is Kind.MARKED:
-                item, table = cast("Marked", item).item, cast("Marked", item).table_name
+                marked = cast("Marked", item)
+                item, table = marked.item, marked.table_name or table
+
+                if marked.hints is not None:
+                    self._change_hints(marked, marked.hints)
+
                 continue
 
-            if kind in _SETTLED:
-                item = yield from self._settle(item, kind)
+            if kind in SETTLED:
+                item = yield from settle(self, item, kind)
                 continue
 
-            if kind in _UNFOLDED:
-                yield from self._unfold(item, kind, index, table)
+            if kind in UNFOLDED:
+                yield from unfold(self, item, kind, index, table)
                 return
 
             if index == len(self._steps):
@@ -189,91 +252,11 @@ class Chain:
                 yield from self._yield_map(step, rows, index, table)
                 return
 
+            if isinstance(step, SelectStep):
+                item = yield from self._select(step, item, table)
+                continue
+
             item = yield from self._step(step, item)
-
-    # ------------------------------------------------------------------ unfolding
-
-    def _settle(self, item: object, kind: Kind) -> Generator[Request, object, object]:
-        """What an awaitable, a function or a frame stands for."""
-        try:
-            if kind is Kind.AWAITABLE:
-                return (yield cast("Awaitable[object]", item))
-
-            if kind is Kind.FRAME:
-                return (yield Offload(partial(table_of, item)))
-
-            function = cast("Callable[[], object]", item)
-
-            return function() if is_async_function(function) else (yield Offload(partial(_called, function)))
-        except Exception as error:
-            raise self.error(error, "in what it yielded") from error
-
-    def _unfold(self, item: object, kind: Kind, index: int, table: str | None) -> Work:
-        """What stands for any number of items, none included."""
-        if kind is Kind.ITERATOR:
-            yield from self._pull(cast("Iterator[object]", item), index, table)
-        elif kind is Kind.ASYNC_ITERABLE:
-            yield from self._pull_async(cast("AsyncIterator[object]", item), index, table)
-        elif kind is Kind.PAGE:
-            yield from self._each(iter(cast("list[object]", item)), index, table)
-
-    def _each(self, items: Iterator[object], index: int, table: str | None) -> Work:
-        for item in items:
-            if self.ended():
-                return
-
-            yield from self.process(item, index, table)
-            yield None
-
-    def _pull(self, items: Iterator[object], index: int, table: str | None) -> Work:
-        """A synchronous iterator that was yielded by a source or a step."""
-        pull = Pull(items)
-
-        try:
-            while not self.ended():
-                try:
-                    batch = yield pull
-                except Exception as error:
-                    raise self.error(error, "in what it yielded") from error
-
-                if batch is None:
-                    break
-
-                for item in cast("list[object]", batch):
-                    yield from self.process(item, index, table)
-        except GeneratorExit:
-            raise
-        except BaseException:
-            yield from _closed(pull)
-            raise
-
-        yield from _closed(pull)
-
-    def _pull_async(self, source: AsyncIterator[object], index: int, table: str | None) -> Work:
-        """An asynchronous iterable that was yielded by a source or a step."""
-        items = source.__aiter__()
-        close = getattr(items, "aclose", None)
-
-        try:
-            while not self.ended():
-                try:
-                    item = yield items.__anext__()
-                except StopAsyncIteration:
-                    break
-                except Exception as error:
-                    raise self.error(error, "in what it yielded") from error
-
-                yield from self.process(item, index, table)
-        except GeneratorExit:
-            raise
-        except BaseException:
-            if close is not None:
-                yield close()
-
-            raise
-
-        if close is not None:
-            yield close()
 
     # ------------------------------------------------------------------ steps
 
@@ -284,7 +267,16 @@ class Chain:
         if isinstance(step, RowStep) or step.needs_rows:
             item = yield from self._rows_of(item)
 
-        return (yield from self._row_step(step, item)) if isinstance(step, RowStep) else self._apply(step.run, item)
+        if isinstance(step, RowStep):
+            return (yield from self._row_step(step, item))
+
+        if step.work is None:
+            return self._apply(step.run, item)
+
+        try:
+            return (yield from step.work(item))
+        except Exception as error:
+            raise self.error(error, "in a step") from error
 
     def _rows_of(self, item: object) -> Generator[Request, object, object]:
         """A JSON body as its rows; everything else as it is."""
@@ -341,6 +333,12 @@ class Chain:
 
         return results if results or not keep or not item else None
 
+    def _select(self, step: SelectStep, item: object, table: str | None) -> Generator[Request, object, object | None]:
+        if table is not None:
+            return item if table in step.names else None
+
+        return (yield from self._row_step(FilterStep(step.keeps), (yield from self._rows_of(item))))
+
     def _yield_map(self, step: YieldMapStep, item: object, index: int, table: str | None) -> Work:
         for row in item if isinstance(item, list) else (item,):
             if self.ended():
@@ -354,7 +352,7 @@ class Chain:
             if kind_of(type(results)) in (Kind.ASYNC_ITERABLE, Kind.AWAITABLE) or not isinstance(results, Iterable):
                 yield from self.process(results, index, table)
             else:
-                yield from self._each(self._guarded(results, step.label), index, table)
+                yield from each(self, self._guarded(results, step.label), index, table)
 
             yield None
 
@@ -372,7 +370,9 @@ class Chain:
 
         try:
             if not is_async_function(step.function):
-                return (yield Offload(partial(_called, call)))
+                offload = Offload(partial(called, call))
+
+                return (yield Ahead(offload) if step.parallelized else offload)
 
             result = call()
 
@@ -382,7 +382,41 @@ class Chain:
 
     # ------------------------------------------------------------------ tables
 
+    def _change_hints(self, marked: Marked, hints: Mapping[str, object]) -> None:
+        """Hints that have come with the data; a table name among them is the resource's from here on."""
+        name = hints.get("table_name")
+
+        try:
+            if isinstance(name, str) and name and not marked.is_variant:
+                self._table = name
+
+            if self._hints is not None:
+                table = marked.table_name if marked.is_variant and marked.table_name else self.table
+                self._tell(table, self._hints.change(hints, table, is_variant=marked.is_variant))
+        except Exception as error:
+            raise self.error(error, "in hints that came with its data") from error
+
+    def _tell(self, table: str, news: TableHints | None) -> None:
+        if news is not None:
+            self.emit(table, HintNews(news))
+
+    def _hints_of_row(self, table: str, row: object) -> TableHints | None:
+        if self._hints is None:
+            return None
+
+        try:
+            return self._hints.news_of(table, row)
+        except Exception as error:
+            raise self.error(error, f"in the hints of table {table!r}") from error
+
     def _route(self, item: object, table: str | None) -> Work:
+        if self._offers:
+            self.emit("", Offered(item if table is None else Marked(item, table)))
+
+        if not self._keeps:
+            self._count(item)
+            return
+
         if table is None and callable(self._table):
             yield from self._route_by_function(item)
             return
@@ -393,13 +427,24 @@ class Chain:
         item = yield from self._rows_of(item)
 
         if not isinstance(item, list):
-            self._out(self._table_for(item), item)
+            name = self._table_for(item)
+            self._tell(name, self._hints_of_row(name, item))
+            self._out(name, item)
             return
 
         groups: dict[str, list[object]] = {}
 
         for number, row in enumerate(item, 1):
-            groups.setdefault(self._table_for(row), []).append(row)
+            name = self._table_for(row)
+            news = self._hints_of_row(name, row) if self._is_dynamic else None
+
+            if news is not None:
+                if rows := groups.pop(name, None):
+                    self._out(name, rows)
+
+                self._tell(name, news)
+
+            groups.setdefault(name, []).append(row)
 
             if number % _PAUSE_ROWS == 0:
                 yield None
@@ -421,14 +466,24 @@ class Chain:
 
     def _out(self, table: str, item: object) -> None:
         self.emit(table, item)
+        self._count(item)
 
+    def _count(self, item: object) -> None:
         if isinstance(item, list):
             self.rows += len(item)
         else:
             self.rows += item.num_rows if isinstance(item, pa.Table) else 1
 
 
-def _quick_steps(steps: Sequence[RowStep | ItemStep | _Opened]) -> list[tuple[Callable[[object], object], bool, str]]:
+def _opened(step: PageStep) -> _Opened:
+    run = step.open()
+
+    return _Opened(run, step.needs_rows, getattr(run, "work", None))
+
+
+def _quick_steps(
+    steps: Sequence[_AnyStep],
+) -> list[tuple[Callable[[object], object], bool, str]]:
     """The leading steps that are mere functions of a row, each with whether it is a filter, and its name."""
     quick: list[tuple[Callable[[object], object], bool, str]] = []
 
@@ -443,26 +498,4 @@ def _quick_steps(steps: Sequence[RowStep | ItemStep | _Opened]) -> list[tuple[Ca
     return quick
 
 
-def _called(function: Callable[[], object]) -> object:
-    """The result of ``function``. StopIteration must not get out: it would end whoever drives this."""
-    try:
-        return function()
-    except StopIteration as stop:
-        raise RuntimeError(f"{function!r} raised StopIteration") from stop
-
-
-def _closed(pull: Pull) -> Work:
-    """Close an iterator where it lives: in the thread that its driver has opened, or here."""
-    if pull.thread is not None:
-        yield pull.thread.close()
-    else:
-        getattr(pull.iterator, "close", _nothing)()
-
-
-def _nothing() -> None:
-    """Stand in for a close method."""
-
-
 _PLAIN = frozenset({dict, str, int, float, bool, type(None), list})
-_SETTLED = frozenset({Kind.AWAITABLE, Kind.CALLABLE, Kind.FRAME})
-_UNFOLDED = frozenset({Kind.NOTHING, Kind.ITERATOR, Kind.ASYNC_ITERABLE, Kind.PAGE})

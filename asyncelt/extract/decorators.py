@@ -7,17 +7,18 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Concatenate, ParamSpec, TypeAlias, TypeGuard, TypeVar, overload
 
+from asyncelt.configuration.injection import configured
 from asyncelt.errors import ConfigError, InvalidResourceData, ResourceNameMissing
-from asyncelt.extract.functions import is_async_function, name_of_data
+from asyncelt.extract.functions import is_async_function, name_of_data, section_of
 from asyncelt.extract.requests import TableName
 from asyncelt.extract.resource import (
     Contract,
     Names,
     NestedHints,
     Resource,
-    ResourceFunction,
     WriteDispositionHint,
 )
+from asyncelt.extract.resource_function import ResourceFunction
 from asyncelt.schema.columns import ColumnHints
 from asyncelt.schema.hints import TableHints
 from asyncelt.types import JsonValue
@@ -150,7 +151,7 @@ def resource(
         spec: Accepted for the reference's sake; not used.
         parallelized: Accepted for the reference's sake: resources always run side by side.
         incremental: Cursor of an incremental resource.
-        section: Accepted for the reference's sake; not used.
+        section: Section of its configuration, ``sources.<section>.<name>``; None: the name of the module.
 
     Returns:
         The resource; a decorator that makes one, when called without data.
@@ -325,7 +326,11 @@ def _make_function(function: _Function, name: str | None, options: Mapping[str, 
     if not _is_decorated(function):
         raise ConfigError(f"asyncelt.resource decorates functions, not {type(function).__name__}.")
 
-    return ResourceFunction(function, _required_name(name or name_of_data(function)), **options)
+    found = _required_name(name or name_of_data(function))
+    section = options.get("section") or section_of(function)
+    ready = configured(function, sections=("sources", str(section), found), label=f"resource {found!r}")
+
+    return ResourceFunction(ready, found, **options)
 
 
 def _is_decorated(data: object) -> TypeGuard[_Function]:

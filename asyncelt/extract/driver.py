@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sized
 from functools import partial
 from time import perf_counter
+from typing import cast
 
 import anyio
 import anyio.lowlevel
@@ -19,9 +20,6 @@ from asyncelt.extract.requests import Ahead, Offload, Pull, Request, Work
 from asyncelt.extract.thread import OwnThread
 
 __all__ = ["Driver", "close_iterator", "pull_all"]
-
-_AHEAD = 20
-"""Items of an asynchronous transformer that may be under way besides the one that is read, as in the reference."""
 
 
 class Driver:
@@ -54,17 +52,18 @@ class Driver:
         self._ready = ready
         self._due = 0.0
         self._blocking = anyio.CapacityLimiter(1)
+        self._workers = anyio.CapacityLimiter(max(limits.extract_workers, 1))
         self._tasks: TaskGroup | None = None
-        self._ahead: deque[tuple[_Slot, Work]] = deque()
+        self._ahead: deque[tuple[_Slot | None, Work]] = deque()
 
     def look_ahead(self, tasks: TaskGroup) -> None:
-        """From now on, let coroutines of transformers run in ``tasks``, up to 20 of them besides the reading."""
+        """From now on, let ``max_parallel_items`` of what has to be awaited be under way in ``tasks``."""
         self._tasks = tasks
 
     @property
-    def is_looking_ahead(self) -> bool:
-        """Whether `look_ahead` was called."""
-        return self._tasks is not None
+    def has_pending(self) -> bool:
+        """Whether work is under way that must come out before any other."""
+        return bool(self._ahead)
 
     async def finish(self) -> None:
         """Wait for all work that is under way."""
@@ -75,7 +74,10 @@ class Driver:
         """Drop the work that is under way; its tasks are the owner's of the task group to cancel."""
         while self._ahead:
             slot, work = self._ahead.popleft()
-            slot.dispose()
+
+            if slot is not None:
+                slot.dispose()
+
             work.close()
 
     def must_pause(self) -> bool:
@@ -84,19 +86,35 @@ class Driver:
 
     async def pause(self) -> None:
         """Hand on what is ready, and let others run if this task has run for a slice."""
-        if self._ready:
+        is_due = perf_counter() >= self._due
+
+        if self._ready or is_due:
             await self._relieve()
 
-        if perf_counter() >= self._due:
+        if is_due:
             await anyio.lowlevel.checkpoint()
             self._due = perf_counter() + self.limits.slice_s
 
     async def process(self, item: object) -> None:
-        """Do all the work of one item."""
-        work = self.chain.process_row(item) if type(item) is dict else self.chain.process(item)
+        """Do the work of one item, or begin it, if others may be begun meanwhile."""
+        is_quick = type(item) is dict and not self._ahead
+        work = self.chain.process_row(cast("dict[object, object]", item)) if is_quick else self.chain.process(item)
 
-        if work is not None:
+        if work is None:
+            return
+
+        if self.chain.looks_ahead or kind_of(type(item)) in _PARALLEL:
             await self._drive(work, self._tasks)
+        elif self._ahead:
+            await self._begin(None, work)
+        else:
+            await self._drive(work, None)
+
+    async def _begin(self, slot: _Slot | None, work: Work) -> None:
+        self._ahead.append((slot, work))
+
+        if len(self._ahead) > self.limits.max_parallel_items:
+            await self._finish_oldest()
 
     async def _drive(
         self, work: Work, tasks: TaskGroup | None, value: object = None, error: BaseException | None = None
@@ -111,12 +129,9 @@ class Driver:
             value = error = None
 
             if isinstance(request, Ahead) and tasks is not None:
-                slot = _Slot(request.awaitable)
+                slot = _Slot(self._awaitable(request))
                 tasks.start_soon(slot.run)
-                self._ahead.append((slot, work))
-
-                if len(self._ahead) > _AHEAD:
-                    await self._finish_oldest()
+                await self._begin(slot, work)
 
                 return
 
@@ -146,11 +161,23 @@ class Driver:
         if isinstance(request, Pull):
             return await self._pull(request)
 
-        return await (request.awaitable if isinstance(request, Ahead) else request)
+        return await (self._awaitable(request) if isinstance(request, Ahead) else request)
+
+    def _awaitable(self, request: Ahead) -> Awaitable[object]:
+        if isinstance(request.task, Offload):
+            return in_thread(request.task.function, self._workers)
+
+        return request.task
 
     async def _finish_oldest(self) -> None:
         """Go on with the item that was begun first. Whatever else it has to wait for, the others wait for it."""
         slot, work = self._ahead[0]
+
+        if slot is None:
+            self._ahead.popleft()
+            await self._drive(work, None)
+            return
+
         await slot.done.wait()
         self._ahead.popleft()
         await self._drive(work, None, slot.value, slot.error)
@@ -160,6 +187,9 @@ class Driver:
             request.thread = self.thread(partial(pull_all, request.iterator))
 
         return await request.thread.next()
+
+
+_PARALLEL = frozenset({Kind.AWAITABLE, Kind.CALLABLE})
 
 
 class _Slot:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import functools
 import inspect
+import sys
 from collections.abc import Callable, Mapping
-from typing import TypeAlias
+from pathlib import Path
+from typing import ParamSpec, TypeAlias, TypeVar
 
+from asyncelt.configuration.injection import call_configured
 from asyncelt.errors import ConfigError
 from asyncelt.extract.items import Kind, kind_of
 
@@ -14,13 +17,31 @@ __all__ = [
     "RowFunction",
     "call_with_item",
     "check_name",
+    "defer",
     "is_async_function",
     "is_function",
     "name_of_data",
     "row_function",
+    "section_of",
 ]
 
+P = ParamSpec("P")
+R = TypeVar("R")
 RowFunction: TypeAlias = Callable[[object], object]
+
+
+def defer(function: Callable[P, R]) -> Callable[P, Callable[[], R]]:
+    """Let calls of a function be made later, by the run: a plain one in a thread, an asynchronous one on the loop.
+
+    Yield such calls from a resource or transformer: up to ``max_parallel_items`` of them are under way at a time, and
+    their results come in the order in which they were yielded.
+    """
+
+    @functools.wraps(function)
+    def deferred(*args: P.args, **kwargs: P.kwargs) -> Callable[[], R]:
+        return functools.partial(function, *args, **kwargs)
+
+    return deferred
 
 
 def row_function(function: object, label: str) -> RowFunction:
@@ -60,7 +81,7 @@ def _with_meta(function: Callable[[object, object], object], row: object) -> obj
 def is_async_function(function: object) -> bool:
     """Whether calling it gives a coroutine or an async generator; looks through partials and callable objects."""
     while isinstance(function, functools.partial):
-        function = function.args[0] if function.func in (_with_meta, call_with_item) else function.func
+        function = function.args[0] if function.func in _CALLERS else function.func
 
     if not inspect.isroutine(function):
         function = getattr(type(function), "__call__", function)  # noqa: B004 - the method itself is wanted
@@ -77,6 +98,10 @@ def call_with_item(
 ) -> object:
     """Call a transformer's function: the item first, then the arguments it was bound to."""
     return function(item, *args, **kwargs)
+
+
+_CALLERS = (_with_meta, call_with_item, call_configured)
+"""Functions that call the one that is their first argument."""
 
 
 def check_name(name: object, what: str) -> None:
@@ -100,3 +125,13 @@ def name_of_data(data: object) -> str | None:
     name = getattr(data, "__name__", None)
 
     return name if isinstance(name, str) and name.isidentifier() else None
+
+
+def section_of(function: object) -> str:
+    """Section of a function's configuration: the last part of its module's name, or of the program's file."""
+    name = str(getattr(function, "__module__", None) or "")
+
+    if name == "__main__":
+        return Path(str(getattr(sys.modules[name], "__file__", None) or name)).stem
+
+    return name.rpartition(".")[2]

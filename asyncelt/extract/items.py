@@ -85,10 +85,13 @@ class JsonPage:
 
 @dataclass(frozen=True, slots=True)
 class Marked:
-    """Data that goes to a table of its own choosing. Made by `with_table_name`."""
+    """Data that goes to a table of its own choosing, or brings hints. Made by the functions of ``asyncelt.mark``."""
 
     item: object
-    table_name: str
+    table_name: str | None
+    hints: Mapping[str, object] | None = None
+    is_variant: bool = False
+    """Whether the hints are those of ``table_name`` alone."""
 
 
 def with_table_name(item: object, table_name: str) -> Marked:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections import deque
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
@@ -12,8 +13,9 @@ from asyncelt.config import Limits
 from asyncelt.extract.chain import Chain
 from asyncelt.extract.driver import Driver
 from asyncelt.extract.jsonbody import parse_in_slices
+from asyncelt.extract.pump import state_of_run
 from asyncelt.extract.readers import open_reader
-from asyncelt.extract.requests import Run
+from asyncelt.extract.requests import HintNews, Run
 from asyncelt.flow import JsonBody
 
 if TYPE_CHECKING:
@@ -32,6 +34,9 @@ async def iterate_rows(resource: Resource) -> AsyncIterator[object]:
     rows: deque[object] = deque()
 
     def take(_table: str, item: object) -> None:
+        if isinstance(item, HintNews):
+            return
+
         if isinstance(item, Run):
             rows.extend(item.rows)
         elif isinstance(item, list):
@@ -42,8 +47,9 @@ async def iterate_rows(resource: Resource) -> AsyncIterator[object]:
         elif not isinstance(item, pa.Table) or item.num_rows:
             rows.append(item)
 
-    chain = Chain(resource.name, resource.all_steps(), resource.table_name, take)
-    reader = await open_reader(resource.data, Driver(chain, Limits(), _nothing, ready=rows, eager=True))
+    reading = resource.reading(lambda name: copy.deepcopy(state_of_run(name)))
+    chain = Chain(resource.name, reading.steps, resource.table_name, take, hints=resource.hint_book())
+    reader = await open_reader(reading.data, Driver(chain, Limits(), _nothing, ready=rows, eager=True))
 
     try:
         more = True

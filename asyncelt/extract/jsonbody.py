@@ -14,7 +14,7 @@ import msgspec
 from asyncelt.errors import InvalidResourceData
 from asyncelt.flow import JsonBody
 
-__all__ = ["parse_in_slices"]
+__all__ = ["decoded", "parse_in_slices", "raw_rows", "sliced"]
 
 _SLICE_BYTES = 256 * 1024
 _split_array = msgspec.json.Decoder(list[msgspec.Raw])
@@ -38,6 +38,47 @@ def parse_in_slices(body: JsonBody) -> Iterator[list[object]]:
             yield _items_of(_decode(document), body.items, document)
         else:
             yield from _decode_many(raws)
+
+
+def raw_rows(body: JsonBody) -> list[msgspec.Raw | bytes] | None:
+    """The rows of a body, not parsed; None where only parsing can tell what they are."""
+    rows: list[msgspec.Raw | bytes] = []
+
+    for document in _documents(body.data):
+        if body.items is None and document.lstrip()[:1] == b"{":
+            rows.append(document)
+            continue
+
+        try:
+            rows += _cut(document, body.items)
+        except _NOT_STRICT:
+            return None
+
+    return rows
+
+
+def sliced(raws: Sequence[msgspec.Raw | bytes]) -> Iterator[Sequence[msgspec.Raw | bytes]]:
+    """Rows in slices that can be parsed in one go."""
+    start = size = 0
+
+    for index, raw in enumerate(raws):
+        size += len(memoryview(raw))
+
+        if size >= _SLICE_BYTES:
+            yield raws[start : index + 1]
+            start, size = index + 1, 0
+
+    if start < len(raws):
+        yield raws[start:]
+
+
+def decoded(raw: msgspec.Raw | bytes) -> object:
+    """One row, as `parse_in_slices` gives it.
+
+    Raises:
+        InvalidResourceData: This is not JSON.
+    """
+    return _decode(raw)
 
 
 def _documents(data: bytes) -> Iterator[bytes]:
@@ -101,20 +142,11 @@ def _items_of(value: object, path: str | None, document: bytes) -> list[object]:
 
 
 def _decode_many(raws: Sequence[msgspec.Raw]) -> Iterator[list[object]]:
-    start = size = 0
-
-    for index, raw in enumerate(raws):
-        size += len(memoryview(raw))
-
-        if size >= _SLICE_BYTES:
-            yield _decode_slice(raws[start : index + 1])
-            start, size = index + 1, 0
-
-    if start < len(raws):
-        yield _decode_slice(raws[start:])
+    for part in sliced(raws):
+        yield _decode_slice(part)
 
 
-def _decode_slice(raws: Sequence[msgspec.Raw]) -> list[object]:
+def _decode_slice(raws: Sequence[msgspec.Raw | bytes]) -> list[object]:
     joined = b"[" + b",".join(raws) + b"]"
 
     try:

@@ -11,14 +11,14 @@ import pyarrow as pa
 from asyncelt.config import Limits
 from asyncelt.extract.sizes import sampled_row_bytes, size_of
 from asyncelt.flow import ArrowPage, JsonBody, JsonPages, Payload, Rows
+from asyncelt.schema.hints import TableHints
 
 __all__ = ["Gatherer", "Page"]
 
 _HELD = 4
 """All tables of one resource together hold back at most this many times ``gather_bytes``."""
-_ROWS_WEIGH = 4
-"""Python rows take about this many times the bytes of their JSON, so as many more of them make one page (a page of
-four times the size runs 1.5 times as fast: measured with flat and nested rows)."""
+_ROWS_WEIGH = 2
+"""Python rows take more bytes than their JSON, so as many more of them make one page."""
 _SAMPLE_BYTES = 32 * 1024
 """Rows are measured so often that at most about this many bytes pass unmeasured ..."""
 _SAMPLE_ROWS = 64
@@ -38,6 +38,8 @@ class Page:
     """0 where it is not known without parsing."""
     nbytes: int
     """Exact for JSON and Arrow, an estimate for Python objects."""
+    hints: TableHints | None = None
+    """The table's hints from this page on, where they have changed."""
 
 
 @dataclass(slots=True)
@@ -74,6 +76,7 @@ class Gatherer:
         self._limits = limits
         self._buffers: dict[str, _Buffer] = {}
         self._held = 0.0
+        self._hints: dict[str, TableHints] = {}
         self._on_first = on_first
 
     def add_row(self, table: str, row: object) -> None:
@@ -173,6 +176,15 @@ class Gatherer:
             if pieces > 1 and table in self._buffers:
                 self._seal(table, buffer)
 
+    def set_hints(self, table: str, hints: TableHints) -> None:
+        """From here on, a table has these hints: they go with its next page."""
+        buffer = self._buffers.get(table)
+
+        if buffer is not None:
+            self._seal(table, buffer)
+
+        self._hints[table] = hints
+
     def flush(self) -> None:
         """Move everything that is held back to `ready`, tables in the order in which their rows began."""
         for table, buffer in list(self._buffers.items()):
@@ -253,6 +265,7 @@ class Gatherer:
                 payload=payload,
                 rows=max(len(buffer.rows), buffer.count),
                 nbytes=max(int(buffer.nbytes), 1),
+                hints=self._hints.pop(table, None),
             )
         )
 

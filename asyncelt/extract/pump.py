@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import warnings
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sized
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TypeAlias
@@ -12,24 +12,53 @@ from typing import TypeAlias
 import anyio
 import pyarrow as pa
 
+from asyncelt import current
 from asyncelt._async import unwrap
 from asyncelt.config import Limits
-from asyncelt.errors import ResourceExtractionError
+from asyncelt.errors import ResourceExtractionError, UsageError
 from asyncelt.extract.chain import Chain
 from asyncelt.extract.driver import Driver
+from asyncelt.extract.feeds import Feed, Offering
 from asyncelt.extract.pages import Gatherer, Page
 from asyncelt.extract.readers import AsyncReader, Reader, open_reader
-from asyncelt.extract.requests import Run
+from asyncelt.extract.requests import HintNews, Offered, Run
 from asyncelt.extract.resource import Resource
 from asyncelt.flow import JsonBody
 
-__all__ = ["OnRows", "PumpReport", "Send", "pump"]
+__all__ = ["Link", "OnRows", "PumpReport", "Send", "pump"]
 
 Send: TypeAlias = Callable[[Page], Awaitable[None]]
 """Reserves memory for a page, numbers it and hands it on. Given by the engine; this is where back-pressure happens."""
 
 OnRows: TypeAlias = Callable[[int, int], None]
 """Told the rows and bytes of each page that was sent."""
+
+
+_OFFERS = 64
+"""Items for transformers that are handed over together, if they come quickly."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Link:
+    """A resource's place among those that are read together."""
+
+    feed: Feed | None = None
+    """Where a transformer's items come from; None: from its parent's data."""
+    offering: Offering | None = None
+    """Takes the items for the transformers that read from this resource."""
+    keeps: bool = True
+    """Whether the resource's own rows are loaded."""
+
+
+class _Ready:
+    """Whether there is something to hand on: a page, or enough items for transformers."""
+
+    def __init__(self, pages: Sized, offers: Sized) -> None:
+        self._pages = pages
+        self._offers = offers
+
+    def __len__(self) -> int:
+        return len(self._pages) + len(self._offers) // _OFFERS
 
 
 @dataclass(slots=True, kw_only=True)
@@ -52,6 +81,7 @@ async def pump(
     send: Send,
     flush_after_s: float | None = None,
     on_rows: OnRows | None = None,
+    link: Link | None = None,
 ) -> PumpReport:
     """Read a resource to its end and send its pages, in order.
 
@@ -66,6 +96,8 @@ async def pump(
         flush_after_s: Rows are held back no longer than this, for sources that go quiet; None: until a page is full
             or the source has ended.
         on_rows: Called after each page was sent.
+        link: Where a transformer's items come from, and who else takes this resource's items; None: a transformer reads
+            its parent itself.
 
     Returns:
         Totals, when the source is at its end and everything was sent.
@@ -79,7 +111,7 @@ async def pump(
         Safe. Asynchronous sources are closed in this task, shielded, and synchronous ones in their thread; both
         within ``limits.cancel_grace_s``, after which a `RuntimeWarning` names the resource.
     """
-    run = _Run(resource, limits, send, flush_after_s, on_rows)
+    run = _Run(resource, limits, send, flush_after_s, on_rows, link or Link())
 
     await run.whole()
 
@@ -88,7 +120,13 @@ async def pump(
 
 class _Run:
     def __init__(
-        self, resource: Resource, limits: Limits, send: Send, flush_after_s: float | None, on_rows: OnRows | None
+        self,
+        resource: Resource,
+        limits: Limits,
+        send: Send,
+        flush_after_s: float | None,
+        on_rows: OnRows | None,
+        link: Link,
     ) -> None:
         self.report = PumpReport(resource=resource.name)
         self._resource = resource
@@ -99,29 +137,36 @@ class _Run:
         self._sending = anyio.Lock(fast_acquire=True)
         self._holding = asyncio.Event()
         self._gatherer = Gatherer(resource.name, limits, self._holding.set)
-        chain = Chain(resource.name, resource.all_steps(), resource.table_name, self._take)
+        self._offering = link.offering
+        self._keeps = link.keeps
+        self._offers: list[object] = []
+        self._reading = resource.reading(state_of_run, feed=link.feed)
+        chain = Chain(
+            resource.name,
+            self._reading.steps,
+            resource.table_name,
+            self._take,
+            hints=resource.hint_book(),
+            offers=link.offering is not None,
+            keeps=link.keeps,
+        )
         self._driver = Driver(
             chain,
             limits,
             self._relieve,
-            ready=self._gatherer.ready,
+            ready=_Ready(self._gatherer.ready, self._offers),
             take_row=self._gatherer.add_row,
             eager=flush_after_s is not None,
         )
 
     async def whole(self) -> None:
         """Read to the end, with helper tasks where there is something for them to do."""
-        if self._flush_after_s is None and not self._driver.chain.looks_ahead:
-            await self._read_all()
-            return
-
         try:
             async with anyio.create_task_group() as tasks:
                 if self._flush_after_s is not None:
                     tasks.start_soon(self._flush_late, self._flush_after_s)
 
-                if self._driver.chain.looks_ahead:
-                    self._driver.look_ahead(tasks)
+                self._driver.look_ahead(tasks)
 
                 try:
                     await self._read_all()
@@ -132,16 +177,30 @@ class _Run:
         except BaseExceptionGroup as group:
             error = unwrap(group)
             raise error from error.__cause__
+        finally:
+            if self._offering is not None:
+                self._offering.close()
 
     async def _read_all(self) -> None:
-        async with opened(self._resource, self._driver) as reader:
+        chain = self._driver.chain
+
+        async with opened(self._resource.name, self._reading.data, self._driver) as reader:
             while await reader.read():
                 pass
 
             await self._driver.finish()
 
+        try:
+            chain.settle(finished=not chain.ended())
+        except Exception as error:
+            raise chain.error(error, "at its end") from error
+
         self._gatherer.flush()
         await self._relieve()
+
+        # The last page may be on its way in the task that flushes late, which is about to be cancelled.
+        async with self._sending:
+            pass
 
     async def _flush_late(self, after_s: float) -> None:
         """Woken when something begins to be held back; sends whatever is still held some time later."""
@@ -165,12 +224,16 @@ class _Run:
             gatherer.add_body(table, item)
         elif isinstance(item, pa.Table):
             gatherer.add_arrow(table, item)
+        elif isinstance(item, HintNews):
+            gatherer.set_hints(table, item.hints)
+        elif isinstance(item, Offered):
+            self._offers.append(item.item)
         else:
             gatherer.add_row(table, item)
 
     async def _relieve(self) -> None:
         """Send what is ready. Pages leave in order: the lock is fair and a page is taken while it is held."""
-        if not self._gatherer.ready:
+        if not self._gatherer.ready and not self._offers:
             return
 
         async with self._sending:
@@ -178,6 +241,13 @@ class _Run:
                 page = self._gatherer.ready.popleft()
                 await self._send(page)
                 self._count(page)
+
+            if self._offers and self._offering is not None:
+                offers = self._offers.copy()
+                self._offers.clear()
+
+                if not await self._offering.send(offers) and not self._keeps:
+                    self._driver.chain.stop()
 
     def _count(self, page: Page) -> None:
         report = self.report
@@ -191,20 +261,19 @@ class _Run:
 
 
 @asynccontextmanager
-async def opened(resource: Resource, driver: Driver) -> AsyncIterator[Reader]:
+async def opened(name: str, data: object, driver: Driver) -> AsyncIterator[Reader]:
     """A reader that is closed on every way out, cancellation included, in this task and within the grace time.
 
     The scope is entered before the source starts and left after it is closed, since a source may hold scopes of its
     own open in between; it shields and limits only the closing.
     """
-    name = resource.name
     failure: BaseException | None = None
 
     with anyio.CancelScope() as scope:
         reader: Reader | None = None
 
         try:
-            reader = await open_reader(resource.data, driver)
+            reader = await open_reader(data, driver)
             yield reader
         except BaseException as error:
             failure = error
@@ -240,6 +309,14 @@ async def opened(resource: Resource, driver: Driver) -> AsyncIterator[Reader]:
 
     if failure is not None:
         raise failure
+
+
+def state_of_run(resource: str) -> dict[str, object]:
+    """The state of a resource in the run at hand; an empty one, to be thrown away, where there is no run."""
+    try:
+        return current.resource_state(resource)
+    except UsageError:
+        return {}
 
 
 def _is_cancelled() -> bool:

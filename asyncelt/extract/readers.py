@@ -10,18 +10,17 @@ import asyncio
 import contextlib
 import inspect
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator
+from dataclasses import dataclass
 from typing import Protocol, cast
-
-import pyarrow as pa
 
 from asyncelt.errors import SourceExhausted
 from asyncelt.extract.driver import Driver, close_iterator, pull_all
+from asyncelt.extract.feeds import Feed
 from asyncelt.extract.functions import is_async_function
 from asyncelt.extract.items import Kind, is_iterable_data, iterate_once, kind_of
+from asyncelt.extract.outbox import Outbox
 from asyncelt.extract.requests import Run
-from asyncelt.extract.sizes import sampled_row_bytes, size_of
 from asyncelt.extract.thread import Closed, OwnThread
-from asyncelt.flow import JsonBody
 
 __all__ = ["AsyncReader", "Reader", "open_reader"]
 
@@ -29,8 +28,7 @@ _LIST_ROWS = 512
 """Rows of a list at hand that are passed on together ..."""
 _LIST_ITEMS = 32
 """... and elements, where each one has to be looked at."""
-_WEIGH_ROWS = 64
-_PAGES = (list, JsonBody, pa.Table)
+_PARALLEL = frozenset({Kind.AWAITABLE, Kind.CALLABLE})
 _END = object()
 
 
@@ -61,6 +59,13 @@ async def open_reader(data: object, driver: Driver) -> Reader:
         ResourceExtractionError: User code raised.
     """
     chain = driver.chain
+
+    if isinstance(data, Feed):
+        if chain.looks_ahead:
+            return AsyncReader(data.items(), driver)
+
+        return ThreadReader(data.items_in, driver)
+
     ensure_fresh(data, chain.resource)
 
     try:
@@ -84,7 +89,7 @@ async def open_reader(data: object, driver: Driver) -> Reader:
 
 
 def _thread_reader(call: Callable[[], object], driver: Driver) -> Reader:
-    return RawThreadReader(call, driver) if driver.is_looking_ahead else ThreadReader(call, driver)
+    return RawThreadReader(call, driver) if driver.chain.looks_ahead else ThreadReader(lambda _: call(), driver)
 
 
 def ensure_fresh(data: object, resource: str) -> None:
@@ -143,7 +148,11 @@ class ListReader:
         if chain.ended() or not piece:
             return False
 
-        if chain.is_plain and all(kind_of(kind) is Kind.ROW for kind in set(map(type, piece))):
+        if (
+            chain.is_plain
+            and not self._driver.has_pending
+            and all(kind_of(kind) is Kind.ROW for kind in set(map(type, piece)))
+        ):
             self._position += len(piece)
             chain.rows += len(piece)
             chain.emit(chain.table, Run(piece))
@@ -171,7 +180,6 @@ class AsyncReader:
         self._source = source
         self._items: AsyncIterator[object] | None = None
         self._driver = driver
-        self._plain_table = driver.chain.table if driver.chain.is_plain else None
 
     async def read(self) -> bool:
         """Wait for the next item and process it."""
@@ -182,7 +190,7 @@ class AsyncReader:
             return False
 
         is_done = False
-        table = self._plain_table
+        table = None if driver.has_pending or not chain.is_plain else chain.table
         take_row = driver.take_row
 
         try:
@@ -266,16 +274,16 @@ class ThreadReader:
     """Reads a synchronous iterable in a thread of its own; the steps run there too.
 
     Args:
-        call: Gives the iterable, or a single item; called in the thread.
+        call: Gives the iterable, or a single item; called in the thread, with the thread.
         driver: For the loop's side.
     """
 
-    def __init__(self, call: Callable[[], object], driver: Driver) -> None:
+    def __init__(self, call: Callable[[OwnThread], object], driver: Driver) -> None:
         self._call = call
         self._driver = driver
         self._chain = driver.chain
         self._thread = driver.thread(self._job, eager=driver.eager)
-        self._outbox = _Outbox(self._thread, eager=driver.eager)
+        self._outbox = Outbox(self._thread, eager=driver.eager)
         self._deliver = driver.chain.emit
         driver.chain.emit = self._outbox.emit
 
@@ -284,7 +292,14 @@ class ThreadReader:
         batch = await self._thread.next()
 
         for table, item in cast("list[tuple[str, object]]", batch or ()):
-            self._deliver(table, item)
+            if not isinstance(item, _Raw):
+                self._deliver(table, item)
+            elif self._chain.ended():
+                return False
+            else:
+                self._chain.emit = self._deliver  # from the first of these on, the steps run on the loop
+                await self._driver.process(item.item)
+
             await self._driver.pause()
 
         if not batch:
@@ -302,7 +317,7 @@ class ThreadReader:
         items: object = None
 
         try:
-            items = self._guarded(lambda: iterate_once(self._call()), "when it was called")
+            items = self._guarded(lambda: iterate_once(self._call(thread)), "when it was called")
             self._read_all(cast("Iterator[object]", items), thread)
         except BaseException:
             with contextlib.suppress(Exception):  # there is an error already
@@ -329,7 +344,12 @@ class ThreadReader:
                 return
 
             if type(item) is not dict:
+                if kind_of(type(item)) in _PARALLEL:
+                    self._leave_to_loop(item, items, thread)
+                    return
+
                 thread.drive(chain.process(item))
+                table = chain.table  # hints that came with the item may have changed it
             elif is_plain:
                 chain.rows += 1
                 outbox.emit_row(table, item)
@@ -341,6 +361,17 @@ class ThreadReader:
 
             if is_full:
                 outbox.begin()
+
+    def _leave_to_loop(self, item: object, items: Iterator[object], thread: OwnThread) -> None:
+        """Only read, from here on: what has to be awaited or called may run side by side, which is for the loop."""
+        while item is not _END:
+            thread.put(("", _Raw(item)))
+            thread.breathe()
+
+            try:
+                item = next(items, _END)
+            except BaseException as error:
+                raise self._own(error, "in its iterator") from error
 
     def _guarded(self, call: Callable[[], object], where: str) -> object:
         try:
@@ -391,64 +422,8 @@ class RawThreadReader:
         pull_all(iterate_once(self._call()), thread)
 
 
-class _Outbox:
-    """What a thread has produced and not handed over yet. Rows that come one by one travel as one `Run`."""
+@dataclass(frozen=True, slots=True)
+class _Raw:
+    """An item that went through no step yet."""
 
-    def __init__(self, thread: OwnThread, *, eager: bool) -> None:
-        self.weight = 0.0
-        """About how many bytes wait, as of the last `emit`."""
-        self._thread = thread
-        self._eager = eager
-        self._run: list[object] | None = None
-        self._table = ""
-        self._parks = 0
-
-    def emit(self, table: str, item: object) -> None:
-        """Leave one item for the loop."""
-        if type(item) is dict or not isinstance(item, _PAGES):
-            self.emit_row(table, item)
-            return
-
-        if self._parks != self._thread.parks:
-            self.begin()
-
-        self._run = None
-        self.weight += _weight(item)
-        self._thread.put((table, item))
-
-    def emit_row(self, table: str, row: object) -> None:
-        """Leave one row for the loop."""
-        if self._parks != self._thread.parks:
-            self.begin()
-
-        run = self._run
-
-        if run is None or table != self._table:
-            run = [row]
-            self._run, self._table = None if self._eager else run, table
-            self.weight += size_of(row)
-            self._thread.put((table, Run(run)))
-            return
-
-        run.append(row)
-
-        if len(run) % _WEIGH_ROWS == 0:
-            self.weight += size_of(row) * _WEIGH_ROWS
-
-    def begin(self) -> None:
-        """What was put before the thread was parked belongs to the loop now."""
-        self._parks = self._thread.parks
-        self._run = None
-        self.weight = 0.0
-
-
-def _weight(item: object) -> float:
-    if isinstance(item, JsonBody):
-        return len(item.data)
-
-    if isinstance(item, pa.Table):
-        return item.nbytes
-
-    rows = cast("list[object]", item)
-
-    return sampled_row_bytes(rows) * len(rows)
+    item: object

@@ -6,7 +6,9 @@ from collections.abc import Awaitable, Callable, Generator, Iterator
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
-__all__ = ["Ahead", "Emit", "Offload", "Pull", "Puller", "Request", "Run", "TableName", "Work"]
+from asyncelt.schema.hints import TableHints
+
+__all__ = ["Ahead", "Emit", "HintNews", "Offered", "Offload", "Pull", "Puller", "Request", "Run", "TableName", "Work"]
 
 TableName: TypeAlias = str | Callable[[object], str]
 """A table's name, or a function of an item that says it."""
@@ -21,9 +23,9 @@ class Offload:
 
 @dataclass(frozen=True, slots=True)
 class Ahead:
-    """Await this; the driver may begin other items meanwhile, as long as results come out in order."""
+    """Await this, or call it; the driver may begin other items meanwhile, as long as results come out in order."""
 
-    awaitable: Awaitable[object]
+    task: Awaitable[object] | Offload
 
 
 class Puller(Protocol):
@@ -54,12 +56,26 @@ class Run:
     rows: list[object]
 
 
+@dataclass(frozen=True, slots=True)
+class HintNews:
+    """From here on, a table has these hints."""
+
+    hints: TableHints
+
+
+@dataclass(frozen=True, slots=True)
+class Offered:
+    """An item on its way to the transformers that read from this resource."""
+
+    item: object
+
+
 Request: TypeAlias = Awaitable[object] | Ahead | Offload | Pull | None
 Work: TypeAlias = Generator[Request, object, None]
 
 
 class Emit(Protocol):
-    """Takes what comes out at the end: a row, a list of rows, a `Run`, a `JsonBody` or an Arrow table."""
+    """Takes what comes out at the end: a row, a list of rows, a `Run`, a `JsonBody`, an Arrow table, an `Offered`."""
 
     def __call__(self, table: str, item: object, /) -> None:
         """Take one."""

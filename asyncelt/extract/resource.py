@@ -2,37 +2,44 @@
 
 from __future__ import annotations
 
-import functools
 import inspect
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Generic, ParamSpec, Self, TypeAlias, cast
+from typing import Any, Self, cast
 
 from asyncelt import current
-from asyncelt.errors import ConfigError, InvalidResourceData, UsageError
-from asyncelt.extract.functions import call_with_item, check_name, is_function, row_function
+from asyncelt.errors import ConfigError, UsageError
+from asyncelt.extract.binding import Call, signature_of
+from asyncelt.extract.functions import is_function, row_function
+from asyncelt.extract.hinting import HintBook, changed, is_dynamic, settled
+from asyncelt.extract.incremental import Incremental, IncrementalStep
+from asyncelt.extract.reading import (
+    Contract,
+    Names,
+    NestedHints,
+    Reading,
+    WriteDispositionHint,
+    bound_cursor,
+    check_definition,
+)
 from asyncelt.extract.requests import TableName
 from asyncelt.extract.steps import (
     FilterStep,
     ItemStep,
     LimitStep,
     MapStep,
+    MetricsStep,
+    SelectStep,
     Step,
     YieldMapStep,
     insert_step,
+    limit_step,
 )
 from asyncelt.schema.columns import ColumnHints
-from asyncelt.schema.hints import NestedPath, TableHints, validate_hints
+from asyncelt.schema.hints import TableHints, validate_hints
 from asyncelt.types import JsonValue
 
-__all__ = ["Resource", "ResourceFunction"]
-
-P = ParamSpec("P")
-
-WriteDispositionHint: TypeAlias = str | Mapping[str, object]
-Names: TypeAlias = str | Sequence[str]
-Contract: TypeAlias = str | Mapping[str, JsonValue]
-NestedHints: TypeAlias = Mapping[NestedPath, TableHints | Mapping[str, object]]
+__all__ = ["Contract", "Names", "NestedHints", "Resource", "WriteDispositionHint"]
 
 
 class Resource:
@@ -74,37 +81,22 @@ class Resource:
         self.selected = selected
         self.section = section
         self.parallelized = parallelized
-        self.incremental = incremental
         self.source_name: str | None = None
         """Name of the source this resource belongs to; None while it belongs to none."""
+        self.origin = object()
+        """Shared with the copies that a source makes of it."""
         self._data = data
-        self._bound: Callable[[], object] | None = None
-        self._arguments: Mapping[str, object] | None = None
+        self._arguments: Call | None = None
         self._parent = parent
         self._is_transformer = parent is not None
         self._steps = steps
         self._table_name = table_name
         self._hints = hints or TableHints(name=name)
+        self._incremental = None if incremental is None else Incremental.of(incremental)
+        self._cursor_is_hint = False
         self._check()
 
     # ------------------------------------------------------------------ what it is
-
-    @property
-    def data(self) -> object:
-        """What a pump reads: the function with its arguments, or the data itself."""
-        if self._is_transformer:
-            return self._required_parent().data
-
-        if self._bound is not None:
-            return self._bound
-
-        if self.requires_args:
-            raise ConfigError(
-                f"Resource {self.name!r} takes arguments {inspect.signature(self._function())}; call it with them "
-                "before it is run."
-            )
-
-        return self._data
 
     @property
     def table_name(self) -> TableName:
@@ -116,14 +108,27 @@ class Resource:
         """Hints of the resource's tables; of a table named by a function, see `table_hints`."""
         return self.table_hints(self._table_name if isinstance(self._table_name, str) else self.name)
 
+    def hint_book(self) -> HintBook:
+        """The hints of one run, which may change with the data."""
+        return HintBook(self.name, replace(self._hints, incremental=self.hints.incremental))
+
     def table_hints(self, table_name: str) -> TableHints:
         """Hints of one of the resource's tables."""
-        return replace(self._hints, name=table_name, resource=self.name)
+        cursor = self.cursor
+
+        return replace(
+            settled(self._hints),
+            name=table_name,
+            resource=self.name,
+            incremental=None if cursor is None else cursor.get_cursor_column_name(),
+        )
 
     @property
     def write_disposition(self) -> WriteDispositionHint:
         """How rows are written; ``append`` unless said otherwise."""
-        return self._hints.write_disposition or "append"
+        given = self._hints.write_disposition
+
+        return "append" if not given or is_dynamic(given) else given
 
     @property
     def max_table_nesting(self) -> int | None:
@@ -134,6 +139,11 @@ class Resource:
     def max_table_nesting(self, levels: int | None) -> None:
         self._hints = replace(self._hints, max_table_nesting=levels)
         self._check()
+
+    @property
+    def incremental(self) -> Incremental[object] | None:
+        """The incremental of the hints; see `cursor` for the one it goes by."""
+        return self._incremental
 
     @property
     def is_transformer(self) -> bool:
@@ -148,7 +158,7 @@ class Resource:
     @property
     def args_bound(self) -> bool:
         """Whether it is ready to be read as it is: called, or no function at all."""
-        return self._bound is not None or not is_function(self._data)
+        return self._arguments is not None or not is_function(self._data)
 
     @property
     def requires_args(self) -> bool:
@@ -157,7 +167,7 @@ class Resource:
             return False
 
         try:
-            inspect.signature(self._function()).bind(*self._item_arguments())
+            signature_of(self._function()).bind(*self._item_arguments())
         except TypeError:
             return True
         except ValueError:  # built-in functions without a signature
@@ -171,7 +181,7 @@ class Resource:
         if self._arguments is None:
             raise UsageError(f"Resource {self.name!r} has not been called.")
 
-        return self._arguments
+        return self._arguments.arguments
 
     @property
     def state(self) -> dict[str, object]:
@@ -182,20 +192,49 @@ class Resource:
         """
         return current.resource_state(self.name)
 
-    def all_steps(self) -> tuple[Step, ...]:
-        """Steps from the data to the pages, those of a parent included."""
-        if not self._is_transformer:
-            return self._steps
+    @property
+    def cursor(self) -> Incremental[object] | None:
+        """The incremental cursor it goes by: of its hints, or of an argument of its function."""
+        if self._cursor_is_hint or not is_function(self._data):
+            return self._incremental
 
+        return self._call().definition(self._incremental)
+
+    def reading(self, state_of: Callable[[str], dict[str, object]], *, feed: object = None) -> Reading:
+        """What one run reads, with a cursor that is bound to the state.
+
+        Args:
+            state_of: Gives the state of a resource by its name.
+            feed: Items for a transformer; None: they are read from its parent, whose steps come first.
+
+        Raises:
+            ConfigError: Arguments, a parent or a cursor path are missing.
+        """
         if self.requires_args:
             raise ConfigError(
-                f"Transformer {self.name!r} takes arguments besides the item: "
-                f"{inspect.signature(self._function())}; call it with them before it is run."
+                f"{'Transformer' if self._is_transformer else 'Resource'} {self.name!r} takes arguments"
+                f"{' besides the item' if self._is_transformer else ''} {inspect.signature(self._function())}; call it "
+                "with them before it is run."
             )
 
-        function = cast("Callable[[object], object]", self._bound or self._data)
+        cursor = bound_cursor(self.cursor, self.hints, self.name, state_of)
+        data = self._call().ready(cursor) if is_function(self._data) else self._data
+        steps = self._steps
 
-        return (*self._required_parent().all_steps(), ItemStep(function, self.name), *self._steps)
+        if cursor is not None:
+            steps = insert_step(steps, IncrementalStep(cursor, closes=not self._is_transformer))
+
+        if not self._is_transformer:
+            return Reading(data, steps)
+
+        step = ItemStep(cast("Callable[[object], object]", data), self.name, self.parallelized)
+
+        if feed is not None:
+            return Reading(feed, (step, *steps))
+
+        parent = self._required_parent().reading(state_of)
+
+        return Reading(parent.data, (*parent.steps, step, *steps))
 
     # ------------------------------------------------------------------ arguments and copies
 
@@ -218,25 +257,23 @@ class Resource:
         if self.args_bound:
             raise UsageError(
                 f"Resource {self.name!r} cannot be called: "
-                + ("it has its arguments already." if self._bound else "it was made from data, not from a function.")
+                + (
+                    "it has its arguments already."
+                    if self._arguments
+                    else "it was made from data, not from a function."
+                )
             )
 
-        function = self._function()
-        items = self._item_arguments()
+        call = Call(self._function(), args, kwargs, takes_item=self._is_transformer)
 
         try:
-            bound = inspect.signature(function).bind(*items, *args, **kwargs)
+            call.arguments  # noqa: B018 - whether the function takes them
         except TypeError as error:
-            raise TypeError(f"Resource {self.name!r}: {error} in a call of {inspect.signature(function)}") from None
+            raise TypeError(
+                f"Resource {self.name!r}: {error} in a call of {inspect.signature(self._function())}"
+            ) from None
 
-        names = list(bound.arguments)[len(items) :]
-        self._arguments = {name: bound.arguments[name] for name in names}
-        self._bound = cast(
-            "Callable[[], object]",
-            functools.partial(call_with_item, function, args, kwargs)
-            if self._is_transformer
-            else functools.partial(function, *args, **kwargs),
-        )
+        self._arguments = call
 
         return self
 
@@ -249,7 +286,15 @@ class Resource:
             copy.name = name
 
         copy.source_name = None
+        copy.origin = object()
         copy._check()
+
+        return copy
+
+    def clone_of_same(self) -> Self:
+        """A copy that stands for this very resource: transformers of this one may read from the copy instead."""
+        copy = self.clone()
+        copy.origin = self.origin
 
         return copy
 
@@ -277,6 +322,13 @@ class Resource:
         """Replace each row by the items that ``item_map`` (a plain or asynchronous generator) yields for it."""
         return self.add_step(YieldMapStep(row_function(item_map, "add_yield_map")), insert_at)
 
+    def add_metrics(self, metrics_f: Callable[..., object], insert_at: int | None = None) -> Self:
+        """Call ``metrics_f(items, meta, metrics)`` for each item: it counts in ``metrics``, a dict; meta is None.
+
+        The dict is `asyncelt.current.resource_metrics()` of the run, and part of the run's info.
+        """
+        return self.add_step(MetricsStep(metrics_f), insert_at)
+
     def add_limit(
         self, max_items: int | None = None, max_time: float | None = None, *, count_rows: bool = False
     ) -> Self:
@@ -290,29 +342,23 @@ class Resource:
         Raises:
             ConfigError: A number is negative.
         """
-        if max_items is not None and (isinstance(max_items, bool) or max_items < -1):
-            raise ConfigError(f"Resource {self.name!r}: add_limit takes a number of items from 0, not {max_items!r}.")
-
-        if max_time is not None and max_time < 0:
-            raise ConfigError(f"Resource {self.name!r}: add_limit takes max_time in seconds from 0, not {max_time!r}.")
-
+        step = limit_step(f"Resource {self.name!r}", max_items, max_time, count_rows=count_rows)
         self._steps = tuple(step for step in self._steps if not isinstance(step, LimitStep))
 
-        return self.add_step(LimitStep(None if max_items == -1 else max_items, max_time, count_rows))
+        return self.add_step(step)
 
-    def add_step(self, step: Step, insert_at: int | None = None) -> Self:
-        """Add any step; its affinity decides where, unless ``insert_at`` does."""
+    def add_step(self, step: Step | Incremental[Any], insert_at: int | None = None) -> Self:
+        """Add any step; its affinity decides where, unless ``insert_at`` does. An incremental is a step too."""
+        if isinstance(step, Incremental):
+            self._incremental, self._cursor_is_hint = step, True
+            return self
+
         self._steps = insert_step(self._steps, step, insert_at)
         return self
 
     def select_tables(self, *table_names: str) -> Self:
-        """Of a resource whose table name is a function, keep the rows of these tables."""
-        function = self._table_name
-
-        if not callable(function):
-            raise UsageError(f"Resource {self.name!r} has one table only; select_tables needs a table_name function.")
-
-        return self.add_filter(lambda row: function(row) in table_names)
+        """Of what a ``table_name`` function or `with_table_name` sends to tables, keep what goes to these."""
+        return self.add_step(SelectStep(table_names, self._table_name if callable(self._table_name) else None))
 
     def parallelize(self) -> Self:
         """Accepted for the reference's sake: resources always run side by side."""
@@ -340,6 +386,9 @@ class Resource:
     ) -> Self:
         """Change hints. None leaves a hint as it is, an empty value removes it.
 
+        Columns and references are joined with those there are. If ``table_name`` is a function of a row, other hints
+        may be functions of a row, too.
+
         Raises:
             ConfigError: A hint is wrong; nothing has been changed then.
         """
@@ -357,19 +406,13 @@ class Resource:
             "nested_hints": nested_hints,
         }
         before = self._hints, self._table_name
-        changes = {key: value for key, value in given.items() if value is not None}
-
-        for key in ("parent", "write_disposition", "schema_contract", "table_format", "file_format"):
-            if key in changes and not changes[key]:
-                changes[key] = None
-
-        self._hints = replace(self._hints, **changes)  # type: ignore[arg-type]
+        self._hints = changed(self._hints, given)
 
         if table_name is not None:
             self._table_name = table_name or None
 
         if incremental is not None:
-            self.incremental = incremental
+            self._incremental, self._cursor_is_hint = Incremental.of(incremental), True
 
         try:
             self._check()
@@ -434,6 +477,9 @@ class Resource:
     def _function(self) -> Callable[..., object]:
         return cast("Callable[..., object]", self._data)
 
+    def _call(self) -> Call:
+        return self._arguments or Call(self._function(), takes_item=self._is_transformer)
+
     def _item_arguments(self) -> tuple[None, ...]:
         """Stands for the item, where a transformer's signature is looked at."""
         return (None,) if self._is_transformer else ()
@@ -448,50 +494,5 @@ class Resource:
         return self._parent
 
     def _check(self) -> None:
-        check_name(self.name, "resource")
-
-        if self._table_name is not None and not isinstance(self._table_name, str) and not callable(self._table_name):
-            raise ConfigError(
-                f"Resource {self.name!r}: table_name is text or a function of a row, not {self._table_name!r}."
-            )
-
-        if isinstance(self._data, str):
-            raise InvalidResourceData(
-                f"Resource {self.name!r} was given text. Pass rows (a list of dicts, a generator, a frame), JSON as "
-                "bytes, or JsonPage(text)."
-            )
-
-        if self._data is None:
-            raise InvalidResourceData(f"Resource {self.name!r} was given None instead of data.")
-
-        for hint in ("write_disposition", "columns", "primary_key", "merge_key", "schema_contract", "table_format"):
-            value = getattr(self._hints, hint)
-
-            if inspect.isroutine(value):
-                raise ConfigError(f"Resource {self.name!r}: {hint} cannot be a function; only table_name can.")
-
+        check_definition(self.name, self._data, self._table_name, self._hints)
         validate_hints(self.hints)
-
-
-class ResourceFunction(Resource, Generic[P]):
-    """A resource made from a function: call it with the function's arguments to get a `Resource`."""
-
-    def __init__(self, function: Callable[P, object], name: str, **options: object) -> None:
-        super().__init__(function, name, **options)  # type: ignore[arg-type]
-        functools.update_wrapper(self, function, updated=())
-
-    def as_transformer(self, data_from: Resource | None) -> Self:
-        """Let the function take the items of ``data_from``, which may be named later with ``|``."""
-        self._is_transformer = True
-        self._parent = data_from
-
-        return self
-
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Resource:  # type: ignore[override]
-        """A copy with the function's arguments bound. The function is not called yet.
-
-        Raises:
-            UsageError: The arguments are bound already.
-            TypeError: The function does not take these arguments.
-        """
-        return self.clone().bind(*args, **kwargs)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
-from typing import Self
+from typing import Literal, Self
 
 from asyncelt import current
 from asyncelt.errors import ConfigError, InvalidResourceData
@@ -52,9 +52,32 @@ class ResourceDict(Mapping[str, Resource]):
                     "another name with with_name(); both may keep the same table_name."
                 )
 
-            added = resource.clone()
+            added = resource.clone_of_same()
             added.source_name = self._source_name
             self._resources[added.name] = added
+
+        self._relink()
+
+    def _relink(self) -> None:
+        """Let transformers read from the resources of this source, rather than from those they were copied from."""
+        own = {resource.origin: resource for resource in self._resources.values()}
+        copies: dict[object, Resource] = {}
+
+        def relinked(parent: Resource) -> Resource:
+            if parent.origin in own:
+                return own[parent.origin]
+
+            if parent.origin not in copies:
+                made = copies[parent.origin] = parent.clone_of_same()
+
+                if made.parent is not None:
+                    made.pipe_data_from(relinked(made.parent))
+
+            return copies[parent.origin]
+
+        for resource in self._resources.values():
+            if resource.parent is not None:
+                resource.pipe_data_from(relinked(resource.parent))
 
     def select(self, *names: str) -> dict[str, Resource]:
         """Select these resources and no others.
@@ -146,6 +169,33 @@ class Source:
                 resource.add_limit(max_items, max_time, count_rows=count_rows)
 
         return self
+
+    def decompose(self, strategy: Literal["none", "scc"]) -> list[Self]:
+        """Sources that can be run on their own and together load what this one loads.
+
+        Args:
+            strategy: ``scc``: one for each resource together with its transformers; ``none``: this one.
+
+        Raises:
+            ConfigError: There is no such strategy.
+        """
+        if strategy == "none":
+            return [self]
+
+        if strategy != "scc":
+            raise ConfigError(f"decompose takes 'none' or 'scc', not {strategy!r}.")
+
+        groups: dict[object, list[str]] = {}
+
+        for name, resource in self.selected_resources.items():
+            root = resource
+
+            while root.parent is not None:
+                root = root.parent
+
+            groups.setdefault(root.origin, []).append(name)
+
+        return [self.with_resources(*names) for names in groups.values()]
 
     def parallelize(self) -> Self:
         """Accepted for the reference's sake: resources always run side by side."""

@@ -7,8 +7,9 @@ from collections.abc import AsyncIterable, Awaitable, Callable, Coroutine, Itera
 from dataclasses import dataclass, replace
 from typing import Generic, ParamSpec, Protocol, TypeAlias, cast, overload
 
+from asyncelt.configuration.injection import configured
 from asyncelt.errors import ConfigError, InvalidResourceData
-from asyncelt.extract.functions import is_async_function, name_of_data
+from asyncelt.extract.functions import is_async_function, name_of_data, section_of
 from asyncelt.extract.resource import Contract, Resource
 from asyncelt.extract.source import Source
 from asyncelt.schema.model import Schema
@@ -199,7 +200,7 @@ def source(  # noqa: PLR0913 - the reference's arguments
     Args:
         func: Function to decorate.
         name: Name of the source and its schema; None: the function's.
-        section: Accepted for the reference's sake; not used.
+        section: Section of its configuration, ``sources.<section>.<name>``; None: the name of the module.
         max_table_nesting: Levels of nested tables, for resources that do not say otherwise.
         root_key: Whether nested tables get the key of their root row even where no disposition needs it.
         schema: To start from.
@@ -229,7 +230,10 @@ def source(  # noqa: PLR0913 - the reference's arguments
             schema_contract=schema_contract,
         )
 
-        return (AsyncSourceFunction if is_async_function(function) else SourceFunction)(function, options)
+        sections = ("sources", section or section_of(function), found)
+        ready = configured(function, sections=sections, label=f"source {found!r}")
+
+        return (AsyncSourceFunction if is_async_function(function) else SourceFunction)(ready, options)
 
     return decorate if func is None else decorate(func)
 

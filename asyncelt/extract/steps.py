@@ -7,24 +7,33 @@ of one row, *page steps* see whole items and may say that they have had enough.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias, runtime_checkable
 
 import pyarrow as pa
 
+from asyncelt import current
+from asyncelt.errors import ConfigError, UsageError
 from asyncelt.extract.functions import RowFunction
 
 __all__ = [
+    "INCREMENTAL",
     "FilterStep",
+    "Finishing",
     "ItemStep",
     "LimitStep",
     "MapStep",
+    "MetricsStep",
     "PageStep",
     "PageStepRun",
     "RowStep",
+    "SelectStep",
+    "Settling",
     "Step",
     "YieldMapStep",
     "insert_step",
+    "limit_step",
 ]
 
 USER, INCREMENTAL, LIMIT = 0.0, 1.0, 1.1
@@ -42,6 +51,24 @@ class PageStepRun(Protocol):
 
     def apply(self, item: object) -> object | None:
         """Take a row, a list of rows, a `JsonBody` or an Arrow table; give back what goes on."""
+        ...
+
+
+@runtime_checkable
+class Settling(Protocol):
+    """A page step that keeps something for the state."""
+
+    def settle(self) -> None:
+        """Write it."""
+        ...
+
+
+@runtime_checkable
+class Finishing(Protocol):
+    """A page step that can tell at the end that something is missing."""
+
+    def finish(self) -> None:
+        """Raise if it is; called only when the source has given all it has."""
         ...
 
 
@@ -100,7 +127,58 @@ class ItemStep:
 
     function: RowFunction
     name: str
+    parallelized: bool = False
+    """Whether a function that is not asynchronous may run for several items at a time, in threads."""
     affinity = USER
+
+
+@dataclass(frozen=True, slots=True)
+class SelectStep:
+    """Keep what goes to some of a resource's tables."""
+
+    names: tuple[str, ...]
+    table_name: RowFunction | None
+    """Gives the table of a row that does not bring its own."""
+    affinity = USER
+
+    def keeps(self, row: object) -> bool:
+        """Whether a row that does not bring its own table goes to one of these."""
+        return self.table_name is not None and self.table_name(row) in self.names
+
+
+@dataclass(frozen=True, slots=True)
+class MetricsStep:
+    """Let a function see each item, and count."""
+
+    function: Callable[..., object]
+    affinity = USER
+
+    @property
+    def needs_rows(self) -> bool:
+        """Whoever counts wants rows."""
+        return True
+
+    def open(self) -> PageStepRun:
+        """Start counting, in the metrics of the run at hand."""
+        try:
+            metrics = current.resource_metrics()
+        except UsageError:
+            metrics = {}
+
+        return _MetricsRun(self.function, metrics)
+
+
+class _MetricsRun:
+    done = False
+
+    def __init__(self, function: Callable[..., object], metrics: dict[str, object]) -> None:
+        self._function = function
+        self._metrics = metrics
+
+    def apply(self, item: object) -> object | None:
+        self._function(item, None, self._metrics)
+
+        return item
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +198,21 @@ class LimitStep:
     def open(self) -> PageStepRun:
         """Start counting."""
         return _LimitRun(self)
+
+
+def limit_step(where: str, max_items: int | None, max_time: float | None, *, count_rows: bool) -> LimitStep:
+    """A limit, checked; -1 items are no limit, as in the reference.
+
+    Raises:
+        ConfigError: A number is negative.
+    """
+    if max_items is not None and (isinstance(max_items, bool) or max_items < -1):
+        raise ConfigError(f"{where}: add_limit takes a number of items from 0, not {max_items!r}.")
+
+    if max_time is not None and max_time < 0:
+        raise ConfigError(f"{where}: add_limit takes max_time in seconds from 0, not {max_time!r}.")
+
+    return LimitStep(None if max_items == -1 else max_items, max_time, count_rows)
 
 
 class _LimitRun:
@@ -145,7 +238,7 @@ class _LimitRun:
         return item
 
 
-Step: TypeAlias = RowStep | ItemStep | PageStep
+Step: TypeAlias = RowStep | ItemStep | SelectStep | PageStep
 
 
 def _row_count(item: object) -> int:

@@ -9,6 +9,7 @@ ignores its end cannot keep the process alive.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 import warnings
 from collections import deque
@@ -213,6 +214,11 @@ class OwnThread:
         if self._eager and not self._woken.is_set():
             self._wake()
 
+    def call_on_loop(self, function: Callable[[], object]) -> None:
+        """Let the loop call this soon, and do not wait for it."""
+        with contextlib.suppress(RuntimeError):  # the loop is closed: there is nothing left to do
+            self._loop.call_soon_threadsafe(function)
+
     def breathe(self, *, full: bool = False) -> None:
         """Hand over and wait to be asked for more, if it is time to or ``full``.
 
@@ -247,8 +253,10 @@ class OwnThread:
                     value = request.function()
                 elif isinstance(request, Pull):
                     value = _pulled(request)
+                elif isinstance(request, Ahead) and isinstance(request.task, Offload):
+                    value = request.task.function()
                 else:
-                    value = self._wait_for(request.awaitable if isinstance(request, Ahead) else request)
+                    value = self.wait_for(request.task if isinstance(request, Ahead) else request)  # type: ignore[arg-type]
             except BaseException as failure:
                 error = failure
 
@@ -274,7 +282,13 @@ class OwnThread:
             self._seen_closed = True
             raise Closed
 
-    def _wait_for(self, awaitable: Awaitable[object]) -> object:
+    def wait_for(self, awaitable: Awaitable[object]) -> object:
+        """Let the loop await this, and wait for what comes of it.
+
+        Raises:
+            Closed: The job is to end.
+            Exception: What the awaitable has raised.
+        """
         if self._closing and not self._seen_closed:
             self._seen_closed = True
             getattr(awaitable, "close", _nothing)()

@@ -67,6 +67,8 @@ class ExtractMetrics:
     resource_metrics: Mapping[str, WriterMetrics] = field(default_factory=dict)
     dag: tuple[tuple[str, str], ...] = ()
     """Resources and what they feed."""
+    custom_metrics: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
+    """Figures that resources have counted themselves, by resource."""
     hints: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
     """Write disposition and table of each resource."""
     inputs: tuple[str, ...] = ()
@@ -80,6 +82,7 @@ class ExtractMetrics:
             "job_metrics": _listed("job_id", self.job_metrics),
             "table_metrics": _listed("table_name", self.table_metrics),
             "resource_metrics": _listed("resource_name", self.resource_metrics),
+            "custom_metrics": [{"resource_name": name, **one} for name, one in self.custom_metrics.items()],
             "dag": [{"parent_name": parent, "resource_name": child} for parent, child in self.dag],
             "hints": [{"resource_name": name, **said} for name, said in self.hints.items()],
         }
@@ -271,6 +274,8 @@ class LoadInfo(StepInfo):
     """False: packages of an earlier call were pending and were loaded; the data passed to this run was NOT taken."""
     notices: tuple[Notice, ...] = ()
     """What was kept in another form than it came, one per column and kind."""
+    custom_metrics: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
+    """Figures that resources have counted themselves, by resource: `Resource.add_metrics`."""
     report: RunReport = field(default_factory=RunReport, repr=False)
     """Rows, bytes, waits and retries per stage."""
 

@@ -16,7 +16,7 @@ Every method may raise `DestinationUnavailable` (tried again), `DestinationRejec
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
@@ -25,9 +25,10 @@ import pyarrow as pa
 
 from asyncelt.flow import JobFile, Package
 from asyncelt.schema.capabilities import Capabilities
-from asyncelt.types import JsonValue, LoadId
+from asyncelt.types import LoadId, SqlValue
 
 __all__ = [
+    "ArrowStream",
     "Commit",
     "CommitResult",
     "Destination",
@@ -35,7 +36,10 @@ __all__ = [
     "Restored",
     "Session",
     "SupportsIdle",
+    "SupportsNames",
     "SupportsQuery",
+    "SupportsStream",
+    "SupportsTransaction",
     "Target",
 ]
 
@@ -130,8 +134,12 @@ class Session(Protocol):
     async def commit(self, commit: Commit) -> CommitResult:
         """Make all packages, state and load rows visible at once. Idempotent by load id.
 
-        Packages are written in their order. Tables that a package replaces are emptied when its turn comes, so
-        rows of an earlier package of the same commit go too.
+        Packages are written in their order. Tables that a package drops, truncates or replaces lose their rows when
+        its turn comes, so rows of an earlier package of the same commit go too. With dropped tables go the stored
+        versions of the package's schema, except the one that the commit stores.
+
+        Job files of tables that are merged may have a column that the schema does not have (`asyncelt.flow.ROOT_ROW`):
+        it tells which nested rows came with which root row where ids do not. It is not written.
 
         Raises:
             LeaseLost: Epoch or parent do not match: another owner has gone on.
@@ -165,8 +173,67 @@ class SupportsIdle(Protocol):
 class SupportsQuery(Protocol):
     """A session that can be read with SQL."""
 
-    async def query(self, sql: str, parameters: Sequence[JsonValue] = ()) -> pa.Table:
-        """Run one statement; unqualified table names mean the session's dataset."""
+    async def query(self, sql: str, parameters: Sequence[SqlValue] = ()) -> pa.Table:
+        """Run one statement; unqualified table names mean the session's dataset.
+
+        Raises:
+            UndefinedRelation: It names a table that is not there.
+            DestinationRejected: It is refused for another reason.
+        """
+        ...
+
+
+class ArrowStream(Protocol):
+    """The rows of one query, as they are computed. Used by one task."""
+
+    @property
+    def schema(self) -> pa.Schema:
+        """Columns and types; known before the first row."""
+        ...
+
+    def __aiter__(self) -> AsyncIterator[pa.RecordBatch]:
+        """Batches with at least one row, in the order of the query. Can be gone through once."""
+        ...
+
+
+@runtime_checkable
+class SupportsStream(Protocol):
+    """A session that can hand out the rows of a query without holding all of them. Without it, `query` is used."""
+
+    def stream(
+        self, sql: str, parameters: Sequence[SqlValue] = (), *, batch_rows: int = 65_536
+    ) -> AbstractAsyncContextManager[ArrowStream]:
+        """Run one query; inside the block its rows can be taken as slowly as one likes.
+
+        What is read is one state of the dataset, that of the beginning, whatever is committed meanwhile; or an error.
+        Other calls of the session may go on beside it.
+
+        Args:
+            sql: One query.
+            parameters: Values of its parameters.
+            batch_rows: Rows of a batch, about; no batch has more than twice as many.
+
+        Cancellation:
+            A statement that runs is interrupted.
+        """
+        ...
+
+
+@runtime_checkable
+class SupportsTransaction(Protocol):
+    """A session that can run several statements as one."""
+
+    def transaction(self) -> AbstractAsyncContextManager[SupportsQuery]:
+        """Statements inside the block are committed at its end, or undone when it is left by an exception."""
+        ...
+
+
+@runtime_checkable
+class SupportsNames(Protocol):
+    """A session whose tables have names by which they are found from everywhere in the destination."""
+
+    def path_of(self, table: str | None = None) -> tuple[str, ...]:
+        """Parts of the name of a table, or of the dataset, outermost first."""
         ...
 
 

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from asyncelt.errors import BadRecord
-from asyncelt.flow import Notice, TableBatch
+from asyncelt.flow import ROOT_ROW, Notice, TableBatch
 from asyncelt.normalize.contract import Kept, contract_of, dropped, frozen, judge, kept_rows, masked
 from asyncelt.normalize.identify import Identity, identify
 from asyncelt.normalize.order import introduced, value_finder
@@ -64,8 +64,12 @@ class Outcome:
         )
 
 
-def conform_part(part: Part, view: SchemaView, rules: ConformRules, identity: Identity, outcome: Outcome) -> None:
+def conform_part(
+    part: Part, view: SchemaView, rules: ConformRules, identity: Identity, outcome: Outcome, first_row: int = 0
+) -> None:
     """Bring one part under the schema as ``view`` has it, and ``view`` forward by what the part adds.
+
+    Its root rows are numbered from ``first_row`` where they have to be told apart.
 
     Raises:
         BadRecord: A value that may not be missing, or that no column can hold.
@@ -96,6 +100,11 @@ def conform_part(part: Part, view: SchemaView, rules: ConformRules, identity: Id
             if columns.target(column.name) is None:
                 columns.add(column)
                 placed.new.append(Introduction(_first(stays), column.name, column))
+
+        numbers = ids.root_rows_of(table, first_row) if rules.add_dlt_id else None
+
+        if numbers is not None:
+            placed.columns[ROOT_ROW] = numbers
 
         if placed.new:
             new[table.name] = placed.new

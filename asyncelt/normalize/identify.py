@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, cast
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -44,6 +46,10 @@ class Identity:
     """Columns of the primary key, for ``key_hash``."""
     root_key: bool
     """Whether nested rows carry the id of their root row."""
+    merges: bool = False
+    """Whether rows are merged, so that those with one id have to be told apart."""
+    propagating: frozenset[str] = frozenset()
+    """Tables whose row ids the rows nested in them carry as their root ids; the innermost of them counts."""
 
     @classmethod
     def of(cls, schema: Schema, root: TableName, rule: Rule, capabilities: Capabilities) -> Identity:
@@ -78,7 +84,18 @@ class Identity:
             root_ids=root_ids,
             key=key,
             root_key=requires_root_key(schema, root, capabilities),
+            merges=strategy is not None,
+            propagating=_propagating(schema),
         )
+
+
+def _propagating(schema: Schema) -> frozenset[str]:
+    found: object = schema.normalizers.get("json")
+
+    for name in ("config", "propagation", "tables"):
+        found = found.get(name) if isinstance(found, Mapping) else None
+
+    return frozenset(found) if isinstance(found, Mapping) else frozenset()
 
 
 def _row_version_column(schema: Schema, root: TableName) -> str | None:
@@ -103,8 +120,7 @@ class Identified:
         nested = table.parent is not None
 
         if nested and self.identity.root_key and add_id:
-            roots = next(iter(self.ids.values()))
-            found.append((root_id_column(naming), _taken(roots, cast("Indices", table.root_rows))))
+            found.append((root_id_column(naming), self._root_ids(table)))
 
         if not nested or self.identity.rule.is_root(table.name):
             if load_id is not None:
@@ -117,6 +133,40 @@ class Identified:
             found.append((row_id_column(naming), self.ids[table.name]))
 
         return found
+
+    def root_rows_of(self, table: TablePart, first: int) -> Array | None:
+        """Numbers of the root rows that rows came with, from ``first``; None where no two root rows have one id."""
+        if not self.identity.merges or next(iter(self.ids)) not in self.hashed or self._has_own_root(table):
+            return None
+
+        rows = np.arange(table.rows) if table.root_rows is None else table.root_rows
+
+        return _integers(rows + first)
+
+    def _root_ids(self, table: TablePart) -> Array:
+        """Id of the row that counts as each row's root: the root row, or one nested in it that has keys of its own."""
+        current, rows = table, np.arange(table.rows)
+
+        while current.parent is not None and current.parents is None:
+            rows = cast("Indices", current.parent_rows)[rows]
+            current = current.parent
+
+            if current.parent is not None and current.name in self.identity.propagating:
+                return _taken(self.ids[current.name], rows)
+
+        return _taken(next(iter(self.ids.values())), cast("Indices", table.root_rows))
+
+    def _has_own_root(self, table: TablePart) -> bool:
+        """Whether the table, or one that it is nested in, is nested here and a root table to the loader."""
+        current: TablePart | None = table
+
+        while current is not None and current.parent is not None:
+            if self.identity.rule.is_root(current.name):
+                return True
+
+            current = current.parent
+
+        return False
 
     def parent_ids(self, table: TablePart) -> Array:
         """Id of each row's parent."""

@@ -16,6 +16,7 @@ from asyncelt.normalize.conform import ConformRules, Outcome, conform_part
 from asyncelt.normalize.gating import Gate
 from asyncelt.normalize.identify import Identity
 from asyncelt.normalize.place import Ambiguous
+from asyncelt.normalize.plain_road import is_available
 from asyncelt.normalize.roads import Roads, Stream
 from asyncelt.normalize.rules import rule_of
 from asyncelt.normalize.shred import Names
@@ -31,6 +32,8 @@ from asyncelt.types import LoadId, TableName
 __all__ = ["NormalizeContext", "Normalizer", "Shredded"]
 
 CACHED_TABLES = 4096
+ROWS_PER_PAGE = 1 << 32
+"""More than a page can have: the distance between the numbers of the first rows of two pages."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +47,8 @@ class NormalizeContext:
     """Reusable; held around each piece of work that holds the interpreter lock."""
     slice_s: float = 0.005
     """How long such a piece may take, about, in seconds."""
+    compiled: bool = field(default_factory=is_available)
+    """Whether plain rows go through the compiled extension. Never changes the result."""
     add_dlt_id: bool = True
     add_dlt_load_id: bool = True
     arrow_add_dlt_id: bool = False
@@ -95,8 +100,7 @@ class Normalizer:
         if isinstance(payload, Rows):
             parts.extend(roads.of_rows(self._as_rows(payload.items)))
         else:
-            for body in payload.bodies:
-                parts.extend(roads.of_body(body))
+            parts.extend(roads.of_bodies(payload.bodies))
 
         rows = sum(part.source.rows for part in parts)
 
@@ -146,11 +150,15 @@ class Normalizer:
         if isinstance(batch.payload, ArrowPage):
             conform_arrow(batch.payload.table, batch.table, view, settings, self._gate, outcome)
 
+        first_row = batch.page * ROWS_PER_PAGE
+
         for part in shredded.parts:
             try:
-                conform_part(part, view, settings, identity, outcome)
+                conform_part(part, view, settings, identity, outcome, first_row)
             except Ambiguous:
                 return self.conform(self._by_rows(shredded, schema), schema)
+
+            first_row += part.source.rows
 
         return Conformed(
             delta=SchemaDelta(tables=tuple(outcome.deltas.values())),
@@ -189,6 +197,7 @@ class Normalizer:
             stream=self._streams.setdefault(batch.table, Stream()),
             gate=self._gate,
             wei_digits=self._context.capabilities.wei_precision[0],
+            compiled=self._context.compiled,
         )
 
     def _rule(self, batch: RawBatch, schema: Schema) -> Rule:

@@ -14,6 +14,7 @@ import anyio
 
 from asyncelt._async import in_thread, shielded
 from asyncelt.config import Settings
+from asyncelt.configuration.lookup import PIPELINE
 from asyncelt.engine.environment import Environment
 from asyncelt.engine.ownership import Folder, Owned, own, own_folder
 from asyncelt.errors import (
@@ -138,6 +139,7 @@ class PipelineBase:
 
     def activate(self) -> None:
         """Make this the pipeline that ``asyncelt.pipeline()`` without arguments returns in this task."""
+        PIPELINE.set(self._name)
         active.set(self)  # type: ignore[arg-type]  # the only subclass is Pipeline
 
     def deactivate(self) -> None:
@@ -150,6 +152,7 @@ class PipelineBase:
             raise PipelineNotActive(f"Pipeline {self._name!r} is not active in this task.")
 
         active.set(None)
+        PIPELINE.set(None)
 
     # ------------------------------------------------------------------ what it knows
 

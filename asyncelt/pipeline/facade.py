@@ -10,6 +10,7 @@ import anyio
 from asyncelt._async import in_thread
 from asyncelt.engine.ownership import wipe
 from asyncelt.load.protocol import Destination
+from asyncelt.pipeline.clients import ClientCalls
 from asyncelt.pipeline.options import check_pipeline_name
 from asyncelt.pipeline.packages import PackageCalls
 from asyncelt.pipeline.running import RunningCalls
@@ -19,7 +20,7 @@ from asyncelt.storage.head import Head
 __all__ = ["Pipeline"]
 
 
-class Pipeline(RunningCalls, PackageCalls, StateCalls):
+class Pipeline(RunningCalls, PackageCalls, StateCalls, ClientCalls):
     """Loads data into one dataset of one destination, and remembers how far it got.
 
     Use :func:`asyncelt.pipeline` to make one. Several pipelines may run side by side in one event loop; two calls of

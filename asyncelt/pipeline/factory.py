@@ -13,7 +13,9 @@ import anyio
 
 from asyncelt._async import in_thread
 from asyncelt.budget import ByteBudget
-from asyncelt.config import Settings, from_env, working_root
+from asyncelt.config import Settings, working_root
+from asyncelt.configuration.lookup import PIPELINE
+from asyncelt.configuration.settings import configured_settings, pipeline_options
 from asyncelt.errors import CannotRestorePipeline, ConfigError
 from asyncelt.info.steps import LoadInfo
 from asyncelt.load.protocol import Destination
@@ -57,12 +59,13 @@ def pipeline(
     workers: int | None = None,
     member: str = "",
     on_busy: OnBusy = "wait",
-    restore_from_destination: bool = True,
+    restore_from_destination: bool | None = None,
 ) -> Pipeline:
     """Make a pipeline, or find the one that is active in this task when called without arguments.
 
-    Does no network, and reads a few small files of the working folder at most. A folder that has run before says which
-    destination and dataset are meant where the arguments do not.
+    Does no network, and reads a few small files of the working folder at most, beside the configuration files, which
+    are read once. Arguments that are not passed may be configured, under ``pipelines.<name>``; what is not configured
+    either, destination and dataset, is what the working folder was used with last.
 
     Args:
         pipeline_name: Default: ``asyncelt_`` and the name of the program.
@@ -77,7 +80,7 @@ def pipeline(
         dev_mode: Begin with an empty working folder and a dataset of its own, named by the time.
         refresh: What `Pipeline.run` and `Pipeline.extract` start over where they are not told.
         progress: ``rich``, ``tqdm``, ``log`` or an own observer.
-        settings: Limits and retries; environment variables are laid over them.
+        settings: Limits and retries, used as they are; without it they are taken from the configuration.
         max_memory: Bytes of data in flight, or a budget shared with other pipelines of this event loop.
         workers: Threads that turn pages into columns. Never changes the result.
         member: Name of this process among several that run the same pipeline.
@@ -95,7 +98,12 @@ def pipeline(
     name = check_pipeline_name(pipeline_name if pipeline_name is not None else f"asyncelt_{_program_name()}")
     one_of("on_busy", on_busy, OnBusy)
     one_of("refresh", refresh, Refresh)
-    checked = _with_workers(from_env(settings), workers)
+    PIPELINE.set(name)
+    checked = _with_workers(settings or configured_settings(), workers)
+    configured = pipeline_options(name)
+    folder = pipelines_dir if pipelines_dir is not None else configured.pipelines_dir
+    shown = progress if progress is not None else configured.progress
+    restores = restore_from_destination if restore_from_destination is not None else configured.restore_from_destination
 
     if isinstance(max_memory, int):
         checked = replace(checked, limits=replace(checked.limits, max_memory=max_memory))
@@ -104,13 +112,13 @@ def pipeline(
         check_pipeline_name(member)
 
     options = Options(
-        pipelines_dir=Path(pipelines_dir) if pipelines_dir is not None else working_root(),
+        pipelines_dir=Path(folder) if folder is not None else working_root(),
         settings=checked,
         budget=max_memory if isinstance(max_memory, ByteBudget) else ByteBudget(checked.limits.max_memory),
-        observers=(observer_for(progress),) if progress is not None else (),
+        observers=(observer_for(shown),) if shown is not None else (),
         member=member,
         on_busy=on_busy,
-        restore_from_destination=restore_from_destination,
+        restore_from_destination=restores is not False,
         pipeline_salt=pipeline_salt if pipeline_salt is not None else default_salt(name),
         import_schema_path=Path(import_schema_path) if import_schema_path is not None else None,
         export_schema_path=Path(export_schema_path) if export_schema_path is not None else None,
@@ -120,7 +128,10 @@ def pipeline(
         starts_anew=dev_mode,
     )
 
-    return _made(name, options, destination, staging, dataset_name)
+    target = destination if destination is not None else configured.destination
+    dataset = dataset_name if dataset_name is not None else configured.dataset_name
+
+    return _made(name, options, target, staging, dataset)
 
 
 def _made(

@@ -87,6 +87,7 @@ class Maker:
         report: RunReport,
         known: Sequence[LoadPackageInfo] = (),
         notices: Sequence[Notice] = (),
+        custom_metrics: Mapping[str, Mapping[str, object]] | None = None,
         run_id: str | None = None,
         already_committed: bool = False,
         data_taken: bool = True,
@@ -113,6 +114,7 @@ class Maker:
             already_committed=already_committed,
             data_taken=data_taken,
             notices=tuple(notices),
+            custom_metrics=custom_metrics or {},
             report=report,
         )
 
@@ -209,6 +211,7 @@ def _extract_metrics(extracted: Extracted, schema_name: str, package: ExtractedP
         },
         table_metrics=tables,
         resource_metrics=resources,
+        custom_metrics={one.name: found for one in plans if (found := extracted.custom_metrics.get(one.name))},
         dag=tuple((schema_name, one.name) for one in plans),
         hints={one.name: {"write_disposition": one.write_disposition, "table_name": one.table_name} for one in plans},
     )

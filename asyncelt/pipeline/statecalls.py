@@ -1,4 +1,4 @@
-"""The calls about state, schemas and the destination, and the clients."""
+"""The calls about state, schemas and the destination."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from asyncelt.engine.run import RunRequest, run_extract
 from asyncelt.engine.schema_sync import sync_schema
 from asyncelt.engine.steps import step
 from asyncelt.errors import ConfigError, PipelineStepFailed, UsageError
-from asyncelt.load.protocol import Session, SupportsQuery
 from asyncelt.pipeline.base import PipelineBase
 from asyncelt.pipeline.options import DestinationReference
 from asyncelt.storage.state import LOCAL_KEY, StateDoc, bump_state, decode_state, default_state, encode_state
@@ -142,41 +141,6 @@ class StateCalls(PipelineBase):
 
             with step("load", pipeline_name=self._name):
                 return await sync_schema(owned, owned.tip.schemas.get(schema.name, schema))
-
-    @asynccontextmanager
-    async def sql_client(self, schema_name: str | None = None) -> AsyncIterator[SupportsQuery]:
-        """A connection that answers ``await client.query(sql)`` with an Arrow table.
-
-        Unqualified table names mean this pipeline's dataset.
-
-        Raises:
-            PipelineConfigMissing: There is no destination.
-            SchemaNotFound: No schema has this name.
-            ConfigError: The destination cannot be read with SQL.
-        """
-        async with self.destination_client(schema_name) as session:
-            if not isinstance(session, SupportsQuery):
-                name = self._require_destination().destination_name
-
-                raise ConfigError(f"Destination {name!r} cannot be read with SQL.")
-
-            yield session
-
-    @asynccontextmanager
-    async def destination_client(self, schema_name: str | None = None) -> AsyncIterator[Session]:
-        """An open session of the destination, as the engine uses it.
-
-        Raises:
-            PipelineConfigMissing: There is no destination.
-            SchemaNotFound: No schema has this name.
-        """
-        destination = self._require_destination()
-
-        if schema_name is not None:
-            self._require_schema(schema_name)
-
-        async with destination.connect(self._environment().target) as session:
-            yield session
 
     # ------------------------------------------------------------------ inside
 

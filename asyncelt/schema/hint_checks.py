@@ -13,6 +13,8 @@ from asyncelt.types import MergeStrategy, ReplaceStrategy, WriteDisposition
 __all__ = [
     "FILE_FORMATS",
     "MERGE_HINTS",
+    "SCD2_OPTIONS",
+    "STRATEGIES_OF_OPTION",
     "TABLE_FORMATS",
     "check_contract",
     "check_disposition",
@@ -42,6 +44,7 @@ STRATEGIES_OF_OPTION: Final[dict[str, tuple[str, ...]]] = {
     "row_version_column_name": ("scd2", "upsert", "cdc"),
 }
 SCD2_OPTIONS: Final = ("validity_column_names", "active_record_timestamp", "boundary_timestamp")
+"""Elsewhere they have no effect."""
 MERGE_OPTIONS: Final = ("disposition", *MERGE_HINTS, "row_version_column_name", *SCD2_OPTIONS)
 CONDITION_NAMES: Final = frozenset({"table", "staging_table"})
 
@@ -98,8 +101,10 @@ def _check_merge_options(given: Mapping[str, object], where: str) -> None:
 
     names: object = given.get("validity_column_names")
 
-    if names and (not isinstance(names, Sequence) or len(names) != len(("from", "to"))):
-        raise ConfigError(f"{where}: validity_column_names are two names, from and to, not {names!r}.")
+    if names and (
+        not isinstance(names, Sequence) or len(names) != len(("from", "to")) or len(set(names)) != len(names)
+    ):
+        raise ConfigError(f"{where}: validity_column_names are two different names, from and to, not {names!r}.")
 
 
 def _check_condition(condition: str, where: str) -> None:

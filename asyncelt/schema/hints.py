@@ -88,9 +88,11 @@ def merge_table_hints(
     """
     validate_hints(hints)
     tables = dict(schema.tables)
+    named: list[TableName] = []
 
     for stored in _all_tables(hints, naming):
         name = cast("TableName", stored["name"])
+        named.append(name)
         known = tables.get(name)
         parent = stored.get("parent")
 
@@ -106,15 +108,18 @@ def merge_table_hints(
         tables[name] = table_from_stored(name, stored) if known is None else _laid_over(schema.name, known, stored)
 
     merged = replace(schema, tables=tables)
-    root = merged.root_of(TableName(naming.path(hints.name))).name
 
-    return propagate_root_key(
-        merged,
-        root,
-        capabilities,
-        row_id=ColumnName(naming.path(DLT_ID)),
-        root_id=ColumnName(naming.path(DLT_ROOT_ID)),
-    )
+    # A nested table with keys of its own is the root of what is nested in it.
+    for root in dict.fromkeys(merged.root_of(name).name for name in named):
+        merged = propagate_root_key(
+            merged,
+            root,
+            capabilities,
+            row_id=ColumnName(naming.path(DLT_ID)),
+            root_id=ColumnName(naming.path(DLT_ROOT_ID)),
+        )
+
+    return merged
 
 
 def validate_hints(hints: TableHints) -> None:

@@ -50,9 +50,11 @@ class ExtractedPackage:
     """What the source came with, for a schema that the pipeline does not know yet."""
     resources: tuple[ResourceRecord, ...]
     pages: tuple[StoredPage, ...]
-    sizes: Mapping[str, int]
+    news: tuple[tuple[int, TableHints], ...] = ()
+    """Number of a page, and what its table's hints are from there on; plain."""
+    sizes: Mapping[str, int] = field(default_factory=dict)
     """Bytes per page file."""
-    state: str | None
+    state: str | None = None
     """Pipeline state as of the end of the extraction."""
     bundle: tuple[LoadId, ...] = ()
     run_id: str | None = None
@@ -113,6 +115,7 @@ def extracted_to_manifest(package: ExtractedPackage) -> dict[str, object]:
         "refreshed_resources": list(package.refreshed_resources),
         "sizes": dict(package.sizes),
         "resources": [_resource_to_plain(one) for one in package.resources],
+        "news": [[number, _hints_to_plain(hints)] for number, hints in package.news],
         "pages": [asdict(page) for page in package.pages],
     }
 
@@ -137,6 +140,10 @@ def extracted_from_manifest(folder: Path, manifest: Mapping[str, object]) -> Ext
             brought=None if brought is None else from_stored(cast("dict[str, JsonValue]", brought)),
             resources=tuple(_resource_from_plain(one) for one in cast("list[dict[str, object]]", known["resources"])),
             pages=tuple(_page_from_plain(one) for one in cast("list[dict[str, object]]", known["pages"])),
+            news=tuple(
+                (number, _hints_from_plain(hints))
+                for number, hints in cast("list[tuple[int, dict[str, object]]]", known["news"])
+            ),
             sizes=cast("dict[str, int]", known["sizes"]),
             state=cast("str | None", known["state"]),
             bundle=tuple(LoadId(one) for one in cast("list[str]", known["bundle"])),

@@ -20,9 +20,11 @@ from asyncelt.failpoints import Handler, installed
 from asyncelt.load.protocol import Destination, Session, Target
 from asyncelt.schema.model import Column, Table
 from asyncelt.schema.system import LOADS_TABLE, VERSION_TABLE
+from asyncelt.testing.emptying import EmptyingConformance
 from asyncelt.testing.fixture import Owner
-from asyncelt.testing.merging import MergeConformance
 from asyncelt.testing.packages import make_commit
+from asyncelt.testing.strategies import KeyedMergeConformance
+from asyncelt.testing.versioning import VersionConformance
 from asyncelt.types import ColumnName, FileFormat, LoadId, TableName
 
 __all__ = ["DestinationConformance"]
@@ -47,7 +49,7 @@ EVERY_TYPE: dict[str, pa.Array[Any]] = {
 ODD_NAMES = ('quote"d', "select", "with space", "\u00fcml\u00e4ut", "semi;colon", "per%cent", "order", "\u65e5\u672c")
 
 
-class DestinationConformance(MergeConformance):
+class DestinationConformance(KeyedMergeConformance, VersionConformance, EmptyingConformance):
     """Tests that any destination passes. Each commits packages made from Arrow tables and reads them back."""
 
     @pytest.fixture

@@ -46,6 +46,8 @@ class Owner:
         *,
         tables: Sequence[Table] = (),
         replaced: Sequence[str] = (),
+        dropped: Sequence[str] = (),
+        truncated: Sequence[str] = (),
         state: str | None = None,
         after: Package | None = None,
     ) -> Package:
@@ -71,6 +73,8 @@ class Owner:
                 capabilities=self.destination.capabilities,
                 file_format=self.file_format,
                 replaced=replaced,
+                dropped=dropped,
+                truncated=truncated,
                 parent_load_id=before.load_id if before is not None else None,
             )
 

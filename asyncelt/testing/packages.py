@@ -10,7 +10,7 @@ from typing import TypeAlias
 
 import pyarrow as pa
 
-from asyncelt.flow import JobFile, Package
+from asyncelt.flow import ROOT_ROW, JobFile, Package
 from asyncelt.load.protocol import Commit, Lease, Target
 from asyncelt.schema.arrow import arrow_type, column_from_arrow
 from asyncelt.schema.capabilities import Capabilities
@@ -37,6 +37,8 @@ def make_package(  # noqa: PLR0913 - what a package is made of
     capabilities: Capabilities | None = None,
     file_format: FileFormat = "parquet",
     replaced: Sequence[str] = (),
+    dropped: Sequence[str] = (),
+    truncated: Sequence[str] = (),
     parent_load_id: str | None = None,
 ) -> Package:
     """Write a sealed package into ``folder``.
@@ -52,6 +54,8 @@ def make_package(  # noqa: PLR0913 - what a package is made of
         capabilities: Of the destination; they decide the Arrow types in the files.
         file_format: Of all job files.
         replaced: Root tables whose old rows go.
+        dropped: Tables that are dropped first.
+        truncated: Tables whose old rows go.
         parent_load_id: The package before this one.
     """
     known = capabilities or Capabilities()
@@ -84,6 +88,8 @@ def make_package(  # noqa: PLR0913 - what a package is made of
         parent_load_id=None if parent_load_id is None else LoadId(parent_load_id),
         bundle=(LoadId(load_id),),
         replaced_tables=tuple(TableName(name) for name in replaced),
+        dropped_tables=tuple(TableName(name) for name in dropped),
+        truncated_tables=tuple(TableName(name) for name in truncated),
         row_counts={TableName(name): sum(one.num_rows for one in _pieces(data)) for name, data in rows.items()},
         created_at=float(load_id),
     )
@@ -140,17 +146,21 @@ def _with_columns(schema: Schema, name: TableName, data: pa.Table, capabilities:
     for field in data.schema:
         column = ColumnName(field.name)
 
-        if column not in columns:
+        if column not in columns and column != ROOT_ROW:
             columns[column] = column_from_arrow(column, field, capabilities)
 
     return replace(schema, tables={**schema.tables, name: replace(table, columns=columns)})
+
+
+def _file_type(table: Table, column: ColumnName, capabilities: Capabilities) -> pa.DataType:
+    return pa.int64() if column == ROOT_ROW else arrow_type(table.columns[column], capabilities)
 
 
 def _write_job(
     folder: Path, table: Table, number: int, data: pa.Table, file_format: FileFormat, capabilities: Capabilities
 ) -> JobFile:
     arrays = [
-        data.column(at).cast(arrow_type(table.columns[ColumnName(name)], capabilities))
+        data.column(at).cast(_file_type(table, ColumnName(name), capabilities))
         for at, name in enumerate(data.column_names)
     ]
     conformed = pa.table(arrays, names=data.column_names)

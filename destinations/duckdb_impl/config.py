@@ -1,4 +1,4 @@
-"""Which DuckDB database, and how it is opened. Imports no driver."""
+"""Which DuckDB database, how it is opened and written. Imports no driver."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from asyncelt.destinations.duckdb_impl.instance import Instance
+from asyncelt.types import ReplaceStrategy
 
 __all__ = ["DuckDbConfig"]
 
@@ -22,8 +23,19 @@ class DuckDbConfig:
     location: str = ""
     memory_limit: str | None = None
     threads: int | None = None
-    settings: Mapping[str, str] = field(default_factory=dict)
+    settings: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """Options of DuckDB; keys of clouds may be among them."""
     busy_timeout_s: float = 30.0
+    replace_strategy: ReplaceStrategy = "truncate-and-insert"
+    """Of tables that do not name one."""
+
+    @property
+    def catalog(self) -> str | None:
+        """The name by which DuckDB knows the file; None where it is not ours to choose."""
+        if self.path is None:
+            return None
+
+        return f"{self.path.stem}_file" if self.path.stem.lower() in _RESERVED else self.path.stem
 
     def options(self) -> dict[str, str | bool | int | float | list[str]]:
         """DuckDB's configuration for an instance of our own."""
@@ -50,3 +62,6 @@ def _fitting_threads() -> int | None:
 
 
 _FEW_CORES = 2
+
+_RESERVED = frozenset({"memory", "main", "system", "temp"})
+"""Databases that every DuckDB has; a file of such a name is attached under another."""

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import duckdb
 
 from asyncelt.destinations.busy import Busy
-from asyncelt.errors import DestinationRejected, DestinationUnavailable, LoadError
+from asyncelt.errors import DestinationRejected, DestinationUnavailable, LoadError, UndefinedRelation
 
 __all__ = ["Interrupted", "translate", "translated"]
 
@@ -38,6 +38,9 @@ def translate(error: duckdb.Error, doing: str) -> LoadError:
 
     if isinstance(error, duckdb.FatalException):
         return DestinationUnavailable(message)
+
+    if isinstance(error, duckdb.CatalogException) and "does not exist" in str(error):
+        return UndefinedRelation(message, code=type(error).__name__)
 
     return DestinationRejected(message, code=type(error).__name__)
 

@@ -15,6 +15,7 @@ from asyncelt.destinations.duckdb_impl.session import DuckDbSession
 from asyncelt.errors import ConfigError
 from asyncelt.load.protocol import Session, Target
 from asyncelt.schema.capabilities import Capabilities
+from asyncelt.types import ReplaceStrategy
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -24,7 +25,7 @@ __all__ = ["DuckDb", "duckdb"]
 _CAPABILITIES = Capabilities(
     file_formats=("parquet", "jsonl"),
     write_dispositions=("append", "replace", "merge", "skip"),
-    merge_strategies=("delete-insert",),
+    merge_strategies=("delete-insert", "upsert", "scd2", "insert-only", "cdc"),
     replace_strategies=("truncate-and-insert", "insert-from-staging"),
     max_identifier_length=65536,
     decimal_precision=(38, 9),
@@ -85,6 +86,7 @@ def duckdb(
     threads: int | None = None,
     naming_convention: str = "snake_case",
     busy_timeout_s: float = 30.0,
+    replace_strategy: ReplaceStrategy | None = None,
 ) -> DuckDb:
     """Load into DuckDB.
 
@@ -100,11 +102,24 @@ def duckdb(
         threads: Threads of DuckDB; None: one on machines with one or two cores, else one per core.
         naming_convention: How names of the data become names of tables and columns.
         busy_timeout_s: How long to wait for a file that another process has open.
+        replace_strategy: How tables with the write disposition ``replace`` are filled: "truncate-and-insert", the
+            default, or "insert-from-staging", which reads all files before it touches the old rows. Both are part
+            of the commit's transaction: nobody ever sees an empty table.
 
     Raises:
-        ConfigError: The credentials are none of the above.
+        ConfigError: The credentials are none of the above, or there is no such strategy.
     """
-    base = DuckDbConfig(memory_limit=memory_limit, threads=threads, busy_timeout_s=busy_timeout_s)
+    supported = _CAPABILITIES.replace_strategies
+
+    if replace_strategy is not None and replace_strategy not in supported:
+        raise ConfigError(f"duckdb has no replace_strategy {replace_strategy!r}; it has {', '.join(supported)}.")
+
+    base = DuckDbConfig(
+        memory_limit=memory_limit,
+        threads=threads,
+        busy_timeout_s=busy_timeout_s,
+        replace_strategy=replace_strategy or supported[0],
+    )
     config = _located(credentials, base)
 
     return DuckDb(

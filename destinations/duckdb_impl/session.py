@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, TypeVar, cast
 
 import anyio
@@ -12,15 +13,16 @@ import pyarrow as pa
 from asyncelt.destinations._worker import Worker
 from asyncelt.destinations.busy import patiently
 from asyncelt.destinations.duckdb_impl.config import DuckDbConfig
+from asyncelt.destinations.streaming import BatchStream
 from asyncelt.errors import ConfigError, DestinationRejected, DestinationUnavailable
 from asyncelt.flow import JobFile, Package
 from asyncelt.load.protocol import Commit, CommitResult, Lease, Restored, Target
-from asyncelt.types import JsonValue, LoadId
+from asyncelt.types import LoadId, SqlValue
 
 if TYPE_CHECKING:
     from asyncelt.destinations.duckdb_impl.database import Database
 
-__all__ = ["DuckDbSession"]
+__all__ = ["DuckDbSession", "DuckDbTransaction"]
 
 T = TypeVar("T")
 
@@ -65,9 +67,44 @@ class DuckDbSession:
         """See `Session.run_of`."""
         return await self._run(lambda database: database.run_of(pipeline_name, run_id))
 
-    async def query(self, sql: str, parameters: Sequence[JsonValue] = ()) -> pa.Table:
+    async def query(self, sql: str, parameters: Sequence[SqlValue] = ()) -> pa.Table:
         """See `SupportsQuery.query`."""
         return await self._run(lambda database: database.query(sql, parameters))
+
+    @asynccontextmanager
+    async def stream(
+        self, sql: str, parameters: Sequence[SqlValue] = (), *, batch_rows: int = 65_536
+    ) -> AsyncIterator[BatchStream]:
+        """See `SupportsStream.stream`. Other processes cannot open the file meanwhile."""
+        # A connection and thread of its own: the session can be used for other calls while rows are read.
+        own = DuckDbSession(self._config, self._target)
+
+        try:
+            schema = await own._run(lambda database: database.begin_stream(sql, parameters, batch_rows))
+
+            yield BatchStream(schema, lambda: own._run(lambda database: database.next_batch()))
+        finally:
+            await own.close()
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[DuckDbTransaction]:
+        """See `SupportsTransaction.transaction`. Other processes cannot open the file meanwhile."""
+        own = DuckDbSession(self._config, self._target)
+
+        try:
+            await own._run(lambda database: database.begin())
+
+            yield DuckDbTransaction(own)
+
+            await own._run(lambda database: database.end())
+        finally:
+            await own.close()
+
+    def path_of(self, table: str | None = None) -> tuple[str, ...]:
+        """See `SupportsNames.path_of`. With the file's name: a dataset of the same name would be ambiguous alone."""
+        parts = (self._config.catalog, self._target.dataset_name, table)
+
+        return tuple(part for part in parts if part is not None)
 
     async def idle(self) -> None:
         """See `SupportsIdle.idle`: close the file, so that other processes can open it."""
@@ -106,6 +143,10 @@ class DuckDbSession:
             advice="A DuckDB file can be open in one process at a time: close it there, or wait.",
         )
 
+    async def run(self, sql: str, parameters: Sequence[SqlValue]) -> pa.Table:
+        """A statement of the transaction that this session was opened for."""
+        return await self._run(lambda database: database.run(sql, parameters))
+
     async def _prepare(self) -> Database:
         config, target = self._config, self._target
 
@@ -127,3 +168,14 @@ class DuckDbSession:
             self._database = built
 
         return self._database
+
+
+class DuckDbTransaction:
+    """See `SupportsTransaction`."""
+
+    def __init__(self, session: DuckDbSession) -> None:
+        self._session = session
+
+    async def query(self, sql: str, parameters: Sequence[SqlValue] = ()) -> pa.Table:
+        """See `SupportsQuery.query`."""
+        return await self._session.run(sql, parameters)

@@ -3,40 +3,38 @@
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import duckdb
-from sqlglot import exp
 
 from asyncelt.destinations.duckdb_impl.errors import translate
-from asyncelt.destinations.duckdb_impl.files import insert_jobs
-from asyncelt.destinations.duckdb_impl.reading import Catalog, committed, lease, read_catalog, read_columns
+from asyncelt.destinations.duckdb_impl.reading import committed, lease, read_catalog, read_columns
 from asyncelt.destinations.duckdb_impl.statements import DIALECT, Statements
 from asyncelt.destinations.duckdb_impl.types import duckdb_type
+from asyncelt.destinations.duckdb_impl.writing import Work, chain_of, write_package
 from asyncelt.destinations.sql import ddl, system
-from asyncelt.destinations.sql.merge import MergePlan, delete_insert, has_keys
-from asyncelt.destinations.sql.names import Dataset, column, table
+from asyncelt.destinations.sql.names import Dataset
 from asyncelt.errors import CommitUnknown, LeaseLost
 from asyncelt.failpoints import failpoint
-from asyncelt.flow import JobFile, Package
+from asyncelt.flow import Package
 from asyncelt.load.protocol import Commit, CommitResult, Lease
 from asyncelt.schema.model import Table
 from asyncelt.schema.stored import ENGINE_VERSION, to_json
-from asyncelt.schema.system import LOADS_TABLE, STATE_TABLE, VERSION_TABLE, loads_table, version_table
-from asyncelt.types import LoadId, TableName
+from asyncelt.schema.system import LOADS_TABLE, VERSION_TABLE, loads_table, version_table
+from asyncelt.types import LoadId, ReplaceStrategy, TableName
 
 __all__ = ["commit_packages"]
 
-_KEPT_STATES = 100
-"""Only the newest is ever restored; the others are history."""
 
-_logger = logging.getLogger("asyncelt.destinations.duckdb")
-
-
-def commit_packages(database: Statements, dataset: Dataset, commit: Commit, newest_epoch: int) -> CommitResult:
+def commit_packages(
+    database: Statements,
+    dataset: Dataset,
+    commit: Commit,
+    newest_epoch: int,
+    *,
+    replace_strategy: ReplaceStrategy = "truncate-and-insert",
+) -> CommitResult:
     """Write everything in one transaction; a package that is committed already is not written again.
 
     Args:
@@ -44,6 +42,7 @@ def commit_packages(database: Statements, dataset: Dataset, commit: Commit, newe
         dataset: Created if it is not there.
         commit: The packages of one run.
         newest_epoch: The newest epoch that was handed out for the pipeline; an older lease has been lost.
+        replace_strategy: Of tables that do not name one.
 
     Raises:
         LeaseLost: Another owner has committed since the lease was taken.
@@ -53,7 +52,7 @@ def commit_packages(database: Statements, dataset: Dataset, commit: Commit, newe
     database.execute("BEGIN TRANSACTION")
 
     try:
-        work = _Work(database, dataset, read_catalog(database, dataset))
+        work = Work(database, dataset, read_catalog(database, dataset), replace_strategy)
         result = _write(work, commit, newest_epoch)
         failpoint("duckdb.before_commit")
     except BaseException:
@@ -71,14 +70,7 @@ def commit_packages(database: Statements, dataset: Dataset, commit: Commit, newe
     return result
 
 
-@dataclass(frozen=True, slots=True)
-class _Work:
-    database: Statements
-    dataset: Dataset
-    catalog: Catalog
-
-
-def _write(work: _Work, commit: Commit, newest_epoch: int) -> CommitResult:
+def _write(work: Work, commit: Commit, newest_epoch: int) -> CommitResult:
     load_ids = tuple(package.load_id for package in commit.packages)
     done = _already_committed(work, load_ids)
 
@@ -94,13 +86,12 @@ def _write(work: _Work, commit: Commit, newest_epoch: int) -> CommitResult:
     )
     head = before[-1] if before else commit.parent_load_id
     _check_lease(work, commit, current or Lease(epoch=0), newest_epoch, head)
-    updates: dict[str, Mapping[str, tuple[str, ...]]] = {
-        package.load_id: _migrate(work, package) for package in remaining
-    }
+    updates = _prepare_tables(work, remaining)
     failpoint("duckdb.after_migrate")
 
     for package in remaining:
-        _write_package(work, package)
+        # A table that was dropped is there again if an earlier package has rows for it; they go too.
+        write_package(work, package, emptied=(*package.dropped_tables, *package.truncated_tables))
 
     _write_load_rows(work, remaining)
     _write_lease(work, commit, remaining[-1].load_id, has_lease=current is not None)
@@ -108,7 +99,7 @@ def _write(work: _Work, commit: Commit, newest_epoch: int) -> CommitResult:
     return CommitResult(load_ids=load_ids, schema_updates=updates)
 
 
-def _already_committed(work: _Work, load_ids: Sequence[LoadId]) -> frozenset[LoadId]:
+def _already_committed(work: Work, load_ids: Sequence[LoadId]) -> frozenset[LoadId]:
     if LOADS_TABLE not in work.catalog:
         return frozenset()
 
@@ -117,7 +108,7 @@ def _already_committed(work: _Work, load_ids: Sequence[LoadId]) -> frozenset[Loa
     return frozenset(LoadId(str(row[0])) for row in found)
 
 
-def _check_lease(work: _Work, commit: Commit, current: Lease, newest_epoch: int, expected_head: LoadId | None) -> None:
+def _check_lease(work: Work, commit: Commit, current: Lease, newest_epoch: int, expected_head: LoadId | None) -> None:
     """Refuse when somebody else has taken over or gone on."""
     target = commit.target
     epoch, head = max(current.epoch, newest_epoch), current.head_load_id
@@ -138,7 +129,34 @@ def _check_lease(work: _Work, commit: Commit, current: Lease, newest_epoch: int,
         )
 
 
-def _migrate(work: _Work, package: Package) -> Mapping[str, tuple[str, ...]]:
+def _prepare_tables(work: Work, packages: Sequence[Package]) -> dict[str, Mapping[str, tuple[str, ...]]]:
+    """All DROP, CREATE and ALTER of the commit: DuckDB refuses them for tables whose rows it has changed."""
+    for package in packages:
+        _drop_tables(work, package)
+
+    updates: dict[str, Mapping[str, tuple[str, ...]]] = {
+        package.load_id: _migrate(work, package) for package in packages
+    }
+
+    for package in packages:
+        for one in _with_new_root_key(package, updates[package.load_id]):
+            _fill_root_key(work, one, package)
+
+    return updates
+
+
+def _drop_tables(work: Work, package: Package) -> None:
+    for name in package.dropped_tables:
+        if work.has(name):
+            work.execute_for(package, name, ddl.drop_table(work.dataset, name, DIALECT))
+            del work.catalog[name.lower()]
+
+    if package.dropped_tables and work.has(VERSION_TABLE):
+        sql = system.delete_schema_versions(work.dataset, DIALECT)
+        work.execute_for(package, VERSION_TABLE, sql, [package.schema.name])
+
+
+def _migrate(work: Work, package: Package) -> Mapping[str, tuple[str, ...]]:
     """CREATE and ADD COLUMN for the system tables and the tables that the package touches."""
     schema = package.schema
 
@@ -155,9 +173,13 @@ def _migrate(work: _Work, package: Package) -> Mapping[str, tuple[str, ...]]:
 
     for root in package.replaced_tables:
         # An empty replace creates nothing, but its tables get the columns that the schema has by now.
-        for one in _chain(package, root):
-            if one.name.lower() in work.catalog:
+        for one in chain_of(package, root):
+            if work.has(one.name):
                 wanted.setdefault(one.name, one)
+
+    for name in package.truncated_tables:
+        if work.has(name) and name in schema.tables:
+            wanted.setdefault(name, schema.tables[name])
 
     updates: dict[str, tuple[str, ...]] = {}
     read_columns(work.database, work.dataset, work.catalog, wanted)
@@ -168,14 +190,10 @@ def _migrate(work: _Work, package: Package) -> Mapping[str, tuple[str, ...]]:
         if columns and one.name not in {own.name for own in system.OWN_TABLES}:
             updates[one.name] = columns
 
-    for one in wanted.values():
-        if one.parent is not None and any(name in updates.get(one.name, ()) for name in one.keys("root_key")):
-            _fill_root_key(work, one, package)
-
     return updates
 
 
-def _migrate_table(work: _Work, wanted: Table) -> tuple[str, ...]:
+def _migrate_table(work: Work, wanted: Table) -> tuple[str, ...]:
     existing = work.catalog.get(wanted.name.lower())
     columns = ddl.new_columns(wanted, existing)
 
@@ -193,8 +211,18 @@ def _migrate_table(work: _Work, wanted: Table) -> tuple[str, ...]:
     return tuple(one.name for one in columns)
 
 
-def _fill_root_key(work: _Work, child: Table, package: Package) -> None:
-    if child.parent is None or child.parent.lower() not in work.catalog:
+def _with_new_root_key(package: Package, updates: Mapping[str, tuple[str, ...]]) -> Iterable[Table]:
+    """Nested tables that the package gives a root key; their rows may be older. Parents before children."""
+    for root in dict.fromkeys(
+        package.schema.root_of(TableName(name)).name for name in updates if name in package.schema.tables
+    ):
+        for one in chain_of(package, root):
+            if one.parent is not None and any(name in updates.get(one.name, ()) for name in one.keys("root_key")):
+                yield one
+
+
+def _fill_root_key(work: Work, child: Table, package: Package) -> None:
+    if child.parent is None or not work.has(child.parent):
         return
 
     statement = ddl.fill_root_key(work.dataset, child, package.schema.tables[child.parent], DIALECT)
@@ -203,89 +231,7 @@ def _fill_root_key(work: _Work, child: Table, package: Package) -> None:
         work.database.execute(statement)
 
 
-def _write_package(work: _Work, package: Package) -> None:
-    for replaced in package.replaced_tables:
-        for one in _chain(package, replaced):
-            if one.name.lower() in work.catalog:
-                work.database.execute(system.delete_all(work.dataset, one.name, DIALECT))
-
-    jobs: dict[TableName, list[JobFile]] = {}
-
-    for job in package.jobs:
-        jobs.setdefault(job.table, []).append(job)
-
-    merged: set[TableName] = set()
-
-    for name, of_table in jobs.items():
-        root = package.schema.root_of(name)
-
-        if package.schema.disposition_of(name) != "merge":
-            _append(work, package, name, of_table)
-        elif root.name not in merged:
-            merged.add(root.name)
-            _merge(work, package, root, jobs)
-
-    if STATE_TABLE in jobs:
-        sql = system.prune_states(work.dataset, _KEPT_STATES, DIALECT)
-        _execute_for(work, package, STATE_TABLE, sql, [package.pipeline_name])
-
-
-def _append(work: _Work, package: Package, name: TableName, jobs: Sequence[JobFile]) -> None:
-    for sql, parameters in insert_jobs(package, package.schema.tables[name], jobs, name, work.dataset):
-        _execute_for(work, package, name, sql, parameters)
-
-
-def _merge(work: _Work, package: Package, root: Table, jobs: Mapping[TableName, Sequence[JobFile]]) -> None:
-    if not has_keys(root) and not any(one.hard_delete for one in root.columns.values()):
-        _logger.warning(
-            "Table %r is to be merged but has neither a primary key nor a merge key: its rows are appended.", root.name
-        )
-
-        for one in package.schema.chain_of(root.name):
-            if one.name in jobs:
-                _append(work, package, one.name, jobs[one.name])
-
-        return
-
-    chain = tuple(package.schema.chain_of(root.name))
-    staging = {one.name: f"_asyncelt_staging_{at}" for at, one in enumerate(chain) if one.name in jobs}
-
-    for one in chain:
-        if one.name in staging:
-            _stage(work, package, one, jobs[one.name], staging[one.name])
-
-    plan = MergePlan(
-        dataset=work.dataset,
-        chain=chain,
-        staged={name: table(staged) for name, staged in staging.items()},
-        existing=frozenset(one.name for one in chain if one.name.lower() in work.catalog),
-        arrival=lambda: exp.column("rowid"),
-        dialect=DIALECT,
-    )
-
-    for name, sql in delete_insert(plan):
-        _execute_for(work, package, name, sql, [])
-
-    for staged in staging.values():
-        work.database.execute(exp.Drop(tables=[table(staged)], kind="TABLE").sql(dialect=DIALECT))
-
-
-def _stage(work: _Work, package: Package, one: Table, jobs: Sequence[JobFile], staged: str) -> None:
-    """Rows of one table in a temporary table of the target's types. Its row ids are the order of arrival."""
-    empty = exp.select(*(column(name) for name, spec in one.columns.items() if spec.data_type is not None))
-    create = exp.Create(
-        this=table(staged),
-        kind="TABLE",
-        properties=exp.Properties(expressions=[exp.TemporaryProperty()]),
-        expression=empty.from_(table(one.name, work.dataset)).limit(0),
-    )
-    work.database.execute(create.sql(dialect=DIALECT))
-
-    for sql, parameters in insert_jobs(package, one, jobs, staged, None):
-        _execute_for(work, package, one.name, sql, parameters)
-
-
-def _write_load_rows(work: _Work, packages: Sequence[Package]) -> None:
+def _write_load_rows(work: Work, packages: Sequence[Package]) -> None:
     hashes = {package.schema.version_hash: package.schema for package in packages}
     query = system.select_schema_hashes(work.dataset, len(hashes), DIALECT)
     stored = {row[0] for row in work.database.rows(query, list(hashes))}
@@ -307,7 +253,7 @@ def _write_load_rows(work: _Work, packages: Sequence[Package]) -> None:
         )
 
 
-def _write_lease(work: _Work, commit: Commit, head: LoadId, *, has_lease: bool) -> None:
+def _write_lease(work: Work, commit: Commit, head: LoadId, *, has_lease: bool) -> None:
     target = commit.target
     row = [target.pipeline_name, target.member, commit.lease.epoch, head, _now()]
 
@@ -347,18 +293,6 @@ def _finish(database: Statements, dataset: Dataset, commit: Commit) -> None:
     except BaseException:
         database.rollback()
         raise
-
-
-def _chain(package: Package, root: TableName) -> Iterable[Table]:
-    return package.schema.chain_of(root) if root in package.schema.tables else ()
-
-
-def _execute_for(work: _Work, package: Package, name: str, sql: str, parameters: Sequence[object]) -> None:
-    try:
-        work.database.execute(sql, parameters)
-    except duckdb.Error as error:
-        found = translate(error, f"writing table {name!r} of load {package.load_id}")
-        raise found.at(load_id=package.load_id, table=name) from error
 
 
 def _now() -> datetime:

@@ -204,15 +204,20 @@ class DatasetFolder:
         return found
 
     def _marker(self, commit: Commit, packages: Sequence[Package]) -> Marker:
-        current = self.table_files() if any(package.replaced_tables for package in packages) else {}
-        versions = {parts[2] for name in self._names(VERSION_TABLE) if len(parts := documents.split_name(name, 3)) == 3}
+        current = self.table_files() if any(_emptied(package) for package in packages) else {}
+        stored = [(name, documents.split_name(name, 3)) for name in self._names(VERSION_TABLE)]
+        versions = {parts[2] for _, parts in stored if len(parts) == 3}
         superseded: list[str] = []
         marked = []
 
         for package in packages:
-            for root in package.replaced_tables:
-                for one in package.schema.chain_of(root) if root in package.schema.tables else ():
-                    superseded += current.pop(one.name, [])
+            for name in _emptied(package):
+                superseded += current.pop(name, [])
+
+            if package.dropped_tables:
+                forgotten = [(name, parts) for name, parts in stored if parts[0] == package.schema.name]
+                superseded += [f"{VERSION_TABLE}/{name}" for name, _ in forgotten]
+                versions -= {parts[2] for _, parts in forgotten}
 
             files = self._files_of(package)
 
@@ -445,6 +450,14 @@ class DatasetFolder:
     def _exclusive(self) -> Iterator[None]:
         with lock_file(self.path / documents.LOCK, f"Another session is committing to {self.path}."):
             yield
+
+
+def _emptied(package: Package) -> list[TableName]:
+    """Tables whose old rows go with this package."""
+    roots = [root for root in package.replaced_tables if root in package.schema.tables]
+    replaced = [one.name for root in roots for one in package.schema.chain_of(root)]
+
+    return list(dict.fromkeys((*package.dropped_tables, *package.truncated_tables, *replaced)))
 
 
 def _now() -> str:

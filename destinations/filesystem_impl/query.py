@@ -6,12 +6,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import duckdb
-import pyarrow as pa
 from sqlglot import exp
 
 from asyncelt.destinations.duckdb_impl.types import duckdb_type, json_type
 from asyncelt.destinations.filesystem_impl.folder import DatasetFolder
-from asyncelt.destinations.local_sql import query_with
+from asyncelt.destinations.local_sql import LocalQuery
 from asyncelt.destinations.sql.names import column, identifier, table
 from asyncelt.schema.model import Column, Table
 from asyncelt.schema.stored import from_json
@@ -23,32 +22,33 @@ from asyncelt.schema.system import (
     pipeline_state_table,
     version_table,
 )
-from asyncelt.types import JsonValue, TableName
+from asyncelt.types import SqlValue, TableName
 
-__all__ = ["query_folder"]
+__all__ = ["folder_query"]
 
 _DIALECT = "duckdb"
 
 
-def query_folder(folder: DatasetFolder, sql: str, parameters: Sequence[JsonValue]) -> pa.Table:
-    """Run one statement; only the tables whose names stand in it are looked up."""
-    folder.finish()
-    files = folder.table_files()
-    definitions = _definitions(folder.schemas().values())
-
-    for name in (LOADS_TABLE, VERSION_TABLE, STATE_TABLE):
-        found = sorted(path.relative_to(folder.path).as_posix() for path in (folder.path / name).glob("*.jsonl"))
-
-        if found:
-            files[name] = found
+def folder_query(folder: DatasetFolder, sql: str, parameters: Sequence[SqlValue]) -> LocalQuery:
+    """One statement over the folder; only the tables whose names stand in it are looked up, when it begins."""
 
     def prepare(connection: duckdb.DuckDBPyConnection) -> None:
+        folder.finish()
+        files = folder.table_files()
+        definitions = _definitions(folder.schemas().values())
+
+        for name in (LOADS_TABLE, VERSION_TABLE, STATE_TABLE):
+            found = sorted(path.relative_to(folder.path).as_posix() for path in (folder.path / name).glob("*.jsonl"))
+
+            if found:
+                files[name] = found
+
         for name, paths in files.items():
             # In SQL a quote inside a name is doubled; everything else stands as it is.
             if name.lower().replace('"', '""') in sql.lower() and name in definitions:
                 connection.execute(_view(definitions[name], [folder.path / path for path in paths]))
 
-    return query_with(prepare, sql, parameters)
+    return LocalQuery(prepare, sql, parameters)
 
 
 def _definitions(schemas: Iterable[str]) -> Mapping[TableName, Table]:

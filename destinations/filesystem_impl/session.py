@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import importlib
 import os
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TypeVar, cast
+from typing import TYPE_CHECKING, TypeVar, cast
 
 import aiofiles
 import aiofiles.os
@@ -18,12 +19,16 @@ import pyarrow as pa
 from asyncelt.destinations._worker import Worker, wait_out
 from asyncelt.destinations.busy import patiently
 from asyncelt.destinations.filesystem_impl.folder import DatasetFolder
+from asyncelt.destinations.streaming import BatchStream
 from asyncelt.errors import DestinationRejected, DestinationUnavailable, Unsupported
 from asyncelt.failpoints import failpoint
 from asyncelt.flow import JobFile, Package
 from asyncelt.load.protocol import Commit, CommitResult, Lease, Restored, Target
 from asyncelt.schema.system import STATE_TABLE
-from asyncelt.types import JsonValue, LoadId
+from asyncelt.types import LoadId, SqlValue
+
+if TYPE_CHECKING:
+    from asyncelt.destinations.local_sql import LocalQuery
 
 __all__ = ["FilesystemSession"]
 
@@ -123,20 +128,38 @@ class FilesystemSession:
         """See `Session.run_of`."""
         return await self._run(lambda: self._folder.run_of(pipeline_name, run_id))
 
-    async def query(self, sql: str, parameters: Sequence[JsonValue] = ()) -> pa.Table:
+    async def query(self, sql: str, parameters: Sequence[SqlValue] = ()) -> pa.Table:
         """See `SupportsQuery.query`. Lists the files of committed loads, and no others."""
+        query = await self._query_of(sql, parameters)
 
-        def run() -> pa.Table:
-            # Imports DuckDB and the SQL builder: not on the event loop.
-            module = importlib.import_module("asyncelt.destinations.filesystem_impl.query")
+        return await self._run(query.run, interrupt=query.interrupt)
 
-            return cast(pa.Table, module.query_folder(self._folder, sql, parameters))
+    @asynccontextmanager
+    async def stream(
+        self, sql: str, parameters: Sequence[SqlValue] = (), *, batch_rows: int = 65_536
+    ) -> AsyncIterator[BatchStream]:
+        """See `SupportsStream.stream`. A file that a later load has replaced ends the stream with an error."""
+        # A thread of its own: the session can be used for other calls while rows are read.
+        own = FilesystemSession(self._folder, self._target, busy_timeout_s=self._busy_timeout_s)
 
-        return await self._run(run)
+        try:
+            query = await own._query_of(sql, parameters)
+
+            try:
+                schema = await own._run(lambda: query.begin(batch_rows), interrupt=query.interrupt)
+
+                yield BatchStream(schema, lambda: own._run(query.next_batch, interrupt=query.interrupt))
+            finally:
+                with anyio.CancelScope(shield=True):
+                    await own._worker.call(query.close)
+        finally:
+            await own.close()
 
     async def close(self) -> None:
-        """End the threads."""
-        self._worker.stop()
+        """End the threads, also while the task is being cancelled."""
+        with anyio.CancelScope(shield=True):
+            await self._worker.ended()
+
         self._executor.shutdown(wait=False)
 
     async def _bring(self, source: Path, temporary: Path) -> None:
@@ -177,10 +200,19 @@ class FilesystemSession:
             await wait_out(task, grace_s=_GRACE_S)
             raise
 
-    async def _run(self, work: Callable[[], T]) -> T:
+    async def _query_of(self, sql: str, parameters: Sequence[SqlValue]) -> LocalQuery:
+        def build() -> LocalQuery:
+            # Imports DuckDB and the SQL builder: not on the event loop.
+            module = importlib.import_module("asyncelt.destinations.filesystem_impl.query")
+
+            return cast("LocalQuery", module.folder_query(self._folder, sql, parameters))
+
+        return await self._worker.call(build)
+
+    async def _run(self, work: Callable[[], T], *, interrupt: Callable[[], None] | None = None) -> T:
         async def call() -> T:
             try:
-                return await self._worker.call(work)
+                return await self._worker.call(work, interrupt=interrupt)
             except PermissionError as error:
                 raise DestinationRejected(f"{self._folder.path}: {error}") from error
             except OSError as error:

@@ -24,7 +24,7 @@ from asyncelt.failpoints import failpoint
 from asyncelt.flow import JobFile, Package
 from asyncelt.load.protocol import Commit, CommitResult, Lease, Restored, Session, Target
 from asyncelt.schema.capabilities import Capabilities
-from asyncelt.types import JsonValue, LoadId
+from asyncelt.types import LoadId, SqlValue
 
 __all__ = ["Fault", "Memory", "MemorySession", "memory"]
 
@@ -35,7 +35,8 @@ Fault: TypeAlias = Callable[[str], None]
 ``run_of``, ``query``, and ``answer`` after a commit has become visible); what it raises, the session raises."""
 
 _CAPABILITIES = Capabilities(
-    merge_strategies=("delete-insert",),
+    merge_strategies=("delete-insert", "upsert", "scd2", "insert-only", "cdc"),
+    replace_strategies=("truncate-and-insert", "insert-from-staging"),
     case_sensitive=True,
     transactional=True,
     sqlglot_dialect="duckdb",
@@ -151,7 +152,7 @@ class MemorySession:
 
         return self._contents.runs.get((pipeline_name, run_id), ())
 
-    async def query(self, sql: str, parameters: Sequence[JsonValue] = ()) -> pa.Table:
+    async def query(self, sql: str, parameters: Sequence[SqlValue] = ()) -> pa.Table:
         """See `SupportsQuery.query`. Needs the package ``duckdb``."""
         self._pass("query")
         tables = self._destination.tables(self._target.dataset_name)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from asyncelt.destinations.job_files import aligned, read_job, table_schema
 from asyncelt.destinations.memory_impl.merge import merge_chain
@@ -14,6 +15,7 @@ from asyncelt.errors import LeaseLost
 from asyncelt.flow import Package
 from asyncelt.load.protocol import Commit, CommitResult, Lease, Restored
 from asyncelt.schema.capabilities import Capabilities
+from asyncelt.schema.evolve import merge_strategy_of
 from asyncelt.schema.model import Table
 from asyncelt.schema.stored import ENGINE_VERSION, to_json
 from asyncelt.schema.system import LOADS_TABLE, STATE_TABLE, VERSION_TABLE, loads_table, version_table
@@ -85,7 +87,9 @@ def read_packages(packages: Sequence[Package], capabilities: Capabilities) -> St
         for job in package.jobs:
             pieces.setdefault(job.table, []).append(read_job(package, job, capabilities))
 
-        staged[package.load_id] = {name: pa.concat_tables(parts) for name, parts in pieces.items()}
+        staged[package.load_id] = {
+            name: pa.concat_tables(parts, promote_options="default") for name, parts in pieces.items()
+        }
 
     return staged
 
@@ -111,6 +115,7 @@ def after_commit(
 
     for package in commit.packages:
         if package.load_id not in done:
+            _drop(tables, package)
             updates[package.load_id] = _migrate(tables, package, capabilities)
             _write(tables, package, staged[package.load_id], capabilities)
 
@@ -143,6 +148,15 @@ def _check_lease(contents: Contents, commit: Commit, expected_head: LoadId | Non
         )
 
 
+def _drop(tables: dict[TableName, pa.Table], package: Package) -> None:
+    """Take away the tables that the package drops, and the stored versions of its schema with them."""
+    for name in package.dropped_tables:
+        tables.pop(name, None)
+
+    if package.dropped_tables and VERSION_TABLE in tables:
+        tables[VERSION_TABLE] = tables[VERSION_TABLE].filter(pc.field("schema_name") != package.schema.name)
+
+
 def _migrate(
     tables: dict[TableName, pa.Table], package: Package, capabilities: Capabilities
 ) -> Mapping[str, tuple[str, ...]]:
@@ -150,8 +164,11 @@ def _migrate(
     wanted = {LOADS_TABLE: loads_table(), VERSION_TABLE: version_table()}
     wanted.update({job.table: package.schema.tables[job.table] for job in package.jobs})
 
-    for root in package.replaced_tables:
-        wanted.update({one.name: one for one in _chain(package, root) if one.name in tables})
+    emptied = [one.name for root in package.replaced_tables for one in _chain(package, root)]
+
+    for name in (*emptied, *package.truncated_tables):
+        if name in tables and name in package.schema.tables:
+            wanted[name] = package.schema.tables[name]
 
     updates: dict[str, tuple[str, ...]] = {}
 
@@ -180,10 +197,11 @@ def _write(
     staged: Mapping[TableName, pa.Table],
     capabilities: Capabilities,
 ) -> None:
-    for replaced in package.replaced_tables:
-        for one in _chain(package, replaced):
-            if one.name in tables:
-                tables[one.name] = tables[one.name].schema.empty_table()
+    replaced = [one.name for root in package.replaced_tables for one in _chain(package, root)]
+
+    for name in (*package.truncated_tables, *replaced):
+        if name in tables:
+            tables[name] = tables[name].schema.empty_table()
 
     merged: set[TableName] = set()
 
@@ -195,9 +213,15 @@ def _write(
         elif root.name not in merged:
             merged.add(root.name)
             chain = tuple(package.schema.chain_of(root.name))
-            target = {one.name: _rows_of(tables.get(one.name), one, capabilities) for one in chain}
-            arriving = {one.name: _rows_of(staged.get(one.name), one, capabilities, target[one.name]) for one in chain}
-            result = merge_chain(chain, target, arriving)
+            empty = {one.name: table_schema(one, capabilities).empty_table() for one in chain}
+            strategy = merge_strategy_of(package.schema, root.name) or "delete-insert"
+            result = merge_chain(
+                chain,
+                {one.name: tables.get(one.name, empty[one.name]) for one in chain},
+                {one.name: staged[one.name] for one in chain if one.name in staged},
+                strategy,
+                package.created_at,
+            )
             tables.update({one: data for one, data in result.items() if one in tables})
 
     now = datetime.now(UTC)
@@ -219,13 +243,6 @@ def _appended(table: pa.Table, rows: pa.Table) -> pa.Table:
     ]
 
     return pa.concat_tables([table, pa.Table.from_arrays(columns, schema=table.schema)])
-
-
-def _rows_of(rows: pa.Table | None, table: Table, capabilities: Capabilities, like: pa.Table | None = None) -> pa.Table:
-    if rows is None:
-        rows = table_schema(table, capabilities).empty_table()
-
-    return rows if like is None else _appended(like.schema.empty_table(), rows)
 
 
 def _one_row(table: Table, values: Sequence[object], capabilities: Capabilities) -> pa.Table:

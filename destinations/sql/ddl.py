@@ -1,4 +1,4 @@
-"""CREATE and ADD COLUMN. Nothing here drops, renames or retypes (behaviour.md 7.7)."""
+"""CREATE and ADD COLUMN (behaviour.md 7.7). Nothing renames or retypes; tables are dropped where a user asks for it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sqlglot import exp
 from asyncelt.destinations.sql.names import Dataset, all_of, column, identifier, table
 from asyncelt.schema.model import Column, Table
 
-__all__ = ["TypeOf", "add_column", "create_dataset", "create_table", "fill_root_key", "new_columns"]
+__all__ = ["TypeOf", "add_column", "create_dataset", "create_table", "drop_table", "fill_root_key", "new_columns"]
 
 TypeOf: TypeAlias = Callable[[Column], str]
 """The destination's type of a column, as SQL text."""
@@ -40,6 +40,11 @@ def add_column(dataset: Dataset, name: str, new: Column, type_of: TypeOf, dialec
     action = _definition(new, type_of, dialect, keep_not_null=False)
 
     return exp.Alter(this=table(name, dataset), kind="TABLE", actions=[action]).sql(dialect=dialect)
+
+
+def drop_table(dataset: Dataset, name: str, dialect: str) -> str:
+    """DROP TABLE."""
+    return exp.Drop(tables=[table(name, dataset)], kind="TABLE").sql(dialect=dialect)
 
 
 def fill_root_key(dataset: Dataset, child: Table, parent: Table, dialect: str) -> str | None:

@@ -21,6 +21,7 @@ __all__ = [
     "RUNS_TABLE",
     "advance_head",
     "delete_all",
+    "delete_schema_versions",
     "insert_row",
     "prune_states",
     "select_committed",
@@ -86,6 +87,12 @@ def insert_row(dataset: Dataset, name: str, columns: tuple[str, ...], dialect: s
 def delete_all(dataset: Dataset, name: str, dialect: str) -> str:
     """DELETE every row. Unlike TRUNCATE, readers of an older snapshot keep what they see."""
     return exp.delete(table(name, dataset)).sql(dialect=dialect)
+
+
+@lru_cache(maxsize=64)
+def delete_schema_versions(dataset: Dataset, dialect: str) -> str:
+    """DELETE all stored versions of the schema (schema_name)."""
+    return exp.delete(table(VERSION_TABLE, dataset)).where(_equals("schema_name", 1)).sql(dialect=dialect)
 
 
 @lru_cache(maxsize=64)

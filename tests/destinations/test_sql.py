@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
+
 import pytest
 from sqlglot import exp
 
 from asyncelt.destinations.sql import ddl, system
-from asyncelt.destinations.sql.merge import MergePlan, delete_insert
+from asyncelt.destinations.sql.merge import MergePlan, merge_statements
 from asyncelt.destinations.sql.names import Dataset, table
 from asyncelt.errors import SchemaError
 from asyncelt.schema.model import Column, Table
 from asyncelt.testing.merging import child_table, key, root_table
+from asyncelt.testing.versioning import on, versions_table
 
 DATASET = Dataset("d")
 
 
-def plan_of(*chain, staged=None, dialect="postgres"):
+def plan_of(*chain, staged=None, dialect="postgres", strategy="delete-insert", **more):
     names = [one.name for one in chain]
 
     return MergePlan(
@@ -24,8 +28,16 @@ def plan_of(*chain, staged=None, dialect="postgres"):
         staged={name: table(f"s_{name}") for name in (names if staged is None else staged)},
         existing=frozenset(names),
         arrival=lambda: exp.column("arrival"),
+        keeps_order=True,
         dialect=dialect,
+        strategy=strategy,
+        created_at=1_700_000_000.0,
+        **more,
     )
+
+
+def texts_of(*chain, **options):
+    return [statement.sql for statement in merge_statements(plan_of(*chain, **options))]
 
 
 @pytest.mark.parametrize("dialect", ["duckdb", "postgres"])
@@ -57,10 +69,11 @@ def test_an_added_column_is_nullable():
 
 def test_merging_a_table_without_nested_tables_needs_no_temporary_table():
     root = root_table("t", id=key("id"))
-    statements = [sql for _, sql in delete_insert(plan_of(root))]
+    statements = texts_of(root)
 
     assert statements[0] == (
-        'DELETE FROM "d"."t" AS "d" WHERE EXISTS(SELECT 1 FROM "s_t" AS "s" WHERE "d"."id" = "s"."id")'
+        'DELETE FROM "d"."t" WHERE EXISTS(SELECT 1 FROM "s_t" AS "_asyncelt_staged" '
+        'WHERE "t"."id" = "_asyncelt_staged"."id")'
     )
     assert statements[1].startswith('DELETE FROM "s_t" WHERE arrival IN (SELECT "_asyncelt_arrival"')
     assert statements[2] == (
@@ -69,31 +82,71 @@ def test_merging_a_table_without_nested_tables_needs_no_temporary_table():
     assert len(statements) == 3
 
 
+def test_rows_are_inserted_in_order_where_a_scan_may_lose_it():
+    plan = replace(plan_of(root_table("t", id=key("id"))), keeps_order=False)
+
+    assert [one.sql for one in merge_statements(plan)][-1].endswith('FROM "s_t" ORDER BY arrival')
+
+
 def test_nested_rows_are_deleted_before_their_roots():
     chain = (root_table("t", id=key("id")), child_table("t__x", "t"), child_table("t__x__y", "t__x"))
-    deleted = [name for name, sql in delete_insert(plan_of(*chain)) if sql.startswith('DELETE FROM "d"')]
+    statements = merge_statements(plan_of(*chain))
 
-    assert deleted == ["t__x__y", "t__x", "t"]
+    assert [one.table for one in statements if one.sql.startswith('DELETE FROM "d"')] == ["t__x__y", "t__x", "t"]
 
 
 def test_two_kinds_of_keys_are_looked_up_one_by_one():
     """One condition with OR could only be answered by comparing all pairs of rows."""
     root = root_table("t", id=key("id"), day=key("day", merge_key=True))
-    doomed = next(sql for _, sql in delete_insert(plan_of(root, child_table("t__x", "t"))) if "CREATE" in sql)
+    doomed = next(sql for sql in texts_of(root, child_table("t__x", "t")) if "CREATE" in sql)
 
     assert " UNION " in doomed
     assert " OR " not in doomed
+
+
+@pytest.mark.parametrize("dialect", ["duckdb", "postgres"])
+@pytest.mark.parametrize("strategy", ["delete-insert", "upsert", "insert-only", "cdc", "scd2"])
+def test_no_strategy_joins_by_or_or_writes_values_into_its_text(dialect, strategy):
+    flag = Column(name="gone", data_type="timestamp", hard_delete=True)
+    child = child_table("t__x", "t")
+    root = root_table("t", id=key("id"), day=key("day", merge_key=True), gone=flag)
+
+    if strategy == "scd2":
+        root, child = on(versions_table(key("id"), until="9999-12-31"), 1)
+
+    for statement in merge_statements(plan_of(root, child, dialect=dialect, strategy=strategy)):
+        assert " OR " not in statement.sql
+        assert "2024" not in statement.sql and "9999" not in statement.sql
+        assert len(statement.parameters) == len(set(re.findall(r"\$\d", statement.sql)))
+
+
+def test_columns_that_the_schema_does_not_know_are_carried_over_by_upsert():
+    root = root_table("t", id=key("id"))
+    statements = texts_of(root, strategy="upsert", foreign={"t": ("note",)})
+
+    assert 'UPDATE "s_t" SET "note" = "t"."note" FROM "d"."t" WHERE "t"."id" = "s_t"."id"' in statements
+    assert '"_dlt_id", "note")' in statements[-1]
+
+
+def test_upsert_needs_a_primary_key():
+    with pytest.raises(SchemaError, match="needs a primary_key"):
+        texts_of(root_table("t"), strategy="upsert")
+
+
+def test_scd2_needs_its_columns():
+    with pytest.raises(SchemaError, match="x-row-version or x-valid-from or x-valid-to"):
+        texts_of(root_table("t", id=key("id")), strategy="scd2")
 
 
 def test_a_nested_table_that_nothing_connects_is_refused():
     loose = Table(name="t__x", parent="t", columns={"v": Column(name="v", data_type="text")})
 
     with pytest.raises(SchemaError, match="neither a root key"):
-        list(delete_insert(plan_of(root_table("t", id=key("id")), loose)))
+        texts_of(root_table("t", id=key("id")), loose)
 
 
 def test_a_root_without_row_key_is_refused_where_it_has_nested_tables():
     root = Table(name="t", columns={"a": key("a"), "b": key("b")}, write_disposition="merge")
 
     with pytest.raises(SchemaError, match="no column that identifies a row"):
-        list(delete_insert(plan_of(root, child_table("t__x", "t"))))
+        texts_of(root, child_table("t__x", "t"))

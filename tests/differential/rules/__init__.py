@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tests.differential.cases import Case
-from tests.differential.rules import contracts, dispositions, hints, naming, shape, types
+from tests.differential.rules import contracts, dispositions, hints, incremental, merging, naming, shape, types
 
 __all__ = ["ALL"]
 
@@ -14,5 +14,7 @@ ALL: tuple[Case, ...] = (
     *hints.CASES,
     *contracts.CASES,
     *dispositions.CASES,
+    *merging.CASES,
+    *incremental.CASES,
 )
 """Every hand-written case, in the order of the specification."""

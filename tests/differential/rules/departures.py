@@ -50,7 +50,21 @@ def _departure(
     )
 
 
+def _merged(strategy: str, **options: object) -> dict[str, object]:
+    return {"write_disposition": {"disposition": "merge", "strategy": strategy, **options}, "primary_key": "id"}
+
+
+def _runs(name: str, *runs: tuple[dict[str, object], list[dict[str, object]]]) -> Case:
+    """A case of one page per run: the run's arguments, and its rows."""
+    made = tuple(Run(pages=(tuple(rows),), arguments=arguments) for arguments, rows in runs)
+
+    return Case(id=f"departure-{name}", runs=made)
+
+
+BOUNDARY = {"boundary_timestamp": "2024-05-01T00:00:00Z"}
+MAY = datetime(2024, 5, 1, tzinfo=UTC)
 ORDER = {"id": 1, "lines": [{"n": 1}]}
+REPLACE = {"write_disposition": {"disposition": "replace"}}
 
 ALL: tuple[Departure, ...] = (
     _departure(
@@ -145,6 +159,30 @@ ALL: tuple[Departure, ...] = (
         ours=[{"a": 1}],
         nested={"items___empty": [{"b": 3}]},
     ),
+    _departure(
+        "list-under-a-blank-key-of-a-dict",
+        {"a": {"": [1]}},
+        {"a": [2]},
+        reference={"items": [{}, {}], "items__a": [{"value": 1}, {"value": 2}]},
+        ours=[{}, {}],
+        nested={"items__a": [{"value": 2}], "items__a___empty": [{"value": 1}]},
+    ),
+    _departure(
+        "list-under-a-blank-key-in-a-list",
+        {"l": [{"": [1], "x": 1}]},
+        reference={"items": [{}], "items__l": [{"x": 1}, {"value": 1}]},
+        ours=[{}],
+        nested={"items__l": [{"x": 1}], "items__l___empty": [{"value": 1}]},
+    ),
+    Departure(
+        name="replace-as-a-mapping-resets-state",
+        case=Case(
+            id="departure-replace-as-a-mapping-resets-state",
+            runs=(Run(pages=(({"id": 1},),), arguments=REPLACE, counts=True),) * 2,
+        ),
+        reference={"items": [{"id": 1, "run": 2}]},
+        ours={"items": [{"id": 1, "run": 1}]},
+    ),
     Departure(
         name="root-key-on-existing-nested-tables",
         case=Case(
@@ -159,5 +197,80 @@ ALL: tuple[Departure, ...] = (
         ),
         reference="Adding columns with constraints not yet supported",
         ours={"items": [{"id": 1}], "items__lines": [{"n": 2}]},
+    ),
+    Departure(
+        name="upsert-of-one-key-twice",
+        case=_runs(
+            "upsert-of-one-key-twice",
+            (_merged("upsert"), [{"id": 1, "v": "a", "l": [1, 2]}, {"id": 1, "v": "b", "l": [3]}]),
+        ),
+        reference={"items": [{"id": 1, "v": "a"}, {"id": 1, "v": "b"}]},
+        ours={"items": [{"id": 1, "v": "b"}], "items__l": [{"value": 3}]},
+    ),
+    Departure(
+        name="upsert-of-an-unknown-deleted-row",
+        case=_runs(
+            "upsert-of-an-unknown-deleted-row",
+            ({**_merged("upsert"), "columns": {"gone": {"hard_delete": True}}}, [{"id": 1, "gone": False}]),
+            (
+                {**_merged("upsert"), "columns": {"gone": {"hard_delete": True}}},
+                [{"id": 1, "gone": True}, {"id": 2, "gone": True}],
+            ),
+        ),
+        reference={"items": [{"id": 2, "gone": True}]},
+        ours={"items": []},
+    ),
+    Departure(
+        name="insert-only-and-longer-lists",
+        case=_runs(
+            "insert-only-and-longer-lists",
+            (_merged("insert-only"), [{"id": 1, "v": "a", "l": [1]}]),
+            (_merged("insert-only"), [{"id": 1, "v": "b", "l": [7, 8]}]),
+        ),
+        reference={"items": [{"id": 1, "v": "a"}], "items__l": [{"value": 1}, {"value": 8}]},
+        ours={"items": [{"id": 1, "v": "a"}], "items__l": [{"value": 1}]},
+    ),
+    Departure(
+        name="scd2-of-one-record-twice",
+        case=_runs(
+            "scd2-of-one-record-twice",
+            ({"write_disposition": _merged("scd2", **BOUNDARY)["write_disposition"]}, [{"id": 1}, {"id": 1}]),
+        ),
+        reference={"items": [{"id": 1}, {"id": 1}]},
+        ours={"items": [{"id": 1}]},
+    ),
+    Departure(
+        name="scd2-of-one-primary-key-twice",
+        case=_runs(
+            "scd2-of-one-primary-key-twice", (_merged("scd2", **BOUNDARY), [{"id": 1, "v": "a"}, {"id": 1, "v": "b"}])
+        ),
+        reference={"items": [{"id": 1, "v": "a"}, {"id": 1, "v": "b"}]},
+        ours={"items": [{"id": 1, "v": "b"}]},
+    ),
+    Departure(
+        name="scd2-by-a-version-column-with-lists",
+        case=_runs(
+            "scd2-by-a-version-column-with-lists",
+            (_merged("scd2", **BOUNDARY, row_version_column_name="h"), [{"id": 1, "h": "x", "l": [1]}]),
+            (_merged("scd2", **BOUNDARY, row_version_column_name="h"), [{"id": 1, "h": "x", "l": [1]}]),
+        ),
+        reference={"items": [{"id": 1, "h": "x"}], "items__l": [{"value": 1}, {"value": 1}]},
+        ours={"items": [{"id": 1, "h": "x"}], "items__l": [{"value": 1}]},
+    ),
+    Departure(
+        name="upsert-after-delete-insert",
+        case=_runs(
+            "upsert-after-delete-insert",
+            (_merged("delete-insert"), [{"id": 1, "l": [1, 2]}]),
+            (_merged("upsert"), [{"id": 1, "l": [3]}]),
+        ),
+        reference={"items": [{"id": 1}], "items__l": [{"value": 1}, {"value": 2}, {"value": 3}]},
+        ours={"items": [{"id": 1}], "items__l": [{"value": 3}]},
+    ),
+    Departure(
+        name="skip",
+        case=_runs("skip", ({}, [{"id": 1}]), ({"write_disposition": "skip"}, [{"id": 2}])),
+        reference="skip",
+        ours={"items": [{"id": 1}]},
     ),
 )

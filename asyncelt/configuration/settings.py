@@ -1,0 +1,128 @@
+"""asyncelt's own settings, from configuration: under its own names and under the reference's."""
+
+from __future__ import annotations
+
+import dataclasses
+import typing
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any, TypeVar, cast
+
+from asyncelt.config import Limits, Retry, Settings
+from asyncelt.configuration.lookup import Wanted, find
+from asyncelt.types import FileFormat
+
+__all__ = ["PipelineOptions", "configured_settings", "pipeline_options"]
+
+_Group = TypeVar("_Group", Limits, Retry)
+
+_REFERENCE: Mapping[str, tuple[str, ...]] = {
+    "limits.normalize_workers": ("normalize.workers",),
+    "limits.load_workers": ("load.workers",),
+    "limits.buffer_max_items": ("normalize.data_writer.buffer_max_items", "data_writer.buffer_max_items"),
+    "limits.file_max_items": ("normalize.data_writer.file_max_items", "data_writer.file_max_items"),
+    "limits.file_max_bytes": ("normalize.data_writer.file_max_bytes", "data_writer.file_max_bytes"),
+    "retry.attempts": ("load.raise_on_max_retries",),
+}
+"""Our setting, and the reference's keys that mean the same. Its other keys have no counterpart here."""
+
+
+def configured_settings() -> Settings:
+    """Settings with everything that is configured laid over the defaults.
+
+    ``asyncelt.limits.max_memory`` in a file or ``ASYNCELT__LIMITS__MAX_MEMORY`` in the environment; also below the name
+    of the active pipeline. Keys of the reference count where they mean the same.
+
+    Raises:
+        ConfigError: A value cannot be read as the type of its setting.
+    """
+    settings = Settings()
+    raises = _configured(bool, ("asyncelt.load.raise_on_failed_jobs", "load.raise_on_failed_jobs"))
+    loader_file_format = _configured(FileFormat | None, ("asyncelt.loader_file_format",))
+
+    return replace(
+        settings,
+        limits=_laid_over(settings.limits, "limits"),
+        retry=_laid_over(settings.retry, "retry"),
+        raise_on_failed_jobs=raises if isinstance(raises, bool) else settings.raise_on_failed_jobs,
+        loader_file_format=cast("FileFormat | None", None if loader_file_format is _NOTHING else loader_file_format),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PipelineOptions:
+    """Arguments of ``asyncelt.pipeline`` that are configured, under ``pipelines.<name>`` or ``pipelines``.
+
+    None where nothing is configured.
+    """
+
+    pipelines_dir: str | None = None
+    destination: str | None = None
+    dataset_name: str | None = None
+    progress: str | None = None
+    restore_from_destination: bool | None = None
+
+
+_OPTION_KEYS: Mapping[str, tuple[str, ...]] = {
+    "destination": ("destination", "destination_type", "destination_name"),
+}
+
+
+def pipeline_options(pipeline_name: str) -> PipelineOptions:
+    """What is configured for a pipeline; explicit arguments outrank it.
+
+    Raises:
+        ConfigError: A value cannot be read as the type of its argument.
+    """
+    from asyncelt.configuration.casting import typed
+
+    hints = typing.get_type_hints(PipelineOptions)
+    found: dict[str, Any] = {}
+
+    for option in fields(PipelineOptions):
+        for key in _OPTION_KEYS.get(option.name, (option.name,)):
+            value = find(Wanted(key=key, sections=("pipelines", pipeline_name), bare=key in _BARE_OPTIONS))
+
+            if value is not None:
+                found[option.name] = typed(value, hints[option.name])
+                break
+
+    return PipelineOptions(**found)
+
+
+_BARE_OPTIONS = frozenset({"restore_from_destination", "pipelines_dir"})
+"""What the reference also reads without a section."""
+
+
+class _Nothing:
+    """Not configured; None would be a value."""
+
+
+_NOTHING = _Nothing()
+
+
+def _laid_over(group: _Group, name: str) -> _Group:
+    hints = typing.get_type_hints(type(group))
+    changes: dict[str, Any] = {}
+
+    for field in dataclasses.fields(group):
+        ours: str = f"{name}.{field.name}"
+        value = _configured(hints[field.name], (f"asyncelt.{ours}", *_REFERENCE.get(ours, ())))
+
+        if not isinstance(value, _Nothing):
+            changes[field.name] = value
+
+    return replace(group, **changes) if changes else group
+
+
+def _configured(hint: object, keys: Iterable[str]) -> object:
+    from asyncelt.configuration.casting import typed
+
+    for key in keys:
+        *sections, name = key.split(".")
+        found = find(Wanted(key=name, sections=tuple(sections), exact=True))
+
+        if found is not None:
+            return typed(found, hint)
+
+    return _NOTHING

@@ -1,0 +1,83 @@
+"""What a resource is made of, and what one run of it reads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias, cast
+
+from asyncelt.errors import ConfigError, InvalidResourceData
+from asyncelt.extract.functions import check_name
+from asyncelt.extract.hinting import DYNAMIC, is_dynamic
+from asyncelt.extract.incremental import Incremental
+from asyncelt.extract.incremental.definition import KeyHint
+from asyncelt.extract.steps import Step
+from asyncelt.schema.hints import NestedPath, TableHints
+from asyncelt.types import JsonValue
+
+__all__ = ["Contract", "Names", "NestedHints", "Reading", "WriteDispositionHint", "bound_cursor", "check_definition"]
+
+WriteDispositionHint: TypeAlias = str | Mapping[str, object]
+Names: TypeAlias = str | Sequence[str]
+Contract: TypeAlias = str | Mapping[str, JsonValue]
+NestedHints: TypeAlias = Mapping[NestedPath, TableHints | Mapping[str, object]]
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What one run of a resource reads, and what its items go through."""
+
+    data: object
+    steps: tuple[Step, ...]
+
+
+def check_definition(name: str, data: object, table_name: object, hints: TableHints) -> None:
+    """Refuse what cannot be a resource, as far as can be told without reading it.
+
+    Raises:
+        ConfigError: The name or a hint is wrong.
+        InvalidResourceData: The data cannot be read.
+    """
+    check_name(name, "resource")
+
+    if table_name is not None and not isinstance(table_name, str) and not callable(table_name):
+        raise ConfigError(f"Resource {name!r}: table_name is text or a function of a row, not {table_name!r}.")
+
+    if isinstance(data, str):
+        raise InvalidResourceData(
+            f"Resource {name!r} was given text. Pass rows (a list of dicts, a generator, a frame), JSON as bytes, or "
+            "JsonPage(text)."
+        )
+
+    if data is None:
+        raise InvalidResourceData(f"Resource {name!r} was given None instead of data.")
+
+    if callable(table_name):
+        return
+
+    for hint in DYNAMIC:
+        if is_dynamic(getattr(hints, hint)):
+            raise ConfigError(
+                f"Resource {name!r}: {hint} is a function of a row, which it can be only if table_name is one too."
+            )
+
+
+def bound_cursor(
+    definition: Incremental[object] | None, hints: TableHints, name: str, state_of: Callable[[str], dict[str, object]]
+) -> Incremental[object] | None:
+    """A resource's cursor, bound to one run.
+
+    Args:
+        definition: The cursor; None: there is none.
+        hints: Of the resource, for the key that tells rows apart.
+        name: Of the resource.
+        state_of: Gives the state of a resource by its name.
+    """
+    if definition is None:
+        return None
+
+    given = hints.write_disposition
+    disposition = given.get("disposition") if isinstance(given, Mapping) else given
+    key = cast("KeyHint | None", hints.primary_key)
+
+    return definition.bind(name, state_of, primary_key=key, merges=disposition == "merge" and bool(key))

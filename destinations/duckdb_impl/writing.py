@@ -1,0 +1,226 @@
+"""The rows of one package: emptied tables, appended rows, merges. Inside the commit's transaction."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+import duckdb
+from sqlglot import exp
+
+from asyncelt.destinations.duckdb_impl.errors import translate
+from asyncelt.destinations.duckdb_impl.files import insert_jobs
+from asyncelt.destinations.duckdb_impl.reading import Catalog
+from asyncelt.destinations.duckdb_impl.statements import DIALECT, Statements
+from asyncelt.destinations.sql import system
+from asyncelt.destinations.sql.merge import MergePlan, appends, merge_statements
+from asyncelt.destinations.sql.names import Dataset, column, identifier, table
+from asyncelt.flow import ROOT_ROW, JobFile, Package
+from asyncelt.schema.evolve import merge_strategy_of
+from asyncelt.schema.model import Column, Table
+from asyncelt.schema.system import STATE_TABLE
+from asyncelt.types import ReplaceStrategy, TableName
+
+__all__ = ["Work", "chain_of", "write_package"]
+
+Jobs = Mapping[TableName, Sequence[JobFile]]
+
+_KEPT_STATES: Final = 100
+"""Only the newest is ever restored; the others are history."""
+_ROOT_ROW_COLUMN: Final = Column(name=ROOT_ROW, data_type="bigint")
+
+_logger = logging.getLogger("asyncelt.destinations.duckdb")
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """One transaction on one dataset. The catalog is kept up to date by whoever creates, changes and drops tables."""
+
+    database: Statements
+    dataset: Dataset
+    catalog: Catalog
+    replace_strategy: ReplaceStrategy = "truncate-and-insert"
+
+    def has(self, name: str) -> bool:
+        """Whether the dataset has the table."""
+        return name.lower() in self.catalog
+
+    def execute_for(self, package: Package, name: str, sql: str, parameters: Sequence[object] = ()) -> None:
+        """Run a statement that writes a table of a package; an error says which."""
+        try:
+            self.database.execute(sql, parameters)
+        except duckdb.Error as error:
+            found = translate(error, f"writing table {name!r} of load {package.load_id}")
+            raise found.at(load_id=package.load_id, table=name) from error
+
+
+def write_package(work: Work, package: Package, *, emptied: Iterable[TableName] = ()) -> None:
+    """Write the rows of one package; its tables are there with all their columns.
+
+    Args:
+        work: The transaction.
+        package: What to write.
+        emptied: Tables whose rows go first.
+    """
+    for name in emptied:
+        _empty(work, package, name)
+
+    jobs: dict[TableName, list[JobFile]] = {}
+
+    for job in package.jobs:
+        jobs.setdefault(job.table, []).append(job)
+
+    written: set[TableName] = set()
+
+    for replaced in package.replaced_tables:
+        written |= _replace(work, package, replaced, jobs)
+
+    for name, of_table in jobs.items():
+        if name in written:
+            continue
+
+        if package.schema.disposition_of(name) == "merge":
+            written |= _merge(work, package, package.schema.root_of(name), jobs)
+        else:
+            _append(work, package, name, of_table)
+
+    if STATE_TABLE in jobs:
+        sql = system.prune_states(work.dataset, _KEPT_STATES, DIALECT)
+        work.execute_for(package, STATE_TABLE, sql, [package.pipeline_name])
+
+
+def chain_of(package: Package, root: TableName) -> tuple[Table, ...]:
+    """A root table with its nested tables; nothing if the schema does not have it."""
+    return tuple(package.schema.chain_of(root)) if root in package.schema.tables else ()
+
+
+def _empty(work: Work, package: Package, name: TableName) -> None:
+    if work.has(name):
+        work.execute_for(package, name, system.delete_all(work.dataset, name, DIALECT))
+
+
+def _append(work: Work, package: Package, name: TableName, jobs: Sequence[JobFile]) -> None:
+    for sql, parameters in insert_jobs(package, package.schema.tables[name], jobs, name, work.dataset):
+        work.execute_for(package, name, sql, parameters)
+
+
+def _replace(work: Work, package: Package, root: TableName, jobs: Jobs) -> set[TableName]:
+    """Put the new rows of a chain in place of the old ones; returns the tables that are written with that.
+
+    Readers see the old rows until the commit, by either strategy.
+    """
+    chain = chain_of(package, root)
+    given = package.schema.tables[root].hints.get("x-replace-strategy") if chain else None
+    strategy = given or work.replace_strategy
+    staged = _stage_all(work, package, chain, jobs) if strategy == "insert-from-staging" else {}
+
+    for one in chain:
+        _empty(work, package, one.name)
+
+    for one in chain:
+        if one.name in staged:
+            work.execute_for(package, one.name, _copy(work, one, staged[one.name]))
+        elif one.name in jobs:
+            _append(work, package, one.name, jobs[one.name])
+
+    _drop_all(work, staged)
+
+    return {one.name for one in chain}
+
+
+def _merge(work: Work, package: Package, root: Table, jobs: Jobs) -> set[TableName]:
+    """Merge a chain; returns its tables."""
+    chain = tuple(package.schema.chain_of(root.name))
+    strategy = merge_strategy_of(package.schema, root.name) or "delete-insert"
+
+    if appends(root, strategy):
+        _logger.warning(
+            "Table %r is to be merged but has neither a primary key nor a merge key: its rows are appended.", root.name
+        )
+
+        for one in chain:
+            if one.name in jobs:
+                _append(work, package, one.name, jobs[one.name])
+
+        return {one.name for one in chain}
+
+    foreign = {one.name: _foreign(work, one) for one in chain if one.name in jobs}
+    staged = _stage_all(work, package, chain, jobs, foreign)
+    plan = MergePlan(
+        dataset=work.dataset,
+        chain=chain,
+        staged={name: table(one) for name, one in staged.items()},
+        existing=frozenset(one.name for one in chain if work.has(one.name)),
+        arrival=lambda: exp.column("rowid"),
+        keeps_order=True,
+        dialect=DIALECT,
+        strategy=strategy,
+        created_at=package.created_at,
+        foreign=foreign,
+    )
+
+    for statement in merge_statements(plan):
+        work.execute_for(package, statement.table, statement.sql, statement.parameters)
+
+    _drop_all(work, staged)
+
+    return {one.name for one in chain}
+
+
+def _foreign(work: Work, one: Table) -> tuple[str, ...]:
+    """Columns that the table has at the destination and the schema does not know, in lower case."""
+    known = {name.lower() for name, spec in one.columns.items() if spec.data_type is not None}
+
+    return tuple(name for name in work.catalog.get(one.name.lower(), {}) if name not in known)
+
+
+def _stage_all(
+    work: Work,
+    package: Package,
+    chain: Sequence[Table],
+    jobs: Jobs,
+    foreign: Mapping[TableName, tuple[str, ...]] | None = None,
+) -> dict[TableName, str]:
+    """Temporary tables with the rows of those tables of a chain that the package has rows for, by table."""
+    staged = {one.name: f"_asyncelt_staging_{at}" for at, one in enumerate(chain) if one.name in jobs}
+
+    for one in chain:
+        if one.name in staged:
+            _stage(work, package, one, jobs[one.name], staged[one.name], (foreign or {}).get(one.name, ()))
+
+    return staged
+
+
+def _stage(
+    work: Work, package: Package, one: Table, jobs: Sequence[JobFile], staged: str, foreign: Sequence[str]
+) -> None:
+    """Rows of one table in a temporary table of the target's types. Its row ids are the order of arrival."""
+    names = [name for name, spec in one.columns.items() if spec.data_type is not None]
+    number = exp.cast(exp.Null(), exp.DataType.build("BIGINT"))
+    empty = exp.select(*(column(name) for name in (*names, *foreign)), exp.alias_(number, ROOT_ROW, quoted=True))
+    create = exp.Create(
+        this=table(staged),
+        kind="TABLE",
+        properties=exp.Properties(expressions=[exp.TemporaryProperty()]),
+        expression=empty.from_(table(one.name, work.dataset)).limit(0),
+    )
+    work.database.execute(create.sql(dialect=DIALECT))
+    with_number = replace(one, columns={**one.columns, ROOT_ROW: _ROOT_ROW_COLUMN})
+
+    for sql, parameters in insert_jobs(package, with_number, jobs, staged, None):
+        work.execute_for(package, one.name, sql, parameters)
+
+
+def _copy(work: Work, one: Table, staged: str) -> str:
+    names = [name for name, spec in one.columns.items() if spec.data_type is not None]
+    into = exp.Schema(this=table(one.name, work.dataset), expressions=[identifier(name) for name in names])
+    rows = exp.select(*(column(name) for name in names)).from_(table(staged))
+
+    return exp.Insert(this=into, expression=rows).sql(dialect=DIALECT)
+
+
+def _drop_all(work: Work, staged: Mapping[TableName, str]) -> None:
+    for name in staged.values():
+        work.database.execute(exp.Drop(tables=[table(name)], kind="TABLE").sql(dialect=DIALECT))

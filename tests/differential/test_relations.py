@@ -1,0 +1,100 @@
+"""The same calls on the same dataset, through both libraries: same columns, same rows."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from asyncelt.errors import QueryError
+from tests.reading.loaded import loaded
+
+pytestmark = pytest.mark.differential
+
+CALLS = [
+    "ds['items'].order_by('id')",
+    "ds.items.select('name', 'id').order_by('id', 'desc')",
+    "ds.table('items')[['id', 'price']].order_by('id').limit(2)",
+    "ds['items'].limit(2).order_by('id', 'desc').where('id', 'lt', 3).select('id')",
+    "ds['items'].where('id', 'in', [1, 3]).order_by('id').select('id')",
+    "ds['items'].filter('id', 'not_in', [1, 3]).select('id')",
+    "ds['items'].where('price > 2').where('id < 3').select('id')",
+    "ds['items'].where('at', 'gte', '2024-01-02').order_by('id').select('id')",
+    "ds['items'].where('name', 'ne', 'one').select('id')",
+    "ds['items'].select('id').max()",
+    "ds['items'].where('id', 'lt', 3).select('price').min()",
+    "ds['items__tags'].join('items').order_by('tag').select('tag', 'items__id')",
+    "ds['items'].join('items__tags', kind='left').where('id', 'ne', 2).order_by('id').select('id', 'items__tags__tag')",
+    "ds['items'].join('items__tags__of').select('id', 'items__tags__of__z')",
+    "ds['items'].join('owners', on='items.id = owners.item', alias='o').order_by('id').select('id', 'o__owner')",
+    "ds['items'].order_by('id').limit(1).join('items__tags').select('id', 'items__tags__tag')",
+    "ds('SELECT id, upper(name) AS u FROM items ORDER BY id')",
+    "ds('SELECT count(*) AS n FROM items')",
+    "ds.row_counts(table_names=['items', 'owners'])",
+    "ds['_dlt_loads'].select('status', 'schema_name')",
+    "ds['items__tags'].from_loads(['1']).select('tag')",
+    # Errors.
+    "ds['nope']",
+    "ds['items'][['nope']]",
+    "ds['items'].select('nope')",
+    "ds('SELECT nope FROM items')",
+    "ds('SELECT id FROM nope')",
+    "ds('DELETE FROM items')",
+]
+NONE = "ds['items'].where('name', 'eq', None).select('id')"
+EVERYTHING = [*CALLS, NONE]
+
+
+@pytest.fixture(scope="module")
+async def answers(anyio_backend, tmp_path_factory):
+    """Ours beside theirs, by call."""
+    folder = tmp_path_factory.mktemp("relations")
+    pipeline = await loaded("duckdb", folder)
+    ours = [await answer(pipeline.dataset(), call) for call in EVERYTHING]
+    worker = Path(__file__).with_name("relations_worker.py")
+    output = subprocess.run(  # noqa: ASYNC221 - nothing else runs
+        [sys.executable, str(worker), str(folder / "data.duckdb")],
+        input=json.dumps(EVERYTHING),
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=folder,
+    )
+    theirs = json.loads(output.stdout.splitlines()[-1])
+
+    return dict(zip(EVERYTHING, zip(ours, theirs, strict=True), strict=True))
+
+
+async def answer(ds, call):
+    try:
+        relation = eval(call, {"ds": ds})
+        rows = await relation.fetchall()
+    except QueryError as error:
+        return {"error": type(error).__name__}
+
+    return {"columns": relation.columns, "rows": [list(map(str, row)) for row in rows]}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("call", CALLS)
+def test_both_give_the_same(answers, call):
+    ours, theirs = answers[call]
+
+    if "error" in ours:
+        assert "error" in theirs
+    elif theirs["columns"] == ["_col_0"]:
+        # The reference has no name for an aggregate.
+        assert ours["rows"] == theirs["rows"]
+    else:
+        assert ours == theirs
+
+
+@pytest.mark.slow
+def test_comparing_with_none_asks_for_a_value_that_is_missing(answers):
+    """docs/reading.md: the reference compares with NULL, which is never true."""
+    ours, theirs = answers[NONE]
+    assert ours["rows"] == [["3"]]
+    assert theirs["rows"] == []

@@ -1,0 +1,61 @@
+"""A dataset that both sides carry on in turn: the cursor's state, digests included, is the same to both."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+import asyncelt
+from tests.differential.reading import read_dataset
+from tests.differential.round_trip_worker import CURSORS, DATASET, PIPELINE, RUNS, rows_of
+
+pytestmark = [pytest.mark.differential, pytest.mark.slow, pytest.mark.timeout(180)]
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+async def _theirs(folder: Path, kind: str, run: int) -> None:
+    command = [sys.executable, "-m", "tests.differential.round_trip_worker", str(folder), kind, str(run)]
+    done = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+
+
+async def _ours(folder: Path, kind: str, run: int) -> None:
+    pipeline = asyncelt.pipeline(
+        PIPELINE,
+        destination=asyncelt.destinations.duckdb(str(folder / "turns.duckdb")),
+        dataset_name=DATASET,
+        pipelines_dir=str(folder / f"ours-{run}"),
+    )
+    await pipeline.run(asyncelt.resource(rows_of(run), name="rows", incremental=CURSORS[kind]))
+
+
+def _loaded(folder: Path) -> Counter[object]:
+    data = read_dataset(folder / "turns.duckdb", DATASET).tables["rows"]
+
+    return Counter(row[data.names.index("id")] for row in data.rows)
+
+
+@pytest.mark.parametrize("kind", CURSORS)
+async def test_rows_are_loaded_once_whoever_loads_them(kind: str, tmp_path: Path) -> None:
+    turns = {"ours": (_ours,) * 5, "theirs-first": (_theirs, _ours) * 3, "ours-first": (_ours, _theirs) * 3}
+    found = {}
+
+    for name, sides in turns.items():
+        (tmp_path / name).mkdir()
+
+        for run, side in enumerate(sides[: len(RUNS)]):
+            await side(tmp_path / name, kind, run)
+
+        found[name] = _loaded(tmp_path / name)
+
+    assert found["theirs-first"] == found["ours"]
+    assert found["ours-first"] == found["ours"]
+
+    if kind in ("whole-rows", "by-key", "times"):
+        assert found["ours"] == Counter(range(1, 11)) - Counter([5])
