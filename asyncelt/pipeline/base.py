@@ -29,7 +29,7 @@ from asyncelt.info.trace import PipelineTrace, StepTrace
 from asyncelt.load.protocol import Destination
 from asyncelt.observe import Event, Warned
 from asyncelt.pipeline import schema_files
-from asyncelt.pipeline.options import DestinationReference, Options, active, resolved
+from asyncelt.pipeline.options import DestinationReference, Options, active, destination_of, resolved, staging_of
 from asyncelt.pipeline.tracing import keep_trace, read_trace
 from asyncelt.schema.model import Schema
 from asyncelt.schema.naming import Naming, naming_for
@@ -111,10 +111,18 @@ class PipelineBase:
         """Where the data goes."""
         return self._destination
 
+    @destination.setter
+    def destination(self, reference: DestinationReference) -> None:
+        self._destination = destination_of(reference, None, self._name)
+
     @property
     def staging(self) -> Destination | None:
         """Where files wait for a destination that cannot read them from here."""
         return self._staging
+
+    @staging.setter
+    def staging(self, reference: DestinationReference) -> None:
+        self._staging = staging_of(reference, self._destination, self._name)
 
     @property
     def dataset_name(self) -> str | None:

@@ -533,3 +533,104 @@ async def test_cut_off_at_each_failpoint_the_next_call_carries_on(tmp_path: Path
         assert sorted(destination.tables("data")["t"].column("id").to_pylist()) == [0, 1, 2], point
         assert sorted(destination.tables("data")["t__l"].column("value").to_pylist()) == [0, 1, 2], point
         assert not make(folder, destination=destination).has_pending_data, point
+
+
+# ------------------------------------------------------------------------------------------------ what sources can do
+
+
+async def test_hints_that_change_with_the_data_are_kept_in_between(tmp_path: Path) -> None:
+    """Functions as hints, marks and variants: the tables of normalize have what extract was told, page by page."""
+
+    @asyncelt.resource(columns={"x": {"data_type": "bigint"}})
+    async def marked() -> AsyncIterator[object]:
+        yield [{"x": "1"}]
+        yield asyncelt.mark.with_hints({"y": "2"}, asyncelt.mark.make_hints(columns={"y": {"data_type": "bigint"}}))
+        yield [{"x": 3, "y": "4"}]
+        yield asyncelt.mark.with_hints(
+            {"id": 1},
+            asyncelt.mark.make_hints(table_name="variant", primary_key="id", write_disposition="merge"),
+            create_table_variant=True,
+        )
+
+    fused, stepped = asyncelt.destinations.memory(), asyncelt.destinations.memory()
+    one, two = make(tmp_path / "one", destination=fused), make(tmp_path / "two", destination=stepped)
+    await one.run(marked())
+    await by_steps(two, marked())
+
+    assert contents(fused) == contents(stepped)
+    assert stepped.tables("data")["variant"].num_rows == 1
+    assert stepped.tables("data")["marked"].column("x").to_pylist() == [1, None, 3]
+    assert stepped.tables("data")["marked"].column("y").to_pylist() == [None, 2, 4]
+    assert make(tmp_path / "two", destination=stepped).state == one.state
+
+
+async def test_transformers_and_incremental_cursors_go_step_by_step(tmp_path: Path) -> None:
+    @asyncelt.resource(selected=False)
+    async def numbers(
+        at: Any = asyncelt.sources.incremental("at", initial_value=0),
+    ) -> AsyncIterator[list[dict[str, int]]]:
+        yield [{"at": n} for n in range(at.last_value, at.last_value + 3)]
+
+    @asyncelt.transformer(data_from=numbers)
+    async def doubled(items: list[dict[str, int]]) -> AsyncIterator[list[dict[str, int]]]:
+        yield [{"double": item["at"] * 2} for item in items]
+
+    fused, stepped = asyncelt.destinations.memory(), asyncelt.destinations.memory()
+
+    for _ in range(2):
+        await make(tmp_path / "one", destination=fused).run(doubled)
+        await by_steps(make(tmp_path / "two", destination=stepped), doubled)
+
+    assert contents(fused) == contents(stepped)
+    assert set(stepped.tables("data")) >= {"doubled"}
+    assert make(tmp_path / "one", destination=fused).state == make(tmp_path / "two", destination=stepped).state
+
+
+async def test_frozen_tables_are_refused_by_extract(tmp_path: Path) -> None:
+    pipeline = make(tmp_path)
+    await pipeline.run([{"id": 1}], table_name="known")
+
+    with pytest.raises(PipelineStepFailed, match="unknown"):
+        await pipeline.extract([{"id": 2}], table_name="unknown", schema_contract={"tables": "freeze"})
+
+    assert not pipeline.has_pending_data
+    await pipeline.extract([{"id": 2}], table_name="unknown", schema_contract={"tables": "discard_row"})
+    await pipeline.normalize()
+    await pipeline.load()
+    assert "unknown" not in pipeline.destination.tables("data")  # type: ignore[union-attr]
+
+
+async def test_plain_hints_say_the_same_as_models(tmp_path: Path) -> None:
+    """A pydantic model as columns is kept as columns and contract."""
+
+    class Strict(pydantic.BaseModel):
+        model_config = pydantic.ConfigDict(extra="forbid")
+        id: int
+        name: str | None = None
+
+    fused, stepped = asyncelt.destinations.memory(), asyncelt.destinations.memory()
+    rows = [{"id": 1, "name": "x"}]
+    nested = {("parts",): {"columns": {"n": {"data_type": "text"}}}}
+    await make(tmp_path / "one", destination=fused).run(rows, table_name="t", columns=Strict)
+    pipeline = make(tmp_path / "two", destination=stepped)
+    await by_steps(pipeline, rows, table_name="t", columns=Strict)
+    assert contents(fused) == contents(stepped)
+
+    data = asyncelt.resource([{"id": 1, "parts": [{"n": 5}]}], name="with_nested", nested_hints=nested)
+    await make(tmp_path / "one", destination=fused).run(data)
+    await by_steps(pipeline, data)
+    assert contents(fused) == contents(stepped)
+    assert stepped.tables("data")["with_nested__parts"].column("n").to_pylist() == ["5"]
+
+    merge = {"disposition": "merge", "strategy": "scd2", "boundary_timestamp": datetime(2024, 1, 1, tzinfo=UTC)}
+    await pipeline.extract([{"id": 9}], table_name="history", write_disposition=merge)
+    await pipeline.normalize()
+    assert (
+        make(tmp_path / "two", destination=stepped)
+        .schemas["p"]
+        .tables["history"]
+        .hints[  # type: ignore[index]
+            "x-boundary-timestamp"
+        ]
+        == "2024-01-01T00:00:00+00:00"
+    )

@@ -148,6 +148,19 @@ async def test_staging_is_refused_at_run_too(make: Make) -> None:
         await make().run([{"id": 1}], table_name="t", staging=LAKE)
 
 
+async def test_destination_and_staging_can_be_set(make: Make, memory: Any, tmp_path: Path) -> None:
+    pipeline = asyncelt.pipeline("p", pipelines_dir=tmp_path, dataset_name="d")
+    pipeline.destination = memory
+    await pipeline.run([{"id": 1}], table_name="t")
+    assert values(pipeline, "t", "id") == [1]
+
+    with pytest.raises(ConfigError, match="takes no staging destination"):
+        pipeline.staging = LAKE  # type: ignore[assignment]
+
+    with pytest.raises(ConfigError, match="nowhere"):
+        pipeline.destination = "nowhere"  # type: ignore[assignment]
+
+
 async def test_credentials_make_another_destination_of_the_same_type(tmp_path: Path) -> None:
     pipeline = asyncelt.pipeline("p", pipelines_dir=tmp_path, destination="duckdb", dataset_name="d")
     await pipeline.run([{"id": 1}], table_name="t", credentials=str(tmp_path / "x.duckdb"))
