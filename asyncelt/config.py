@@ -75,6 +75,8 @@ class Settings:
     retry: Retry = field(default_factory=Retry)
     loader_file_format: FileFormat | None = None
     """File format of job files; None: what the destination prefers."""
+    raise_on_failed_jobs: bool = True
+    """Whether a job that the destination refuses fails the call; else the info reports it and the package waits."""
 
 
 def working_root(env: Mapping[str, str] | None = None) -> Path:

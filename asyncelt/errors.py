@@ -12,6 +12,7 @@ retry loop looks at)::
     │  ├─ ResourceNameMissing          data without a name and without table_name
     │  └─ UnknownDestination           no destination is registered under this name
     ├─ UsageError(RuntimeError)        API misused: closed, entered twice, outside a run
+    │  └─ PipelineNotActive            deactivated without being active in this task
     ├─ PipelineBusy                    another owner holds the pipeline; retryable
     ├─ ExtractError
     │  ├─ InvalidResourceData          this value cannot be a resource
@@ -51,7 +52,7 @@ retry loop looks at)::
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Self
 
 __all__ = [
     "AsynceltError",
@@ -84,6 +85,7 @@ __all__ = [
     "PackageState",
     "PipelineBusy",
     "PipelineConfigMissing",
+    "PipelineNotActive",
     "PipelineStepFailed",
     "QueryError",
     "ResourceExtractionError",
@@ -131,6 +133,13 @@ class PipelineStepFailed(AsynceltError):
         self.step = step
         self.load_id = load_id
         self.has_pending_data = has_pending_data
+        """Whether packages wait for normalize or load afterwards."""
+        self.is_package_partially_loaded = False
+        """Always False where the destination commits a package whole."""
+        self.pipeline: object = None
+        """The pipeline, once the error has left one of its calls."""
+        self.step_info: object = None
+        """What the step had done until then, as one of the infos of `asyncelt.info`."""
 
     @property
     def exception(self) -> BaseException | None:
@@ -167,6 +176,10 @@ class UnknownDestination(ConfigError):
 
 class UsageError(AsynceltError, RuntimeError):
     """The API was used in a way that cannot work: closed, entered twice, outside a run."""
+
+
+class PipelineNotActive(UsageError):
+    """The pipeline is not the active one of this task."""
 
 
 class PipelineBusy(AsynceltError):
@@ -309,6 +322,19 @@ class UnknownColumn(QueryError, KeyError):
 
 class LoadError(AsynceltError):
     """Base of what goes wrong at the destination."""
+
+    load_id: str | None = None
+    """The package it is about, where that is known."""
+    table: str | None = None
+    job_id: str | None = None
+
+    def at(self, *, load_id: str | None = None, table: str | None = None, job_id: str | None = None) -> Self:
+        """The same error, knowing where it happened; what it knew before stays."""
+        self.load_id = self.load_id or load_id
+        self.table = self.table or table
+        self.job_id = self.job_id or job_id
+
+        return self
 
 
 class DestinationUnavailable(LoadError):

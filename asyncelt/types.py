@@ -22,6 +22,7 @@ __all__ = [
     "OnPending",
     "PackageStatus",
     "PipelineStep",
+    "Refresh",
     "ReplaceStrategy",
     "SqlValue",
     "TableName",
@@ -46,6 +47,7 @@ ReplaceStrategy: TypeAlias = Literal["truncate-and-insert", "insert-from-staging
 FileFormat: TypeAlias = Literal["parquet", "jsonl"]
 PipelineStep: TypeAlias = Literal["run", "sync", "extract", "normalize", "load"]
 PackageStatus: TypeAlias = Literal["extracting", "extracted", "normalized", "loaded", "aborted"]
+Refresh: TypeAlias = Literal["drop_sources", "drop_resources", "drop_data"]
 OnBusy: TypeAlias = Literal["wait", "raise"]
 OnPending: TypeAlias = Literal["load_only", "load_then_run", "raise"]
 

@@ -37,14 +37,16 @@ def configured_settings() -> Settings:
         ConfigError: A value cannot be read as the type of its setting.
     """
     settings = Settings()
-    loader_file_format = _configured(FileFormat | None, ("asyncelt.loader_file_format",))
-
-    return replace(
-        settings,
-        limits=_laid_over(settings.limits, "limits"),
-        retry=_laid_over(settings.retry, "retry"),
-        loader_file_format=cast("FileFormat | None", None if loader_file_format is _NOTHING else loader_file_format),
+    settings = replace(
+        settings, limits=_laid_over(settings.limits, "limits"), retry=_laid_over(settings.retry, "retry")
     )
+    file_format = _configured(FileFormat | None, ("asyncelt.loader_file_format",))
+    raises = _configured(bool, ("asyncelt.load.raise_on_failed_jobs", "load.raise_on_failed_jobs"))
+
+    if not isinstance(file_format, _Nothing):
+        settings = replace(settings, loader_file_format=cast("FileFormat | None", file_format))
+
+    return settings if isinstance(raises, _Nothing) else replace(settings, raise_on_failed_jobs=cast("bool", raises))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

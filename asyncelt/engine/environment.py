@@ -8,8 +8,10 @@ from pathlib import Path
 
 from asyncelt.budget import ByteBudget
 from asyncelt.config import Settings
+from asyncelt.errors import PipelineConfigMissing
 from asyncelt.load.protocol import Destination, Target
 from asyncelt.observe import Event
+from asyncelt.schema.capabilities import Capabilities
 from asyncelt.types import OnBusy
 
 __all__ = ["Environment"]
@@ -25,14 +27,46 @@ class Environment:
     default_schema_name: str
     root: Path
     """Working folder of this pipeline and member."""
-    destination: Destination
+    destination: Destination | None
+    """None: only extract works, and rules are those of a destination that can do everything."""
     settings: Settings
     budget: ByteBudget
     emit: Callable[[Event], None]
     on_busy: OnBusy = "wait"
     restore_from_destination: bool = True
+    dev_mode: bool = False
+    start_anew: bool = False
+    """Whether what the working folder holds is removed first."""
 
     @property
     def target(self) -> Target:
         """Where sessions write."""
         return Target(pipeline_name=self.pipeline_name, dataset_name=self.dataset_name, member=self.member)
+
+    @property
+    def place(self) -> str | None:
+        """Destination and dataset in one: where the head's packages are. None without a destination."""
+        if self.destination is None:
+            return None
+
+        return f"{self.destination.destination_type} {self.destination.location} {self.dataset_name}"
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What the destination can do."""
+        return self.destination.capabilities if self.destination is not None else Capabilities()
+
+    @property
+    def required_destination(self) -> Destination:
+        """The destination.
+
+        Raises:
+            PipelineConfigMissing: There is none.
+        """
+        if self.destination is None:
+            raise PipelineConfigMissing(
+                f"Pipeline {self.pipeline_name!r} has no destination: "
+                f"asyncelt.pipeline({self.pipeline_name!r}, destination='duckdb')."
+            )
+
+        return self.destination

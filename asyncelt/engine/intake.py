@@ -6,8 +6,9 @@ so the schema as of a page's number always has the hints of its table.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from time import perf_counter
 
 import anyio
 from anyio.streams.memory import MemoryObjectSendStream
@@ -24,7 +25,7 @@ from asyncelt.schema.model import Schema
 from asyncelt.schema.naming import Naming
 from asyncelt.types import TableName
 
-__all__ = ["Intake", "ResourcePlan"]
+__all__ = ["Announcer", "Intake", "ResourcePlan"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,66 +37,22 @@ class ResourcePlan:
     hints: Callable[[str], TableHints]
     """Hints for a raw table name that this resource yields to."""
     max_nesting: int | None
+    table_name: str | None = None
+    """Raw name of its table; None where a function of each row names it."""
+    write_disposition: str = "append"
 
 
 @dataclass(slots=True)
-class Intake:
-    """Hands pages on to the workers, in the order in which they are numbered."""
+class Announcer:
+    """Lays the hints of resources over schemas, each table's once per run and when they change. Nothing here awaits."""
 
-    pipeline_name: str
     book: SchemaBook
     namings: Mapping[str, Naming]
     capabilities: Capabilities
-    budget: BudgetAccount
-    pages: MemoryObjectSendStream[RawBatch]
-    emit: Callable[[Event], None]
     tables: dict[tuple[str, str, str], TableName | None] = field(default_factory=dict)
     """(schema, resource, raw table name) of every table that has been announced -> its final name, None if refused."""
-    count: int = 0
     hinted: dict[str, Schema] = field(default_factory=dict)
     """The schemas as they would be if only hints had changed them: the reference counts that as a version."""
-
-    async def send(self, plan: ResourcePlan, page: Page) -> None:
-        """Take one page over; waits while the memory budget is used up. Pages of a table that is refused are dropped.
-
-        Raises:
-            DataValidationError: The schema contract freezes tables, and the page is of a new one.
-
-        Cancellation:
-            Safe. A page that was not handed on gives its bytes back when the run's budget account closes.
-        """
-        await self.budget.reserve(page.nbytes)
-        table = self.announce(plan, page.table_name, page.hints)
-
-        if table is None:
-            self.budget.release(page.nbytes)
-
-            return
-
-        raw = RawBatch(
-            page=self.count,
-            schema_name=plan.schema_name,
-            resource=plan.name,
-            table=table,
-            payload=page.payload,
-            rows=page.rows,
-            nbytes=page.nbytes,
-            max_nesting=plan.max_nesting,
-        )
-        self.count += 1
-        self.emit(
-            Advanced(
-                pipeline_name=self.pipeline_name, stage="extract", name=plan.name, rows=page.rows, bytes=page.nbytes
-            )
-        )
-        budget = self.budget.budget
-        self.emit(BudgetSample(pipeline_name=self.pipeline_name, used=budget.used, limit=budget.limit))
-
-        try:
-            await self.pages.send(raw)
-        except anyio.BrokenResourceError:
-            # Normalizing has failed and is about to cancel this task; its error is the one to report.
-            await anyio.sleep_forever()
 
     def announce(self, plan: ResourcePlan, raw_name: str, news: TableHints | None = None) -> TableName | None:
         """Merge the resource's hints for this table into the schema, once per run and when there are news of them.
@@ -129,3 +86,75 @@ class Intake:
         )
 
         return name
+
+    def announce_all(self, plans: Iterable[ResourcePlan]) -> None:
+        """A resource that yielded nothing is in the schema too, and replaces its tables if it is to."""
+        for plan in plans:
+            if plan.table_name is not None:
+                self.announce(plan, plan.table_name)
+
+
+@dataclass(slots=True)
+class Intake:
+    """Hands pages on to the workers, in the order in which they are numbered."""
+
+    pipeline_name: str
+    announcer: Announcer
+    budget: BudgetAccount
+    pages: MemoryObjectSendStream[RawBatch]
+    emit: Callable[[Event], None]
+    is_replay: bool = False
+    """Whether the pages were extracted by an earlier call, which has reported them."""
+    count: int = 0
+    rows: int = 0
+    nbytes: int = 0
+    waited_s: float = 0.0
+    """How long resources have waited for memory."""
+
+    async def send(self, plan: ResourcePlan, page: Page) -> None:
+        """Take one page over; waits while the memory budget is used up. Pages of a table that is refused are dropped.
+
+        Raises:
+            DataValidationError: The schema contract freezes tables, and the page is of a new one.
+
+        Cancellation:
+            Safe. A page that was not handed on gives its bytes back when the run's budget account closes.
+        """
+        began = perf_counter()
+        await self.budget.reserve(page.nbytes)
+        self.waited_s += perf_counter() - began
+        table = self.announcer.announce(plan, page.table_name, page.hints)
+
+        if table is None:
+            self.budget.release(page.nbytes)
+            return
+
+        self.rows += page.rows
+        self.nbytes += page.nbytes
+        raw = RawBatch(
+            page=self.count,
+            schema_name=plan.schema_name,
+            resource=plan.name,
+            table=table,
+            payload=page.payload,
+            rows=page.rows,
+            nbytes=page.nbytes,
+            max_nesting=plan.max_nesting,
+        )
+        self.count += 1
+
+        if not self.is_replay:
+            self.emit(
+                Advanced(
+                    pipeline_name=self.pipeline_name, stage="extract", name=plan.name, rows=page.rows, bytes=page.nbytes
+                )
+            )
+
+        budget = self.budget.budget
+        self.emit(BudgetSample(pipeline_name=self.pipeline_name, used=budget.used, limit=budget.limit))
+
+        try:
+            await self.pages.send(raw)
+        except anyio.BrokenResourceError:
+            # Normalizing has failed and is about to cancel this task; its error is the one to report.
+            await anyio.sleep_forever()

@@ -2,69 +2,155 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 
 import anyio
 
 from asyncelt._async import in_thread, retrying
 from asyncelt.engine.environment import Environment
+from asyncelt.engine.reconcile import reconcile
 from asyncelt.engine.steps import step
+from asyncelt.errors import PackageCorrupt
 from asyncelt.load.protocol import Lease, Restored, Session
 from asyncelt.observe import Warned
-from asyncelt.schema.stored import from_json
-from asyncelt.storage.head import Head, read_head, write_head
+from asyncelt.storage.files import remove_tree
+from asyncelt.storage.head import Head, Tip, read_head, read_tip, write_head
 from asyncelt.storage.lock import hold_lock
-from asyncelt.storage.package import PackageStore
-from asyncelt.storage.state import decode_state
-from asyncelt.types import LoadId, OnBusy
+from asyncelt.storage.manifest import SealedPackage
+from asyncelt.storage.package import PackageStore, Pending
+from asyncelt.types import LoadId
 
-__all__ = ["Owned", "own", "own_folder"]
+__all__ = ["Folder", "Owned", "next_load_ids", "own", "own_folder", "wipe"]
 
 
 @dataclass(slots=True)
-class Owned:
-    """A pipeline that this call owns, with its files and an open session."""
+class Folder:
+    """A working folder that this call owns."""
 
     environment: Environment
     store: PackageStore
-    session: Session
-    lease: Lease
-    restored: Restored
     head: Head
-    pending: list[LoadId]
-    """Packages that are sealed and wait for their commit."""
+    pending: Pending
+    tip: Tip
+    """Where the next package starts."""
     threads: anyio.CapacityLimiter
+    """For blocking calls."""
+    damage: PackageCorrupt | None
+    """A pending package that cannot be read: nothing but giving it up is possible."""
+
+    def check(self) -> None:
+        """Go no further when a pending package is damaged.
+
+        Raises:
+            PackageCorrupt: Names it.
+        """
+        if self.damage is not None:
+            raise self.damage
 
     async def save_head(self, head: Head) -> None:
-        """Move the head forward, here and on the disk."""
+        """Replace the head, here and on the disk."""
         self.head = head
         await in_thread(partial(write_head, self.store.root, head), self.threads)
 
+    def advance(self, sealed: Sequence[SealedPackage], *, used_up: Sequence[LoadId] = ()) -> None:
+        """Take note of packages that this call has sealed.
+
+        Args:
+            sealed: Job files that now wait for their commit.
+            used_up: Extracted packages that are no longer there.
+        """
+        remaining = self.pending.without(used_up)
+
+        if not sealed:
+            self.pending = remaining
+            return
+
+        ids = tuple(one.package.load_id for one in sealed)
+        self.pending = replace(remaining, sealed=(*remaining.sealed, *ids))
+
+        # Extracted packages that come later have been laid over the tip already.
+        if not remaining.extracted:
+            last = sealed[-1]
+            schemas = {one.package.schema.name: one.package.schema for one in sealed}
+            state = last.state if last.state is not None else self.tip.state
+            self.tip = Tip(load_id=last.package.load_id, state=state, schemas={**self.tip.schemas, **schemas})
+
+    async def look(self) -> None:
+        """Look again what is pending."""
+        self.pending, self.tip, self.damage = await in_thread(partial(_look, self.store, self.head), self.threads)
+
+
+@dataclass(slots=True)
+class Owned(Folder):
+    """A pipeline that this call owns here and at the destination, with an open session."""
+
+    session: Session
+    lease: Lease
+    restored: Restored
+
 
 @asynccontextmanager
-async def own_folder(
-    root: Path, *, pipeline_name: str, member: str, on_busy: OnBusy
-) -> AsyncIterator[tuple[PackageStore, list[LoadId], anyio.CapacityLimiter]]:
+async def own_folder(environment: Environment) -> AsyncIterator[Folder]:
     """Own a working folder; what a dead run left unfinished is gone afterwards.
-
-    Yields:
-        The folder's packages, the ids of those that wait for their commit, and a limiter for blocking calls.
 
     Raises:
         PipelineBusy: Another task or process owns it and the pipeline was told not to wait.
+        StorageError: A newer release has written it.
     """
     threads = anyio.CapacityLimiter(2)
+    root = environment.root
     await in_thread(partial(root.mkdir, parents=True, exist_ok=True), threads)
-    what = f"Pipeline {pipeline_name!r}" + (f" (member {member!r})" if member else "")
+    name, member = environment.pipeline_name, environment.member
+    what = f"Pipeline {name!r}" + (f" (member {member!r})" if member else "")
 
-    async with hold_lock(root / ".lock", on_busy=on_busy, what=what):
+    async with hold_lock(root / ".lock", on_busy=environment.on_busy, what=what):
         store = PackageStore(root)
+        folder, message = await in_thread(partial(_open, environment, store, threads), threads)
 
-        yield store, await in_thread(store.prepare, threads), threads
+        if message is not None:
+            environment.emit(Warned(pipeline_name=name, message=message))
+
+        yield folder
+
+
+def _open(environment: Environment, store: PackageStore, threads: anyio.CapacityLimiter) -> tuple[Folder, str | None]:
+    head = read_head(store.root)
+    message = None
+    was_dev = bool(head.local.get("_dev_mode"))
+
+    if environment.start_anew or (was_dev and not environment.dev_mode):
+        wipe(store)
+        head = Head()
+
+        if not environment.dev_mode:
+            message = "The working folder was one of dev_mode. Its state, schemas and pending packages were removed."
+
+    store.prepare()
+    pending, tip, damage = _look(store, head)
+
+    return Folder(
+        environment=environment, store=store, head=head, pending=pending, tip=tip, threads=threads, damage=damage
+    ), message
+
+
+def _look(store: PackageStore, head: Head) -> tuple[Pending, Tip, PackageCorrupt | None]:
+    pending = store.pending()
+
+    try:
+        return pending, read_tip(store, head, pending), None
+    except PackageCorrupt as error:
+        return pending, Tip(load_id=head.load_id, state=head.state, schemas=head.schemas), error
+
+
+def wipe(store: PackageStore) -> None:
+    """Remove everything that a working folder holds, except its lock. Blocking."""
+    remove_tree(store.root / "packages")
+
+    for name in ("head.json", "trace.json"):
+        (store.root / name).unlink(missing_ok=True)
 
 
 @asynccontextmanager
@@ -76,115 +162,38 @@ async def own(environment: Environment) -> AsyncIterator[Owned]:
         PipelineStepFailed: Step ``sync``: the destination could not be reached or read.
     """
     retry = environment.settings.retry
+    destination = environment.required_destination
 
     async with AsyncExitStack() as stack:
-        store, pending, threads = await stack.enter_async_context(
-            own_folder(
-                environment.root,
-                pipeline_name=environment.pipeline_name,
-                member=environment.member,
-                on_busy=environment.on_busy,
-            )
-        )
-        head = await in_thread(partial(read_head, environment.root), threads)
+        folder = await stack.enter_async_context(own_folder(environment))
+        folder.check()
 
         with step("sync", pipeline_name=environment.pipeline_name):
-            session = await stack.enter_async_context(environment.destination.connect(environment.target))
+            session = await stack.enter_async_context(destination.connect(environment.target))
             lease = await retrying(partial(session.acquire, environment.pipeline_name, environment.member), retry)
             restored = await retrying(partial(session.restore, environment.pipeline_name), retry)
 
         owned = Owned(
             environment=environment,
-            store=store,
+            store=folder.store,
+            head=folder.head,
+            pending=folder.pending,
+            tip=folder.tip,
+            threads=folder.threads,
+            damage=folder.damage,
             session=session,
             lease=lease,
             restored=restored,
-            head=head,
-            pending=pending,
-            threads=threads,
         )
 
         with step("sync", pipeline_name=environment.pipeline_name):
-            agreed = reconcile(environment, head, restored)
+            agreed = reconcile(environment, owned.head, restored, has_pending=bool(owned.pending))
 
-            if agreed is not head:
+            if agreed is not owned.head:
                 await owned.save_head(agreed)
+                await owned.look()
 
         yield owned
-
-
-def reconcile(environment: Environment, head: Head, restored: Restored) -> Head:
-    """The head to go on from: the local one where it is current, else what the destination has.
-
-    The destination wins when its state is of the same or a higher version and differs (behaviour.md 2.3), and
-    when it has been emptied; both are reported.
-    """
-    if not environment.restore_from_destination:
-        return head
-
-    if not restored.exists:
-        return _after_loss(environment, head)
-
-    if head.load_id is not None and head.load_id == restored.head_load_id and _same_state(head, restored):
-        return head
-
-    newer = _is_newer(restored.state, head.state)
-    schemas = dict(head.schemas)
-
-    if newer:
-        schemas = {name: from_json(text) for name, text in restored.schemas.items()}
-    else:
-        schemas.update({name: from_json(text) for name, text in restored.schemas.items() if name not in schemas})
-
-    return replace(
-        head,
-        load_id=restored.head_load_id,
-        state=restored.state if newer else head.state,
-        schemas=schemas,
-        dataset_name=environment.dataset_name,
-        destination_type=environment.destination.destination_type,
-        local={**head.local, "first_run": False} if restored.state is not None else head.local,
-    )
-
-
-def _same_state(head: Head, restored: Restored) -> bool:
-    return restored.state is None or restored.state == head.state
-
-
-def _after_loss(environment: Environment, head: Head) -> Head:
-    if head.load_id is None:
-        return head
-
-    environment.emit(
-        Warned(
-            pipeline_name=environment.pipeline_name,
-            message=(
-                f"Dataset {environment.dataset_name!r} does not exist at {environment.destination.location}, although "
-                f"this pipeline had loaded package {head.load_id} into dataset {head.dataset_name!r}. State and "
-                "schemas start anew, so that everything is loaded again."
-            ),
-        )
-    )
-
-    return Head(local=head.local)
-
-
-def _is_newer(remote: str | None, local: str | None) -> bool:
-    if remote is None or remote == local:
-        return False
-
-    if local is None:
-        return True
-
-    ours, theirs = decode_state(local), decode_state(remote)
-
-    return _version(theirs) >= _version(ours) and theirs.get("_version_hash") != ours.get("_version_hash")
-
-
-def _version(document: Mapping[str, object]) -> int:
-    version = document.get("_state_version", 0)
-
-    return version if isinstance(version, int) else 0
 
 
 def next_load_ids(now: float, last: LoadId | None, count: int) -> list[LoadId]:

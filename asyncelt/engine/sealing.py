@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 import pyarrow as pa
 
 from asyncelt.config import Limits
+from asyncelt.engine.plan import Refreshed
 from asyncelt.engine.shaping import ShapingResult
 from asyncelt.flow import JobFile, Package, TableBatch
 from asyncelt.load.protocol import Destination
@@ -34,13 +35,19 @@ class Harvest:
 
     pipeline_name: str
     dataset_name: str
+    place: str | None
     drafts: Mapping[str, PackageDraft]
     schemas: Mapping[str, Schema]
     shaped: ShapingResult
     replaced: Mapping[str, tuple[TableName, ...]]
-    state: Mapping[str, object] | None
-    """State document as of the end of the run; None when state is not kept."""
+    refresh: str | None
+    refreshed: Mapping[str, Refreshed]
+    state: Mapping[str, object]
+    """State document as of the end of the run."""
     head_state: str | None
+    """As of the package before."""
+    writes_state: bool
+    """Whether a changed state goes to the destination too."""
     state_schema: str
     parent_load_id: LoadId | None
     run_id: str | None
@@ -54,19 +61,29 @@ def state_after(
     document: Mapping[str, object],
     *,
     dataset_name: str,
-    destination: Destination,
+    destination: Destination | None,
     default_schema_name: str,
     schema_names: Sequence[str],
 ) -> dict[str, object]:
-    """The state document with the properties of the pipeline filled in, in the reference's spelling."""
+    """The state document with the properties of the pipeline filled in, in the reference's spelling.
+
+    What only a destination can say is left as it is where there is none.
+    """
+    state = {
+        **copy.deepcopy(dict(document)),
+        "default_schema_name": default_schema_name,
+        "schema_names": list(schema_names),
+    }
+
+    if destination is None:
+        return state
+
     kind = destination.destination_type.rpartition(".")[2]
     name = destination.destination_name
 
     return {
-        **copy.deepcopy(dict(document)),
+        **state,
         "dataset_name": dataset_name,
-        "default_schema_name": default_schema_name,
-        "schema_names": list(schema_names),
         "destination_type": f"dlt.destinations.{kind}",
         "destination_name": None if name == kind else name,
     }
@@ -82,7 +99,15 @@ def seal_run(store: PackageStore, harvest: Harvest) -> list[SealedPackage]:
     contents = {name: _contents(harvest, name, state_job) for name in harvest.drafts}
     kept = [name for name in harvest.drafts if contents[name].is_needed]
     bundle = tuple(harvest.drafts[name].load_id for name in kept)
-    packages = [SealedPackage(package=_package(harvest, name, contents[name], bundle), state=state) for name in kept]
+    packages = [
+        SealedPackage(
+            package=_package(harvest, name, contents[name], bundle),
+            state=state,
+            place=harvest.place,
+            refresh=harvest.refresh,
+        )
+        for name in kept
+    ]
 
     return store.seal(packages) if packages else []
 
@@ -93,10 +118,13 @@ class _Contents:
     jobs: tuple[JobFile, ...]
     replaced: tuple[TableName, ...]
     extracted: bool
+    refreshed: Refreshed
 
     @property
     def is_needed(self) -> bool:
-        return bool(self.jobs or self.replaced or self.extracted)
+        taken_away = self.refreshed.dropped or self.refreshed.truncated
+
+        return bool(self.jobs or self.replaced or self.extracted or taken_away)
 
 
 def _contents(harvest: Harvest, name: str, state_job: JobFile | None) -> _Contents:
@@ -111,7 +139,13 @@ def _contents(harvest: Harvest, name: str, state_job: JobFile | None) -> _Conten
     # A table that never had a row does not exist at the destination, so there is nothing to replace.
     replaced = tuple(table for table in harvest.replaced[name] if table in with_rows or schema.tables[table].seen_data)
 
-    return _Contents(bump(mark_seen_data(schema, with_rows)), tuple(jobs), replaced, name in harvest.shaped.extracted)
+    return _Contents(
+        bump(mark_seen_data(schema, with_rows)),
+        tuple(jobs),
+        replaced,
+        name in harvest.shaped.extracted,
+        harvest.refreshed[name],
+    )
 
 
 def _package(harvest: Harvest, name: str, contents: _Contents, bundle: tuple[LoadId, ...]) -> Package:
@@ -131,16 +165,15 @@ def _package(harvest: Harvest, name: str, contents: _Contents, bundle: tuple[Loa
         bundle=bundle,
         run_id=harvest.run_id,
         replaced_tables=contents.replaced,
+        dropped_tables=contents.refreshed.dropped,
+        truncated_tables=contents.refreshed.truncated,
         row_counts=counts,
         created_at=harvest.created_at,
     )
 
 
-def _state_job(harvest: Harvest) -> tuple[str | None, JobFile | None]:
-    """The encoded state as of the run's end, and the file with its row if it differs from the head's."""
-    if harvest.state is None:
-        return None, None
-
+def _state_job(harvest: Harvest) -> tuple[str, JobFile | None]:
+    """The encoded state as of the run's end, and the file with its row if it differs from the one before."""
     # A pipeline that has never run has a state too, of version 0: its first real one is version 1.
     previous = (
         decode_state(harvest.head_state)
@@ -153,6 +186,10 @@ def _state_job(harvest: Harvest) -> tuple[str | None, JobFile | None]:
         return harvest.head_state, None
 
     encoded = encode_state(document)
+
+    if not harvest.writes_state:
+        return encoded, None
+
     draft = harvest.drafts[harvest.state_schema]
     table = _with_state_table(harvest.schemas[harvest.state_schema]).tables[STATE_TABLE]
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 from asyncelt._async import unwrap
+from asyncelt.engine.environment import Environment
 from asyncelt.errors import ConfigError, PipelineBusy, PipelineStepFailed
+from asyncelt.observe import Stage, reported
 from asyncelt.types import LoadId, PipelineStep
 
-__all__ = ["one_error", "step"]
+__all__ = ["one_error", "stage", "step"]
 
 
 @contextmanager
@@ -29,6 +31,18 @@ def step(name: PipelineStep, *, pipeline_name: str, load_id: LoadId | None = Non
         raise PipelineStepFailed(
             _message(name, pipeline_name, load_id, cause), pipeline_name=pipeline_name, step=name, load_id=load_id
         ) from cause
+
+
+@contextmanager
+def stage(
+    environment: Environment, name: Stage, load_id: LoadId | None = None, *, is_reported: bool = True
+) -> Iterator[None]:
+    """Report a stage to observers, and what goes wrong in it as a failure of the step of its name."""
+    pipeline = environment.pipeline_name
+    shown = reported(environment.emit, pipeline, name) if is_reported else nullcontext()
+
+    with shown, step(name, pipeline_name=pipeline, load_id=load_id), one_error():
+        yield
 
 
 @contextmanager

@@ -14,7 +14,7 @@ import anyio
 
 from asyncelt._async import retrying
 from asyncelt.config import Settings
-from asyncelt.errors import AsynceltError, CommitUnknown, DestinationUnavailable
+from asyncelt.errors import AsynceltError, CommitUnknown, DestinationUnavailable, LoadError
 from asyncelt.failpoints import failpoint
 from asyncelt.flow import JobFile, Package
 from asyncelt.load.protocol import Commit, CommitResult, Session
@@ -84,7 +84,11 @@ async def _load_jobs(
 
     async def one(package: Package, job: JobFile) -> None:
         async with limiter:
-            await retrying(partial(session.load, commit, package, job), settings.retry, on_retry=on_retry)
+            try:
+                await retrying(partial(session.load, commit, package, job), settings.retry, on_retry=on_retry)
+            except LoadError as error:
+                error.at(load_id=package.load_id, table=job.table, job_id=job.job_id)
+                raise
 
         emit(
             Advanced(

@@ -19,7 +19,7 @@ from typing import cast
 from asyncelt.errors import ConfigError, UnknownDestination
 from asyncelt.load.protocol import Destination
 
-__all__ = ["GROUP", "known_destinations", "resolve"]
+__all__ = ["GROUP", "known_destinations", "resolve", "with_credentials"]
 
 GROUP = "asyncelt.destinations"
 
@@ -74,6 +74,19 @@ def resolve(destination: str | Destination | Callable[[], object] | ModuleType) 
         f"{type(destination).__name__} is no destination. Pass a name ({', '.join(known_destinations())}), a "
         "destination such as asyncelt.destinations.duckdb('data.duckdb'), or a factory of one."
     )
+
+
+def with_credentials(destination: Destination, credentials: object) -> Destination:
+    """Another destination of the same type and name, with these credentials.
+
+    Raises:
+        ConfigError: Destinations of this type take no credentials.
+    """
+    factory = cast("Callable[..., object]", _factory_of(destination.destination_type))
+    kind = destination.destination_type.rpartition(".")[2]
+    named = {} if destination.destination_name == kind else {"destination_name": destination.destination_name}
+
+    return _made(lambda: factory(credentials, **named), repr(destination.destination_name))
 
 
 @lru_cache(maxsize=1)

@@ -2,14 +2,17 @@
 
 A working folder holds::
 
-    .lock                         who owns it now (flock)
-    head.json                     state and schemas as of the last package that the destination has
-    packages/building/<load id>/  unfinished; garbage when found at start
-    packages/sealed/<load id>/    complete and durable; will be committed
-    packages/done/<load id>/      manifests of loaded and aborted packages
+    .lock                          who owns it now (flock)
+    head.json                      state and schemas as of the last package that the destination has
+    trace.json                     what the last calls did
+    packages/building/<load id>/   unfinished; garbage when found at start
+    packages/extracted/<load id>/  pages, complete and durable; wait for normalize
+    packages/sealed/<load id>/     job files, complete and durable; will be committed
+    packages/done/<load id>/       manifests of loaded and aborted packages
 
-A package folder holds ``manifest.json`` and ``jobs/``. The packages of one run form a bundle: they are sealed
-one rename at a time, and count as sealed only when all of the bundle's folders have left ``building``.
+A package folder holds ``manifest.json`` and ``pages/`` or ``jobs/``. The packages of one run form a bundle: they are
+sealed one rename at a time, and count as sealed only when all of the bundle's folders have left ``building``. Normalize
+seals under the load id of the extracted package, which is garbage from then on.
 """
 
 from __future__ import annotations
@@ -18,29 +21,27 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import cast
-
-import orjson
+from typing import TypeVar, cast
 
 from asyncelt.errors import LoadPackageNotFound, PackageCorrupt
 from asyncelt.failpoints import failpoint
-from asyncelt.flow import JobFile, Package
-from asyncelt.schema.stored import from_stored, to_stored
-from asyncelt.storage.files import fsync_directory, remove_tree, rename_directory, write_atomically
-from asyncelt.types import JsonValue, LoadId, PackageStatus, TableName
+from asyncelt.flow import Package
+from asyncelt.storage.extracted import ExtractedPackage, extracted_from_manifest, extracted_to_manifest
+from asyncelt.storage.files import fsync_directory, remove_tree, rename_directory
+from asyncelt.storage.manifest import (
+    FORMAT_VERSION,
+    SealedPackage,
+    from_manifest,
+    read_manifest,
+    read_outcome,
+    to_manifest,
+    write_manifest,
+)
+from asyncelt.types import LoadId, PackageStatus
 
-__all__ = ["FORMAT_VERSION", "PackageDraft", "PackageStore", "SealedPackage"]
+__all__ = ["FORMAT_VERSION", "PackageDraft", "PackageStore", "Pending", "SealedPackage"]
 
-FORMAT_VERSION = 1
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SealedPackage:
-    """A package with what the engine needs to go on from it."""
-
-    package: Package
-    state: str | None
-    """Pipeline state as of the package's end, as stored at the destination; None when state is not kept."""
+_P = TypeVar("_P", SealedPackage, ExtractedPackage)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +56,36 @@ class PackageDraft:
         """Where job files are written."""
         return self.folder / "jobs"
 
+    @property
+    def pages_folder(self) -> Path:
+        """Where page files are written."""
+        return self.folder / "pages"
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """Ids of the packages that are not committed yet, oldest first."""
+
+    extracted: tuple[LoadId, ...] = ()
+    sealed: tuple[LoadId, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.extracted or self.sealed)
+
+    @property
+    def all(self) -> tuple[LoadId, ...]:
+        """Both kinds, in the order in which they will be committed."""
+        return tuple(sorted((*self.sealed, *self.extracted), key=float))
+
+    def without(self, load_ids: Sequence[LoadId]) -> Pending:
+        """What remains when these are done."""
+        gone = set(load_ids)
+
+        return Pending(
+            tuple(one for one in self.extracted if one not in gone),
+            tuple(one for one in self.sealed if one not in gone),
+        )
+
 
 class PackageStore:
     """The packages of one working folder. The caller holds its lock.
@@ -66,12 +97,13 @@ class PackageStore:
     def __init__(self, root: Path) -> None:
         self.root = root
         self._building = root / "packages" / "building"
+        self._extracted = root / "packages" / "extracted"
         self._sealed = root / "packages" / "sealed"
         self._done = root / "packages" / "done"
 
-    def prepare(self) -> list[LoadId]:
-        """Make the folders, remove what a dead run left unfinished, and return the sealed packages' ids."""
-        for folder in (self._building, self._sealed, self._done):
+    def prepare(self) -> Pending:
+        """Make the folders, remove what a dead run left unfinished, and return the ids of what is pending."""
+        for folder in (self._building, self._extracted, self._sealed, self._done):
             folder.mkdir(parents=True, exist_ok=True)
 
         for leftover in self._building.iterdir():
@@ -79,21 +111,35 @@ class PackageStore:
             self._drop_bundle_of(leftover)
             remove_tree(leftover)
 
-        return self.sealed_ids()
+        # Normalized, and killed before its pages were removed.
+        for load_id in _ids(self._extracted):
+            if (self._sealed / load_id).is_dir() or (self._done / load_id).is_dir():
+                remove_tree(self._extracted / load_id)
+
+        return self.pending()
 
     def _drop_bundle_of(self, leftover: Path) -> None:
         try:
-            manifest = _read_manifest(leftover)
+            manifest = read_manifest(leftover)
         except PackageCorrupt:
             return
 
+        area = self._extracted if manifest["status"] == "extracted" else self._sealed
+
         for load_id in cast("list[str]", manifest["bundle"]):
-            remove_tree(self._sealed / load_id)
+            remove_tree(area / load_id)
 
     def draft(self, load_id: LoadId) -> PackageDraft:
-        """Start a package."""
+        """Start a package of job files."""
         folder = self._building / load_id
         (folder / "jobs").mkdir(parents=True)
+
+        return PackageDraft(load_id, folder)
+
+    def page_draft(self, load_id: LoadId) -> PackageDraft:
+        """Start a package of pages."""
+        folder = self._building / load_id
+        (folder / "pages").mkdir(parents=True)
 
         return PackageDraft(load_id, folder)
 
@@ -105,6 +151,8 @@ class PackageStore:
     def seal(self, packages: Sequence[SealedPackage]) -> list[SealedPackage]:
         """Make a bundle durable. After this it will be committed, whatever dies; before, it never happened.
 
+        Extracted packages of the same ids have been used up and are removed.
+
         Args:
             packages: Their folders are still those of their drafts; job files are closed and durable.
 
@@ -113,27 +161,61 @@ class PackageStore:
         """
         for sealed in packages:
             folder = sealed.package.folder
-            write_atomically(folder / "manifest.json", orjson.dumps(_to_manifest(sealed)), durable=True)
+            write_manifest(folder, to_manifest(sealed), durable=True)
             fsync_directory(folder / "jobs")
             fsync_directory(folder)
 
-        moved = []
-
-        for sealed in packages:
-            target = self._sealed / sealed.package.load_id
-            failpoint("package.before_seal")
-            rename_directory(sealed.package.folder, target)
-            failpoint("package.after_seal")
-            moved.append(replace(sealed, package=replace(sealed.package, folder=target)))
-
+        moved = [replace(one, package=replace(one.package, folder=self._move(one.package))) for one in packages]
         fsync_directory(self._sealed)
         failpoint("package.sealed")
 
         return moved
 
-    def sealed_ids(self) -> list[LoadId]:
-        """Ids of packages that wait for their commit, oldest first."""
-        return _ids(self._sealed)
+    def _move(self, package: Package) -> Path:
+        target = self._sealed / package.load_id
+        failpoint("package.before_seal")
+        rename_directory(package.folder, target)
+        failpoint("package.after_seal")
+
+        return target
+
+    def seal_extracted(self, packages: Sequence[ExtractedPackage]) -> list[ExtractedPackage]:
+        """Make a bundle of pages durable. From then on normalize and load carry on with it, whatever dies.
+
+        Args:
+            packages: Their folders are still those of their drafts; page files are durable.
+
+        Returns:
+            The same packages in their final folders.
+        """
+        for package in packages:
+            write_manifest(package.folder, extracted_to_manifest(package), durable=True, is_typed=True)
+            fsync_directory(package.folder / "pages")
+            fsync_directory(package.folder)
+
+        moved = []
+
+        for package in packages:
+            target = self._extracted / package.load_id
+            failpoint("extracted.before_seal")
+            rename_directory(package.folder, target)
+            failpoint("extracted.after_seal")
+            moved.append(replace(package, folder=target))
+
+        fsync_directory(self._extracted)
+        failpoint("extracted.sealed")
+
+        return moved
+
+    def remove_extracted(self, load_ids: Sequence[LoadId]) -> None:
+        """Remove pages that have become job files."""
+        for load_id in load_ids:
+            failpoint("extracted.before_remove")
+            remove_tree(self._extracted / load_id)
+
+    def pending(self) -> Pending:
+        """Ids of everything that is not committed yet."""
+        return Pending(tuple(_ids(self._extracted)), tuple(_ids(self._sealed)))
 
     def done_ids(self) -> list[LoadId]:
         """Ids of packages that were loaded or aborted and whose manifest is still kept, oldest first."""
@@ -141,13 +223,11 @@ class PackageStore:
 
     def sealed_bundles(self) -> list[tuple[SealedPackage, ...]]:
         """Packages that wait for their commit, oldest bundle first."""
-        bundles: dict[tuple[LoadId, ...], list[SealedPackage]] = {}
+        return _bundled([(one := self.read(load_id), one.package.bundle) for load_id in _ids(self._sealed)])
 
-        for load_id in self.sealed_ids():
-            sealed = self.read(load_id)
-            bundles.setdefault(sealed.package.bundle, []).append(sealed)
-
-        return [tuple(bundle) for bundle in bundles.values()]
+    def extracted_bundles(self) -> list[tuple[ExtractedPackage, ...]]:
+        """Packages that wait for normalize, oldest bundle first."""
+        return _bundled([(one := self.read_extracted(load_id), one.bundle) for load_id in _ids(self._extracted)])
 
     def read(self, load_id: LoadId) -> SealedPackage:
         """A sealed, loaded or aborted package.
@@ -156,37 +236,112 @@ class PackageStore:
             LoadPackageNotFound: There is none with this id.
             PackageCorrupt: Its manifest cannot be read, or a job file is missing or cut off.
         """
+        sealed = self._read(load_id)
+
+        if sealed.package.folder.parent == self._sealed:
+            _check_jobs(sealed.package)
+
+        return sealed
+
+    def _read(self, load_id: LoadId) -> SealedPackage:
+        """Without a look at its job files."""
         for area in (self._sealed, self._done):
             folder = area / load_id
 
             if folder.is_dir():
-                sealed = _from_manifest(folder, _read_manifest(folder))
-
-                if area == self._sealed:
-                    _check_jobs(sealed.package)
-
-                return sealed
+                return from_manifest(folder, read_manifest(folder))
 
         raise LoadPackageNotFound(f"There is no load package {load_id} in {self.root}.")
 
-    def complete(self, packages: Sequence[Package], status: PackageStatus, *, keep: int) -> None:
-        """File sealed packages away: their data goes, their manifests stay (the newest ``keep`` of them)."""
-        for package in packages:
-            folder = self._sealed / package.load_id
-            manifest = _read_manifest(folder)
-            manifest["status"] = status
-            manifest["completed_at"] = time.time()
-            write_atomically(folder / "manifest.json", orjson.dumps(manifest), durable=False)
-            failpoint("package.before_done")
-            rename_directory(folder, self._done / package.load_id)
-            remove_tree(self._done / package.load_id / "jobs")
+    def read_extracted(self, load_id: LoadId) -> ExtractedPackage:
+        """An extracted package.
 
+        Raises:
+            LoadPackageNotFound: There is none with this id.
+            PackageCorrupt: Its manifest cannot be read.
+        """
+        folder = self._extracted / load_id
+
+        if not folder.is_dir():
+            raise LoadPackageNotFound(f"There is no extracted package {load_id} in {self.root}.")
+
+        return extracted_from_manifest(folder, read_manifest(folder, is_typed=True))
+
+    def find(self, load_id: LoadId) -> SealedPackage | ExtractedPackage:
+        """A package in any state. Its data files are not looked at.
+
+        Raises:
+            LoadPackageNotFound: There is none with this id.
+            PackageCorrupt: Its manifest cannot be read.
+        """
+        if (self._extracted / load_id).is_dir() and not (self._sealed / load_id).is_dir():
+            return self.read_extracted(load_id)
+
+        return self._read(load_id)
+
+    def complete(
+        self,
+        load_ids: Sequence[LoadId],
+        *,
+        keep: int,
+        updates: Mapping[str, Mapping[str, tuple[str, ...]]] | None = None,
+    ) -> None:
+        """File loaded packages away: their data goes, their manifests stay (the newest ``keep`` of them).
+
+        Files of jobs that were set aside stay as long as the manifest.
+
+        Args:
+            load_ids: Oldest first.
+            keep: Manifests to keep, over all packages.
+            updates: Load id -> tables and columns that the commit has added.
+        """
+        for load_id in load_ids:
+            manifest = read_manifest(self._sealed / load_id)
+
+            if updates and load_id in updates:
+                manifest["schema_update"] = dict(updates[load_id])
+
+            self._file_away(self._sealed / load_id, manifest, "loaded")
+            _drop_jobs(self._done / load_id)
+
+        self._prune(keep)
+
+    def abort(self, load_ids: Sequence[LoadId], *, keep: int) -> None:
+        """File pending packages away as given up, the newest first, so that what remains is always a chain.
+
+        A package whose manifest cannot be read is removed.
+        """
+        for load_id in reversed(load_ids):
+            folder = self._sealed / load_id
+
+            if not folder.is_dir():
+                folder = self._extracted / load_id
+
+            try:
+                manifest = read_manifest(folder)
+            except PackageCorrupt:
+                remove_tree(folder)
+                continue
+
+            # What belongs to the pages alone goes with them.
+            self._file_away(folder, {**manifest, "pages": [], "resources": []}, "aborted")
+            remove_tree(self._done / load_id / "jobs")
+            remove_tree(self._done / load_id / "pages")
+
+        self._prune(keep)
+
+    def _file_away(self, folder: Path, manifest: Mapping[str, object], status: PackageStatus) -> None:
+        write_manifest(folder, {**manifest, "status": status, "completed_at": time.time()}, durable=False)
+        failpoint("package.before_done")
+        rename_directory(folder, self._done / folder.name)
+
+    def _prune(self, keep: int) -> None:
         for load_id in self.done_ids()[: -keep or None]:
             remove_tree(self._done / load_id)
 
     def size(self) -> int:
-        """Bytes of all job files on the disk."""
-        return sum(path.stat().st_size for path in (self.root / "packages").glob("*/*/jobs/*"))
+        """Bytes of all data files on the disk."""
+        return sum(path.stat().st_size for path in (self.root / "packages").glob("*/*/[jp]*/*"))
 
 
 def _ids(folder: Path) -> list[LoadId]:
@@ -196,86 +351,26 @@ def _ids(folder: Path) -> list[LoadId]:
     return sorted((LoadId(path.name) for path in folder.iterdir() if path.is_dir()), key=float)
 
 
-def _to_manifest(sealed: SealedPackage) -> dict[str, JsonValue]:
-    package = sealed.package
+def _bundled(packages: Sequence[tuple[_P, tuple[LoadId, ...]]]) -> list[tuple[_P, ...]]:
+    bundles: dict[tuple[LoadId, ...], list[_P]] = {}
 
-    return {
-        "format_version": FORMAT_VERSION,
-        "load_id": package.load_id,
-        "pipeline_name": package.pipeline_name,
-        "dataset_name": package.dataset_name,
-        "status": package.status,
-        "created_at": package.created_at,
-        "parent_load_id": package.parent_load_id,
-        "bundle": list(package.bundle),
-        "run_id": package.run_id,
-        "replaced_tables": list(package.replaced_tables),
-        "dropped_tables": list(package.dropped_tables),
-        "truncated_tables": list(package.truncated_tables),
-        "row_counts": {str(table): rows for table, rows in package.row_counts.items()},
-        "jobs": [
-            {
-                "job_id": job.job_id,
-                "table": job.table,
-                "file_name": job.file_name,
-                "file_format": job.file_format,
-                "rows": job.rows,
-                "nbytes": job.nbytes,
-            }
-            for job in package.jobs
-        ],
-        "state": sealed.state,
-        "schema": to_stored(package.schema),
-    }
+    for package, bundle in packages:
+        bundles.setdefault(bundle, []).append(package)
+
+    return [tuple(bundle) for bundle in bundles.values()]
 
 
-def _read_manifest(folder: Path) -> dict[str, JsonValue]:
-    path = folder / "manifest.json"
+def _drop_jobs(folder: Path) -> None:
+    """Remove job files, except those that were set aside and are in no dataset."""
+    kept = read_outcome(folder).set_aside
 
-    try:
-        manifest = orjson.loads(path.read_bytes())
-    except (OSError, orjson.JSONDecodeError) as error:
-        raise PackageCorrupt(f"The manifest of load package {folder.name} cannot be read: {error}") from error
+    if not kept:
+        remove_tree(folder / "jobs")
+        return
 
-    if not isinstance(manifest, dict) or manifest.get("format_version") != FORMAT_VERSION:
-        version = manifest.get("format_version") if isinstance(manifest, dict) else None
-        raise PackageCorrupt(
-            f"Load package {folder.name} has format version {version!r}; this release reads {FORMAT_VERSION}. "
-            "It was written by another release: load it with that one."
-        )
-
-    return manifest
-
-
-def _from_manifest(folder: Path, manifest: Mapping[str, JsonValue]) -> SealedPackage:
-    fields = cast("dict[str, object]", manifest)
-
-    try:
-        package = Package(
-            load_id=LoadId(cast(str, fields["load_id"])),
-            pipeline_name=cast(str, fields["pipeline_name"]),
-            dataset_name=cast(str, fields["dataset_name"]),
-            folder=folder,
-            schema=from_stored(cast("dict[str, JsonValue]", fields["schema"])),
-            jobs=tuple(JobFile(**job) for job in cast("list[dict[str, object]]", fields["jobs"])),  # type: ignore[arg-type]
-            status=cast(PackageStatus, fields["status"]),
-            parent_load_id=cast("LoadId | None", fields["parent_load_id"]),
-            bundle=tuple(LoadId(item) for item in cast("list[str]", fields["bundle"])),
-            run_id=cast("str | None", fields["run_id"]),
-            replaced_tables=_table_names(fields["replaced_tables"]),
-            dropped_tables=_table_names(fields.get("dropped_tables", ())),
-            truncated_tables=_table_names(fields.get("truncated_tables", ())),
-            row_counts=cast("dict[TableName, int]", fields["row_counts"]),
-            created_at=cast(float, fields["created_at"]),
-        )
-    except (KeyError, TypeError) as error:
-        raise PackageCorrupt(f"The manifest of load package {folder.name} is incomplete: {error}") from error
-
-    return SealedPackage(package=package, state=cast("str | None", fields["state"]))
-
-
-def _table_names(names: object) -> tuple[TableName, ...]:
-    return tuple(TableName(name) for name in cast("list[str]", names))
+    for path in (folder / "jobs").iterdir():
+        if not any(path.name.startswith(f"{job_id}.") for job_id in kept):
+            path.unlink()
 
 
 def _check_jobs(package: Package) -> None:

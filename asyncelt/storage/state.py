@@ -26,6 +26,7 @@ from asyncelt.schema.model import Column
 from asyncelt.schema.system import pipeline_state_table
 
 __all__ = [
+    "LOCAL_KEY",
     "STATE_ENGINE_VERSION",
     "HexBytes",
     "StateDoc",

@@ -182,7 +182,8 @@ class TableFiles:
     def _pieces(self, table: pa.Table) -> list[pa.Table]:
         most = self._limits.file_max_items
 
-        if most is None:
+        # An empty table is a file too, which makes the table exist.
+        if most is None or not table.num_rows:
             return [table]
 
         pieces: list[pa.Table] = []

@@ -52,7 +52,8 @@ class Work:
         try:
             self.database.execute(sql, parameters)
         except duckdb.Error as error:
-            raise translate(error, f"writing table {name!r} of load {package.load_id}") from error
+            found = translate(error, f"writing table {name!r} of load {package.load_id}")
+            raise found.at(load_id=package.load_id, table=name) from error
 
 
 def write_package(work: Work, package: Package, *, emptied: Iterable[TableName] = ()) -> None:

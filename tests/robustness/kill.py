@@ -20,7 +20,7 @@ import duckdb
 from tests.robustness.worker import CHILDREN, PAGES, ROWS, run_once
 from tests.support.killing import KILLED, Nursery
 
-SCENARIOS = ("state", "merge", "plain")
+SCENARIOS = ("state", "merge", "plain", "steps")
 
 
 @dataclass
@@ -116,7 +116,7 @@ class Scenario:
         if self.name == "plain":
             return [n + first for first in self._rounds() for n in range(PAGES * ROWS)]
 
-        assert found % (PAGES * ROWS) == 0, f"state: {found} rows are no whole number of runs"
+        assert found % (PAGES * ROWS) == 0, f"{self.name}: {found} rows are no whole number of runs"
 
         return list(range(1, found + 1))
 

@@ -71,6 +71,13 @@ async def _run(scenario: str, folder: Path, this_round: int) -> None:
 
     if scenario == "state":
         await pipeline.run(numbers_from_state())
+    elif scenario == "steps":
+        # What a dead process has left in between comes first, and then a round of its own.
+        await pipeline.normalize()
+        await pipeline.load()
+        await pipeline.extract(numbers_from_state())
+        await pipeline.normalize()
+        await pipeline.load()
     elif scenario == "merge":
         await pipeline.run(numbers_to_merge(this_round), on_pending="load_then_run")
     else:

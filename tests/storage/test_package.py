@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import orjson
 import pytest
 
 from asyncelt.errors import LoadPackageNotFound, PackageCorrupt
@@ -49,14 +50,14 @@ def test_a_sealed_package_reads_back_as_it_was(store: PackageStore) -> None:
     (sealed,) = store.seal([draft_with_job(store, "1.0")])
 
     assert store.read(LoadId("1.0")) == sealed
-    assert store.sealed_ids() == ["1.0"]
+    assert store.pending().sealed == ("1.0",)
     assert sealed.package.path_of(sealed.package.jobs[0]).read_bytes() == b"12345"
 
 
 def test_an_unfinished_package_is_garbage(store: PackageStore) -> None:
     draft_with_job(store, "1.0")
 
-    assert store.prepare() == []
+    assert not store.prepare()
     assert list((store.root / "packages" / "building").iterdir()) == []
 
 
@@ -78,15 +79,15 @@ def test_a_bundle_that_was_sealed_in_part_never_happened(store: PackageStore) ->
     with installed(kill), pytest.raises(Killed):
         store.seal(packages)
 
-    assert store.sealed_ids() == ["1.0"]
-    assert store.prepare() == []
+    assert store.pending().sealed == ("1.0",)
+    assert not store.prepare()
 
 
 def test_a_completed_package_keeps_its_manifest_and_drops_its_data(store: PackageStore) -> None:
     (sealed,) = store.seal([draft_with_job(store, "1.0")])
-    store.complete([sealed.package], "loaded", keep=10)
+    store.complete([sealed.package.load_id], keep=10)
 
-    assert store.sealed_ids() == []
+    assert not store.pending()
     assert store.done_ids() == ["1.0"]
     assert store.read(LoadId("1.0")).package.status == "loaded"
     assert store.size() == 0
@@ -95,7 +96,7 @@ def test_a_completed_package_keeps_its_manifest_and_drops_its_data(store: Packag
 def test_only_so_many_manifests_are_kept(store: PackageStore) -> None:
     for number in range(5):
         (sealed,) = store.seal([draft_with_job(store, f"{number}.0")])
-        store.complete([sealed.package], "loaded", keep=2)
+        store.complete([sealed.package.load_id], keep=2)
 
     assert store.done_ids() == ["3.0", "4.0"]
 
@@ -117,10 +118,27 @@ def test_a_damaged_job_file_is_noticed(store: PackageStore, damage: str) -> None
 def test_a_package_of_another_format_version_is_refused(store: PackageStore) -> None:
     store.seal([draft_with_job(store, "1.0")])
     manifest = store.root / "packages" / "sealed" / "1.0" / "manifest.json"
-    manifest.write_bytes(manifest.read_bytes().replace(b'"format_version":1', b'"format_version":99'))
+    manifest.write_bytes(manifest.read_bytes().replace(b'"format_version":2', b'"format_version":99'))
 
     with pytest.raises(PackageCorrupt, match="format version 99"):
         store.read(LoadId("1.0"))
+
+
+def test_a_package_of_the_first_format_version_is_read(store: PackageStore) -> None:
+    """As an earlier release sealed it: without what later versions know."""
+    store.seal([draft_with_job(store, "1.0")])
+    path = store.root / "packages" / "sealed" / "1.0" / "manifest.json"
+    manifest = orjson.loads(path.read_bytes())
+
+    for key in ("place", "refresh", "dropped_tables", "truncated_tables", "completed_at", "schema_update"):
+        del manifest[key]
+
+    path.write_bytes(orjson.dumps({**manifest, "format_version": 1}))
+    found = store.read(LoadId("1.0"))
+
+    assert found.state == "state"
+    assert found.package.row_counts == {"t": 1}
+    assert found.package.dropped_tables == ()
 
 
 def test_an_unknown_package_is_named(store: PackageStore) -> None:

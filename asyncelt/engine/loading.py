@@ -1,0 +1,285 @@
+"""The last part of a run: sealed bundles are committed, oldest first, and filed away."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+
+from asyncelt._async import in_thread, shielded
+from asyncelt.engine.ownership import Owned
+from asyncelt.engine.steps import stage
+from asyncelt.errors import AsynceltError, DestinationRejected, LoadError, PipelineStepFailed, Unsupported
+from asyncelt.flow import JobFile, Notice, Package
+from asyncelt.load.committing import LoadReport, load_bundle
+from asyncelt.load.protocol import Commit
+from asyncelt.observe import Warned
+from asyncelt.storage.head import Tip
+from asyncelt.storage.manifest import Outcome, SealedPackage, read_outcome, write_outcome
+from asyncelt.types import LoadId
+
+__all__ = ["Loaded", "LoadedBundle", "load_bundles", "load_pending"]
+
+_CLEANUP_S = 10.0
+_FOR_GOOD = (DestinationRejected, Unsupported)
+"""Trying these again will not help unless somebody changes something."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadedBundle:
+    """What became of one bundle."""
+
+    packages: tuple[SealedPackage, ...]
+    outcomes: Mapping[LoadId, Outcome]
+    report: LoadReport
+    is_loaded: bool
+    started_at: float
+    finished_at: float
+
+
+@dataclass(slots=True)
+class Loaded:
+    """What a call has loaded."""
+
+    bundles: list[LoadedBundle] = field(default_factory=list)
+    notices: list[Notice] = field(default_factory=list)
+    peak_memory: int = 0
+
+    @property
+    def is_stuck(self) -> bool:
+        """Whether a bundle failed; later ones wait for it."""
+        return any(not bundle.is_loaded for bundle in self.bundles)
+
+
+async def load_pending(owned: Owned, *, raise_on_failed_jobs: bool) -> Loaded:
+    """Commit what is sealed, oldest first.
+
+    Args:
+        owned: The pipeline.
+        raise_on_failed_jobs: False: a job that the destination refuses ends the call without an error.
+
+    Raises:
+        PipelineStepFailed: Step ``load``. The bundle at hand and later ones stay pending.
+    """
+    bundles = await in_thread(owned.store.sealed_bundles, owned.threads)
+
+    return await load_bundles(owned, bundles, raise_on_failed_jobs=raise_on_failed_jobs)
+
+
+async def load_bundles(
+    owned: Owned, bundles: Sequence[Sequence[SealedPackage]], *, raise_on_failed_jobs: bool, is_fresh: bool = False
+) -> Loaded:
+    """Commit these bundles, until one fails.
+
+    Args:
+        owned: The pipeline.
+        bundles: Oldest first.
+        raise_on_failed_jobs: See `load_pending`.
+        is_fresh: The bundles have just been sealed, so that no job of theirs can have failed before.
+    """
+    loaded = Loaded()
+
+    for bundle in bundles:
+        outcomes: dict[LoadId, Outcome] = {}
+
+        if not is_fresh:
+            outcomes = await in_thread(partial(_outcomes, bundle), owned.threads)
+
+        done = await _load(owned, tuple(bundle), outcomes, raise_on_failed_jobs=raise_on_failed_jobs)
+        loaded.bundles.append(done)
+
+        if not done.is_loaded:
+            break
+
+    return loaded
+
+
+async def _load(
+    owned: Owned,
+    bundle: tuple[SealedPackage, ...],
+    outcomes: Mapping[LoadId, Outcome],
+    *,
+    raise_on_failed_jobs: bool,
+) -> LoadedBundle:
+    """Commit one sealed bundle and move the head."""
+    environment = owned.environment
+    started_at = time.time()
+    commit = _commit_of(owned, bundle, outcomes)
+    report = LoadReport()
+
+    try:
+        with stage(environment, "load", bundle[0].package.load_id):
+            report = await load_bundle(
+                owned.session,
+                commit,
+                environment.settings,
+                environment.emit,
+                max_parallel=environment.capabilities.max_parallel_load_jobs,
+            )
+    except PipelineStepFailed as error:
+        cause = error.__cause__
+
+        if not isinstance(cause, _FOR_GOOD):
+            raise
+
+        failed = _failed_jobs(commit.packages, cause)
+        outcomes = await in_thread(partial(_note_failure, bundle, failed, str(cause)), owned.threads)
+
+        if raise_on_failed_jobs:
+            raise _with_advice(error, failed) from cause
+
+        return LoadedBundle(
+            packages=bundle,
+            outcomes=outcomes,
+            report=report,
+            is_loaded=False,
+            started_at=started_at,
+            finished_at=time.time(),
+        )
+
+    # The destination has it: filing it away here may be cut off (the next run repeats it) but should not be.
+    with shielded(_CLEANUP_S):
+        await _file_away(owned, bundle, report)
+
+    return LoadedBundle(
+        packages=bundle,
+        outcomes=outcomes,
+        report=report,
+        is_loaded=True,
+        started_at=started_at,
+        finished_at=time.time(),
+    )
+
+
+def _commit_of(owned: Owned, bundle: Sequence[SealedPackage], outcomes: Mapping[LoadId, Outcome]) -> Commit:
+    environment = owned.environment
+    packages = tuple(_without(one.package, outcomes.get(one.package.load_id)) for one in bundle)
+    first = bundle[0]
+    parent = first.package.parent_load_id
+
+    # The caller names another place than the packages were made for: there they go on top of what is there.
+    if first.place is not None and first.place != environment.place:
+        environment.emit(
+            Warned(
+                pipeline_name=environment.pipeline_name,
+                message=(
+                    f"Load package {first.package.load_id} was made for dataset {first.package.dataset_name!r} and is "
+                    f"loaded into {environment.dataset_name!r} at {environment.required_destination.location}. Rows "
+                    "that went to the first place before are not in the second."
+                ),
+            )
+        )
+        parent = owned.lease.head_load_id
+
+    return Commit(
+        target=environment.target,
+        lease=owned.lease,
+        packages=packages,
+        parent_load_id=parent,
+        run_id=first.package.run_id,
+    )
+
+
+def _without(package: Package, outcome: Outcome | None) -> Package:
+    """The package without the jobs that were set aside."""
+    if outcome is None or not outcome.set_aside:
+        return package
+
+    jobs = tuple(job for job in package.jobs if job.job_id not in outcome.set_aside)
+    counts = dict(package.row_counts)
+
+    for job in package.jobs:
+        if job.job_id in outcome.set_aside:
+            counts[job.table] = counts.get(job.table, 0) - job.rows
+
+    return replace(package, jobs=jobs, row_counts=counts)
+
+
+async def _file_away(owned: Owned, bundle: Sequence[SealedPackage], report: LoadReport) -> None:
+    environment, head = owned.environment, owned.head
+    destination = environment.required_destination
+    load_ids = [one.package.load_id for one in bundle]
+    local = {**head.local, "first_run": False}
+
+    if environment.dev_mode:
+        local["_dev_mode"] = True
+
+    await owned.save_head(
+        replace(
+            head,
+            load_id=load_ids[-1],
+            state=next((one.state for one in reversed(bundle) if one.state is not None), head.state),
+            schemas={**head.schemas, **{one.package.schema.name: one.package.schema for one in bundle}},
+            dataset_name=environment.dataset_name,
+            destination_type=destination.destination_type,
+            destination_name=destination.destination_name,
+            place=environment.place,
+            local=local,
+        )
+    )
+    updates = report.result.schema_updates if report.result is not None else {}
+    keep = environment.settings.limits.keep_completed
+    await in_thread(partial(owned.store.complete, load_ids, keep=keep, updates=updates), owned.threads)
+    owned.pending = owned.pending.without(load_ids)
+    owned.lease = replace(owned.lease, head_load_id=load_ids[-1])
+
+    if not owned.pending:
+        owned.tip = Tip(load_id=owned.head.load_id, state=owned.head.state, schemas=owned.head.schemas)
+
+
+def _outcomes(bundle: Sequence[SealedPackage]) -> dict[LoadId, Outcome]:
+    return {one.package.load_id: read_outcome(one.package.folder) for one in bundle}
+
+
+def _failed_jobs(packages: Sequence[Package], error: AsynceltError) -> list[tuple[Package, JobFile]]:
+    """The jobs that an error is about: one, those of one table, or all of the first package where it does not say."""
+    known = error if isinstance(error, LoadError) else LoadError()
+    jobs = [(package, job) for package in packages for job in package.jobs]
+    meant = [
+        (package, job)
+        for package, job in jobs
+        if known.load_id in (None, package.load_id)
+        and known.table in (None, job.table)
+        and known.job_id in (None, job.job_id)
+    ]
+
+    if known.table is not None and meant:
+        return meant
+
+    return [(package, job) for package, job in jobs if package.load_id == (known.load_id or packages[0].load_id)]
+
+
+def _note_failure(
+    bundle: Sequence[SealedPackage], failed: Sequence[tuple[Package, JobFile]], message: str
+) -> dict[LoadId, Outcome]:
+    """Write down which jobs failed. Blocking."""
+    outcomes = {}
+
+    for sealed in bundle:
+        package = sealed.package
+        before = read_outcome(package.folder)
+        mine = {job.job_id: message for one, job in failed if one.load_id == package.load_id}
+        outcome = outcomes[package.load_id] = replace(before, failed=mine)
+
+        if outcome != before:
+            write_outcome(package.folder, outcome)
+
+    return outcomes
+
+
+def _with_advice(error: PipelineStepFailed, failed: Sequence[tuple[Package, JobFile]]) -> PipelineStepFailed:
+    load_id = failed[0][0].load_id if failed else error.load_id
+    files = ", ".join(job.file_name for _, job in failed[:3]) + (", ..." if len(failed) > 3 else "")
+    first = failed[0][1].file_name if failed else "..."
+
+    return PipelineStepFailed(
+        f"{error} Load package {load_id} and what came after it stay pending; failed: {files or 'no single job'}. When "
+        f"the cause is mended, load() or run() tries again; fail_pending_job({str(load_id)!r}, {first!r}) loads the "
+        f"package without that file, which is kept; abort_packages({str(load_id)!r}) gives it up, so that the next run "
+        "extracts its rows again.",
+        pipeline_name=error.pipeline_name,
+        step=error.step,
+        load_id=load_id,
+        has_pending_data=True,
+    )

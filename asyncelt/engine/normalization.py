@@ -1,0 +1,247 @@
+"""The middle of a run: pages in, sealed packages out. Where the pages come from is up to the caller."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
+from functools import partial
+from typing import TypeAlias
+
+import anyio
+
+from asyncelt._async import in_thread, shielded
+from asyncelt.budget import BudgetAccount
+from asyncelt.engine.intake import Announcer, Intake
+from asyncelt.engine.ownership import Folder
+from asyncelt.engine.plan import Refreshed, RunPlan, naming_of, starting_schema, under_contract
+from asyncelt.engine.sealing import Harvest, seal_run, state_after
+from asyncelt.engine.shaping import GIL_GATE, SchemaBook, Shaping, ShapingPlan, ShapingResult
+from asyncelt.engine.steps import one_error, stage, step
+from asyncelt.flow import Notice, RawBatch
+from asyncelt.normalize.bound import check_bound
+from asyncelt.normalize.page import NormalizeContext, Normalizer
+from asyncelt.schema.evolve import bump
+from asyncelt.schema.model import Schema
+from asyncelt.storage.head import Tip
+from asyncelt.storage.package import PackageDraft, SealedPackage
+from asyncelt.types import FileFormat, PipelineStep, TableName
+
+__all__ = ["Feed", "Normalization"]
+
+Feed: TypeAlias = Callable[[Intake, SchemaBook], Awaitable[Mapping[str, object]]]
+"""Hands every page of the run to the intake; returns the state document as of the last one."""
+
+_CLEANUP_S = 10.0
+
+
+class Normalization:
+    """Turns the pages of one run into sealed packages. One instance per run.
+
+    Args:
+        folder: Owned.
+        plan: Packages and resources.
+        tip: Where the pipeline stands without this run.
+        file_format: Of the job files.
+        account: Memory of this run.
+        is_replay: Whether the pages come from extracted packages, which are removed once their rows are sealed.
+    """
+
+    def __init__(
+        self,
+        folder: Folder,
+        plan: RunPlan,
+        tip: Tip,
+        *,
+        file_format: FileFormat,
+        account: BudgetAccount,
+        is_replay: bool = False,
+    ) -> None:
+        self._folder = folder
+        self._environment = folder.environment
+        self._plan = plan
+        self._tip = tip
+        self._file_format: FileFormat = file_format
+        self._account = account
+        self._is_replay = is_replay
+        self.notices: list[Notice] = []
+        self.intake: Intake | None = None
+        capabilities = self._environment.capabilities
+        schemas = {name: starting_schema(plan, tip, name, capabilities) for name in plan.schema_names}
+        self._namings = {name: naming_of(schema, capabilities) for name, schema in schemas.items()}
+        self._book = SchemaBook({name: under_contract(plan, schema) for name, schema in schemas.items()})
+        self._announcer = Announcer(self._book, self._namings, capabilities)
+
+    async def run(self, feed: Feed) -> list[SealedPackage]:
+        """Take every page and seal the packages.
+
+        Returns:
+            The sealed bundle, empty when there was nothing to keep.
+
+        Raises:
+            PipelineStepFailed: Step ``extract`` when ``feed`` failed, else ``normalize``. Nothing is left.
+        """
+        store = self._folder.store
+        drafts = {
+            name: await in_thread(partial(store.draft, load_id), self._folder.threads)
+            for name, load_id in self._plan.load_ids.items()
+        }
+
+        try:
+            harvest = await self._shape(drafts, feed)
+
+            with step("normalize", pipeline_name=self._environment.pipeline_name, load_id=self._plan.first_id):
+                sealed = await in_thread(partial(self._seal, harvest), self._folder.threads)
+
+            self._folder.advance(sealed, used_up=list(self._plan.load_ids.values()))
+
+            return sealed
+        finally:
+            # What was sealed has left these folders; what remains is unfinished or was not needed.
+            with shielded(_CLEANUP_S):
+                await in_thread(partial(store.discard, list(drafts.values())), self._folder.threads)
+
+    def _seal(self, harvest: Harvest) -> list[SealedPackage]:
+        sealed = seal_run(self._folder.store, harvest)
+
+        if self._is_replay:
+            # Those that had nothing to keep go too.
+            self._folder.store.remove_extracted(list(self._plan.load_ids.values()))
+
+        return sealed
+
+    async def _shape(self, drafts: dict[str, PackageDraft], feed: Feed) -> Harvest:
+        environment = self._environment
+        shaping = Shaping(self._shaping_plan(drafts), self._book, self._account, environment.emit)
+        send, receive = anyio.create_memory_object_stream[RawBatch](0)
+        intake = self.intake = Intake(
+            pipeline_name=environment.pipeline_name,
+            announcer=self._announcer,
+            budget=self._account,
+            pages=send,
+            emit=environment.emit,
+            is_replay=self._is_replay,
+        )
+        result = ShapingResult()
+        state: Mapping[str, object] = {}
+        load_id = self._plan.first_id
+
+        async def normalize() -> None:
+            nonlocal result
+
+            with stage(environment, "normalize", load_id):
+                result = await shaping.run(receive)
+
+        with one_error(), send, receive:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(normalize)
+
+                # Reading stored pages is part of normalizing them.
+                with stage(environment, "extract", load_id, is_reported=not self._is_replay):
+                    state = await feed(intake, self._book)
+
+                send.close()
+
+        with step("normalize", pipeline_name=environment.pipeline_name, load_id=load_id):
+            self.notices = [*result.notices, *self._unbound(result)]
+
+        # What a contract says against a table is said by extract, wherever extract is part of the call.
+        announcing: PipelineStep = "normalize" if self._is_replay else "extract"
+
+        with step(announcing, pipeline_name=environment.pipeline_name, load_id=load_id):
+            self._announcer.announce_all(self._plan.resources)
+
+        return self._harvest(drafts, result, state)
+
+    def _shaping_plan(self, drafts: dict[str, PackageDraft]) -> ShapingPlan:
+        environment = self._environment
+
+        return ShapingPlan(
+            pipeline_name=environment.pipeline_name,
+            limits=environment.settings.limits,
+            capabilities=environment.capabilities,
+            file_format=self._file_format,
+            normalizers={name: self._normalizer(name) for name in self._plan.schema_names},
+            drafts=drafts,
+        )
+
+    def _normalizer(self, schema_name: str) -> Normalizer:
+        return Normalizer(
+            NormalizeContext(
+                load_id=self._plan.load_ids[schema_name],
+                naming=self._namings[schema_name],
+                capabilities=self._environment.capabilities,
+                gate=GIL_GATE,
+                slice_s=self._environment.settings.limits.slice_s,
+            )
+        )
+
+    def _harvest(self, drafts: dict[str, PackageDraft], result: ShapingResult, state: Mapping[str, object]) -> Harvest:
+        environment, plan, tip = self._environment, self._plan, self._tip
+        known = state.get("default_schema_name")
+        default = known if isinstance(known, str) else plan.schema_names[0]
+
+        return Harvest(
+            pipeline_name=environment.pipeline_name,
+            dataset_name=environment.dataset_name,
+            place=environment.place,
+            drafts=drafts,
+            schemas=self._counted(),
+            shaped=result,
+            replaced={name: self._replaced(name) for name in plan.schema_names},
+            refresh=plan.refresh,
+            refreshed={name: plan.refreshed.get(name, Refreshed()) for name in plan.schema_names},
+            state=state_after(
+                state,
+                dataset_name=environment.dataset_name,
+                destination=environment.required_destination,
+                default_schema_name=default,
+                schema_names=sorted({*tip.schemas, *plan.schema_names}),
+            ),
+            head_state=tip.state,
+            writes_state=environment.restore_from_destination and environment.capabilities.stores_state,
+            # The state row travels with the default schema if it is part of this run.
+            state_schema=default if default in plan.schema_names else plan.schema_names[0],
+            parent_load_id=tip.load_id,
+            run_id=plan.run_id,
+            created_at=plan.created_at,
+            capabilities=environment.capabilities,
+            file_format=self._file_format,
+            limits=environment.settings.limits,
+        )
+
+    def _counted(self) -> dict[str, Schema]:
+        """The schemas of the run, with the version that their hints alone have brought them to.
+
+        As in the reference, whose extract and normalize each count what they change; a schema's first run counts once.
+        """
+        counted = self._book.all()
+
+        for name, hinted in self._announcer.hinted.items():
+            if name in self._tip.schemas:
+                reached = bump(hinted)
+                counted[name] = replace(
+                    counted[name],
+                    version=reached.version,
+                    version_hash=reached.version_hash,
+                    previous_hashes=reached.previous_hashes,
+                )
+
+        return counted
+
+    def _unbound(self, result: ShapingResult) -> list[Notice]:
+        """Columns that never had a value, as notices; an error where they must have one."""
+        return [
+            notice
+            for name in self._plan.schema_names
+            for notice in check_bound(self._book[name], list(result.row_counts.get(name, ())))
+        ]
+
+    def _replaced(self, schema_name: str) -> tuple[TableName, ...]:
+        """Root tables whose old rows go: those of every replace resource of this run."""
+        resources = {one.name for one in self._plan.resources if one.schema_name == schema_name}
+
+        return tuple(
+            table.name
+            for table in self._book[schema_name].tables.values()
+            if table.parent is None and table.resource in resources and table.write_disposition == "replace"
+        )

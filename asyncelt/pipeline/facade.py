@@ -1,0 +1,63 @@
+"""The one class that users hold."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import anyio
+
+from asyncelt._async import in_thread
+from asyncelt.engine.ownership import wipe
+from asyncelt.pipeline.options import check_pipeline_name
+from asyncelt.pipeline.packages import PackageCalls
+from asyncelt.pipeline.running import RunningCalls
+from asyncelt.pipeline.statecalls import StateCalls
+from asyncelt.storage.head import Head
+
+__all__ = ["Pipeline"]
+
+
+class Pipeline(RunningCalls, PackageCalls, StateCalls):
+    """Loads data into one dataset of one destination, and remembers how far it got.
+
+    Use :func:`asyncelt.pipeline` to make one. Several pipelines may run side by side in one event loop; two calls of
+    the same pipeline (and member) take turns, or the second raises, as ``on_busy`` says. Properties answer from memory,
+    as of the last call of this object.
+    """
+
+    async def drop(self, pipeline_name: str | None = None) -> Pipeline:
+        """Remove the working folder: state, schemas, traces and pending packages. The destination is not touched.
+
+        The next run restores state from the destination, as on an empty machine.
+
+        Args:
+            pipeline_name: Also go on under another name.
+
+        Returns:
+            This pipeline, as if new; a new one under another name if one is given. It is the active one.
+        """
+        name = self._name if pipeline_name is None else check_pipeline_name(pipeline_name)
+        self._starts_anew = False
+
+        async with self._folder(may_be_damaged=True) as folder:
+            await in_thread(partial(wipe, folder.store), folder.threads)
+            folder.head = Head()
+            await folder.look()
+
+        self._last_trace = None
+        dropped = self if name == self._name else await self._under(name)
+        dropped.activate()
+
+        return dropped
+
+    async def _under(self, name: str) -> Pipeline:
+        make = partial(
+            Pipeline,
+            name,
+            self._options,
+            destination=self._destination.for_pipeline(name) if self._destination is not None else None,
+            staging=self._staging,
+            dataset_name=self._dataset_name,
+        )
+
+        return await in_thread(make, anyio.CapacityLimiter(1))

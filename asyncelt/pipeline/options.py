@@ -1,0 +1,159 @@
+"""What a pipeline is made with, checked; and which pipeline is active in this task."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from collections.abc import Callable
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, TypeAlias, get_args
+
+import anyio
+
+from asyncelt._async import in_thread
+from asyncelt.budget import ByteBudget
+from asyncelt.config import Settings
+from asyncelt.errors import ConfigError, InvalidPipelineName
+from asyncelt.load.protocol import Destination
+from asyncelt.load.registry import resolve, with_credentials
+from asyncelt.observe import Observer
+from asyncelt.types import OnBusy, OnPending, Refresh
+
+if TYPE_CHECKING:
+    from asyncelt.pipeline.facade import Pipeline
+
+__all__ = ["DestinationReference", "Options", "active", "check_pipeline_name", "destination_of", "one_of", "staging_of"]
+
+DestinationReference: TypeAlias = "str | Destination | Callable[[], object] | ModuleType"
+"""A name, an instance, a factory, or a module with one."""
+
+active: ContextVar[Pipeline | None] = ContextVar("asyncelt_active_pipeline", default=None)
+"""Per task, since tasks copy their context."""
+
+_NAME = re.compile(r"[^\x00-\x1f/\\:]+")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """How a pipeline behaves, as its factory was told."""
+
+    pipelines_dir: Path
+    settings: Settings
+    budget: ByteBudget
+    observers: tuple[Observer, ...] = ()
+    member: str = ""
+    on_busy: OnBusy = "wait"
+    restore_from_destination: bool = True
+    pipeline_salt: str = ""
+    import_schema_path: Path | None = None
+    export_schema_path: Path | None = None
+    dev_mode: bool = False
+    dataset_suffix: str = ""
+    """Of dev_mode: makes each instance's dataset its own."""
+    refresh: Refresh | None = None
+    starts_anew: bool = field(default=False)
+    """Whether the first call removes what the working folder holds."""
+
+
+def check_pipeline_name(name: str) -> str:
+    """Return the name if it can be a folder.
+
+    Raises:
+        InvalidPipelineName: It cannot.
+    """
+    if not name or name in {".", ".."} or not _NAME.fullmatch(name) or len(name.encode()) > 200:
+        raise InvalidPipelineName(
+            f"{name!r} cannot be a pipeline name: it has to work as the name of a folder (no slashes, no control "
+            "characters, at most 200 bytes)."
+        )
+
+    return name
+
+
+def default_salt(pipeline_name: str) -> str:
+    """The salt of a pipeline that was not given one: the reference's."""
+    return base64.b64encode(hashlib.sha3_256(pipeline_name.encode()).digest()).decode("ascii")
+
+
+def dev_suffix(now: datetime | None = None) -> str:
+    """Of a dataset in dev_mode: the time, so finely that two instances never share one."""
+    return (now or datetime.now(UTC)).strftime("_%Y%m%d%H%M%S%f")
+
+
+def destination_of(
+    reference: DestinationReference | None, credentials: object, pipeline_name: str
+) -> Destination | None:
+    """The destination that a user means, with its credentials; None where neither was given."""
+    if reference is None:
+        return None
+
+    found = resolve(reference)
+
+    return (with_credentials(found, credentials) if credentials is not None else found).for_pipeline(pipeline_name)
+
+
+def staging_of(
+    reference: DestinationReference | None, destination: Destination | None, pipeline_name: str
+) -> Destination | None:
+    """The staging destination.
+
+    Raises:
+        ConfigError: The destination loads its files itself and takes no staging.
+    """
+    if reference is None:
+        return None
+
+    staging = resolve(reference).for_pipeline(pipeline_name)
+
+    if destination is None:
+        return staging
+
+    if staging.destination_name not in getattr(destination.capabilities, "staging_destinations", ()):
+        raise ConfigError(
+            f"Destination {destination.destination_name!r} takes no staging destination, so "
+            f"{staging.destination_name!r} cannot be one: it loads the files of a package itself. Leave staging out."
+        )
+
+    return staging
+
+
+async def resolved(
+    reference: DestinationReference | None,
+    credentials: object,
+    staging: DestinationReference | None,
+    name: str,
+    known: Destination | None,
+) -> tuple[Destination | None, Destination | None]:
+    """Destination and staging. Names are looked up off the event loop, since that may read the metadata of packages."""
+
+    def find() -> tuple[Destination | None, Destination | None]:
+        found = destination_of(reference, credentials, name) or known
+
+        return found, staging_of(staging, found, name)
+
+    if reference is None and staging is None:
+        return known, None
+
+    return await in_thread(find, anyio.CapacityLimiter(1))
+
+
+def one_of(name: str, value: str | None, allowed: object) -> None:
+    """Check an option.
+
+    Raises:
+        ConfigError: Names the option and what it takes.
+    """
+    values = get_args(allowed)
+
+    if value is not None and value not in values:
+        raise ConfigError(f"{name} is {', '.join(map(repr, values[:-1]))} or {values[-1]!r}, not {value!r}.")
+
+
+def check_pending(value: str) -> None:
+    """Check ``on_pending``."""
+    one_of("on_pending", value, OnPending)

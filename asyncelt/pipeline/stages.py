@@ -1,0 +1,322 @@
+"""The calls that move data one step at a time: extract, normalize, load."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from asyncelt.config import Settings
+from asyncelt.engine.dispositions import check_dispositions
+from asyncelt.engine.loading import Loaded, load_pending
+from asyncelt.engine.ownership import Folder, own
+from asyncelt.engine.run import Normalized, RunRequest, run_extract, run_normalize
+from asyncelt.engine.steps import step
+from asyncelt.errors import ConfigError
+from asyncelt.extract.data import as_sources
+from asyncelt.extract.resource import Resource
+from asyncelt.extract.source import Source
+from asyncelt.info.steps import ExtractInfo, LoadInfo, NormalizeInfo
+from asyncelt.pipeline.base import PipelineBase
+from asyncelt.pipeline.options import DestinationReference, one_of
+from asyncelt.pipeline.results import Maker, run_report
+from asyncelt.pipeline.tracing import Recorder
+from asyncelt.schema.columns import ColumnHints
+from asyncelt.schema.model import Schema
+from asyncelt.types import FileFormat, JsonValue, LoadId, Refresh
+
+__all__ = ["StageCalls", "described"]
+
+
+class StageCalls(PipelineBase):
+    """Extract, normalize, load."""
+
+    async def extract(
+        self,
+        data: object,
+        *,
+        table_name: str | None = None,
+        parent_table_name: str | None = None,
+        write_disposition: str | Mapping[str, object] | None = None,
+        columns: ColumnHints | None = None,
+        primary_key: str | Sequence[str] | None = None,
+        merge_key: str | Sequence[str] | None = None,
+        schema: Schema | None = None,
+        max_parallel_items: int | None = None,
+        workers: int | None = None,
+        table_format: str | None = None,
+        schema_contract: str | Mapping[str, JsonValue] | None = None,
+        refresh: Refresh | None = None,
+        loader_file_format: FileFormat | None = None,
+    ) -> ExtractInfo:
+        """Read ``data`` into packages in the working folder, which wait there for `normalize`, here or elsewhere.
+
+        Works without a destination. With one, a folder that knows nothing yet first asks it for the pipeline's state.
+
+        Args:
+            data: As for `run`.
+            table_name: As for `run`, like all hints.
+            parent_table_name: Hint: the table that rows are nested in.
+            write_disposition: Hint.
+            columns: Hint.
+            primary_key: Hint.
+            merge_key: Hint.
+            schema: Schema for all sources.
+            max_parallel_items: Accepted for the reference's sake: the memory budget is the bound.
+            workers: The same.
+            table_format: Hint.
+            schema_contract: Hint; also kept as the schemas' own.
+            refresh: What starts over before the data is loaded, as for `run`.
+            loader_file_format: Format of job files, for `normalize`.
+
+        Raises:
+            ConfigError: Wrong arguments; before any I/O.
+            PipelineBusy: Another owner is at work and ``on_busy`` is ``raise``.
+            PipelineStepFailed: Step ``extract``: nothing is left, state and schemas are as before.
+
+        Cancellation:
+            Safe at any await: nothing is left.
+        """
+        for name, count in (("max_parallel_items", max_parallel_items), ("workers", workers)):
+            _at_least_one(name, count)
+
+        file_format = self._checked_format(loader_file_format) if loader_file_format is not None else None
+        sources = await self._sources(
+            data,
+            schema,
+            table_name=table_name,
+            parent_table_name=parent_table_name,
+            write_disposition=write_disposition,
+            columns=columns,
+            primary_key=primary_key,
+            merge_key=merge_key,
+            schema_contract=schema_contract,
+            table_format=table_format,
+        )
+        request = RunRequest(
+            sources=tuple(sources),
+            file_format=file_format,
+            schema_contract=schema_contract,
+            refresh=self._refresh_mode(refresh),
+        )
+        recorder, maker = self._recorder(), self._maker()
+        last = await self._state_of_an_empty_folder()
+
+        async with self._folder() as folder:
+            try:
+                with step("extract", pipeline_name=self._name):
+                    extracted = await run_extract(folder, request, last_load_id=last)
+            except BaseException as error:
+                recorder.done("extract", error=error)
+                await self._record(recorder.steps, folder.threads)
+                raise
+
+            info = maker.extract(extracted, described(data))
+            recorder.done("extract", info)
+            await self._record(recorder.steps, folder.threads)
+
+        return info
+
+    async def normalize(
+        self, workers: int | None = None, loader_file_format: FileFormat | None = None
+    ) -> NormalizeInfo | None:
+        """Turn extracted packages into job files for the destination, oldest first.
+
+        Args:
+            workers: Threads that turn pages into columns; None: as set. Never changes the result.
+            loader_file_format: Format of job files; None: what extract was told, else as set.
+
+        Returns:
+            None when nothing was ever extracted.
+
+        Raises:
+            ConfigError: Wrong arguments, or no destination.
+            PipelineStepFailed: Step ``normalize``: the package at hand and later ones stay extracted.
+
+        Cancellation:
+            Safe at any await: packages that are done stay done.
+        """
+        settings = self._with_limits(normalize_workers=_at_least_one("workers", workers))
+        self._require_destination()
+
+        if loader_file_format is not None:
+            self._checked_format(loader_file_format)
+
+        recorder, maker = self._recorder(), self._maker()
+        done: list[Normalized] = []
+
+        async with self._folder(settings) as folder:
+            if not folder.pending and not folder.tip.schemas:
+                return None
+
+            await self._normalized(folder, done, loader_file_format, recorder)
+            info = maker.normalize(done, started_at=recorder.started_at)
+            recorder.done("normalize", info)
+            await self._record(recorder.steps, folder.threads)
+
+        return info
+
+    async def load(
+        self,
+        destination: DestinationReference | None = None,
+        dataset_name: str | None = None,
+        credentials: object = None,
+        *,
+        workers: int | None = None,
+        raise_on_failed_jobs: bool | None = None,
+    ) -> LoadInfo | None:
+        """Commit normalized packages, oldest first, each run's packages in one transaction.
+
+        Args:
+            destination: Replaces the pipeline's destination from this call on.
+            dataset_name: Replaces the pipeline's dataset from this call on.
+            credentials: For the destination.
+            workers: Jobs that move at the same time; None: as set.
+            raise_on_failed_jobs: False: a job that the destination refuses is reported in the info instead of raised;
+                the package stays pending, nothing of it is visible, and later ones wait. None: as set.
+
+        Returns:
+            None when there was never anything to load.
+
+        Raises:
+            ConfigError: Wrong arguments, or no destination.
+            PipelineStepFailed: Step ``load``: the package at hand and later ones stay pending.
+
+        Cancellation:
+            Safe at any await. A COMMIT that was sent is awaited, up to its deadline.
+        """
+        await self._point_to(destination, None, dataset_name, credentials)
+        settings = self._with_limits(load_workers=_at_least_one("workers", workers))
+        self._require_destination()
+        raises = self._options.settings.raise_on_failed_jobs if raise_on_failed_jobs is None else raise_on_failed_jobs
+        recorder, maker = self._recorder(), self._maker()
+
+        async with self._owned(settings) as owned:
+            if not owned.pending and not owned.tip.schemas:
+                return None
+
+            loaded = Loaded()
+
+            try:
+                with step("load", pipeline_name=self._name):
+                    loaded = await load_pending(owned, raise_on_failed_jobs=raises)
+            except BaseException as error:
+                recorder.done("load", error=error)
+                await self._record(recorder.steps, owned.threads)
+                raise
+
+            info = maker.load(
+                loaded,
+                self._require_destination(),
+                self._staging,
+                self.dataset_name,
+                started_at=recorder.started_at,
+                report=run_report(None, (), loaded),
+            )
+            recorder.done("load", info)
+            await self._record(recorder.steps, owned.threads)
+
+        return info
+
+    # ------------------------------------------------------------------ inside
+
+    async def _normalized(
+        self, folder: Folder, done: list[Normalized], file_format: FileFormat | None, recorder: Recorder
+    ) -> None:
+        def chosen(stored: str | None) -> FileFormat:
+            return file_format or self._format_given(stored)
+
+        try:
+            await run_normalize(folder, done, file_format=chosen)
+        except BaseException as error:
+            recorder.done("normalize", error=error)
+            await self._record(recorder.steps, folder.threads)
+            raise
+
+    async def _sources(self, data: object, schema: Schema | None, **hints: object) -> list[Source]:
+        with step("extract", pipeline_name=self._name):
+            sources = await as_sources(
+                data,
+                default_schema_name=schema.name if schema is not None else self.default_schema_name,
+                **hints,  # type: ignore[arg-type]  # named and typed by the callers
+            )
+
+            if self._destination is not None:
+                check_dispositions(sources, self._destination)
+
+        if schema is not None:
+            for source in sources:
+                source.schema = schema
+
+        return sources
+
+    async def _state_of_an_empty_folder(self) -> LoadId | None:
+        """Ask the destination where this pipeline stands, if nothing here knows; the dataset's greatest load id."""
+        knows = self._head.load_id is not None or self._pending or self._head.edited is not None
+
+        if self._destination is None or knows or not self._options.restore_from_destination or self.dev_mode:
+            return None
+
+        async with own(self._environment()) as owned, self._followed(owned):
+            return owned.restored.last_load_id
+
+    def _checked_format(self, given: FileFormat | None) -> FileFormat:
+        """The format of job files: the one that was given, else the configured one, else what the destination likes."""
+        capabilities = self._environment().capabilities
+        formats = capabilities.file_formats
+        chosen = given or self._options.settings.loader_file_format or formats[0]
+
+        if chosen not in formats:
+            name = self._destination.destination_name if self._destination is not None else "(none yet)"
+
+            raise ConfigError(f"Destination {name!r} takes {', '.join(formats)}, not {chosen!r}.")
+
+        return chosen
+
+    def _format_given(self, stored: str | None) -> FileFormat:
+        """The format that an extracted package asks for, where the destination takes it."""
+        return self._checked_format(stored if stored in self._environment().capabilities.file_formats else None)
+
+    def _refresh_mode(self, given: Refresh | None) -> Refresh | None:
+        one_of("refresh", given, Refresh)
+
+        return given or self._options.refresh
+
+    def _with_limits(self, **changes: int | None) -> Settings:
+        settings = self._options.settings
+        said = {name: value for name, value in changes.items() if value is not None}
+
+        return replace(settings, limits=replace(settings.limits, **said)) if said else settings  # type: ignore[arg-type]
+
+    def _recorder(self) -> Recorder:
+        return Recorder(self._name)
+
+    def _maker(self) -> Maker:
+        return Maker(pipeline=self, pipeline_name=self._name, first_run=self.first_run)
+
+
+def described(data: object) -> list[Mapping[str, str]]:
+    """Name and kind of what was passed, in the reference's words."""
+    items = data if isinstance(data, list | tuple) and data and not isinstance(data[0], dict) else [data]
+
+    return [{"name": _name_of(one), "data_type": _kind_of(one)} for one in items[:100] if one is not None]
+
+
+def _name_of(data: object) -> str:
+    # A column of a frame may be called "name".
+    said = (getattr(data, attribute, None) for attribute in ("name", "__name__"))
+
+    return next((name for name in said if isinstance(name, str)), "")
+
+
+def _kind_of(data: object) -> str:
+    if isinstance(data, Source):
+        return "source"
+
+    return "resource" if isinstance(data, Resource) else type(data).__name__
+
+
+def _at_least_one(name: str, value: int | None) -> int | None:
+    if value is not None and value < 1:
+        raise ConfigError(f"{name} must be at least 1, not {value}.")
+
+    return value
