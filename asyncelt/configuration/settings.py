@@ -37,16 +37,16 @@ def configured_settings() -> Settings:
         ConfigError: A value cannot be read as the type of its setting.
     """
     settings = Settings()
-    settings = replace(
-        settings, limits=_laid_over(settings.limits, "limits"), retry=_laid_over(settings.retry, "retry")
-    )
-    file_format = _configured(FileFormat | None, ("asyncelt.loader_file_format",))
     raises = _configured(bool, ("asyncelt.load.raise_on_failed_jobs", "load.raise_on_failed_jobs"))
+    loader_file_format = _configured(FileFormat | None, ("asyncelt.loader_file_format",))
 
-    if not isinstance(file_format, _Nothing):
-        settings = replace(settings, loader_file_format=cast("FileFormat | None", file_format))
-
-    return settings if isinstance(raises, _Nothing) else replace(settings, raise_on_failed_jobs=cast("bool", raises))
+    return replace(
+        settings,
+        limits=_laid_over(settings.limits, "limits"),
+        retry=_laid_over(settings.retry, "retry"),
+        raise_on_failed_jobs=raises if isinstance(raises, bool) else settings.raise_on_failed_jobs,
+        loader_file_format=cast("FileFormat | None", None if loader_file_format is _NOTHING else loader_file_format),
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,7 +1,4 @@
-"""The reading half of a run: every resource in a task of its own, its pages handed to whoever takes them.
-
-A resource that transformers read from is read once for all of them.
-"""
+"""The reading half of a run: every resource in a task of its own, its pages handed to whoever takes them."""
 
 from __future__ import annotations
 
@@ -88,9 +85,9 @@ class Extraction:
         return list(found.values())
 
     async def _pump(self, source: Source, branch: Branch, take: Take, schema_of: Callable[[str], Schema]) -> None:
-        # A resource that only feeds transformers is in nobody's plan.
         resource = branch.resource
-        plan = resource_plan(source, resource, self.forced_nesting)
+        plan = self._plan_of(source, resource)
+        schema = schema_of(plan.schema_name)
         metrics: dict[str, object] = {}
 
         with current.activate_resource(
@@ -99,7 +96,7 @@ class Extraction:
             resource.name,
             resource=resource,
             source=source,
-            schema=schema_of(plan.schema_name),
+            schema=schema,
             metrics=metrics,
         ):
             report = await pump(resource, limits=self.limits, send=partial(take, plan), link=branch.link)
@@ -109,6 +106,12 @@ class Extraction:
 
         if metrics:
             self.custom_metrics[resource.name] = metrics
+
+    def _plan_of(self, source: Source, resource: Resource) -> ResourcePlan:
+        """The plan of a resource; one that only feeds transformers is not among those that are read for themselves."""
+        known = next((plan for _, one, plan in self.reading if one is resource), None)
+
+        return known or resource_plan(source, resource, self.forced_nesting)
 
 
 def document_of(encoded: str | None, pipeline_name: str) -> StateDoc:

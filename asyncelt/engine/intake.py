@@ -44,7 +44,7 @@ class ResourcePlan:
 
 @dataclass(slots=True)
 class Announcer:
-    """Lays the hints of resources over schemas, each table's once per run and when they change. Nothing here awaits."""
+    """Lays the hints of resources over schemas, each table's once per run. Nothing here awaits."""
 
     book: SchemaBook
     namings: Mapping[str, Naming]
@@ -127,6 +127,7 @@ class Intake:
 
         if table is None:
             self.budget.release(page.nbytes)
+
             return
 
         self.rows += page.rows

@@ -11,7 +11,7 @@ from asyncelt._async import in_thread, shielded
 from asyncelt.engine.ownership import Owned
 from asyncelt.engine.steps import stage
 from asyncelt.errors import AsynceltError, DestinationRejected, LoadError, PipelineStepFailed, Unsupported
-from asyncelt.flow import JobFile, Notice, Package
+from asyncelt.flow import JobFile, Package
 from asyncelt.load.committing import LoadReport, load_bundle
 from asyncelt.load.protocol import Commit
 from asyncelt.observe import Warned
@@ -43,8 +43,6 @@ class Loaded:
     """What a call has loaded."""
 
     bundles: list[LoadedBundle] = field(default_factory=list)
-    notices: list[Notice] = field(default_factory=list)
-    peak_memory: int = 0
 
     @property
     def is_stuck(self) -> bool:
@@ -52,11 +50,12 @@ class Loaded:
         return any(not bundle.is_loaded for bundle in self.bundles)
 
 
-async def load_pending(owned: Owned, *, raise_on_failed_jobs: bool) -> Loaded:
+async def load_pending(owned: Owned, loaded: Loaded, *, raise_on_failed_jobs: bool) -> None:
     """Commit what is sealed, oldest first.
 
     Args:
         owned: The pipeline.
+        loaded: Filled in bundle by bundle.
         raise_on_failed_jobs: False: a job that the destination refuses ends the call without an error.
 
     Raises:
@@ -64,22 +63,26 @@ async def load_pending(owned: Owned, *, raise_on_failed_jobs: bool) -> Loaded:
     """
     bundles = await in_thread(owned.store.sealed_bundles, owned.threads)
 
-    return await load_bundles(owned, bundles, raise_on_failed_jobs=raise_on_failed_jobs)
+    await load_bundles(owned, bundles, loaded, raise_on_failed_jobs=raise_on_failed_jobs)
 
 
 async def load_bundles(
-    owned: Owned, bundles: Sequence[Sequence[SealedPackage]], *, raise_on_failed_jobs: bool, is_fresh: bool = False
-) -> Loaded:
+    owned: Owned,
+    bundles: Sequence[Sequence[SealedPackage]],
+    loaded: Loaded,
+    *,
+    raise_on_failed_jobs: bool,
+    is_fresh: bool = False,
+) -> None:
     """Commit these bundles, until one fails.
 
     Args:
         owned: The pipeline.
         bundles: Oldest first.
+        loaded: Filled in bundle by bundle.
         raise_on_failed_jobs: See `load_pending`.
         is_fresh: The bundles have just been sealed, so that no job of theirs can have failed before.
     """
-    loaded = Loaded()
-
     for bundle in bundles:
         outcomes: dict[LoadId, Outcome] = {}
 
@@ -91,8 +94,6 @@ async def load_bundles(
 
         if not done.is_loaded:
             break
-
-    return loaded
 
 
 async def _load(

@@ -24,7 +24,7 @@ from asyncelt.schema.evolve import bump
 from asyncelt.schema.model import Schema
 from asyncelt.storage.head import Tip
 from asyncelt.storage.package import PackageDraft, SealedPackage
-from asyncelt.types import FileFormat, PipelineStep, TableName
+from asyncelt.types import FileFormat, TableName
 
 __all__ = ["Feed", "Normalization"]
 
@@ -100,6 +100,19 @@ class Normalization:
             with shielded(_CLEANUP_S):
                 await in_thread(partial(store.discard, list(drafts.values())), self._folder.threads)
 
+    async def keep_contract(self) -> None:
+        """Remember the contract of a run without a package, which would carry it: later runs go by it all the same."""
+        if not self._plan.schema_contract:
+            return
+
+        folder, capabilities = self._folder, self._environment.capabilities
+        schemas = {
+            name: bump(under_contract(self._plan, starting_schema(self._plan, self._tip, name, capabilities)))
+            for name in self._plan.schema_names
+        }
+        await folder.save_head(replace(folder.head, schemas={**folder.head.schemas, **schemas}))
+        folder.tip = replace(folder.tip, schemas={**folder.tip.schemas, **schemas})
+
     def _seal(self, harvest: Harvest) -> list[SealedPackage]:
         sealed = seal_run(self._folder.store, harvest)
 
@@ -144,10 +157,7 @@ class Normalization:
         with step("normalize", pipeline_name=environment.pipeline_name, load_id=load_id):
             self.notices = [*result.notices, *self._unbound(result)]
 
-        # What a contract says against a table is said by extract, wherever extract is part of the call.
-        announcing: PipelineStep = "normalize" if self._is_replay else "extract"
-
-        with step(announcing, pipeline_name=environment.pipeline_name, load_id=load_id):
+        with step("extract", pipeline_name=environment.pipeline_name, load_id=load_id):
             self._announcer.announce_all(self._plan.resources)
 
         return self._harvest(drafts, result, state)

@@ -187,7 +187,7 @@ async def own(environment: Environment) -> AsyncIterator[Owned]:
         )
 
         with step("sync", pipeline_name=environment.pipeline_name):
-            agreed = reconcile(environment, owned.head, restored, has_pending=bool(owned.pending))
+            agreed = reconcile(environment, owned.head, restored, owned.pending)
 
             if agreed is not owned.head:
                 await owned.save_head(agreed)

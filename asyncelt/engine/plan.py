@@ -243,13 +243,7 @@ def _schema_name(source: Source) -> str:
 
 
 def resource_plan(source: Source, resource: Resource, forced: int | None) -> ResourcePlan:
-    """What the engine has to know about a resource of a source.
-
-    Args:
-        source: Where it is.
-        resource: Which.
-        forced: What the destination says about ``max_table_nesting``.
-    """
+    """What the engine knows about one resource. ``forced``: what the destination says about ``max_table_nesting``."""
     nesting = resource.max_table_nesting
     nesting = source.max_table_nesting if nesting is None else nesting
     table = resource.table_name

@@ -9,6 +9,7 @@ the destination has          what counts
 ===========================  ==============================================================================
 nothing, nor has the head    nothing: a first run
 no dataset, but a head       nothing, with a warning: everything is loaded again
+a package that is pending    the head: the commit was cut off before it was noted here
 the head's package           the head, unless the dataset's state is of the same or a higher version and differs
 another package or place     the destination's state and schemas, with a warning where that drops local ones
 ===========================  ==============================================================================
@@ -27,12 +28,13 @@ from asyncelt.load.protocol import Restored
 from asyncelt.observe import Warned
 from asyncelt.schema.stored import from_json
 from asyncelt.storage.head import Head
+from asyncelt.storage.package import Pending
 from asyncelt.storage.state import decode_state
 
 __all__ = ["reconcile"]
 
 
-def reconcile(environment: Environment, head: Head, restored: Restored, *, has_pending: bool) -> Head:
+def reconcile(environment: Environment, head: Head, restored: Restored, pending: Pending) -> Head:
     """The head to go on from: the same object where nothing changes.
 
     Raises:
@@ -42,13 +44,17 @@ def reconcile(environment: Environment, head: Head, restored: Restored, *, has_p
     if not environment.capabilities.stores_state:
         return head
 
+    if restored.head_load_id in pending.all:
+        # Our own commit, which was cut off before it was noted here. Loading the package again notes it.
+        return head
+
     if not environment.restore_from_destination:
         # State is not shared, but the place in the chain of commits is.
         return head if head.load_id == restored.head_load_id else replace(head, load_id=restored.head_load_id)
 
     elsewhere = _is_elsewhere(environment, head)
 
-    if not restored.exists and elsewhere and has_pending:
+    if not restored.exists and elsewhere and pending:
         # They go there, with the state that they carry; the commit says so.
         return head
 
@@ -58,7 +64,7 @@ def reconcile(environment: Environment, head: Head, restored: Restored, *, has_p
     if head.load_id == restored.head_load_id and not elsewhere:
         return _agreeing(environment, head, restored)
 
-    if has_pending and not elsewhere and head.load_id is not None:
+    if pending and not elsewhere and head.load_id is not None:
         environment.emit(
             Warned(
                 pipeline_name=environment.pipeline_name,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 
 import anyio
@@ -20,15 +20,7 @@ from asyncelt.engine.intake import Intake
 from asyncelt.engine.loading import Loaded, load_bundles
 from asyncelt.engine.normalization import Normalization
 from asyncelt.engine.ownership import Folder, Owned
-from asyncelt.engine.plan import (
-    RunPlan,
-    RunRequest,
-    parents_of,
-    plan_of_extracted,
-    plan_of_sources,
-    starting_schema,
-    under_contract,
-)
+from asyncelt.engine.plan import RunPlan, RunRequest, parents_of, plan_of_extracted, plan_of_sources
 from asyncelt.engine.shaping import SchemaBook
 from asyncelt.engine.spooling import Spooling, stored_pages
 from asyncelt.engine.steps import one_error, step
@@ -36,7 +28,6 @@ from asyncelt.errors import PipelineStepFailed
 from asyncelt.extract.pump import PumpReport
 from asyncelt.flow import Notice
 from asyncelt.load.protocol import SupportsIdle
-from asyncelt.schema.evolve import bump
 from asyncelt.storage.extracted import ExtractedPackage
 from asyncelt.storage.head import Tip, read_tip
 from asyncelt.storage.package import Pending, SealedPackage
@@ -126,9 +117,9 @@ async def run_fused(
     ran.normalized.append(_normalized(owned, run, bundle, started_at))
 
     if bundle:
-        ran.loaded = await load_bundles(owned, [bundle], raise_on_failed_jobs=raise_on_failed_jobs, is_fresh=True)
+        await load_bundles(owned, [bundle], ran.loaded, raise_on_failed_jobs=raise_on_failed_jobs, is_fresh=True)
     else:
-        await _keep_contract(owned, extraction.plan)
+        await run.keep_contract()
 
 
 async def run_extract(
@@ -227,26 +218,9 @@ async def _normalize_bundle(folder: Folder, bundle: Sequence[ExtractedPackage], 
         account.close()
 
     if not sealed:
-        await _keep_contract(folder, plan)
+        await run.keep_contract()
 
     return _normalized(folder, run, sealed, started_at)
-
-
-async def _keep_contract(folder: Folder, plan: RunPlan) -> None:
-    """Remember the contract of a run without packages, which would have carried it to the destination.
-
-    Later runs go by it; the schemas are otherwise as they were before the run.
-    """
-    if not plan.schema_contract:
-        return
-
-    capabilities = folder.environment.capabilities
-    schemas = {
-        name: bump(under_contract(plan, starting_schema(plan, folder.tip, name, capabilities)))
-        for name in plan.schema_names
-    }
-    folder.tip = replace(folder.tip, schemas={**folder.tip.schemas, **schemas})
-    await folder.save_head(replace(folder.head, schemas={**folder.head.schemas, **schemas}))
 
 
 def _tip_before(folder: Folder) -> Tip:

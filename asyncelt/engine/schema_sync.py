@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from functools import partial
 
 from asyncelt._async import in_thread, shielded
-from asyncelt.engine.loading import load_bundles
+from asyncelt.engine.loading import Loaded, load_bundles
 from asyncelt.engine.ownership import Owned, next_load_ids
 from asyncelt.flow import JobFile, Package
 from asyncelt.schema.evolve import bump
@@ -39,10 +39,11 @@ async def sync_schema(owned: Owned, schema: Schema) -> Mapping[str, tuple[str, .
     known = [one for one in (owned.restored.last_load_id, owned.tip.load_id) if one is not None]
     (load_id,) = next_load_ids(time.time(), max(known, key=float, default=None), 1)
     draft = await in_thread(partial(owned.store.draft, load_id), owned.threads)
+    loaded = Loaded()
 
     try:
         (sealed,) = await in_thread(partial(_seal, owned, draft, wanted), owned.threads)
-        loaded = await load_bundles(owned, [[sealed]], raise_on_failed_jobs=True, is_fresh=True)
+        await load_bundles(owned, [[sealed]], loaded, raise_on_failed_jobs=True, is_fresh=True)
     except BaseException:
         with shielded(_CLEANUP_S):
             await in_thread(partial(owned.store.discard, [draft]), owned.threads)

@@ -23,7 +23,8 @@ from asyncelt.extract.pages import Page
 from asyncelt.normalize.gating import Gate
 from asyncelt.observe import Advanced, BudgetSample
 from asyncelt.schema.evolve import bump
-from asyncelt.storage.extracted import ExtractedPackage
+from asyncelt.schema.hints import TableHints
+from asyncelt.storage.extracted import ExtractedPackage, plain_hints
 from asyncelt.storage.package import PackageDraft
 from asyncelt.storage.spool import PageSpool, StoredPage, read_payload
 from asyncelt.storage.state import bump_state, decode_state, default_state, encode_state
@@ -91,24 +92,24 @@ class Spooling:
                 await in_thread(partial(store.discard, list(drafts.values())), self._folder.threads)
 
     async def _take(self, plan: ResourcePlan, page: Page) -> None:
-        """Write one page down; waits while the memory budget is used up, and while earlier pages are written.
-
-        Pages of a table that a contract refuses are dropped.
-
-        Raises:
-            DataValidationError: The schema contract freezes tables, and the page is of a new one.
-        """
+        """Write one page down; waits while the memory budget is used up, and while earlier pages are written."""
         began = anyio.current_time()
         await self._account.reserve(page.nbytes)
         self.waited_s += anyio.current_time() - began
+        environment, lane = self._environment, self._lanes[plan.schema_name]
 
         if self._announcer.announce(plan, page.table_name, page.hints) is None:
+            # A contract does not let the table come into being.
             self._account.release(page.nbytes)
+
             return
 
-        environment, lane = self._environment, self._lanes[plan.schema_name]
         number = self._count
         self._count += 1
+
+        if page.hints is not None:
+            lane.news.append((number, plain_hints(page.hints)))
+
         environment.emit(
             Advanced(
                 pipeline_name=environment.pipeline_name,
@@ -130,7 +131,6 @@ class Spooling:
                 page.payload,
                 rows=page.rows,
                 nbytes=page.nbytes,
-                hints=page.hints,
             ),
             lane.turn,
         )
@@ -159,6 +159,7 @@ class Spooling:
                 resources=tuple(
                     record_of(one, self._tables_of(one)) for one in plan.resources if one.schema_name == name
                 ),
+                news=tuple(self._lanes[name].news),
                 pages=tuple(sorted(self._lanes[name].spool.pages, key=lambda page: page.page)),
                 sizes=self._lanes[name].spool.sizes,
                 state=state,
@@ -207,7 +208,8 @@ class _Lane:
     spool: PageSpool
     turn: anyio.CapacityLimiter
     """One page of a package is written at a time."""
-    pages: list[StoredPage] = field(default_factory=list)
+    news: list[tuple[int, TableHints]] = field(default_factory=list)
+    """Page number, and what its table's hints are from there on."""
 
 
 async def stored_pages(
@@ -221,6 +223,8 @@ async def stored_pages(
     gate = Gate(_gate(), folder.environment.settings.limits.slice_s)
     numbered = merge(*([(page.page, one, page) for page in one.pages] for one in bundle), key=lambda item: item[0])
 
+    news = {number: hints for one in bundle for number, hints in one.news}
+
     for _, package, page in numbered:
         payload = await in_thread(partial(read_payload, package.pages_folder, page, gate), folder.threads)
 
@@ -233,7 +237,7 @@ async def stored_pages(
                 payload=payload,
                 rows=page.rows,
                 nbytes=page.nbytes,
-                hints=page.hints,
+                hints=news.get(page.page),
             ),
         )
 

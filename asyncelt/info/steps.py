@@ -67,10 +67,10 @@ class ExtractMetrics:
     resource_metrics: Mapping[str, WriterMetrics] = field(default_factory=dict)
     dag: tuple[tuple[str, str], ...] = ()
     """Resources and what they feed."""
+    custom_metrics: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
+    """Figures that resources have counted themselves, by resource."""
     hints: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
     """Write disposition and table of each resource."""
-    custom_metrics: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
-    """Figures that resources have counted themselves, by resource: `Resource.add_metrics`."""
     inputs: tuple[str, ...] = ()
 
     def asdict(self) -> dict[str, object]:
@@ -82,11 +82,9 @@ class ExtractMetrics:
             "job_metrics": _listed("job_id", self.job_metrics),
             "table_metrics": _listed("table_name", self.table_metrics),
             "resource_metrics": _listed("resource_name", self.resource_metrics),
+            "custom_metrics": [{"resource_name": name, **one} for name, one in self.custom_metrics.items()],
             "dag": [{"parent_name": parent, "resource_name": child} for parent, child in self.dag],
             "hints": [{"resource_name": name, **said} for name, said in self.hints.items()],
-            "custom_metrics": [
-                {"resource_name": name, "metrics": dict(said)} for name, said in self.custom_metrics.items()
-            ],
         }
 
 

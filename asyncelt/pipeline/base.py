@@ -25,7 +25,6 @@ from asyncelt.errors import (
     PipelineStepFailed,
     SchemaNotFound,
 )
-from asyncelt.info.steps import StepInfo
 from asyncelt.info.trace import PipelineTrace, StepTrace
 from asyncelt.load.protocol import Destination
 from asyncelt.observe import Event, Warned
@@ -140,8 +139,8 @@ class PipelineBase:
 
     def activate(self) -> None:
         """Make this the pipeline that ``asyncelt.pipeline()`` without arguments returns in this task."""
-        active.set(self)  # type: ignore[arg-type]  # the only subclass is Pipeline
         PIPELINE.set(self._name)
+        active.set(self)  # type: ignore[arg-type]  # the only subclass is Pipeline
 
     def deactivate(self) -> None:
         """Undo `activate`.
@@ -435,10 +434,3 @@ class _Schemas(dict[str, Schema]):
         raise SchemaNotFound(
             f"Pipeline {self._pipeline_name!r} has no schema {name!r}; it has {', '.join(map(repr, self)) or 'none'}."
         )
-
-
-def with_info(error: PipelineStepFailed, info: StepInfo | None) -> PipelineStepFailed:
-    """The error, saying what its step had done until then."""
-    error.step_info = info
-
-    return error

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
 import anyio
 
 from asyncelt._async import in_thread
 from asyncelt.engine.ownership import wipe
+from asyncelt.load.protocol import Destination
+from asyncelt.pipeline.clients import ClientCalls
 from asyncelt.pipeline.options import check_pipeline_name
 from asyncelt.pipeline.packages import PackageCalls
 from asyncelt.pipeline.running import RunningCalls
@@ -17,13 +20,19 @@ from asyncelt.storage.head import Head
 __all__ = ["Pipeline"]
 
 
-class Pipeline(RunningCalls, PackageCalls, StateCalls):
+class Pipeline(RunningCalls, PackageCalls, StateCalls, ClientCalls):
     """Loads data into one dataset of one destination, and remembers how far it got.
 
     Use :func:`asyncelt.pipeline` to make one. Several pipelines may run side by side in one event loop; two calls of
     the same pipeline (and member) take turns, or the second raises, as ``on_busy`` says. Properties answer from memory,
     as of the last call of this object.
     """
+
+    def in_dev_mode(self, destination: Destination | None, dataset_name: str | None) -> Pipeline:
+        """The pipeline that goes on with the folder and the dataset of an instance in dev_mode. Blocking."""
+        options = replace(self._options, dev_mode=True, starts_anew=False, dataset_suffix="")
+
+        return Pipeline(self._name, options, destination=destination, staging=self._staging, dataset_name=dataset_name)
 
     async def drop(self, pipeline_name: str | None = None) -> Pipeline:
         """Remove the working folder: state, schemas, traces and pending packages. The destination is not touched.

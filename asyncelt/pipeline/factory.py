@@ -5,9 +5,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import cast
 
+import anyio
+
+from asyncelt._async import in_thread
 from asyncelt.budget import ByteBudget
 from asyncelt.config import Settings, working_root
 from asyncelt.configuration.lookup import PIPELINE
@@ -59,9 +63,9 @@ def pipeline(
 ) -> Pipeline:
     """Make a pipeline, or find the one that is active in this task when called without arguments.
 
-    Does no network, and reads a few small files of the working folder at most, beside those of the configuration, which
-    are read once. Arguments that are not passed may be configured, under ``pipelines.<name>``; where neither says which
-    destination and dataset are meant, a folder that has run before does.
+    Does no network, and reads a few small files of the working folder at most, beside the configuration files, which
+    are read once. Arguments that are not passed may be configured, under ``pipelines.<name>``; what is not configured
+    either, destination and dataset, is what the working folder was used with last.
 
     Args:
         pipeline_name: Default: ``asyncelt_`` and the name of the program.
@@ -124,13 +128,10 @@ def pipeline(
         starts_anew=dev_mode,
     )
 
-    return _made(
-        name,
-        options,
-        destination if destination is not None else configured.destination,
-        staging,
-        dataset_name if dataset_name is not None else configured.dataset_name,
-    )
+    target = destination if destination is not None else configured.destination
+    dataset = dataset_name if dataset_name is not None else configured.dataset_name
+
+    return _made(name, options, target, staging, dataset)
 
 
 def _made(
@@ -209,6 +210,8 @@ async def attach(
         dataset_name=dataset_name,
         progress=progress,
     )
+    found = await in_thread(partial(_continued, found, destination), anyio.CapacityLimiter(1))
+    found.activate()
 
     if not found.has_data and found.destination is not None:
         await found.sync_destination()
@@ -242,6 +245,18 @@ async def run(
         columns=columns,
         primary_key=primary_key,
     )
+
+
+def _continued(found: Pipeline, destination: DestinationReference | None) -> Pipeline:
+    """The same pipeline, going on in dev_mode where its folder was used in it last."""
+    head = read_head(Path(found.working_dir))
+
+    if not head.local.get("_dev_mode"):
+        return found
+
+    target = destination_of(destination, None, found.pipeline_name) or _destination_of(head, found.pipeline_name)
+
+    return found.in_dev_mode(target, head.dataset_name)
 
 
 def _program_name() -> str:

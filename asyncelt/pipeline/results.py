@@ -211,11 +211,9 @@ def _extract_metrics(extracted: Extracted, schema_name: str, package: ExtractedP
         },
         table_metrics=tables,
         resource_metrics=resources,
+        custom_metrics={one.name: found for one in plans if (found := extracted.custom_metrics.get(one.name))},
         dag=tuple((schema_name, one.name) for one in plans),
         hints={one.name: {"write_disposition": one.write_disposition, "table_name": one.table_name} for one in plans},
-        custom_metrics={
-            one.name: extracted.custom_metrics[one.name] for one in plans if one.name in extracted.custom_metrics
-        },
     )
 
 

@@ -148,6 +148,9 @@ class RunningCalls(StageCalls):
                 with step("run", pipeline_name=self._name):
                     await self._run_owned(owned, call, outcome)
             except BaseException as error:
+                if isinstance(error, PipelineStepFailed):
+                    error.step_info = self._run_info(recorder, maker, outcome, call.request.run_id)
+
                 self._note_steps(recorder, maker, outcome, data, error=error)
                 recorder.done("run", error=error, whole=True)
                 await self._record(recorder.steps, owned.threads)
@@ -204,7 +207,7 @@ class RunningCalls(StageCalls):
         if owned.pending.extracted:
             await run_normalize(owned, outcome.pending.normalized, file_format=self._format_given)
 
-        outcome.pending.loaded = await load_pending(owned, raise_on_failed_jobs=call.raises)
+        await load_pending(owned, outcome.pending.loaded, raise_on_failed_jobs=call.raises)
 
     def _run_info(self, recorder: Recorder, maker: Maker, outcome: _Outcome, run_id: str | None) -> LoadInfo:
         ran, pending = outcome.ran, outcome.pending
@@ -219,8 +222,8 @@ class RunningCalls(StageCalls):
             started_at=recorder.started_at,
             report=run_report(ran.extracted, normalized, loaded),
             known=outcome.known,
-            notices=[notice for one in normalized for notice in one.notices],
             custom_metrics=ran.extracted.custom_metrics if ran.extracted is not None else None,
+            notices=[notice for one in normalized for notice in one.notices],
             run_id=run_id,
             already_committed=outcome.already_committed,
             data_taken=outcome.data_taken,

@@ -11,7 +11,7 @@ from asyncelt.engine.loading import Loaded, load_pending
 from asyncelt.engine.ownership import Folder, own
 from asyncelt.engine.run import Normalized, RunRequest, run_extract, run_normalize
 from asyncelt.engine.steps import step
-from asyncelt.errors import ConfigError
+from asyncelt.errors import ConfigError, PipelineStepFailed
 from asyncelt.extract.data import as_sources
 from asyncelt.extract.resource import Resource
 from asyncelt.extract.source import Source
@@ -148,7 +148,7 @@ class StageCalls(PipelineBase):
             if not folder.pending and not folder.tip.schemas:
                 return None
 
-            await self._normalized(folder, done, loader_file_format, recorder)
+            await self._normalized(folder, done, loader_file_format, recorder, maker)
             info = maker.normalize(done, started_at=recorder.started_at)
             recorder.done("normalize", info)
             await self._record(recorder.steps, folder.threads)
@@ -196,22 +196,28 @@ class StageCalls(PipelineBase):
 
             loaded = Loaded()
 
+            def info_so_far() -> LoadInfo:
+                return maker.load(
+                    loaded,
+                    self._require_destination(),
+                    self._staging,
+                    self.dataset_name,
+                    started_at=recorder.started_at,
+                    report=run_report(None, (), loaded),
+                )
+
             try:
                 with step("load", pipeline_name=self._name):
-                    loaded = await load_pending(owned, raise_on_failed_jobs=raises)
+                    await load_pending(owned, loaded, raise_on_failed_jobs=raises)
             except BaseException as error:
+                if isinstance(error, PipelineStepFailed):
+                    error.step_info = info_so_far()
+
                 recorder.done("load", error=error)
                 await self._record(recorder.steps, owned.threads)
                 raise
 
-            info = maker.load(
-                loaded,
-                self._require_destination(),
-                self._staging,
-                self.dataset_name,
-                started_at=recorder.started_at,
-                report=run_report(None, (), loaded),
-            )
+            info = info_so_far()
             recorder.done("load", info)
             await self._record(recorder.steps, owned.threads)
 
@@ -220,7 +226,12 @@ class StageCalls(PipelineBase):
     # ------------------------------------------------------------------ inside
 
     async def _normalized(
-        self, folder: Folder, done: list[Normalized], file_format: FileFormat | None, recorder: Recorder
+        self,
+        folder: Folder,
+        done: list[Normalized],
+        file_format: FileFormat | None,
+        recorder: Recorder,
+        maker: Maker,
     ) -> None:
         def chosen(stored: str | None) -> FileFormat:
             return file_format or self._format_given(stored)
@@ -228,6 +239,9 @@ class StageCalls(PipelineBase):
         try:
             await run_normalize(folder, done, file_format=chosen)
         except BaseException as error:
+            if isinstance(error, PipelineStepFailed):
+                error.step_info = maker.normalize(done, started_at=recorder.started_at)
+
             recorder.done("normalize", error=error)
             await self._record(recorder.steps, folder.threads)
             raise

@@ -1,4 +1,4 @@
-"""The calls about state, schemas and the destination, and the clients."""
+"""The calls about state, schemas and the destination."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from dataclasses import replace
-from functools import partial
 
 from asyncelt import current
 from asyncelt.engine.ownership import Folder
@@ -14,12 +13,8 @@ from asyncelt.engine.run import RunRequest, run_extract
 from asyncelt.engine.schema_sync import sync_schema
 from asyncelt.engine.steps import step
 from asyncelt.errors import ConfigError, PipelineStepFailed, UsageError
-from asyncelt.load.protocol import Session
 from asyncelt.pipeline.base import PipelineBase
 from asyncelt.pipeline.options import DestinationReference
-from asyncelt.reading.client import SqlClient, opened_client
-from asyncelt.reading.dataset import Dataset, chosen_schemas
-from asyncelt.schema.model import Schema
 from asyncelt.storage.state import LOCAL_KEY, StateDoc, bump_state, decode_state, default_state, encode_state
 from asyncelt.types import JsonValue
 
@@ -146,58 +141,6 @@ class StateCalls(PipelineBase):
 
             with step("load", pipeline_name=self._name):
                 return await sync_schema(owned, owned.tip.schemas.get(schema.name, schema))
-
-    @asynccontextmanager
-    async def sql_client(self, schema_name: str | None = None) -> AsyncIterator[SqlClient]:
-        """A connection that answers ``await client.query(sql)`` with an Arrow table; see `SqlClient`.
-
-        Unqualified table names mean this pipeline's dataset.
-
-        Raises:
-            PipelineConfigMissing: There is no destination.
-            SchemaNotFound: No schema has this name.
-            ConfigError: The destination cannot be read with SQL.
-        """
-        destination = self._require_destination()
-
-        if schema_name is not None:
-            self._require_schema(schema_name)
-
-        async with opened_client(destination, self._environment().target) as client:
-            yield client
-
-    def dataset(self, schema: Schema | str | None = None) -> Dataset:
-        """The dataset as lazy relations that are read by awaiting them; does no I/O. See `Dataset`.
-
-        Args:
-            schema: Only this schema; all that the pipeline knows unless given.
-
-        Raises:
-            PipelineConfigMissing: There is no destination.
-            ConfigError: The destination cannot be read with SQL.
-            SchemaNotFound: The pipeline has no schema of this name.
-        """
-        environment = self._environment()
-        chosen = partial(chosen_schemas, wanted=schema, default=environment.default_schema_name)
-        chosen(self._tip.schemas)
-
-        return Dataset(environment.required_destination, environment.target, lambda: chosen(self._tip.schemas))
-
-    @asynccontextmanager
-    async def destination_client(self, schema_name: str | None = None) -> AsyncIterator[Session]:
-        """An open session of the destination, as the engine uses it.
-
-        Raises:
-            PipelineConfigMissing: There is no destination.
-            SchemaNotFound: No schema has this name.
-        """
-        destination = self._require_destination()
-
-        if schema_name is not None:
-            self._require_schema(schema_name)
-
-        async with destination.connect(self._environment().target) as session:
-            yield session
 
     # ------------------------------------------------------------------ inside
 

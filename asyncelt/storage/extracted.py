@@ -7,7 +7,7 @@ each resource asks for, the schema the source brought, and the state as of the e
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import cast
 
@@ -50,9 +50,11 @@ class ExtractedPackage:
     """What the source came with, for a schema that the pipeline does not know yet."""
     resources: tuple[ResourceRecord, ...]
     pages: tuple[StoredPage, ...]
-    sizes: Mapping[str, int]
+    news: tuple[tuple[int, TableHints], ...] = ()
+    """Number of a page, and what its table's hints are from there on; plain."""
+    sizes: Mapping[str, int] = field(default_factory=dict)
     """Bytes per page file."""
-    state: str | None
+    state: str | None = None
     """Pipeline state as of the end of the extraction."""
     bundle: tuple[LoadId, ...] = ()
     run_id: str | None = None
@@ -113,7 +115,8 @@ def extracted_to_manifest(package: ExtractedPackage) -> dict[str, object]:
         "refreshed_resources": list(package.refreshed_resources),
         "sizes": dict(package.sizes),
         "resources": [_resource_to_plain(one) for one in package.resources],
-        "pages": [_page_to_plain(page) for page in package.pages],
+        "news": [[number, _hints_to_plain(hints)] for number, hints in package.news],
+        "pages": [asdict(page) for page in package.pages],
     }
 
 
@@ -137,6 +140,10 @@ def extracted_from_manifest(folder: Path, manifest: Mapping[str, object]) -> Ext
             brought=None if brought is None else from_stored(cast("dict[str, JsonValue]", brought)),
             resources=tuple(_resource_from_plain(one) for one in cast("list[dict[str, object]]", known["resources"])),
             pages=tuple(_page_from_plain(one) for one in cast("list[dict[str, object]]", known["pages"])),
+            news=tuple(
+                (number, _hints_from_plain(hints))
+                for number, hints in cast("list[tuple[int, dict[str, object]]]", known["news"])
+            ),
             sizes=cast("dict[str, int]", known["sizes"]),
             state=cast("str | None", known["state"]),
             bundle=tuple(LoadId(one) for one in cast("list[str]", known["bundle"])),
@@ -152,17 +159,10 @@ def extracted_from_manifest(folder: Path, manifest: Mapping[str, object]) -> Ext
         raise PackageCorrupt(f"The manifest of load package {folder.name} is incomplete: {error}") from error
 
 
-def _page_to_plain(page: StoredPage) -> dict[str, object]:
-    said = {one.name: getattr(page, one.name) for one in fields(page) if one.name != "hints"}
-
-    return said if page.hints is None else {**said, "hints": _hints_to_plain(plain_hints(page.hints))}
-
-
 def _page_from_plain(raw: Mapping[str, object]) -> StoredPage:
     bodies = tuple((length, items) for length, items in cast("list[tuple[int, str | None]]", raw["bodies"]))
-    hints = cast("Mapping[str, object] | None", raw.get("hints"))
 
-    return StoredPage(**{**raw, "bodies": bodies, "hints": None if hints is None else _hints_from_plain(hints)})  # type: ignore[arg-type]
+    return StoredPage(**{**raw, "bodies": bodies})  # type: ignore[arg-type]
 
 
 def _resource_to_plain(record: ResourceRecord) -> dict[str, object]:

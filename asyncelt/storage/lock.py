@@ -6,14 +6,28 @@ import fcntl
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
 from pathlib import Path
 
 import anyio
 
-from asyncelt.errors import PipelineBusy
+from asyncelt.errors import PipelineBusy, UsageError
 from asyncelt.types import OnBusy
 
 __all__ = ["hold_lock"]
+
+
+@dataclass(slots=True)
+class _Hold:
+    """One lock for as long as it is held."""
+
+    path: Path
+    is_over: bool = False
+
+
+_holds: ContextVar[tuple[_Hold, ...]] = ContextVar("asyncelt_held_locks", default=())
+"""Of this task, and of the tasks that started it."""
 
 _FIRST_WAIT_S = 0.005
 _MAX_WAIT_S = 0.5
@@ -33,7 +47,17 @@ async def hold_lock(path: Path, *, on_busy: OnBusy, what: str) -> AsyncIterator[
 
     Raises:
         PipelineBusy: Somebody else owns it and ``on_busy`` is ``raise``.
+        UsageError: This task owns it already.
     """
+    if any(hold.path == path and not hold.is_over for hold in _holds.get()):
+        raise UsageError(
+            f"{what} is being run by this very task, which would wait for itself. Do not call a pipeline from inside "
+            "one of its own resources or from inside its managed_state()."
+        )
+
+    hold = _Hold(path)
+    before = _holds.get()
+    _holds.set((*before, hold))
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
 
     try:
@@ -52,6 +76,8 @@ async def hold_lock(path: Path, *, on_busy: OnBusy, what: str) -> AsyncIterator[
         yield
     finally:
         os.close(descriptor)
+        hold.is_over = True
+        _holds.set(before)
 
 
 def _try_lock(descriptor: int) -> bool:

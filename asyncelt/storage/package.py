@@ -324,7 +324,7 @@ class PackageStore:
                 continue
 
             # What belongs to the pages alone goes with them.
-            self._file_away(folder, {**manifest, "pages": [], "resources": []}, "aborted")
+            self._file_away(folder, {**manifest, "pages": [], "resources": [], "news": []}, "aborted")
             remove_tree(self._done / load_id / "jobs")
             remove_tree(self._done / load_id / "pages")
 

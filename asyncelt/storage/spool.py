@@ -20,7 +20,6 @@ from asyncelt.errors import BadRecord, PackageCorrupt, StorageError
 from asyncelt.failpoints import failpoint
 from asyncelt.flow import ArrowPage, JsonBody, JsonPages, Payload, Rows
 from asyncelt.normalize.gating import Gate
-from asyncelt.schema.hints import TableHints
 from asyncelt.storage.files import fsync_file
 from asyncelt.storage.rowpack import pack_row, unpack_rows
 
@@ -52,8 +51,6 @@ class StoredPage:
     length: int
     bodies: tuple[tuple[int, str | None], ...] = ()
     """Of JSON pages: length and path of the items of each body."""
-    hints: TableHints | None = None
-    """The table's hints from this page on, where they have changed."""
 
 
 @dataclass(slots=True)
@@ -80,17 +77,7 @@ class PageSpool:
     """Bytes per file."""
     _open: dict[tuple[str, PageForm], _File] = field(default_factory=dict)
 
-    def write(
-        self,
-        page: int,
-        resource: str,
-        table: str,
-        payload: Payload,
-        *,
-        rows: int,
-        nbytes: int,
-        hints: TableHints | None = None,
-    ) -> None:
+    def write(self, page: int, resource: str, table: str, payload: Payload, *, rows: int, nbytes: int) -> None:
         """Append one page.
 
         Raises:
@@ -117,7 +104,6 @@ class PageSpool:
                 offset=file.size,
                 length=length,
                 bodies=bodies,
-                hints=hints,
             )
         )
         file.size += length

@@ -9,6 +9,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Literal, TypedDict
 
+import anyio
 import anyio.lowlevel
 import msgspec
 import pydantic
@@ -196,7 +197,7 @@ def test_a_missing_value_names_every_place(write):
 def test_a_secret_is_refused_where_it_does_not_belong(write):
     write(f"token = '{SECRET}'")
 
-    with pytest.raises(ConfigError, match=r"belongs into secrets\.toml") as caught:
+    with pytest.raises(ConfigError, match=r"belongs into secrets.toml") as caught:
         asyncelt.secrets["token"]
 
     assert SECRET not in str(caught.value)

@@ -254,6 +254,10 @@ async def test_dev_mode_begins_anew_in_a_dataset_of_its_own(make: Make) -> None:
     assert len(names) == 3
     assert all(str(name).startswith("data_2") for name in names)
 
+    attached = await asyncelt.attach("p", pipeline.pipelines_dir, destination=pipeline.destination)
+    assert (attached.dev_mode, attached.dataset_name) == (True, pipeline.dataset_name)
+    await attached.run(counter())
+    assert values(attached) == [1, 2, 3]
     pipeline = make()
     assert pipeline.first_run
 
@@ -358,6 +362,31 @@ async def test_managed_state_without_a_change_makes_nothing_and_a_raising_block_
     with pytest.raises(ConfigError, match="cannot be stored"):
         async with pipeline.managed_state() as state:
             state["mine"] = object()
+
+
+async def test_a_pipeline_is_not_called_from_inside_itself(make: Make) -> None:
+    """It would wait for itself for ever."""
+    pipeline = make()
+
+    @asyncelt.resource
+    async def recursive() -> AsyncIterator[dict[str, object]]:
+        await pipeline.run(counter())
+        yield {"id": 1}
+
+    with pytest.raises(PipelineStepFailed, match="would wait for itself"):
+        await pipeline.run(recursive())
+
+    async with pipeline.managed_state():
+        with pytest.raises(UsageError, match="would wait for itself"):
+            await pipeline.run(counter())
+
+    @asyncelt.resource
+    async def of_another() -> AsyncIterator[dict[str, object]]:
+        await make("q").run(counter())
+        yield {"id": 1}
+
+    await pipeline.run(of_another())
+    await pipeline.run(counter())
 
 
 async def test_edits_go_when_another_owner_has_committed(make: Make, tmp_path: Path) -> None:

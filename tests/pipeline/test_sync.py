@@ -20,6 +20,7 @@ from asyncelt.errors import (
     PipelineStepFailed,
     StorageError,
 )
+from asyncelt.failpoints import installed
 
 Make = Callable[..., asyncelt.Pipeline]
 
@@ -81,6 +82,31 @@ async def test_a_folder_that_is_behind_takes_the_newer_state(make: Make, memory:
     shutil.copytree(tmp_path / "work", tmp_path / "other")
     await make(pipelines_dir=tmp_path / "other").run(counter())
     pipeline = make()
+    await pipeline.run(counter())
+    assert values(memory) == [1, 2, 3]
+
+
+async def test_a_commit_that_was_cut_off_before_it_was_noted_is_noted_later(make: Make, memory: Any) -> None:
+    class Killed(BaseException):
+        pass
+
+    def kill(point: str) -> None:
+        if point == "memory.after_commit":
+            raise Killed
+
+    pipeline = make()
+    await pipeline.run(counter())
+
+    with installed(kill), pytest.raises(BaseException):  # noqa: B017 - Killed, or a group of it
+        await pipeline.run(counter())
+
+    pipeline = make()
+    assert pipeline.has_pending_data
+    await pipeline.sync_destination()
+    info = await pipeline.load()
+    assert info is not None
+    assert len(info.load_packages) == 1
+    assert values(memory) == [1, 2]
     await pipeline.run(counter())
     assert values(memory) == [1, 2, 3]
 

@@ -151,6 +151,44 @@ async def test_cancelled_at_any_turn_of_the_loop_nothing_is_left(tmp_path: Path,
     assert last == len(ids)
 
 
+@pytest.mark.timeout(120)
+async def test_steps_that_are_cancelled_at_any_turn_leave_whole_packages_or_nothing(tmp_path: Path) -> None:
+    """Each step by itself, cancelled at moments spread over all of them; then every row is there once."""
+    threads_before = {thread.name for thread in threading.enumerate()}
+    tasks_before: set[object] = set(asyncio.all_tasks())
+    cancelled = 0
+
+    async def steps(pipeline: asyncelt.Pipeline) -> None:
+        await pipeline.normalize()
+        await pipeline.load()
+        await pipeline.extract([numbers(), letters()])
+        await pipeline.normalize()
+        await pipeline.load()
+
+    for at in (*range(0, 20, 3), *range(20, 200, 15)):
+        pipeline = make(tmp_path, "duckdb")
+
+        async with anyio.create_task_group() as tasks:
+            with anyio.CancelScope() as scope:
+                tasks.start_soon(cancel_after, at, scope)
+                await steps(pipeline)
+
+            cancelled += scope.cancelled_caught
+            tasks.cancel_scope.cancel()
+
+        await check_nothing_is_left(tmp_path, threads_before, tasks_before)
+
+    assert cancelled > 5
+    await steps(make(tmp_path, "duckdb"))
+
+    async with make(tmp_path, "duckdb").sql_client() as client:
+        ids = (await client.query("SELECT id FROM numbers ORDER BY id")).column("id").to_pylist()
+        (parts,) = (await client.query("SELECT count(*) AS n FROM numbers__parts")).column("n").to_pylist()
+
+    assert ids == list(range(1, len(ids) + 1))
+    assert parts == 2 * len(ids)
+
+
 async def test_a_timeout_in_a_slow_source_leaves_the_destination_as_it_was(tmp_path: Path) -> None:
     """The usual way to give up: a deadline around run()."""
 
