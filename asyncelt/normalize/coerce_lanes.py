@@ -12,8 +12,9 @@ import re
 from collections.abc import Callable
 from decimal import Decimal
 from functools import lru_cache
-from typing import Final, Literal, TypeAlias, cast
+from typing import Any, Final, Literal, TypeAlias, cast
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -29,6 +30,7 @@ __all__ = [
     "canonical",
     "everything",
     "first_text",
+    "first_valid",
     "floor_units",
     "hexadecimal",
     "int64_or_null",
@@ -277,9 +279,25 @@ def first_valid(values: Values) -> int | None:
     if values.null_count == 0:
         return 0 if len(values) else None
 
-    index = pc.index(pc.is_valid(values), True).as_py()
+    if values.null_count == len(values):
+        return None
 
-    return None if index < 0 else cast("int", index)
+    # New columns of wide pages are asked one by one: their bits are looked at without a kernel for each.
+    bits = values.buffers()[0]
+    start, inside = divmod(values.offset, 8)
+    octets = np.frombuffer(cast("Any", bits), np.uint8)[start:]
+    first = int(octets[0]) >> inside
+
+    if first:
+        return _lowest_bit(first)
+
+    at = int(np.argmax(octets[1:] != 0)) + 1
+
+    return 8 * at - inside + _lowest_bit(int(octets[at]))
+
+
+def _lowest_bit(octet: int) -> int:
+    return (octet & -octet).bit_length() - 1
 
 
 def first_text(values: Values) -> str | None:
