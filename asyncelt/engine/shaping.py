@@ -24,7 +24,7 @@ from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStre
 from asyncelt._async import in_thread, shielded
 from asyncelt.budget import BudgetAccount
 from asyncelt.config import Limits
-from asyncelt.flow import ArrowPage, Conformed, JobFile, Notice, RawBatch, TableBatch
+from asyncelt.flow import ArrowPage, Conformed, JobFile, Notice, RawBatch, Rows, TableBatch
 from asyncelt.normalize.page import Normalizer, Shredded
 from asyncelt.observe import Advanced, Event
 from asyncelt.schema.capabilities import Capabilities
@@ -221,7 +221,7 @@ class Shaping:
         if conformed.root_rows:
             self._extracted.add(name)
 
-        if isinstance(done.raw.payload, ArrowPage) and not done.raw.rows:
+        if not done.raw.rows and isinstance(done.raw.payload, ArrowPage | Rows):
             self._declared.add((name, done.raw.table))
 
         self._budget.adjust(sum(sizes) - done.raw.nbytes)
