@@ -177,7 +177,7 @@ ALL: tuple[Departure, ...] = (
         "nan-as-a-cursor",
         ({"at": 1.0}, {"at": float("nan")}),
         ({"at": 1.0}, {"at": 2.0}),
-        reference="NaN",
+        reference={"items": [{"at": 1.0}, {}, {"at": 1.0}, {"at": 2.0}]},
         ours={"items": [{"at": 1.0}, {"at": float("nan")}, {"at": 2.0}]},
         on_cursor_value_missing="include",
     ),
