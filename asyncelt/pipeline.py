@@ -460,16 +460,20 @@ class Pipeline:
         return package_info(sealed.package, sealed.package.status)
 
     @asynccontextmanager
-    async def sql_client(self) -> AsyncIterator[SqlClient]:
+    async def sql_client(self, schema_name: str | None = None) -> AsyncIterator[SqlClient]:
         """A connection that answers ``await client.query(sql)`` with an Arrow table; see `SqlClient`.
 
-        Unqualified table names mean this pipeline's dataset.
+        Unqualified table names mean this pipeline's dataset, which all its schemas share.
 
         Raises:
             PipelineConfigMissing: There is no destination.
             ConfigError: The destination cannot be read with SQL.
+            SchemaNotFound: The pipeline has no schema of this name.
         """
         environment = self._environment()
+
+        if schema_name is not None:
+            chosen_schemas(self._head.schemas, schema_name, default=environment.default_schema_name)
 
         async with opened_client(environment.destination, environment.target) as client:
             yield client
