@@ -23,6 +23,7 @@ from asyncelt.schema.system import LOADS_TABLE, VERSION_TABLE
 from asyncelt.testing.fixture import Owner
 from asyncelt.testing.merging import MergeConformance
 from asyncelt.testing.packages import make_commit
+from asyncelt.testing.streaming import ReadingConformance
 from asyncelt.types import ColumnName, FileFormat, LoadId, TableName
 
 __all__ = ["DestinationConformance"]
@@ -47,7 +48,7 @@ EVERY_TYPE: dict[str, pa.Array[Any]] = {
 ODD_NAMES = ('quote"d', "select", "with space", "\u00fcml\u00e4ut", "semi;colon", "per%cent", "order", "\u65e5\u672c")
 
 
-class DestinationConformance(MergeConformance):
+class DestinationConformance(MergeConformance, ReadingConformance):
     """Tests that any destination passes. Each commits packages made from Arrow tables and reads them back."""
 
     @pytest.fixture
