@@ -125,7 +125,7 @@ def _model_of(hint: object) -> Any:
     if isinstance(hint, types.UnionType) or typing.get_origin(hint):
         kinds = typing.get_args(hint)
 
-    return next((kind.model_validate for kind in kinds if hasattr(kind, "model_validate")), None)
+    return next((validate for kind in kinds if (validate := getattr(kind, "model_validate", None)) is not None), None)
 
 
 def _name(hint: object) -> str:
