@@ -230,7 +230,9 @@ class Normalization:
         counted = self._book.all()
 
         for name, hinted in self._announcer.hinted.items():
-            if name in self._tip.schemas:
+            is_known = name in self._tip.schemas and not self._plan.refreshed.get(name, Refreshed()).anew
+
+            if is_known:
                 reached = bump(hinted)
                 counted[name] = replace(
                     counted[name],

@@ -217,11 +217,14 @@ def reset_state(state: dict[str, object], plan: RunPlan, parents: Mapping[str, I
         parents: By schema name, resources that feed those of the plan.
     """
     for name in plan.refreshed:
-        if plan.refresh == "drop_sources":
-            sources = state.get("sources")
+        # As in the reference, a source without state gets no place of its own here, unlike below.
+        sources = cast("dict[str, object]", state.setdefault("sources", {}))
 
-            if isinstance(sources, dict):
-                sources.pop(name, None)
+        if name not in sources:
+            continue
+
+        if plan.refresh == "drop_sources":
+            del sources[name]
         else:
             for resource in {*parents.get(name, ()), *(one.name for one in plan.resources if one.schema_name == name)}:
                 _reset_resource(state, name, resource)

@@ -13,8 +13,9 @@ from tests.differential.reference import DATASET, PIPELINE, Outcome
 
 __all__ = ["FORMS", "forms_of", "run_case"]
 
-FORMS = ("pages", "bytes", "ndjson", "one-by-one", "by-two", "at-once")
-"""Pages as the reference gets them; as one JSON array each; as JSON lines; re-cut into pages of 1, of 2, and one."""
+FORMS = ("pages", "bytes", "ndjson", "one-by-one", "by-two", "at-once", "steps")
+"""Pages as the reference gets them; as one JSON array each; as JSON lines; re-cut into pages of 1, of 2, and one;
+pages again, but extracted, normalized and loaded by three calls."""
 
 
 def forms_of(case: Case) -> tuple[str, ...]:
@@ -43,12 +44,23 @@ async def run_case(case: Case, form: str, folder: Path) -> Outcome:
 
     try:
         for run in case.runs:
-            info = await pipeline.run(_resource(run, form), **run.arguments)
+            info = await _loaded(pipeline, run, form)
             notices += [notice.kind for notice in getattr(info, "notices", ())]
     except asyncelt.AsynceltError as raised:
         error = _told(raised)
 
     return Outcome(read_dataset(database, DATASET), error, tuple(notices))
+
+
+async def _loaded(pipeline: asyncelt.Pipeline, run: Run, form: str) -> object:
+    if form != "steps":
+        return await pipeline.run(_resource(run, form), **run.arguments)
+
+    await pipeline.extract(_resource(run, form), **run.arguments)
+    normalized = await pipeline.normalize()
+    await pipeline.load()
+
+    return normalized
 
 
 def _resource(run: Run, form: str) -> object:
@@ -70,7 +82,7 @@ async def _pages(run: Run, form: str) -> AsyncIterator[object]:
 
 
 def _cut(pages: Sequence[Sequence[object]], form: str) -> Iterator[object]:
-    if form == "pages":
+    if form in {"pages", "steps"}:
         yield from (list(page) for page in pages)
     elif form == "bytes":
         yield from (json.dumps(list(page), ensure_ascii=False).encode() for page in pages)

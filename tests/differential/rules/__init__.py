@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tests.differential.cases import Case
-from tests.differential.rules import contracts, dispositions, hints, incremental, merging, naming, shape, types
+from tests.differential.rules import contracts, dispositions, hints, incremental, merging, naming, refresh, shape, types
 
 __all__ = ["ALL"]
 
@@ -16,5 +16,6 @@ ALL: tuple[Case, ...] = (
     *dispositions.CASES,
     *merging.CASES,
     *incremental.CASES,
+    *refresh.CASES,
 )
 """Every hand-written case, in the order of the specification."""
