@@ -120,9 +120,12 @@ def _other(kind: type[object], value: object) -> object:
 
 def _model_of(hint: object) -> Any:
     """The validating constructor of a pydantic model, also of an optional one."""
-    kinds = typing.get_args(hint) if isinstance(hint, types.UnionType) or typing.get_origin(hint) else (hint,)
+    kinds: tuple[Any, ...] = (hint,)
 
-    return next((kind.model_validate for kind in kinds if hasattr(kind, "model_validate")), None)
+    if isinstance(hint, types.UnionType) or typing.get_origin(hint):
+        kinds = typing.get_args(hint)
+
+    return next((validate for kind in kinds if (validate := getattr(kind, "model_validate", None)) is not None), None)
 
 
 def _name(hint: object) -> str:

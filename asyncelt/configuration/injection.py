@@ -189,7 +189,7 @@ def _value(argument: _Argument, label: str) -> object:
 def _destination(argument: str, sections: tuple[str, ...]) -> Wanted:
     secret = argument in _SECRET_ARGUMENTS
 
-    return Wanted(key=argument, sections=sections, bare=secret)
+    return Wanted(key=argument, sections=sections, secret=secret, bare=secret)
 
 
 def _setting(argument: str, sections: list[tuple[str, str]]) -> object:

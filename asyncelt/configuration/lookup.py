@@ -28,6 +28,8 @@ class Wanted:
 
     key: str
     sections: tuple[str, ...] = ()
+    inner: tuple[str, ...] = ()
+    """Sections between those and the key, which are never dropped."""
     secret: bool = False
     bare: bool = True
     """Whether the key counts without any section."""
@@ -40,18 +42,18 @@ class Wanted:
         sections = self.sections
 
         if self.exact:
-            return ((*sections, self.key),)
+            return ((*sections, *self.inner, self.key),)
 
         chosen = [sections[:length] for length in range(len(sections), -1, -1)]
 
         if len(sections) >= _COMPACT_SECTIONS and sections[0] in _COMPACT and sections[1] != sections[2]:
             chosen.insert(2, (sections[0], *sections[2:]))
 
-        return tuple((*path, self.key) for path in chosen if path or self.bare)
+        return tuple((*path, *self.inner, self.key) for path in chosen if path or self.bare)
 
     def of(self, field: str) -> Wanted:
         """A value inside this one, where this one is a section."""
-        return replace(self, sections=(*self.sections, self.key), key=field, bare=False)
+        return replace(self, inner=(*self.inner, self.key), key=field)
 
 
 @dataclass(frozen=True, slots=True, repr=False)

@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Protocol, TypeAlias
@@ -53,7 +53,7 @@ class Provider(Protocol):
 class SetInCode:
     """What the program has set, by path; with whether it is a secret."""
 
-    values: Mapping[KeyPath, tuple[object, bool]]
+    values: Mapping[KeyPath, tuple[object, bool]] = field(repr=False)
 
     @property
     def name(self) -> str:
@@ -102,7 +102,7 @@ SET_IN_CODE: ContextVar[SetInCode] = ContextVar("asyncelt_set_in_code", default=
 class Environment:
     """Variables named ``SECTION__KEY``."""
 
-    variables: Mapping[str, str]
+    variables: Mapping[str, str] = field(repr=False)
 
     @property
     def name(self) -> str:
@@ -136,7 +136,7 @@ class TomlFiles:
     holds_secrets: bool
     paths: tuple[Path, ...]
     """All that were looked for."""
-    documents: tuple[Mapping[str, object], ...]
+    documents: tuple[Mapping[str, object], ...] = field(repr=False)
     """Of those that are there."""
 
     @property

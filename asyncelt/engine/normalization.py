@@ -20,6 +20,7 @@ from asyncelt.engine.steps import one_error, stage, step
 from asyncelt.flow import Notice, RawBatch
 from asyncelt.normalize.bound import check_bound
 from asyncelt.normalize.page import NormalizeContext, Normalizer
+from asyncelt.observe import Stage
 from asyncelt.schema.evolve import bump
 from asyncelt.schema.model import Schema
 from asyncelt.storage.head import Tip
@@ -78,7 +79,8 @@ class Normalization:
             The sealed bundle, empty when there was nothing to keep.
 
         Raises:
-            PipelineStepFailed: Step ``extract`` when ``feed`` failed, else ``normalize``. Nothing is left.
+            PipelineStepFailed: Step ``extract`` when ``feed`` failed and is no replay, else ``normalize``. Nothing is
+                left.
         """
         store = self._folder.store
         drafts = {
@@ -137,6 +139,8 @@ class Normalization:
         result = ShapingResult()
         state: Mapping[str, object] = {}
         load_id = self._plan.first_id
+        # Reading stored pages is part of normalizing them.
+        feeding: Stage = "normalize" if self._is_replay else "extract"
 
         async def normalize() -> None:
             nonlocal result
@@ -148,8 +152,7 @@ class Normalization:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(normalize)
 
-                # Reading stored pages is part of normalizing them.
-                with stage(environment, "extract", load_id, is_reported=not self._is_replay):
+                with stage(environment, feeding, load_id, is_reported=not self._is_replay):
                     state = await feed(intake, self._book)
 
                 send.close()
@@ -157,7 +160,7 @@ class Normalization:
         with step("normalize", pipeline_name=environment.pipeline_name, load_id=load_id):
             self.notices = [*result.notices, *self._unbound(result)]
 
-        with step("extract", pipeline_name=environment.pipeline_name, load_id=load_id):
+        with step(feeding, pipeline_name=environment.pipeline_name, load_id=load_id):
             self._announcer.announce_all(self._plan.resources)
 
         return self._harvest(drafts, result, state)

@@ -232,7 +232,7 @@ class Shaping:
         if conformed.root_rows:
             self._extracted.add(name)
 
-        if isinstance(done.raw.payload, ArrowPage) and not done.raw.rows:
+        if not done.raw.rows and isinstance(done.raw.payload, ArrowPage | Rows):
             self._declared.add((name, done.raw.table))
 
         self._budget.adjust(kept - done.raw.nbytes)

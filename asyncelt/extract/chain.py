@@ -26,7 +26,7 @@ import pyarrow as pa
 from asyncelt.errors import AsynceltError, ConfigError, ExtractError, ResourceExtractionError, SchemaError, UsageError
 from asyncelt.extract.functions import is_async_function
 from asyncelt.extract.hinting import HintBook
-from asyncelt.extract.items import JsonPage, Kind, Marked, judged, kind_of
+from asyncelt.extract.items import JsonPage, Kind, Marked, Materialized, judged, kind_of
 from asyncelt.extract.jsonbody import parse_in_slices
 from asyncelt.extract.requests import Ahead, Emit, HintNews, Offered, Offload, Request, TableName, Work
 from asyncelt.extract.steps import (
@@ -109,7 +109,6 @@ class Chain:
         self._quick = _quick_steps(self._steps)
         self._table = table
         self._hints = hints
-        self._is_dynamic = hints is not None and hints.is_dynamic
         self.emit = emit
         """Where items go at the end. A reader that runs the chain in a thread puts its own outbox here."""
         self._offers = offers
@@ -193,7 +192,7 @@ class Chain:
 
         name = self._table if isinstance(self._table, str) else self._table_for(row)
 
-        if self._is_dynamic:
+        if self._hints is not None and self._hints.is_live:
             self._tell(name, self._hints_of_row(name, row))
 
         self.rows += 1
@@ -229,6 +228,10 @@ class Chain:
 
                 if marked.hints is not None:
                     self._change_hints(marked, marked.hints)
+
+                if isinstance(item, Materialized):
+                    self._out(table or self.table, item)
+                    return
 
                 continue
 
@@ -401,7 +404,7 @@ class Chain:
             self.emit(table, HintNews(news))
 
     def _hints_of_row(self, table: str, row: object) -> TableHints | None:
-        if self._hints is None:
+        if self._hints is None or not self._hints.is_live:
             return None
 
         try:
@@ -421,7 +424,9 @@ class Chain:
             yield from self._route_by_function(item)
             return
 
-        self._out(table or self.table, item)
+        name = table or self.table
+        self._tell(name, self._hints_of_row(name, item))
+        self._out(name, item)
 
     def _route_by_function(self, item: object) -> Work:
         item = yield from self._rows_of(item)
@@ -436,7 +441,7 @@ class Chain:
 
         for number, row in enumerate(item, 1):
             name = self._table_for(row)
-            news = self._hints_of_row(name, row) if self._is_dynamic else None
+            news = self._hints_of_row(name, row)
 
             if news is not None:
                 if rows := groups.pop(name, None):

@@ -116,9 +116,13 @@ class HintBook:
     told: dict[str, TableHints] = field(default_factory=dict)
     """What the engine knows of each table that had news."""
 
-    @property
-    def is_dynamic(self) -> bool:
-        """Whether hints have to be looked at for each row."""
+    is_live: bool = field(init=False)
+    """Whether hints have to be looked at for each row: they are functions, or have changed since the run began."""
+
+    def __post_init__(self) -> None:
+        self.is_live = self._is_dynamic()
+
+    def _is_dynamic(self) -> bool:
         return any(is_dynamic(getattr(self.base, name)) for name in DYNAMIC)
 
     def news_of(self, table: str, row: object) -> TableHints | None:
@@ -127,7 +131,7 @@ class HintBook:
         Raises:
             ConfigError: A function gave something that is no hint.
         """
-        if table in self.variants or not self.is_dynamic:
+        if table in self.variants or not self.is_live:
             return None
 
         return self._news(table, resolved(self.base, row))
@@ -158,15 +162,16 @@ class HintBook:
             if wrong := sorted(key for key, value in given.items() if is_dynamic(value)):
                 raise ConfigError(f"Table {table!r}: hints of one table cannot be functions: {', '.join(wrong)}.")
 
-            before = self.variants.get(table, TableHints(name=table, resource=self.resource))
-            self.variants[table] = changed(before, given)
+            before = self.variants.get(table) or replace(settled(self.base), incremental=None)
+            self.variants[table] = changed(changed(before, given), {"additional": {"variant_name": table}})
 
             return self._news(table, self.variants[table])
 
         self.base = changed(self.base, given)
         self.told.clear()
+        self.is_live = True
 
-        return None if self.is_dynamic else self._news(table, self.base)
+        return None if self._is_dynamic() else self._news(table, self.base)
 
     def _news(self, table: str, hints: TableHints) -> TableHints | None:
         hints = replace(hints, name=table, resource=self.resource)

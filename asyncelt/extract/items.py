@@ -22,6 +22,7 @@ __all__ = [
     "JsonPage",
     "Kind",
     "Marked",
+    "Materialized",
     "body_of",
     "is_iterable_data",
     "is_model",
@@ -100,6 +101,10 @@ def with_table_name(item: object, table_name: str) -> Marked:
         raise ConfigError(f"with_table_name(item, {table_name!r}): the table name must be text that is not empty.")
 
     return Marked(item, table_name)
+
+
+class Materialized(list[object]):
+    """No rows, for a table that is to exist all the same."""
 
 
 def _judge(kind: type) -> Kind:

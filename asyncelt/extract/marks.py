@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from asyncelt.errors import ConfigError
 from asyncelt.extract.hinting import is_dynamic
-from asyncelt.extract.items import Marked, with_table_name
+from asyncelt.extract.items import Marked, Materialized, with_table_name
 from asyncelt.flow import JsonBody
 
 __all__ = ["make_hints", "materialize_table_schema", "with_file_import", "with_hints", "with_table_name"]
@@ -84,9 +84,9 @@ def with_hints(item: object, hints: Mapping[str, object], create_table_variant: 
     return Marked(item, name if create_table_variant and isinstance(name, str) else None, changes, create_table_variant)
 
 
-def materialize_table_schema() -> pa.Table:
+def materialize_table_schema() -> Marked:
     """Yield this to let the table exist with the columns of its hints, even if there are no rows."""
-    return pa.table({})
+    return Marked(Materialized(), None)
 
 
 def with_file_import(

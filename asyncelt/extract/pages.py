@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 
 from asyncelt.config import Limits
+from asyncelt.extract.items import Materialized
 from asyncelt.extract.sizes import sampled_row_bytes, size_of
 from asyncelt.flow import ArrowPage, JsonBody, JsonPages, Payload, Rows
 from asyncelt.schema.hints import TableHints
@@ -110,6 +111,10 @@ class Gatherer:
 
     def add_rows(self, table: str, rows: list[object]) -> None:
         """Take a page of rows; the list itself is not kept."""
+        if isinstance(rows, Materialized):
+            self._seal(table, self._open(table, Rows))
+            return
+
         if not rows:
             return
 

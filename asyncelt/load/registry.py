@@ -16,6 +16,7 @@ from importlib.metadata import entry_points
 from types import ModuleType
 from typing import cast
 
+from asyncelt.configuration.injection import configured_factory
 from asyncelt.errors import ConfigError, UnknownDestination
 from asyncelt.load.protocol import Destination
 
@@ -102,13 +103,17 @@ def _factory_of(reference: str) -> Callable[[], object]:
     for prefix in ("asyncelt.destinations.", "dlt.destinations."):
         name = name.removeprefix(prefix)
 
-    if name in known:
+    if name in _BUILT_IN:
         return _import(known[name], name)
+
+    # What those of others need may be configured as well.
+    if name in known:
+        return configured_factory(_import(known[name], name), name)
 
     if ":" in reference or "." in name:
         module, _, attribute = reference.replace(":", ".").rpartition(".")
 
-        return _import(f"{module}:{attribute}", reference)
+        return configured_factory(_import(f"{module}:{attribute}", reference), attribute)
 
     close = get_close_matches(name.lower(), known, n=1)
     hint = f" Did you mean {close[0]!r}?" if close else ""

@@ -149,6 +149,9 @@ class Normalizer:
 
         if isinstance(batch.payload, ArrowPage):
             conform_arrow(batch.payload.table, batch.table, view, settings, self._gate, outcome)
+        elif isinstance(batch.payload, Rows) and not batch.payload.items:
+            # A table that is to exist without rows, with the columns that rows would have.
+            conform_arrow(pa.table({}), batch.table, view, settings, self._gate, outcome)
 
         first_row = batch.page * ROWS_PER_PAGE
 

@@ -239,6 +239,9 @@ class Dataset:
         if stack is not None:
             await stack.__aexit__(kind, error, traceback)
 
+    def _ipython_key_completions_(self) -> list[str]:
+        return self.tables
+
     def __repr__(self) -> str:
         return f"<asyncelt.Dataset {self.dataset_name!r} at {self._destination.location}>"
 

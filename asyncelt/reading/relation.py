@@ -309,6 +309,9 @@ class Relation(Fetches):
 
         return literal_sql(self._compiled(), self._dataset.dialect, pretty=pretty)
 
+    def _ipython_key_completions_(self) -> list[str]:
+        return self.columns
+
     def __str__(self) -> str:
         listed = "".join(f"  {name} {column.data_type}\n" for name, column in self.columns_schema.items())
 

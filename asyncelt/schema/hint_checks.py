@@ -104,7 +104,7 @@ def _check_merge_options(given: Mapping[str, object], where: str) -> None:
     if names and (
         not isinstance(names, Sequence) or len(names) != len(("from", "to")) or len(set(names)) != len(names)
     ):
-        raise ConfigError(f"{where}: validity_column_names are two different names, from and to, not {names!r}.")
+        raise ConfigError(f"{where}: validity_column_names are two names that differ, from and to, not {names!r}.")
 
 
 def _check_condition(condition: str, where: str) -> None:

@@ -8,8 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from asyncelt.types import ColumnName, DataType, JsonValue, TableName, WriteDisposition
+
+if TYPE_CHECKING:
+    from asyncelt.schema.export import SchemaFormat
 
 __all__ = ["Column", "Schema", "SchemaDelta", "Table", "TableDelta"]
 
@@ -82,6 +86,45 @@ class Schema:
     previous_hashes: tuple[str, ...] = ()
     imported_version_hash: str | None = None
     description: str | None = None
+
+    def to_dict(self, *, remove_defaults: bool = False, remove_processing_hints: bool = False) -> dict[str, JsonValue]:
+        """The stored form; see `asyncelt.schema.export`."""
+        from asyncelt.schema.export import schema_document
+
+        return schema_document(self, remove_defaults=remove_defaults, remove_processing_hints=remove_processing_hints)
+
+    def to_text(
+        self, file_format: SchemaFormat, *, include_dlt_tables: bool = True, remove_processing_hints: bool = False
+    ) -> str:
+        """As ``json``, ``yaml``, ``dbml``, ``dot`` or ``mermaid``; see `asyncelt.schema.export`."""
+        from asyncelt.schema.export import schema_text
+
+        return schema_text(
+            self,
+            file_format,
+            include_dlt_tables=include_dlt_tables,
+            remove_processing_hints=remove_processing_hints,
+        )
+
+    def to_pretty_json(self) -> str:
+        """The stored form as JSON."""
+        return self.to_text("json")
+
+    def to_pretty_yaml(self) -> str:
+        """The stored form as YAML."""
+        return self.to_text("yaml")
+
+    def to_dbml(self) -> str:
+        """A diagram in DBML."""
+        return self.to_text("dbml")
+
+    def to_dot(self) -> str:
+        """A diagram for Graphviz."""
+        return self.to_text("dot")
+
+    def to_mermaid(self) -> str:
+        """A diagram for Mermaid."""
+        return self.to_text("mermaid")
 
     def root_of(self, table: TableName) -> Table:
         """The root table of the chain that ``table`` belongs to (itself when it has no parent)."""

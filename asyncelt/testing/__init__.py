@@ -18,7 +18,7 @@ from __future__ import annotations
 import pytest
 
 # Before the import below: so that a failing assertion of the suite shows its values.
-pytest.register_assert_rewrite("asyncelt.testing.conformance", "asyncelt.testing.merging")
+pytest.register_assert_rewrite("asyncelt.testing.conformance", "asyncelt.testing.merging", "asyncelt.testing.streaming")
 
 from asyncelt.testing.conformance import DestinationConformance as DestinationConformance  # noqa: E402
 from asyncelt.testing.packages import (  # noqa: E402

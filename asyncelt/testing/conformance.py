@@ -24,6 +24,7 @@ from asyncelt.testing.emptying import EmptyingConformance
 from asyncelt.testing.fixture import Owner
 from asyncelt.testing.packages import make_commit
 from asyncelt.testing.strategies import KeyedMergeConformance
+from asyncelt.testing.streaming import ReadingConformance
 from asyncelt.testing.versioning import VersionConformance
 from asyncelt.types import ColumnName, FileFormat, LoadId, TableName
 
@@ -49,7 +50,7 @@ EVERY_TYPE: dict[str, pa.Array[Any]] = {
 ODD_NAMES = ('quote"d', "select", "with space", "\u00fcml\u00e4ut", "semi;colon", "per%cent", "order", "\u65e5\u672c")
 
 
-class DestinationConformance(KeyedMergeConformance, VersionConformance, EmptyingConformance):
+class DestinationConformance(KeyedMergeConformance, VersionConformance, EmptyingConformance, ReadingConformance):
     """Tests that any destination passes. Each commits packages made from Arrow tables and reads them back."""
 
     @pytest.fixture

@@ -85,7 +85,11 @@ class MergePlan:
         return next(spec for spec in self.chain if spec.name == one.parent)
 
     def condition(self, hint: str) -> exp.Expression | None:
-        """A condition in SQL that the user gave as a hint of the root table."""
+        """A condition in SQL that the user gave as a hint of the root table.
+
+        Raises:
+            SchemaError: It cannot be read.
+        """
         text = self.root.hints.get(hint)
 
         if not isinstance(text, str) or not text:
@@ -96,7 +100,15 @@ class MergePlan:
         if self.root.name in self.staged:
             names["staging_table"] = self.staged_root.sql(dialect=self.dialect)
 
-        return exp.Paren(this=sqlglot.parse_one(text.format(**names), dialect=self.dialect))
+        try:
+            condition = sqlglot.parse_one(text.format(**names), dialect=self.dialect)
+        except sqlglot.ParseError as error:
+            raise SchemaError(
+                f"Table {self.root.name!r}: the SQL of {hint} cannot be read: {text!r} ({error}). Correct it in the "
+                "write disposition, abort the package and run again."
+            ) from error
+
+        return exp.Paren(this=condition)
 
 
 def same_key(root: Table, keys: Sequence[ColumnName]) -> exp.Expression:

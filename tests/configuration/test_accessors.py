@@ -16,6 +16,8 @@ import pydantic
 import pytest
 
 import asyncelt
+from asyncelt.configuration.lookup import Wanted, find
+from asyncelt.configuration.providers import providers
 from asyncelt.errors import ConfigError, ConfigValueMissing
 
 SECRET = "hunter2-very-secret"
@@ -197,7 +199,7 @@ def test_a_missing_value_names_every_place(write):
 def test_a_secret_is_refused_where_it_does_not_belong(write):
     write(f"token = '{SECRET}'")
 
-    with pytest.raises(ConfigError, match=r"belongs into secrets.toml") as caught:
+    with pytest.raises(ConfigError, match=r"belongs into secrets\.toml") as caught:
         asyncelt.secrets["token"]
 
     assert SECRET not in str(caught.value)
@@ -248,6 +250,9 @@ def test_nothing_shows_secrets(write, monkeypatch):
     assert repr(asyncelt.secrets) == f"<asyncelt.secrets: environment, {path}>"
     assert repr(asyncelt.config) == f"<asyncelt.config: environment, {path}>"
     assert repr(asyncelt.config.value) == "asyncelt.config.value"
+    # Not even in a debugger, or in a traceback with local variables.
+    assert SECRET not in repr(providers())
+    assert repr(find(Wanted(key="token"))) == "<Found token (secrets.toml)>"
 
 
 def test_values_can_be_set_for_a_block():

@@ -14,6 +14,7 @@ from asyncelt.destinations.sql.names import Dataset, table
 from asyncelt.errors import SchemaError
 from asyncelt.schema.model import Column, Table
 from asyncelt.testing.merging import child_table, key, root_table
+from asyncelt.testing.strategies import by_strategy
 from asyncelt.testing.versioning import on, versions_table
 
 DATASET = Dataset("d")
@@ -136,6 +137,13 @@ def test_upsert_needs_a_primary_key():
 def test_scd2_needs_its_columns():
     with pytest.raises(SchemaError, match="x-row-version or x-valid-from or x-valid-to"):
         texts_of(root_table("t", id=key("id")), strategy="scd2")
+
+
+def test_a_condition_that_is_no_sql_is_refused_by_name():
+    root = by_strategy(root_table("t", id=key("id")), "upsert", **{"x-merge-source-filter": "id = ("})
+
+    with pytest.raises(SchemaError, match="x-merge-source-filter cannot be read: 'id = \\('"):
+        texts_of(root, strategy="upsert")
 
 
 def test_a_nested_table_that_nothing_connects_is_refused():

@@ -38,46 +38,9 @@ async def session(owner):
         yield session
 
 
-async def test_all_rows_come_in_their_order_and_no_batch_is_larger_than_asked_for(session):
-    async with session.stream("SELECT id FROM many ORDER BY id", batch_rows=2048) as stream:
-        assert stream.schema.names == ["id"]
-        batches = [batch async for batch in stream]
-
-    assert max(batch.num_rows for batch in batches) <= 4096
-    assert pa.Table.from_batches(batches).column("id").to_pylist() == list(range(30_000))
-
-
 async def test_values_are_passed(session):
     async with session.stream("SELECT id FROM many WHERE id < ?", [3]) as stream:
         assert sum([batch.num_rows async for batch in stream]) == 3
-
-
-async def test_no_rows_are_no_batches_but_a_schema(session):
-    async with session.stream("SELECT id FROM many WHERE id < 0") as stream:
-        assert stream.schema.names == ["id"]
-        assert [batch async for batch in stream] == []
-
-
-async def test_other_calls_of_the_session_go_on_beside_it(session):
-    async with session.stream("SELECT id FROM many", batch_rows=2048) as stream:
-        rows = aiter(stream)
-        await anext(rows)
-        assert (await session.query("SELECT count(*) AS n FROM many")).to_pydict() == {"n": [30_000]}
-        await anext(rows)
-
-
-async def test_what_is_read_is_the_state_of_the_beginning(owner, session):
-    seen = 0
-
-    async with session.stream("SELECT id FROM many", batch_rows=2048) as stream:
-        async for batch in stream:
-            if not seen:
-                await owner.run({"many": MANY})
-
-            seen += batch.num_rows
-
-    assert seen == 30_000
-    assert (await session.query("SELECT count(*) AS n FROM many")).to_pydict() == {"n": [60_000]}
 
 
 async def test_a_table_that_is_replaced_meanwhile_is_never_read_by_halves(owner, session):

@@ -104,6 +104,10 @@ def steady_cases() -> st.SearchStrategy[Case]:
     return _runs(tree).map(lambda runs: Case(id="fuzz-steady", runs=runs))
 
 
+HASHED = frozenset({"upsert", "insert-only", "cdc", "scd2"})
+"""Strategies whose row ids are made of the data."""
+
+
 @st.composite
 def keyed_cases(draw: st.DrawFn) -> Case:
     """Rows with a key under a write disposition that may change from run to run."""
@@ -121,17 +125,21 @@ def keyed_cases(draw: st.DrawFn) -> Case:
         },
     )
     rows = st.lists(row, max_size=4, unique_by=lambda item: item["id"]).map(tuple)
-    keyed = draw(st.sampled_from(("merge", "replace", "append")))
-    disposition: object = keyed
-
-    if keyed in {"upsert", "insert-only"}:
-        disposition = {"disposition": "merge", "strategy": keyed}
-
-    arguments = {"write_disposition": disposition, "primary_key": "id"}
+    keyed = draw(st.sampled_from(("merge", "replace", "append", "upsert", "insert-only", "cdc", "scd2")))
     runs = draw(st.lists(rows, min_size=1, max_size=3))
+
+    if keyed == "insert-only":
+        # A departure: the reference adds elements of new lists to old ones.
+        runs = [tuple({name: row[name] for name in row if name != "lines"} for row in page) for page in runs]
+
+    def arguments(number: int) -> dict[str, object]:
+        options = {"boundary_timestamp": f"2024-01-0{number}T00:00:00Z"} if keyed == "scd2" else {}
+        strategy: dict[str, object] = {"disposition": "merge", "strategy": keyed, **options}
+
+        return {"write_disposition": strategy if keyed in HASHED else keyed, "primary_key": "id"}
 
     return Case(
         id=f"fuzz-{keyed}",
-        runs=tuple(Run(pages=(page,), arguments=arguments) for page in runs),
-        exact_ids=keyed in {"upsert", "insert-only"},
+        runs=tuple(Run(pages=(page,), arguments=arguments(number)) for number, page in enumerate(runs, start=1)),
+        exact_ids=keyed in HASHED,
     )

@@ -276,8 +276,8 @@ async def test_versions_need_a_column_that_tells_them(dataset):
 @pytest.mark.parametrize(
     "options,message",
     [
-        ({"validity_column_names": ["a"]}, "two different names"),
-        ({"validity_column_names": ["a", "a"]}, "two different names"),
+        ({"validity_column_names": ["a"]}, "two names that differ"),
+        ({"validity_column_names": ["a", "a"]}, "two names that differ"),
         ({"active_record_timestamp": "soon"}, "active_record_timestamp is a datetime"),
         ({"boundary_timestamp": "soon"}, "boundary_timestamp is a datetime"),
         ({"skip_unchanged_rows": True}, "skip_unchanged_rows goes with the strategies upsert, cdc"),

@@ -66,8 +66,11 @@ def test_a_missing_package_names_what_to_install(tmp_path, monkeypatch):
 
 
 def test_what_needs_arguments_says_so():
-    with pytest.raises(ConfigError, match="cannot be made without arguments"):
+    with pytest.raises(ConfigError, match="'bucket_url' of destination 'filesystem' is missing"):
         registry.resolve("filesystem")
+
+    with pytest.raises(ConfigError, match="cannot be made without arguments"):
+        registry.resolve(lambda folder: folder)
 
 
 @pytest.mark.parametrize("wrong", [5, object(), int])

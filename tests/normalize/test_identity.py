@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from asyncelt.errors import BadRecord, ConfigError
+from asyncelt.flow import ROOT_ROW
 from asyncelt.normalize.ids import random_ids
 from asyncelt.schema.model import Column, Schema, Table
 from asyncelt.schema.system import new_schema
@@ -137,3 +138,40 @@ def test_a_table_with_keys_of_its_own_stands_on_its_own() -> None:
 def test_upsert_needs_a_primary_key() -> None:
     with pytest.raises(ConfigError, match="the merge strategy upsert needs a primary_key"):
         run(as_rows([[{"id": 1}]]), schema=merging("upsert"))
+
+
+def numbers(found: Any) -> dict[str, list[list[int]]]:
+    """Numbers of root rows in the batches that have them, page by page."""
+    return {
+        batch.table: [
+            one.data[ROOT_ROW].to_pylist() for page in found for one in page.batches if one.table == batch.table
+        ]
+        for page in found
+        for batch in page.batches
+        if ROOT_ROW in batch.data.column_names
+    }
+
+
+@pytest.mark.parametrize("form", [as_rows, as_array])
+def test_rows_whose_ids_may_come_twice_say_with_which_root_row_they_came(form: Any) -> None:
+    pages = [[{"id": 1, "l": [{"m": [1, 2]}, {"m": [3]}]}, {"id": 1, "l": []}], [{"id": 2, "l": [{"m": [4]}]}]]
+    schema, found = run(form(pages), schema=merging("upsert", "id"))
+    second = 1 << 32
+
+    assert numbers(found) == {
+        "items": [[0, 1], [second]],
+        "items__l": [[0, 0], [second]],
+        "items__l__m": [[0, 0, 0], [second]],
+    }
+    assert all(ROOT_ROW not in table.columns for table in schema.tables.values())
+
+
+def test_random_ids_need_no_numbers_and_ids_of_the_users_own_do() -> None:
+    rows = [{"id": 1, "l": [1]}]
+
+    assert numbers(run(as_rows([rows]), schema=merging("delete-insert", "id"))[1]) == {}
+    assert numbers(run(as_rows([[{**rows[0], "_dlt_id": "mine"}]]))[1]) == {}
+    assert set(numbers(run(as_rows([[{**rows[0], "_dlt_id": "mine"}]]), schema=merging("delete-insert", "id"))[1])) == {
+        "items",
+        "items__l",
+    }

@@ -172,7 +172,7 @@ async def test_the_setting_comes_from_the_environment_and_the_argument_wins(
 
     monkeypatch.setenv("ASYNCELT__LOAD__RAISE_ON_FAILED_JOBS", "perhaps")
 
-    with pytest.raises(ConfigError, match="cannot be read as bool"):
+    with pytest.raises(ConfigError, match="ASYNCELT__LOAD__RAISE_ON_FAILED_JOBS"):
         make(settings=None)
 
 

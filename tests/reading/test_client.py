@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 import asyncelt
-from asyncelt.errors import ConfigError, DestinationRejected, UndefinedRelation, Unsupported
+from asyncelt.errors import ConfigError, DestinationRejected, SchemaNotFound, UndefinedRelation, Unsupported
 from asyncelt.reading.client import with_question_marks
 from tests.reading.loaded import loaded, make_pipeline
 
@@ -163,6 +163,25 @@ async def test_statements_that_change_a_database(tmp_path):
                 await fresh.query(f"SELECT a FROM {fresh.make_qualified_table_name('t')}")
 
     assert len(await pipeline.dataset()["items"].fetchall()) == 2
+
+
+async def test_a_statement_that_changes_is_done_when_its_cursor_is_closed(tmp_path):
+    pipeline = await loaded("duckdb", tmp_path)
+
+    async with pipeline.sql_client("reading") as client:
+        async with client.execute_query("DELETE FROM items WHERE id = 1"):
+            pass
+
+        async with client.execute_query("DELETE FROM items WHERE id = %s", 2) as cursor:
+            assert await cursor.fetchall() == [(1,)]
+
+    assert await pipeline.dataset()["items"].select("id").fetchall() == [(3,)]
+
+
+async def test_an_unknown_schema_is_refused(pipeline):
+    with pytest.raises(SchemaNotFound, match="no schema 'nope'"):
+        async with pipeline.sql_client("nope"):
+            pass
 
 
 async def test_a_transaction_is_committed_or_undone(tmp_path):

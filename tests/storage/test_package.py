@@ -30,6 +30,9 @@ def draft_with_job(store: PackageStore, load_id: str, *, bundle: tuple[str, ...]
         jobs=(job,),
         bundle=tuple(LoadId(one) for one in bundle or (load_id,)),
         run_id="r",
+        replaced_tables=(TableName("t"),),
+        dropped_tables=(TableName("u"), TableName("u__x")),
+        truncated_tables=(TableName("v"),),
         row_counts={TableName("t"): 1},
         created_at=1.0,
     )

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from asyncelt.config import Limits
-from asyncelt.flow import TableBatch
+from asyncelt.flow import ROOT_ROW, TableBatch
 from asyncelt.schema.capabilities import Capabilities
 from asyncelt.schema.model import Column, Table
 from asyncelt.storage.jsonl import json_lines
@@ -48,6 +48,19 @@ def files_in(folder: Path, limits: Limits | None = None) -> TableFiles:
 def read(folder: Path, files: TableFiles) -> list[list[dict[str, object]]]:
     """Rows of every file, in file order."""
     return [pq.read_table(folder / job.file_name).to_pylist() for job in files.jobs]
+
+
+def test_numbers_of_root_rows_go_into_the_files_of_those_that_have_them(tmp_path: Path) -> None:
+    files, table = files_in(tmp_path), table_of(a="bigint")
+    files.append(chunk_of(table, {"a": [1]}))
+    files.append(chunk_of(table, {"a": [2], ROOT_ROW: [7]}, {"a": [3]}))
+    files.append(chunk_of(table, {"a": [4], ROOT_ROW: [8]}))
+    files.finish()
+
+    assert read(tmp_path, files) == [
+        [{"a": 1}],
+        [{"a": 2, ROOT_ROW: 7}, {"a": 3, ROOT_ROW: None}, {"a": 4, ROOT_ROW: 8}],
+    ]
 
 
 def test_absent_columns_are_null_and_order_is_the_tables(tmp_path: Path) -> None:

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
 
+import pyarrow as pa
+
 from tests.differential.cases import Case, Run, case
 
 __all__ = ["ALL", "Departure", "Rows"]
@@ -59,6 +61,17 @@ def _runs(name: str, *runs: tuple[dict[str, object], list[dict[str, object]]]) -
     made = tuple(Run(pages=(tuple(rows),), arguments=arguments) for arguments, rows in runs)
 
     return Case(id=f"departure-{name}", runs=made)
+
+
+def _cursor(name: str, *runs: Sequence[object], reference: Rows | str, ours: Rows, **options: object) -> Departure:
+    made = tuple(Run(pages=(page,), hints={"incremental": {"cursor_path": "at", **options}}) for page in runs)
+
+    return Departure(
+        name=name,
+        case=Case(id=f"departure-{name}", runs=made, forms=("pages",)),
+        reference=reference,
+        ours=ours,
+    )
 
 
 BOUNDARY = {"boundary_timestamp": "2024-05-01T00:00:00Z"}
@@ -272,5 +285,21 @@ ALL: tuple[Departure, ...] = (
         case=_runs("skip", ({}, [{"id": 1}]), ({"write_disposition": "skip"}, [{"id": 2}])),
         reference="skip",
         ours={"items": [{"id": 1}]},
+    ),
+    _cursor(
+        "nan-as-a-cursor",
+        ({"at": 1.0}, {"at": float("nan")}),
+        ({"at": 1.0}, {"at": 2.0}),
+        reference={"items": [{"at": 1.0}, {}, {"at": 1.0}, {"at": 2.0}]},
+        ours={"items": [{"at": 1.0}, {"at": float("nan")}, {"at": 2.0}]},
+        on_cursor_value_missing="include",
+    ),
+    _cursor(
+        "later-rows-of-a-key-in-arrow-tables",
+        (pa.table({"id": [1], "at": [1]}),),
+        (pa.table({"id": [1, 1], "at": [1, 2]}),),
+        reference={"items": [{"id": 1, "at": 1}]},
+        ours={"items": [{"id": 1, "at": 1}, {"id": 1, "at": 2}]},
+        primary_key="id",
     ),
 )

@@ -1,0 +1,122 @@
+"""asyncelt's own settings and the arguments of pipelines."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+import asyncelt
+from asyncelt.configuration.settings import configured_settings, pipeline_options
+from asyncelt.errors import ConfigError
+
+
+def test_without_configuration_they_are_the_defaults():
+    assert configured_settings() == asyncelt.Settings()
+
+
+def test_they_come_from_environment_and_files(write, monkeypatch):
+    write("[asyncelt.limits]\nmax_memory = 1000\nmax_disk = 5\n[asyncelt]\nloader_file_format = 'jsonl'")
+    monkeypatch.setenv("ASYNCELT__LIMITS__MAX_MEMORY", "2000")
+    monkeypatch.setenv("ASYNCELT__LIMITS__MAX_DISK", "none")
+    monkeypatch.setenv("ASYNCELT__LIMITS__SLICE_S", "0.01")
+    monkeypatch.setenv("ASYNCELT__LIMITS__PARQUET_COMPRESSION", "snappy")
+    monkeypatch.setenv("ASYNCELT__RETRY__ATTEMPTS", "9")
+    found = configured_settings()
+    assert found.limits.max_memory == 2000
+    assert found.limits.max_disk is None
+    assert found.limits.slice_s == 0.01
+    assert found.limits.parquet_compression == "snappy"
+    assert found.retry.attempts == 9
+    assert found.loader_file_format == "jsonl"
+
+
+@pytest.mark.parametrize(
+    "key, setting",
+    [
+        ("normalize.workers", "limits.normalize_workers"),
+        ("load.workers", "limits.load_workers"),
+        ("normalize.data_writer.buffer_max_items", "limits.buffer_max_items"),
+        ("data_writer.buffer_max_items", "limits.buffer_max_items"),
+        ("data_writer.file_max_items", "limits.file_max_items"),
+        ("normalize.data_writer.file_max_bytes", "limits.file_max_bytes"),
+        ("load.raise_on_max_retries", "retry.attempts"),
+    ],
+)
+def test_keys_of_the_reference_count_where_they_mean_the_same(key, setting):
+    group, name = setting.split(".")
+
+    with asyncelt.config.values({key: 77}):
+        assert getattr(getattr(configured_settings(), group), name) == 77
+
+        with asyncelt.config.values({f"asyncelt.{setting}": 88}):
+            assert getattr(getattr(configured_settings(), group), name) == 88
+
+
+@pytest.mark.parametrize(
+    "variable, text, kind",
+    [
+        ("ASYNCELT__LIMITS__MAX_MEMORY", "many", "int"),
+        ("ASYNCELT__RETRY__FIRST_S", "soon", "float"),
+        ("ASYNCELT__LIMITS__PARQUET_COMPRESSION", "zip", "Literal"),
+        ("ASYNCELT__LOADER_FILE_FORMAT", "csv", "parquet"),
+    ],
+)
+def test_a_setting_of_the_wrong_type_is_refused_with_its_name(monkeypatch, variable, text, kind):
+    monkeypatch.setenv(variable, text)
+
+    with pytest.raises(ConfigError, match=f"{variable} .* cannot be read as .*{kind}"):
+        asyncelt.pipeline("p")
+
+
+def test_settings_that_are_passed_are_used_as_they_are(monkeypatch):
+    monkeypatch.setenv("ASYNCELT__LIMITS__NORMALIZE_WORKERS", "5")
+    passed = asyncelt.Settings(limits=asyncelt.Limits(max_memory=1000))
+    assert asyncelt.pipeline("p", settings=passed)._settings == passed
+    assert asyncelt.pipeline("p")._settings.limits.normalize_workers == 5
+    assert asyncelt.pipeline("p", workers=1)._settings.limits.normalize_workers == 1
+    assert asyncelt.pipeline("p", max_memory=5)._settings.limits.max_memory == 5
+
+
+def test_a_pipeline_may_have_settings_of_its_own(write):
+    write("[asyncelt.limits]\nload_workers = 3\n[mine.asyncelt.limits]\nload_workers = 4")
+    assert asyncelt.pipeline("mine")._settings.limits.load_workers == 4
+    assert asyncelt.pipeline("other")._settings.limits.load_workers == 3
+
+
+def test_arguments_of_a_pipeline_that_are_not_passed(write, place):
+    write(
+        f"[pipelines]\ndataset_name = 'all'\n[pipelines.mine]\ndestination = 'memory'\ndataset_name = 'mine'\n"
+        f"pipelines_dir = '{place}/work'\nprogress = 'log'\nrestore_from_destination = false"
+    )
+    mine = asyncelt.pipeline("mine")
+    assert mine.destination is not None
+    assert mine.destination.destination_name == "memory"
+    assert mine.dataset_name == "mine"
+    assert mine.pipelines_dir == f"{place}/work"
+    assert mine._restore is False
+    assert len(mine._observers) == 1
+    assert asyncelt.pipeline("other").dataset_name == "all"
+    passed = asyncelt.pipeline("mine", destination="duckdb", dataset_name="d", restore_from_destination=True)
+    assert passed.destination is not None
+    assert passed.destination.destination_name == "duckdb"
+    assert passed.dataset_name == "d"
+    assert passed._restore is True
+
+
+def test_options_by_the_names_of_the_reference(monkeypatch):
+    monkeypatch.setenv("PIPELINES__MINE__DESTINATION_TYPE", "dlt.destinations.duckdb")
+    monkeypatch.setenv("RESTORE_FROM_DESTINATION", "false")
+    monkeypatch.setenv("DATASET_NAME", "bare")
+    found = pipeline_options("mine")
+    assert found.destination == "dlt.destinations.duckdb"
+    assert found.restore_from_destination is False
+    assert found.dataset_name is None
+
+
+def test_importing_reads_no_file_and_no_parser(place, write):
+    write("this is no toml")
+    code = "import sys, asyncelt; print(*sorted({'tomllib', 'pydantic'} & set(sys.modules)))"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.split() == []

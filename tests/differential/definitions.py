@@ -1,0 +1,198 @@
+"""Sources that are defined once and run by both libraries: `python -m tests.differential.definitions FOLDER NAME`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+PIPELINE, DATASET = "defined", "data"
+Row = dict[str, Any]
+Definition = Callable[[Any, int], Any]
+
+
+def _orders(run: int = 0) -> list[Row]:
+    return [
+        {"id": run * 10 + n, "kind": "ab"[n % 2], "at": run + n, "lines": [{"n": n}, {"n": n + 1}]} for n in range(4)
+    ]
+
+
+def tree(lib: Any, run: int) -> Any:
+    """A parent with its own table, and transformers of all kinds."""
+
+    @lib.resource(name="orders")
+    def orders() -> Iterator[object]:
+        yield _orders(run)
+        yield {"id": 99, "kind": "z", "at": 9, "lines": []}
+
+    @lib.transformer(data_from=orders)
+    def lines(item: Any) -> Iterator[object]:
+        for order in item if isinstance(item, list) else [item]:
+            yield [{"order": order["id"], **line} for line in order["lines"]]
+
+    @lib.transformer(data_from=orders)
+    def ids(item: Any, factor: int) -> object:
+        return [{"id": order["id"] * factor} for order in (item if isinstance(item, list) else [item])]
+
+    @lib.transformer(data_from=lines)
+    def doubled(item: list[Row]) -> Iterator[object]:
+        for line in item:
+            if line["n"] % 2:
+                yield {"n": line["n"] * 2}
+
+    return [orders, lines, orders | ids(3), doubled]
+
+
+def unselected(lib: Any, run: int) -> Any:
+    """A parent that only feeds."""
+
+    @lib.resource(selected=False, name="orders")
+    def orders() -> Iterator[object]:
+        yield from _orders(run)
+
+    @lib.transformer(data_from=orders)
+    def kinds(item: Row) -> object:
+        return {"kind": item["kind"]}
+
+    @lib.source(name="shop")
+    def shop() -> Any:
+        return orders, kinds
+
+    return shop()
+
+
+def piped(lib: Any, run: int) -> Any:
+    """Functions behind a pipe, deferred work and steps."""
+
+    @lib.resource(name="orders")
+    def orders() -> Iterator[object]:
+        yield _orders(run)
+
+    @lib.transformer(name="later")
+    def later(item: list[Row]) -> Iterator[object]:
+        @lib.defer
+        def detail(order: Row) -> Row:
+            return {"id": order["id"], "more": {"kind": order["kind"]}}
+
+        for order in item:
+            yield detail(order)
+
+    return (orders | later).add_filter(lambda row: row["id"] % 10).add_map(lambda row: {**row, "mapped": True})
+
+
+def dynamic(lib: Any, run: int) -> Any:
+    """Hints that are functions of a row."""
+
+    @lib.resource(
+        name="orders",
+        table_name=lambda row: f"orders_{row['kind']}",
+        primary_key=lambda row: "id" if row["kind"] == "a" else "at",
+        write_disposition=lambda row: "merge" if row["kind"] == "a" else "append",
+        columns=lambda row: {"at": {"data_type": "text" if row["kind"] == "a" else "double"}},
+    )
+    def orders() -> Iterator[object]:
+        yield _orders()
+        yield _orders(run)
+
+    return orders
+
+
+def variants(lib: Any, run: int) -> Any:
+    """Hints and tables that come with the data."""
+    mark = lib.mark
+
+    @lib.resource(name="orders")
+    def orders() -> Iterator[object]:
+        yield mark.with_hints(
+            {"id": run, "more": "1"}, mark.make_hints(columns=[{"name": "more", "data_type": "bigint"}])
+        )
+        hints = mark.make_hints(table_name="keyed", primary_key="id", write_disposition="merge")
+        yield mark.with_hints({"id": 1, "run": run}, hints, create_table_variant=True)
+        yield mark.with_table_name({"id": 2, "run": run}, "keyed")
+        yield mark.with_table_name({"id": run}, "elsewhere")
+        yield {"id": run, "more": "2"}
+
+    return orders
+
+
+def cursors(lib: Any, run: int) -> Any:
+    """A cursor as a default argument."""
+
+    @lib.resource(name="orders", primary_key="id")
+    def orders(at: Any = lib.sources.incremental("at", initial_value=1)) -> Iterator[object]:  # noqa: B008
+        yield [{**row, "start": at.start_value, "last": at.last_value} for row in _orders(run)]
+        yield [{**row, "start": at.start_value, "last": at.last_value} for row in _orders(run + 1)]
+
+    return orders
+
+
+def materialized(lib: Any, run: int) -> Any:
+    """A table without rows, hints of nested tables, a limit."""
+
+    @lib.resource(name="empty", columns={"id": {"data_type": "bigint"}, "name": {"data_type": "text"}})
+    def empty() -> Iterator[object]:
+        yield lib.mark.materialize_table_schema()
+
+    @lib.resource(name="orders", nested_hints={"lines": {"columns": {"n": {"name": "n", "data_type": "double"}}}})
+    def orders() -> Iterator[object]:
+        yield from _orders(run)
+
+    return [empty, orders.add_limit(3)]
+
+
+DEFINITIONS: dict[str, Definition] = {
+    function.__name__: function for function in (tree, unselected, piped, dynamic, variants, cursors, materialized)
+}
+RUNS = 2
+
+
+def cursor_of_a_transformer(lib: Any, run: int) -> Any:
+    """A transformer whose items do not come in the order of its cursor."""
+
+    @lib.resource(name="parent", selected=False)
+    def parent() -> Iterator[object]:
+        yield {"n": 3}
+        yield {"n": 1}
+
+    @lib.transformer(data_from=parent, name="items", primary_key="n")
+    def items(item: Row, n: Any = lib.sources.incremental("n")) -> object:  # noqa: B008
+        return {**item, "run": run}
+
+    return [parent, items]
+
+
+def cursor_that_is_merged(lib: Any, run: int) -> Any:
+    """A cursor of min, of which only the initial value is passed."""
+
+    @lib.resource(name="items", primary_key="n")
+    def items(n: Any = lib.sources.incremental("n", last_value_func=min)) -> object:  # noqa: B008
+        yield [{"n": 5, "run": run}, {"n": 3, "run": run}, {"n": 7, "run": run}]
+
+    return items(n=lib.sources.incremental(initial_value=5))
+
+
+DEPARTURES: dict[str, Definition] = {
+    "cursor-of-a-transformer": cursor_of_a_transformer,
+    "cursor-that-is-merged": cursor_that_is_merged,
+}
+
+
+def main(folder: str, name: str) -> None:
+    """Run a definition with the reference."""
+    os.environ.update(RUNTIME__DLTHUB_TELEMETRY="false", RUNTIME__LOG_LEVEL="ERROR", ENABLE_RUNTIME_TRACE="false")
+    import dlt
+
+    pipeline = dlt.pipeline(
+        PIPELINE,
+        destination=dlt.destinations.duckdb(f"{folder}/theirs.duckdb"),
+        dataset_name=DATASET,
+        pipelines_dir=f"{folder}/theirs",
+    )
+
+    for run in range(RUNS):
+        pipeline.run({**DEFINITIONS, **DEPARTURES}[name](dlt, run))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,63 @@
+"""Whole sources, defined once and run by both: transformers, dynamic hints, marks, cursors. The same tables and state."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import asyncelt
+from tests.differential.comparing import compare
+from tests.differential.definitions import DATASET, DEFINITIONS, DEPARTURES, PIPELINE, RUNS, Definition
+from tests.differential.reading import Dataset, read_dataset
+
+pytestmark = [pytest.mark.differential, pytest.mark.slow]
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+async def both(definition: Definition, name: str, folder: Path) -> tuple[Dataset, Dataset]:
+    """What the reference and asyncelt make of a definition, run after run."""
+    command = [sys.executable, "-m", "tests.differential.definitions", str(folder), name]
+    done = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+
+    pipeline = asyncelt.pipeline(
+        PIPELINE,
+        destination=asyncelt.destinations.duckdb(str(folder / "ours.duckdb")),
+        dataset_name=DATASET,
+        pipelines_dir=str(folder / "ours"),
+    )
+
+    for run in range(RUNS):
+        await pipeline.run(definition(asyncelt, run))
+
+    return read_dataset(folder / "theirs.duckdb", DATASET), read_dataset(folder / "ours.duckdb", DATASET)
+
+
+@pytest.mark.parametrize("name", DEFINITIONS)
+async def test_the_same_source_gives_the_same_tables(name: str, tmp_path: Path) -> None:
+    theirs, ours = await both(DEFINITIONS[name], name, tmp_path)
+
+    assert not [str(difference) for difference in compare(theirs, ours)]
+
+
+EXPECTED = {
+    "cursor-of-a-transformer": ([(3, 0)], [(1, 0), (3, 0)]),
+    "cursor-that-is-merged": ([(5, 0), (7, 0)], [(3, 0), (5, 0)]),
+}
+"""(n, run) of the rows in the reference and in asyncelt."""
+
+
+@pytest.mark.parametrize("name", DEPARTURES)
+async def test_what_both_sides_make_of_a_departure(name: str, tmp_path: Path) -> None:
+    found = []
+
+    for side in await both(DEPARTURES[name], name, tmp_path):
+        data = side.tables["items"]
+        found.append(sorted((row[data.names.index("n")], row[data.names.index("run")]) for row in data.rows))
+
+    assert tuple(found) == EXPECTED[name]
