@@ -1,12 +1,12 @@
 """Schemas in files that people read and edit: exported after each call, imported before. Blocking.
 
-A file is ``<schema name>.schema.yaml``, or ``.schema.json`` where PyYAML is not installed. An import file is made when
-a schema appears for the first time; once somebody edits it, the edited schema takes the place of the pipeline's.
+A file is ``<schema name>.schema.yaml``; an import file may be ``.schema.json`` instead, and is where PyYAML is not
+installed. It is made when a schema appears for the first time; once somebody edits it, the edited schema takes the
+place of the pipeline's.
 """
 
 from __future__ import annotations
 
-import importlib
 import importlib.util
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -15,12 +15,12 @@ from typing import Final, cast
 
 import orjson
 
-from asyncelt.errors import ConfigError
+from asyncelt.errors import ConfigError, SchemaError
 from asyncelt.schema.evolve import bump
+from asyncelt.schema.export import parse_schema, schema_text
 from asyncelt.schema.model import Schema
-from asyncelt.schema.stored import content_hash, from_stored, to_stored
+from asyncelt.schema.stored import content_hash
 from asyncelt.storage.files import write_atomically
-from asyncelt.types import JsonValue
 
 __all__ = ["Imports", "changed_imports", "write"]
 
@@ -102,11 +102,14 @@ def write(schemas: Mapping[str, Schema], export: Path | None, imports: Path | No
     for schema in schemas.values():
         if export is not None:
             export.mkdir(parents=True, exist_ok=True)
-            _write(export, schema)
+            _write(export / f"{schema.name}.schema.yaml", schema, for_editing=False)
 
         if imports is not None and not any((imports / (schema.name + ending)).exists() for ending in _FORMS):
             imports.mkdir(parents=True, exist_ok=True)
-            made[schema.name] = content_hash(_read(_write(imports, schema)))
+            # What is to be read again must be readable: YAML needs a package for that.
+            path = imports / (schema.name + _FORMS[importlib.util.find_spec("yaml") is None])
+            _write(path, schema, for_editing=True)
+            made[schema.name] = content_hash(_read(path))
             write_atomically(root / _RECORD, orjson.dumps(made), durable=False)
 
 
@@ -117,32 +120,14 @@ def _record(root: Path) -> dict[str, str]:
         return {}
 
 
-def _write(folder: Path, schema: Schema) -> Path:
-    stored = orjson.loads(orjson.dumps(to_stored(schema)))
-
-    if importlib.util.find_spec("yaml") is None:
-        path = folder / f"{schema.name}.schema.json"
-        write_atomically(path, orjson.dumps(stored, option=orjson.OPT_INDENT_2), durable=False)
-
-        return path
-
-    yaml = importlib.import_module("yaml")
-    text = yaml.safe_dump(stored, allow_unicode=True, default_flow_style=False, sort_keys=False)
-    path = folder / f"{schema.name}.schema.yaml"
+def _write(path: Path, schema: Schema, *, for_editing: bool) -> None:
+    """Leave out what goes without saying; in a file that people edit also what loads have noted."""
+    text = schema_text(schema, "json" if path.suffix == ".json" else "yaml", remove_processing_hints=for_editing)
     write_atomically(path, text.encode(), durable=False)
-
-    return path
 
 
 def _read(path: Path) -> Schema:
-    is_json = path.name.endswith(".json")
-
-    if not is_json and importlib.util.find_spec("yaml") is None:
-        raise ConfigError(f"{path} needs PyYAML: pip install 'asyncelt[yaml]', or keep the schema as .schema.json.")
-
-    load = orjson.loads if is_json else importlib.import_module("yaml").safe_load
-
     try:
-        return from_stored(cast("dict[str, JsonValue]", load(path.read_bytes())))
-    except Exception as error:  # whatever two parsers and the model may say
+        return parse_schema(path.read_text())
+    except (SchemaError, ValueError) as error:  # ConfigError and undecodable text are ValueErrors
         raise ConfigError(f"The schema file {path} cannot be read: {error}") from error

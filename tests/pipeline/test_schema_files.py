@@ -43,7 +43,7 @@ async def test_schemas_are_exported_and_edited_ones_imported(make: Make, tmp_pat
     folders = {"import_schema_path": tmp_path / "in", "export_schema_path": tmp_path / "out"}
     await make(**folders).run([{"id": 1, "price": "1.5"}], table_name="t")
     exported, imported = tmp_path / "out" / "p.schema.yaml", tmp_path / "in" / "p.schema.yaml"
-    assert "name: price" in exported.read_text()
+    assert "price:" in exported.read_text()
     assert imported.exists()
     pipeline = make(**folders)
     await pipeline.run([{"id": 2, "price": "2"}], table_name="t")
