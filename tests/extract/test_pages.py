@@ -62,7 +62,7 @@ def test_rows_that_were_handed_over_together_are_cut_like_single_ones(rows: list
 
 def test_pages_are_about_as_large_as_asked_for() -> None:
     rows: list[object] = [{"text": "x" * 1_000} for _ in range(1_000)]
-    gatherer = Gatherer("r", Limits(gather_bytes=25_000))
+    gatherer = Gatherer("r", Limits(gather_bytes=50_000))
     gatherer.add_rows("t", rows)
 
     for row in rows:
