@@ -74,7 +74,7 @@ def main() -> None:
     results: list[CaseResult] = []
 
     for case in cases(options):
-        names = reference_settings(case.target, every=options.all_settings)
+        names = reference_settings(case, every=options.all_settings)
         names = names[:2] if options.quick else names
         repeats = 1 if options.quick or case.scale > 1 else options.repeats
 

@@ -26,6 +26,7 @@ from asyncelt.budget import BudgetAccount
 from asyncelt.config import Limits
 from asyncelt.flow import ArrowPage, Conformed, JobFile, Notice, RawBatch, Rows, TableBatch
 from asyncelt.normalize.page import Normalizer, Shredded
+from asyncelt.normalize.plain_road import let_go_of_memory
 from asyncelt.observe import Advanced, Event
 from asyncelt.schema.capabilities import Capabilities
 from asyncelt.schema.evolve import apply_delta
@@ -42,6 +43,7 @@ interpreter lock, so that the event loop never competes with more than one of th
 13.8 ms)."""
 
 _CLEANUP_S = 10.0
+_MUCH_MEMORY = 32 * 1024 * 1024
 _FREED_AT_ONCE = 256
 """Rows."""
 _Key = tuple[str, TableName]
@@ -328,6 +330,10 @@ class Shaping:
 
         for files in self._files.values():
             files.finish()
+
+        if self._budget.budget.peak > _MUCH_MEMORY:
+            # What loads the files next takes memory of its own.
+            let_go_of_memory()
 
     def _abandon_files(self) -> None:
         for files in self._files.values():

@@ -19,6 +19,9 @@ its elements where it was a list."""
 Found: TypeAlias = tuple[int, Place] | tuple[int, Place, Values, Values]
 """A table: rows, the place of its elements, and for all but the first with rows: parents' rows and positions."""
 
+def trim() -> None:
+    """Give memory that was freed back to the system, where the C library keeps it."""
+
 class Columns:
     """Rows on their way into columns. One thread at a time."""
 

@@ -37,9 +37,17 @@ class DuckDbConfig:
 
         return f"{self.path.stem}_file" if self.path.stem.lower() in _RESERVED else self.path.stem
 
+    def own_settings(self) -> frozenset[str]:
+        """Names of what the user has set."""
+        return frozenset(self.settings) | ({"memory_limit"} if self.memory_limit is not None else set())
+
     def options(self) -> dict[str, str | bool | int | float | list[str]]:
         """DuckDB's configuration for an instance of our own."""
         options: dict[str, str | bool | int | float | list[str]] = dict(self.settings)
+
+        if self.path is not None:
+            # Where DuckDB itself would put what does not fit its memory, if the file were all it has.
+            options.setdefault("temp_directory", str(self.path.with_name(self.path.name + ".tmp")))
 
         if self.memory_limit is not None:
             options["memory_limit"] = self.memory_limit

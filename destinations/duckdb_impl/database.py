@@ -32,9 +32,10 @@ from asyncelt.types import LoadId, SqlValue
 
 __all__ = ["Database"]
 
-_DISABLED = "disabled_compression_methods"
 _WIDE = 100
 """Columns."""
+_APPEND_MIB = 128
+_COLUMN_MIB = 1
 
 
 class Database:
@@ -96,7 +97,7 @@ class Database:
 
         target = commit.target
 
-        with self._commit_lock() as fences, self._open(f"committing {load_ids}") as dataset, self._compression(commit):
+        with self._commit_lock() as fences, self._open(f"committing {load_ids}") as dataset, self._tuned(commit):
             newest = fences.newest(target.pipeline_name, target.member)
 
             return commit_packages(self, dataset, commit, newest, replace_strategy=self._config.replace_strategy)
@@ -331,26 +332,23 @@ class Database:
             yield catalog
 
     @contextmanager
-    def _compression(self, commit: Commit) -> Iterator[None]:
-        """Leave out one way of compressing texts while wide tables are written.
+    def _tuned(self, commit: Commit) -> Iterator[None]:
+        """Settings that fit a commit, on a DuckDB of our own: what the user has set stays as it is."""
+        chosen = {
+            name: value for name, value in _settings_for(commit).items() if name not in self._config.own_settings()
+        }
 
-        To find the best way DuckDB tries all of them on each column. FSST is the dearest to try: for tables of some
-        hundreds of columns this was half of the whole commit, and the file not larger without it (measured with
-        events of 630 columns: 200 to 110 microseconds a row, 1,837 to 1,804 bytes).
-        """
-        instance = self._config.instance
-        widest = max(len(table.columns) for package in commit.packages for table in package.schema.tables.values())
+        if not self._config.instance.is_own:
+            chosen = {}
 
-        if widest < _WIDE or not instance.is_own or _DISABLED in self._config.settings:
-            yield
-            return
-
-        self.execute(f"SET {_DISABLED} = 'fsst'")
+        for name, value in chosen.items():
+            self.execute(f"SET {name} = '{value}'")
 
         try:
             yield
         finally:
-            self._undisturbed(f"RESET {_DISABLED}")
+            for name in chosen:
+                self._undisturbed(f"RESET {name}")
 
     @contextmanager
     def _sharing(self, path: Path) -> Iterator[str]:
@@ -395,6 +393,26 @@ class Database:
 
             with lock_file(path.with_name(path.name + ".asyncelt.lock"), what) as descriptor:
                 yield FileFences(descriptor)
+
+
+def _settings_for(commit: Commit) -> dict[str, str]:
+    """What makes a commit cheaper.
+
+    To find the best compression DuckDB tries every way on each column. FSST is the dearest to try: for tables of some
+    hundreds of columns this was half of the whole commit, and the file not larger without it (measured with events of
+    630 columns: 200 to 110 microseconds a row, 1,837 to 1,804 bytes).
+
+    Appending takes little memory besides a few blocks per column, and DuckDB would let it grow; merging may have to
+    keep more, so it is left alone.
+    """
+    tables = [table for package in commit.packages for table in package.schema.tables.values()]
+    widest = max((len(table.columns) for table in tables), default=0)
+    settings = {"disabled_compression_methods": "fsst"} if widest >= _WIDE else {}
+
+    if all(one.schema.disposition_of(job.table) != "merge" for one in commit.packages for job in one.jobs):
+        settings["memory_limit"] = f"{max(_APPEND_MIB, _COLUMN_MIB * widest)}MiB"
+
+    return settings
 
 
 @lru_cache(maxsize=64)

@@ -73,16 +73,16 @@ def test_a_setting_of_the_wrong_type_is_refused_with_its_name(monkeypatch, varia
 def test_settings_that_are_passed_are_used_as_they_are(monkeypatch):
     monkeypatch.setenv("ASYNCELT__LIMITS__NORMALIZE_WORKERS", "5")
     passed = asyncelt.Settings(limits=asyncelt.Limits(max_memory=1000))
-    assert asyncelt.pipeline("p", settings=passed)._settings == passed
-    assert asyncelt.pipeline("p")._settings.limits.normalize_workers == 5
-    assert asyncelt.pipeline("p", workers=1)._settings.limits.normalize_workers == 1
-    assert asyncelt.pipeline("p", max_memory=5)._settings.limits.max_memory == 5
+    assert asyncelt.pipeline("p", settings=passed)._options.settings == passed
+    assert asyncelt.pipeline("p")._options.settings.limits.normalize_workers == 5
+    assert asyncelt.pipeline("p", workers=1)._options.settings.limits.normalize_workers == 1
+    assert asyncelt.pipeline("p", max_memory=5)._options.settings.limits.max_memory == 5
 
 
 def test_a_pipeline_may_have_settings_of_its_own(write):
     write("[asyncelt.limits]\nload_workers = 3\n[mine.asyncelt.limits]\nload_workers = 4")
-    assert asyncelt.pipeline("mine")._settings.limits.load_workers == 4
-    assert asyncelt.pipeline("other")._settings.limits.load_workers == 3
+    assert asyncelt.pipeline("mine")._options.settings.limits.load_workers == 4
+    assert asyncelt.pipeline("other")._options.settings.limits.load_workers == 3
 
 
 def test_arguments_of_a_pipeline_that_are_not_passed(write, place):
@@ -95,14 +95,14 @@ def test_arguments_of_a_pipeline_that_are_not_passed(write, place):
     assert mine.destination.destination_name == "memory"
     assert mine.dataset_name == "mine"
     assert mine.pipelines_dir == f"{place}/work"
-    assert mine._restore is False
+    assert mine._options.restore_from_destination is False
     assert len(mine._observers) == 1
     assert asyncelt.pipeline("other").dataset_name == "all"
     passed = asyncelt.pipeline("mine", destination="duckdb", dataset_name="d", restore_from_destination=True)
     assert passed.destination is not None
     assert passed.destination.destination_name == "duckdb"
     assert passed.dataset_name == "d"
-    assert passed._restore is True
+    assert passed._options.restore_from_destination is True
 
 
 def test_options_by_the_names_of_the_reference(monkeypatch):

@@ -3,6 +3,9 @@
 
 #include "columns.h"
 #include <stdlib.h>
+#if defined(__GLIBC__)
+#include <malloc.h>
+#endif
 
 /* ------------------------------------------------------------- Arrow's C data interface, as its document has it */
 
@@ -442,11 +445,27 @@ static PyTypeObject ColumnsType = {
 
 /* ------------------------------------------------------------------------------------------------ module */
 
+static PyObject *trim(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(ignored))
+{
+#if defined(__GLIBC__)
+    Py_BEGIN_ALLOW_THREADS
+    malloc_trim(0);
+    Py_END_ALLOW_THREADS
+#endif
+    Py_RETURN_NONE;
+}
+
+static PyMethodDef module_methods[] = {
+    {"trim", trim, METH_NOARGS, "Give memory that was freed back to the system, where the C library keeps it."},
+    {NULL, NULL, 0, NULL},
+};
+
 static struct PyModuleDef definition = {
     PyModuleDef_HEAD_INIT,
     .m_name = "asyncelt.normalize._columns",
     .m_doc = "Rows of JSON or of Python objects to Arrow columns, in one pass.",
     .m_size = -1,
+    .m_methods = module_methods,
 };
 
 PyMODINIT_FUNC PyInit__columns(void)
