@@ -140,8 +140,7 @@ class VersionConformance:
         assert await history(keeper) == [(1, "a", 1, None), (2, "b", 1, None)]
         assert len(await keeper.rows("orders__items")) == 1
 
-    async def test_one_version_per_primary_key_is_active(self, keeper: Owner) -> None:
-        """The last to arrive of those that come in one load."""
+    async def test_of_versions_of_one_primary_key_in_one_load_the_last_becomes_active(self, keeper: Owner) -> None:
         tables = versions_table(key("id"))
         await keeper.run(records([(1, "a", [1]), (1, "b", [2])]), tables=on(tables, 1))
         await keeper.run(records([(1, "b", [2]), (1, "c", [3])]), tables=on(tables, 2))
