@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import asyncelt
-from asyncelt.errors import PipelineStepFailed
+from asyncelt.errors import ConfigError, PipelineStepFailed
 from tests.engine.test_run import ask, make
 
 Row = dict[str, object]
@@ -142,6 +142,11 @@ async def test_an_error_in_a_transformer_ends_the_run_and_names_it(tmp_path: Pat
         await make(tmp_path).run([source, broken])
 
     assert asyncio.all_tasks() == before[0]
+
+
+def test_there_are_two_modes() -> None:
+    with pytest.raises(ConfigError, match="next_item_mode is one of"):
+        asyncelt.Limits(next_item_mode="lifo")  # type: ignore[arg-type]
 
 
 async def test_fifo_reads_one_resource_after_the_other(tmp_path: Path) -> None:
