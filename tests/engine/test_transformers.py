@@ -83,6 +83,16 @@ async def test_a_transformer_that_has_had_enough_does_not_stop_the_others(tmp_pa
     }
 
 
+@pytest.mark.parametrize("name", ["later", "plain"])
+async def test_a_transformer_that_wants_nothing_at_all_does_not_hold_up_the_others(tmp_path: Path, name: str) -> None:
+    source = _source([], is_async=True)
+    source.resources[name].add_limit(0)
+    info = await make(tmp_path).run(source.with_resources("parent", name))
+
+    assert info.row_counts["parent"] == 200
+    assert name not in info.row_counts
+
+
 async def test_a_parent_nobody_wants_more_of_is_closed(tmp_path: Path) -> None:
     closed: list[int] = []
 
