@@ -23,6 +23,9 @@ endif
 
 ARGS ?=
 
+# An editable install compiles the extension in place, so it is installed anew when its source has changed.
+SOURCES = pyproject.toml constraints.txt $(wildcard asyncelt/normalize/native/*.[ch])
+
 .PHONY: help
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -37,17 +40,17 @@ $(BIN)/python:
 	@echo "making $(VENV) with $(PYTHON)"
 	@$(MAKE_VENV) || { echo "could not make $(VENV): is the venv module of $(PYTHON) installed?" >&2; exit 1; }
 
-$(VENV)/.core: pyproject.toml constraints.txt | $(BIN)/python
+$(VENV)/.core: $(SOURCES) | $(BIN)/python
 	@echo "installing asyncelt into $(VENV)"
 	@$(INSTALL) -e .
 	@touch $@
 
-$(VENV)/.test: pyproject.toml constraints.txt | $(BIN)/python
+$(VENV)/.test: $(SOURCES) | $(BIN)/python
 	@echo "installing asyncelt and its test tools into $(VENV) (a minute or two, once)"
 	@$(INSTALL) -e '.[test]'
 	@touch $(VENV)/.core $@
 
-$(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
+$(VENV)/.dev: $(SOURCES) | $(BIN)/python
 	@echo "installing asyncelt and all development tools into $(VENV) (a minute or two, once)"
 	@$(INSTALL) -e '.[dev]'
 	@touch $(VENV)/.core $(VENV)/.test $@
@@ -65,6 +68,10 @@ test: $(VENV)/.test ## Run the tests (ARGS='-k name', ARGS=--slow, ARGS=--all-lo
 .PHONY: kill
 kill: $(VENV)/.test ## Kill -9 runs at every failpoint and at random moments, and count every row (ARGS='--times 3 --random 50')
 	@$(BIN)/python -m tests.robustness.kill $(ARGS)
+
+.PHONY: fuzz
+fuzz: $(VENV)/.test ## Compare thousands of random documents with the reference, half an hour (ARGS='-n 2 -k documents')
+	@$(BIN)/python -m pytest -m fuzz --slow --hypothesis-profile fuzz $(ARGS)
 
 .PHONY: lint
 lint: $(VENV)/.dev ## Check style and the direction of imports

@@ -21,8 +21,10 @@ import pytest
 
 TESTS = Path(__file__).parent
 
-# Times are never judged: machines are shared.
-hypothesis.settings.register_profile("asyncelt", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+# Times are never judged: machines are shared. The examples are the same in every run, except for those of make fuzz.
+PATIENT: dict[str, Any] = {"deadline": None, "suppress_health_check": [hypothesis.HealthCheck.too_slow]}
+hypothesis.settings.register_profile("asyncelt", derandomize=True, database=None, **PATIENT)
+hypothesis.settings.register_profile("fuzz", derandomize=False, max_examples=2000, print_blob=True, **PATIENT)
 hypothesis.settings.load_profile("asyncelt")
 
 

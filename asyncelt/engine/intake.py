@@ -16,6 +16,7 @@ from asyncelt.budget import BudgetAccount
 from asyncelt.engine.shaping import SchemaBook
 from asyncelt.extract.pages import Page
 from asyncelt.flow import RawBatch
+from asyncelt.normalize.contract import is_refused
 from asyncelt.observe import Advanced, BudgetSample, Event
 from asyncelt.schema.capabilities import Capabilities
 from asyncelt.schema.hints import TableHints, merge_table_hints
@@ -48,24 +49,34 @@ class Intake:
     budget: BudgetAccount
     pages: MemoryObjectSendStream[RawBatch]
     emit: Callable[[Event], None]
-    tables: dict[tuple[str, str, str], TableName] = field(default_factory=dict)
-    """(schema, resource, raw table name) of every table that has been announced -> its final name."""
+    tables: dict[tuple[str, str, str], TableName | None] = field(default_factory=dict)
+    """(schema, resource, raw table name) of every table that has been announced -> its final name, None if refused."""
     count: int = 0
     hinted: dict[str, Schema] = field(default_factory=dict)
     """The schemas as they would be if only hints had changed them: the reference counts that as a version."""
 
     async def send(self, plan: ResourcePlan, page: Page) -> None:
-        """Take one page over; waits while the memory budget is used up.
+        """Take one page over; waits while the memory budget is used up. Pages of a table that is refused are dropped.
+
+        Raises:
+            DataValidationError: The schema contract freezes tables, and the page is of a new one.
 
         Cancellation:
             Safe. A page that was not handed on gives its bytes back when the run's budget account closes.
         """
         await self.budget.reserve(page.nbytes)
+        table = self.announce(plan, page.table_name, page.hints)
+
+        if table is None:
+            self.budget.release(page.nbytes)
+
+            return
+
         raw = RawBatch(
             page=self.count,
             schema_name=plan.schema_name,
             resource=plan.name,
-            table=self.announce(plan, page.table_name, page.hints),
+            table=table,
             payload=page.payload,
             rows=page.rows,
             nbytes=page.nbytes,
@@ -86,25 +97,35 @@ class Intake:
             # Normalizing has failed and is about to cancel this task; its error is the one to report.
             await anyio.sleep_forever()
 
-    def announce(self, plan: ResourcePlan, raw_name: str, news: TableHints | None = None) -> TableName:
+    def announce(self, plan: ResourcePlan, raw_name: str, news: TableHints | None = None) -> TableName | None:
         """Merge the resource's hints for this table into the schema, once per run and when there are news of them.
 
         Returns:
-            The final name.
+            The final name; None where a contract does not let the table come into being.
+
+        Raises:
+            DataValidationError: The contract freezes tables, and this one is new.
         """
         key = (plan.schema_name, plan.name, raw_name)
-        known = self.tables.get(key)
 
-        if known is not None and news is None:
-            return known
+        if key not in self.tables or news is not None:
+            self.tables[key] = self._merge_hints(plan, raw_name, news)
 
+        return self.tables[key]
+
+    def _merge_hints(self, plan: ResourcePlan, raw_name: str, news: TableHints | None) -> TableName | None:
         naming = self.namings[plan.schema_name]
         hints = news or plan.hints(raw_name)
         schema = self.book[plan.schema_name]
-        self.book.set(merge_table_hints(schema, hints, naming, self.capabilities))
+        merged = merge_table_hints(schema, hints, naming, self.capabilities)
+        name = TableName(naming.path(raw_name))
+
+        if is_refused(name, schema, merged):
+            return None
+
+        self.book.set(merged)
         self.hinted[plan.schema_name] = merge_table_hints(
             self.hinted.get(plan.schema_name, schema), hints, naming, self.capabilities
         )
-        name = self.tables[key] = TableName(naming.path(raw_name))
 
         return name

@@ -103,6 +103,9 @@ async def run_fused(owned: Owned, request: RunRequest) -> Loaded:
     if bundle:
         loaded.reports.append(await _load(owned, bundle))
         loaded.packages.extend(bundle)
+    elif request.schema_contract:
+        # No package carries the contract to the destination, and yet later runs go by it.
+        await owned.save_head(replace(owned.head, schemas={**owned.head.schemas, **run.contracted()}))
 
     return loaded
 
@@ -210,6 +213,10 @@ class _FusedRun:
             # What was sealed has left these folders; what remains is unfinished or was not needed.
             with shielded(_CLEANUP_S):
                 await in_thread(partial(store.discard, list(drafts.values())), self._owned.threads)
+
+    def contracted(self) -> dict[str, Schema]:
+        """The schemas as they were before the run, under its contract."""
+        return {name: bump(self._under_contract(self._schema(name))) for name in self._schema_names}
 
     @property
     def _first_id(self) -> LoadId:
@@ -333,7 +340,10 @@ class _FusedRun:
 
     def _harvest(self, drafts: dict[str, PackageDraft], result: ShapingResult, intake: Intake) -> Harvest:
         environment = self._environment
-        self._announce_all(intake)
+
+        with step("extract", pipeline_name=environment.pipeline_name, load_id=self._first_id):
+            self._announce_all(intake)
+
         state = state_after(
             self._state,
             dataset_name=environment.dataset_name,

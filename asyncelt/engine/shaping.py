@@ -26,6 +26,7 @@ from asyncelt.budget import BudgetAccount
 from asyncelt.config import Limits
 from asyncelt.flow import ArrowPage, Conformed, JobFile, Notice, RawBatch, Rows, TableBatch
 from asyncelt.normalize.page import Normalizer, Shredded
+from asyncelt.normalize.plain_road import let_go_of_memory
 from asyncelt.observe import Advanced, Event
 from asyncelt.schema.capabilities import Capabilities
 from asyncelt.schema.evolve import apply_delta
@@ -42,8 +43,13 @@ interpreter lock, so that the event loop never competes with more than one of th
 13.8 ms)."""
 
 _CLEANUP_S = 10.0
+_MUCH_MEMORY = 32 * 1024 * 1024
+_FREED_AT_ONCE = 256
+"""Rows."""
 _Key = tuple[str, TableName]
 """Schema name and table name."""
+_Boxed = tuple[_Key, list[Chunk]]
+"""A table's chunk in a box, from which the thread that writes it takes it: there it is freed too, not on the loop."""
 
 
 class SchemaBook:
@@ -127,9 +133,11 @@ class Shaping:
         self._writers = anyio.CapacityLimiter(workers + 1)
         self._buffers: dict[_Key, TableBuffer] = {}
         self._files: dict[_Key, TableFiles] = {}
-        self._lanes: list[MemoryObjectSendStream[tuple[_Key, Chunk]]] = []
+        self._lanes: list[MemoryObjectSendStream[_Boxed]] = []
         self._lane_of: dict[_Key, int] = {}
         self._extracted: set[str] = set()
+        self._spent: list[_Done] = []
+        """Pages that nobody needs any more; the next worker frees them."""
         self._declared: set[_Key] = set()
         """Tables that came as Arrow data without rows: they exist all the same."""
         self._buffered = 0
@@ -184,7 +192,8 @@ class Shaping:
         async for raw in pages:
             normalizer = self._plan.normalizers[raw.schema_name]
             schema = self._book[raw.schema_name]
-            await done.send(await in_thread(partial(_shape, normalizer, raw, schema), self._workers))
+            spent, self._spent = self._spent, []
+            await done.send(await in_thread(partial(_shape, normalizer, raw, schema, spent), self._workers))
 
     async def _sequence(self, results: MemoryObjectReceiveStream[_Done]) -> None:
         early: dict[int, _Done] = {}
@@ -225,6 +234,8 @@ class Shaping:
             self._declared.add((name, done.raw.table))
 
         self._budget.adjust(sum(sizes) - done.raw.nbytes)
+        self._spent.append(done)
+        del conformed, done
         await self._flush_full()
 
     # ------------------------------------------------------------------ buffers and writers
@@ -276,26 +287,23 @@ class Shaping:
         if not buffer.rows:
             return
 
-        chunk = buffer.take(self._book[key[0]].tables[key[1]])
-        self._buffered -= chunk.nbytes
+        self._buffered -= buffer.nbytes
         lane = self._lane_of.setdefault(key, len(self._lane_of) % len(self._lanes))
-        await self._lanes[lane].send((key, chunk))
+        await self._lanes[lane].send((key, [buffer.take(self._book[key[0]].tables[key[1]])]))
 
     def _open_lanes(self, tasks: TaskGroup, ends: ExitStack) -> None:
         for _ in range(self._plan.limits.normalize_workers):
-            send, receive = anyio.create_memory_object_stream[tuple[_Key, Chunk]](1)
+            send, receive = anyio.create_memory_object_stream[_Boxed](1)
             self._lanes.append(send)
             ends.enter_context(send)
             ends.enter_context(receive)
             tasks.start_soon(self._write, receive)
 
-    async def _write(self, chunks: MemoryObjectReceiveStream[tuple[_Key, Chunk]]) -> None:
+    async def _write(self, chunks: MemoryObjectReceiveStream[_Boxed]) -> None:
         async with chunks:
-            async for key, chunk in chunks:
-                files = self._files_of(key)
-
-                await in_thread(partial(files.append, chunk), self._writers)
-                self._budget.release(chunk.nbytes)
+            async for key, box in chunks:
+                written = await in_thread(partial(_append, self._files_of(key), box), self._writers)
+                self._budget.release(written)
 
     def _files_of(self, key: _Key) -> TableFiles:
         files = self._files.get(key)
@@ -310,12 +318,18 @@ class Shaping:
         return files
 
     def _finish_files(self) -> None:
+        _free(self._spent)
+
         for key in self._declared - self._files.keys():
             table = self._book[key[0]].tables[key[1]]
             self._files_of(key).append(Chunk(table=table, batches=(), rows=0, nbytes=0))
 
         for files in self._files.values():
             files.finish()
+
+        if self._budget.budget.peak > _MUCH_MEMORY:
+            # What loads the files next takes memory of its own.
+            let_go_of_memory()
 
     def _abandon_files(self) -> None:
         for files in self._files.values():
@@ -352,7 +366,27 @@ class Shaping:
         return result
 
 
-def _shape(normalizer: Normalizer, raw: RawBatch, schema: Schema) -> _Done:
+def _append(files: TableFiles, box: list[Chunk]) -> int:
+    chunk = box.pop()
+    files.append(chunk)
+
+    return chunk.nbytes
+
+
+def _free(spent: list[_Done]) -> None:
+    """Free pages in small pieces: a large list of rows would hold the interpreter lock until all are gone."""
+    while spent:
+        payload = spent.pop().raw.payload
+
+        if isinstance(payload, Rows):
+            items = payload.items
+
+            while items:
+                del items[-_FREED_AT_ONCE:]
+
+
+def _shape(normalizer: Normalizer, raw: RawBatch, schema: Schema, spent: list[_Done]) -> _Done:
+    _free(spent)
     shredded = normalizer.shred(raw, schema)
     conformed, sizes = _conform(normalizer, shredded, schema)
 
@@ -362,7 +396,11 @@ def _shape(normalizer: Normalizer, raw: RawBatch, schema: Schema) -> _Done:
 def _conform(normalizer: Normalizer, shredded: Shredded, schema: Schema) -> tuple[Conformed, tuple[int, ...]]:
     conformed = normalizer.conform(shredded, schema)
 
-    return conformed, tuple(int(batch.data.nbytes) for batch in conformed.batches)
+    if isinstance(shredded.batch.payload, ArrowPage):
+        # Cut out of something larger, maybe: only its own rows count.
+        return conformed, tuple(int(batch.data.nbytes) for batch in conformed.batches)
+
+    return conformed, tuple(int(batch.data.get_total_buffer_size()) for batch in conformed.batches)
 
 
 def _still_valid(conformed: Conformed, used: Schema, current: Schema) -> bool:

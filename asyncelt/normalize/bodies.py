@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
+from itertools import accumulate
 from json import loads as lenient_loads
 from typing import Any, Final, TypeAlias, cast
 
@@ -13,7 +15,7 @@ from asyncelt.errors import BadRecord
 from asyncelt.flow import JsonBody
 from asyncelt.normalize.walk import excerpt
 
-__all__ = ["Raw", "decode", "is_sound", "later", "rows_of", "texts_of", "within"]
+__all__ = ["Raw", "among", "decode", "is_sound", "later", "rows_of", "texts_of", "within"]
 
 Raw: TypeAlias = "msgspec.Raw | bytes"
 
@@ -143,6 +145,23 @@ def later(data: Raw) -> Callable[[int], object]:
             texts.extend(texts_of(data))
 
         return decode(texts[number])
+
+    return item
+
+
+def among(items: Sequence[Callable[[int], object]], counts: Sequence[int]) -> Callable[[int], object]:
+    """A function that finds a row among those of several bodies.
+
+    Args:
+        items: Finds a row of one body, per body.
+        counts: Number of rows, per body.
+    """
+    starts = list(accumulate(counts, initial=0))
+
+    def item(number: int) -> object:
+        body = bisect_right(starts, number) - 1
+
+        return items[body](number - starts[body])
 
     return item
 

@@ -8,10 +8,13 @@ Arrow kernel can decide.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from decimal import Decimal
-from typing import Final, Literal, TypeAlias, cast
+from functools import lru_cache
+from typing import Any, Final, Literal, TypeAlias, cast
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -27,6 +30,7 @@ __all__ = [
     "canonical",
     "everything",
     "first_text",
+    "first_valid",
     "floor_units",
     "hexadecimal",
     "int64_or_null",
@@ -250,18 +254,24 @@ def zone_of(kind: pa.DataType) -> str | None:
     return cast("pa.TimestampType[Literal['us'], str]", kind).tz
 
 
-def looks(values: Values, pattern: str) -> bool:
-    """Whether a few values, spread over a text lane, all match: whether trying a cast of the whole lane is worth it.
+def looks(values: Values, *patterns: str) -> str | None:
+    """The first pattern that a few values, spread over a text lane, all match; None where there is none.
 
-    A cast does not stop at the first text it refuses; refusing all of them takes a hundred times as long as reading
-    them.
+    Tells whether trying a cast of the whole lane is worth it: a cast does not stop at the first text it refuses, and
+    refusing all of them takes a hundred times as long as reading them.
     """
     rows = len(values)
     # Strides of a large prime: rows that alternate in any regular way are all met.
     picked = {number * _PRIME % rows for number in range(_SAMPLES)} if rows else set()
-    sample = values.take(pa.array(sorted(picked), _INT64))
+    sample = cast("pa.StringArray", values.take(pa.array(sorted(picked), _INT64)).drop_null()).to_pylist()
 
-    return everything(pc.match_substring_regex(sample, pattern))
+    return next((pattern for pattern in patterns if all(map(_whole(pattern), cast("list[str]", sample)))), None)
+
+
+@lru_cache(maxsize=64)
+def _whole(pattern: str) -> Callable[[str], object]:
+    # For a few short texts Python's own expressions are far quicker than a kernel, which compiles its own each time.
+    return re.compile(pattern).fullmatch
 
 
 def first_valid(values: Values) -> int | None:
@@ -269,9 +279,25 @@ def first_valid(values: Values) -> int | None:
     if values.null_count == 0:
         return 0 if len(values) else None
 
-    index = pc.index(pc.is_valid(values), True).as_py()
+    if values.null_count == len(values):
+        return None
 
-    return None if index < 0 else cast("int", index)
+    # New columns of wide pages are asked one by one: their bits are looked at without a kernel for each.
+    bits = values.buffers()[0]
+    start, inside = divmod(values.offset, 8)
+    octets = np.frombuffer(cast("Any", bits), np.uint8)[start:]
+    first = int(octets[0]) >> inside
+
+    if first:
+        return _lowest_bit(first)
+
+    at = int(np.argmax(octets[1:] != 0)) + 1
+
+    return 8 * at - inside + _lowest_bit(int(octets[at]))
+
+
+def _lowest_bit(octet: int) -> int:
+    return (octet & -octet).bit_length() - 1
 
 
 def first_text(values: Values) -> str | None:

@@ -66,13 +66,13 @@ _ZONED = f"^{_DAY}[T ]{_CLOCK}{_OFFSET}$"
 _ROUGH = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}"
 _ROUGH_CLOCK = r"[T ][0-9]{2}(?::[0-9]{2}(?::[0-9]{2}(?:\.[0-9]{1,%d})?)?)?"
 _ROUGH_OFFSET = "(?:Z|[+-][0-9]{2}(?::?[0-9]{2})?)"
-_SHAPES: Final[tuple[tuple[str, Literal["us", "ns"], bool], ...]] = (
-    (f"{_ROUGH}{_ROUGH_CLOCK % 6}{_ROUGH_OFFSET}$", "us", True),
-    (f"{_ROUGH}(?:{_ROUGH_CLOCK % 6})?$", "us", False),
-    (f"{_ROUGH}{_ROUGH_CLOCK % 9}{_ROUGH_OFFSET}$", "ns", True),
-    (f"{_ROUGH}(?:{_ROUGH_CLOCK % 9})?$", "ns", False),
-)
-"""How whole columns look that are worth one cast: pattern, unit, zone."""
+_SHAPES: Final[dict[str, tuple[Literal["us", "ns"], bool]]] = {
+    f"{_ROUGH}{_ROUGH_CLOCK % 6}{_ROUGH_OFFSET}$": ("us", True),
+    f"{_ROUGH}(?:{_ROUGH_CLOCK % 6})?$": ("us", False),
+    f"{_ROUGH}{_ROUGH_CLOCK % 9}{_ROUGH_OFFSET}$": ("ns", True),
+    f"{_ROUGH}(?:{_ROUGH_CLOCK % 9})?$": ("ns", False),
+}
+"""How whole columns look that are worth one cast: pattern to unit and zone."""
 
 _CLOCK_TEXT = r"^(?:[01][0-9]|2[0-3]):[0-5][0-9](?::[0-5][0-9](?:\.[0-9]{1,6})?)?$"
 
@@ -120,12 +120,12 @@ def timestamp_from_text(values: Values, _target: pa.DataType) -> Values:
 def _cast_whole(values: Values) -> Values | None:
     """The lane cast by Arrow in one go, or None where it refuses a value or a year is out of range."""
     # Arrow wants a zone in every value or in none, and to be told the unit.
-    found = next(((unit, zoned) for pattern, unit, zoned in _SHAPES if looks(values, pattern)), None)
+    found = looks(values, *_SHAPES)
 
     if found is None:
         return None
 
-    unit, zoned = found
+    unit, zoned = _SHAPES[found]
     utc = pa.timestamp(unit, tz="UTC")
 
     try:

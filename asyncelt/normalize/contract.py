@@ -19,7 +19,18 @@ from asyncelt.schema.model import Column, Schema, Table
 from asyncelt.schema.system import is_system_name
 from asyncelt.types import JsonValue, TableName
 
-__all__ = ["Contract", "Kept", "Verdict", "contract_of", "dropped", "frozen", "judge", "kept_rows", "masked"]
+__all__ = [
+    "Contract",
+    "Kept",
+    "Verdict",
+    "contract_of",
+    "dropped",
+    "frozen",
+    "is_refused",
+    "judge",
+    "kept_rows",
+    "masked",
+]
 
 Mode = Literal["evolve", "freeze", "discard_row", "discard_value"]
 Kept = npt.NDArray[np.bool_]
@@ -58,6 +69,30 @@ def contract_of(schema: Schema, table: str, parent: str | None) -> Contract:
         return Contract()
 
     return _expanded(_inherited(schema, known) or schema.settings.get("schema_contract"))
+
+
+def is_refused(name: TableName, known: Schema, announced: Schema) -> bool:
+    """Whether a root table that its resource announces may not come into being.
+
+    Args:
+        name: Of the table.
+        known: The schema before; the table is new where it has no column with a type there.
+        announced: The schema with the hints of the table's resource, which may bring a contract.
+
+    Raises:
+        DataValidationError: The contract freezes tables.
+    """
+    before = known.tables.get(name)
+
+    if before is not None and any(column.data_type for column in before.columns.values()):
+        return False
+
+    mode = contract_of(announced, name, None).tables
+
+    if mode == "freeze":
+        raise frozen(name, None, "tables")
+
+    return mode != EVOLVE
 
 
 def _inherited(schema: Schema, table: Table | None) -> JsonValue:

@@ -16,6 +16,7 @@ from asyncelt.normalize.conform import ConformRules, Outcome, conform_part
 from asyncelt.normalize.gating import Gate
 from asyncelt.normalize.identify import Identity
 from asyncelt.normalize.place import Ambiguous
+from asyncelt.normalize.plain_road import is_available
 from asyncelt.normalize.roads import Roads, Stream
 from asyncelt.normalize.rules import rule_of
 from asyncelt.normalize.shred import Names
@@ -44,6 +45,8 @@ class NormalizeContext:
     """Reusable; held around each piece of work that holds the interpreter lock."""
     slice_s: float = 0.005
     """How long such a piece may take, about, in seconds."""
+    compiled: bool = field(default_factory=is_available)
+    """Whether plain rows go through the compiled extension. Never changes the result."""
     add_dlt_id: bool = True
     add_dlt_load_id: bool = True
     arrow_add_dlt_id: bool = False
@@ -95,8 +98,7 @@ class Normalizer:
         if isinstance(payload, Rows):
             parts.extend(roads.of_rows(self._as_rows(payload.items)))
         else:
-            for body in payload.bodies:
-                parts.extend(roads.of_body(body))
+            parts.extend(roads.of_bodies(payload.bodies))
 
         rows = sum(part.source.rows for part in parts)
 
@@ -192,6 +194,7 @@ class Normalizer:
             stream=self._streams.setdefault(batch.table, Stream()),
             gate=self._gate,
             wei_digits=self._context.capabilities.wei_precision[0],
+            compiled=self._context.compiled,
         )
 
     def _rule(self, batch: RawBatch, schema: Schema) -> Rule:

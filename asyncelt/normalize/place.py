@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 
 from asyncelt.errors import BadRecord
 from asyncelt.normalize.coerce import coerce
+from asyncelt.normalize.coerce_lanes import first_valid
 from asyncelt.normalize.detect import detect
 from asyncelt.normalize.tables import Array, Lane
 from asyncelt.normalize.view import SchemaRules, TableView
@@ -23,7 +24,7 @@ from asyncelt.schema.model import Column
 from asyncelt.schema.naming import Naming
 from asyncelt.types import DataType
 
-__all__ = ["Ambiguous", "Introduction", "Placement", "Placer", "first_valid"]
+__all__ = ["Ambiguous", "Introduction", "Placement", "Placer"]
 
 NUMBERS: Final[frozenset[DataType]] = frozenset({"bigint", "double", "decimal", "wei", "bool"})
 INDIFFERENT: Final[dict[DataType, frozenset[DataType]]] = {
@@ -152,7 +153,7 @@ class Placer:
     def _take(self, placed: Placement, name: str, values: Array, column: Column | None, base: str, depth: int) -> None:
         if column is not None:
             self.table.add(column)
-            placed.new.append(Introduction(first_valid(values), base, column))
+            placed.new.append(Introduction(_first_row(values), base, column))
 
         if depth > 1:
             placed.chained[name] = placed.chained.get(name, 0) + len(values) - values.null_count
@@ -164,7 +165,7 @@ class Placer:
         data_type = None if variant else self.rules.preferred_type(name)
 
         if data_type is None:
-            row, first = min(((first_valid(lane.values), lane) for lane in lanes), key=lambda item: item[0])
+            row, first = min(((_first_row(lane.values), lane) for lane in lanes), key=lambda item: item[0])
             value = first.values[row].as_py()
             value = int(value) if first.kind == "wei" else Decimal(value) if first.kind == "decimal" else value
             kind = first.kind
@@ -197,14 +198,11 @@ def _widened(lane: Lane) -> Lane:
     return Lane("text", coerce(lane.values, lane.kind, "text", pa.string()).values)
 
 
-def first_valid(values: Array) -> int:
+def _first_row(values: Array) -> int:
     """Row of the first value; the number of rows where there is none."""
-    if values.null_count == 0:
-        return 0
+    found = first_valid(values)
 
-    found = cast("int", pc.index(pc.is_valid(values), True).as_py())
-
-    return len(values) if found < 0 else found
+    return len(values) if found is None else found
 
 
 def _merged(values: list[Array]) -> Array | None:

@@ -1,7 +1,7 @@
-"""Which road a page takes to columns: Arrow's JSON reader, ``pa.array``, or row by row.
+"""Which road a page takes to columns: the compiled extension, Arrow's JSON reader, ``pa.array``, or row by row.
 
-All three give the same tables. A stream remembers what its pages have shown, so that a road that fails is not tried
-on every page; nothing remembered changes a result.
+All four give the same tables; the first is the quickest, the last takes everything. A stream remembers what its pages
+have shown, so that a road that fails is not tried on every page; nothing remembered changes a result.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ from typing import Any, Final, cast
 import msgspec
 
 from asyncelt.flow import JsonBody
-from asyncelt.normalize.bodies import Raw, decode, is_sound, later, rows_of, texts_of, within
+from asyncelt.normalize.bodies import Raw, among, decode, is_sound, later, rows_of, texts_of, within
 from asyncelt.normalize.gating import Gate
 from asyncelt.normalize.json_road import TextLeaves, array_of, array_of_lines, read_rows
+from asyncelt.normalize.plain_road import part_of_plain_json, part_of_plain_rows
 from asyncelt.normalize.rows import part_of_rows
 from asyncelt.normalize.shred import Names, shred
 from asyncelt.normalize.tables import Array, Part, Source
@@ -110,6 +111,8 @@ class Roads:
     stream: Stream
     gate: Gate
     wei_digits: int
+    compiled: bool
+    """Whether to take the road through the extension."""
 
     def of_rows(self, rows: Sequence[object]) -> list[Part]:
         """Parts of a page of dicts."""
@@ -122,6 +125,49 @@ class Roads:
             start += len(piece)
 
         return parts
+
+    def of_bodies(self, bodies: Sequence[JsonBody]) -> list[Part]:
+        """Parts of JSON bodies, of all together where they are plain.
+
+        Raises:
+            BadRecord: One is no JSON, or has nothing at the path it names.
+        """
+        parts = self._of_plain_bodies(bodies) if self._plain() else None
+
+        if parts is not None:
+            return parts
+
+        return [part for body in bodies for part in self.of_body(body)]
+
+    def _of_plain_bodies(self, bodies: Sequence[JsonBody]) -> list[Part] | None:
+        try:
+            with self.gate.lock:
+                texts = [within(body, self.root) for body in bodies]
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return None
+
+        def items(counts: Sequence[int]) -> Callable[[int], object]:
+            return among([later(text) for text in texts], counts)
+
+        part = part_of_plain_json(texts, items, self.root, self.names)
+
+        return self._plain_parts(part)
+
+    def _plain(self) -> bool:
+        return self.compiled and self.rule.excludes is None and self.stream.open("plain")
+
+    def _plain_parts(self, part: Part | None) -> list[Part] | None:
+        """The part of plain rows, nothing where there were no rows; None where another road has to be taken."""
+        if part is None:
+            self.stream.close("plain")
+            return None
+
+        if not part.source.rows:
+            return []
+
+        self.stream.has_shape(part.source.rows, sum(len(table.lanes) for table in part.tables), 0)
+
+        return [part]
 
     def of_body(self, body: JsonBody) -> list[Part]:
         """Parts of a JSON body.
@@ -200,6 +246,13 @@ class Roads:
         return self.rule.excludes is None and self.stream.open("columns")
 
     def _of_piece(self, rows: Sequence[object]) -> list[Part]:
+        if self._plain():
+            plain = rows if type(rows) is list else list(rows)
+            parts = self._plain_parts(part_of_plain_rows(plain, self.root, self.names, self.gate))
+
+            if parts is not None:
+                return parts
+
         parts = self._of_columns(rows) if self._columns() else None
 
         return self.by_rows(rows) if parts is None else parts
@@ -274,9 +327,11 @@ class Roads:
         if leaves is not self.stream.leaves:
             self.stream.leaves = leaves
 
-        return (
-            None if read is None else self._part(read.fields, Source(item, read.rows), ambiguous=True, nbytes=len(data))
-        )
+        # Without rows there is nothing to tell columns from; what is known of earlier pages would bring some.
+        if read is None or not read.rows:
+            return None
+
+        return self._part(read.fields, Source(item, read.rows), ambiguous=True, nbytes=len(data))
 
     def _part(
         self, fields: Sequence[tuple[str, Array]], source: Source, *, ambiguous: bool, nbytes: int = 0

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, cast
 
 import pyarrow as pa
 
@@ -191,19 +192,29 @@ class TableFiles:
 
 def _align(chunk: Chunk, schema: pa.Schema) -> pa.Table:
     """The chunk's batches as one table with exactly the columns of ``schema``, nulls where a batch has none."""
+    pieces = [
+        (dict(zip(batch.data.column_names, batch.data.columns, strict=True)), batch.rows) for batch in chunk.batches
+    ]
+    missing: dict[tuple[int, pa.DataType], pa.Array[pa.Scalar[pa.DataType]]] = {}
     columns = []
 
-    for field_ in schema:
+    for name, kind in zip(schema.names, schema.types, strict=True):
         arrays: list[pa.Array[pa.Scalar[pa.DataType]]] = []
 
-        for batch in chunk.batches:
-            index = batch.data.schema.get_field_index(field_.name)
+        for held, rows in pieces:
+            column = held.get(name)
 
-            if index < 0:
-                arrays.append(pa.nulls(batch.rows, field_.type))
+            if column is not None:
+                arrays.extend(column.chunks)
             else:
-                arrays.extend(batch.data.column(index).chunks)
+                # One array of nulls serves all columns of its type: wide tables have hundreds of them.
+                nothing = missing.get((rows, kind))
 
-        columns.append(pa.chunked_array(arrays, type=field_.type))
+                if nothing is None:
+                    nothing = missing[rows, kind] = pa.nulls(rows, cast("Any", kind))
+
+                arrays.append(nothing)
+
+        columns.append(pa.chunked_array(arrays, type=cast("Any", kind)))
 
     return pa.Table.from_arrays(columns, schema=schema)

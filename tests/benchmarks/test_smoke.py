@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from itertools import cycle, product
 from pathlib import Path
 
 import pytest
@@ -14,15 +15,18 @@ from benchmarks.harness import Case, run_case
 pytestmark = [pytest.mark.benchmark, pytest.mark.slow, pytest.mark.timeout(300)]
 
 SETTINGS = {"parquet": "no gzip", "duckdb": "parquet, no gzip"}
+KINDS = [
+    (shape, form, target)
+    for shape, (form, target) in zip(SHAPES, cycle(product(["dict", "bytes"], SETTINGS)), strict=False)
+]
+"""Each shape in one form and into one target. Every run of the benchmarks compares both sides for all of them."""
 
 
 def _silent(_message: str) -> None:
     pass
 
 
-@pytest.mark.parametrize("target", SETTINGS)
-@pytest.mark.parametrize("form", ["dict", "bytes"])
-@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize(("shape", "form", "target"), KINDS)
 def test_both_sides_hold_the_same(shape: str, form: str, target: str) -> None:
     case = Case(shape=shape, form=form, target=target, rows=2 * SHAPES[shape].page_rows)
 

@@ -1,10 +1,9 @@
-"""Commits one package in a process of its own, to be killed: `python kill_worker.py duckdb|filesystem FOLDER`."""
+"""Commits one package in a process of its own, to be killed. See `test_kill.py`."""
 
 from __future__ import annotations
 
 import asyncio
 import os
-import sys
 from pathlib import Path
 
 import pyarrow as pa
@@ -54,5 +53,6 @@ async def commit(kind: str, folder: Path, *, load_id: str = LOAD_ID, parent: str
     return made
 
 
-if __name__ == "__main__":
-    asyncio.run(commit(sys.argv[1], Path(sys.argv[2]), parent="1700000001.5"))
+def commit_once(kind: str, folder: str) -> None:
+    """The commit that is killed."""
+    asyncio.run(commit(kind, Path(folder), parent="1700000001.5"))

@@ -23,6 +23,16 @@ def case(request):
     return FACTORIES[request.param]
 
 
+def test_only_plain_files_are_let_off_the_tests_of_merging(tmp_path):
+    skipped = {
+        name
+        for name, (make, _) in FACTORIES.items()
+        if "delete-insert" not in make(tmp_path).capabilities.merge_strategies
+    }
+
+    assert skipped == {"filesystem-parquet", "filesystem-jsonl"}
+
+
 class TestConformance(DestinationConformance):
     @pytest.fixture
     def destination(self, case, tmp_path):

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
 from tests.destinations import kill_worker
 from tests.destinations.kill_worker import LOAD_ID, TARGET, destination_of
+from tests.support.killing import KILLED, Nursery
 
 OLD = "1700000001.5"
 POINTS = {
@@ -29,6 +26,12 @@ POINTS = {
 }
 
 
+@pytest.fixture(scope="module")
+def nursery(tmp_path_factory):
+    with Nursery(tmp_path_factory.mktemp("nursery")) as started:
+        yield started
+
+
 async def rows_of(session):
     return [row["load"] for row in (await session.query("SELECT load FROM one")).to_pylist()]
 
@@ -36,12 +39,11 @@ async def rows_of(session):
 @pytest.mark.slow
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize("kind, point", [(kind, point) for kind, points in POINTS.items() for point in points])
-async def test_a_killed_commit_is_whole_or_absent(kind, point, tmp_path):
+async def test_a_killed_commit_is_whole_or_absent(kind, point, tmp_path, nursery):
     await kill_worker.commit(kind, tmp_path, load_id=OLD)
-    environment = {**os.environ, "ASYNCELT_FAILPOINT": f"{kind}.{point}", "PYTHONPATH": os.pathsep.join(sys.path)}
-    command = [sys.executable, Path(kill_worker.__file__), kind, tmp_path]
-    done = await asyncio.to_thread(subprocess.run, command, env=environment, capture_output=True)
-    assert done.returncode == -9, done.stderr
+    environment = {"ASYNCELT_FAILPOINT": f"{kind}.{point}"}
+    doomed = nursery.start(kill_worker.commit_once, kind, tmp_path, environment=environment)
+    assert await asyncio.to_thread(doomed.wait) == KILLED
 
     async with destination_of(kind, tmp_path).connect(TARGET) as session:
         happened = LOAD_ID in await session.committed([LOAD_ID])

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any, cast
 
 __all__ = ["Case", "Run", "case", "is_json"]
 
@@ -22,6 +23,14 @@ class Run:
     """Keyword arguments of ``resource``: max_table_nesting, merge_key, ..."""
     nested_hints: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
     """Path of a nested table, ``a/b``, to its hints."""
+    counts: bool = False
+    """The resource counts its runs in its state, and each row has the number as ``run``."""
+
+    def counted(self, state: MutableMapping[str, Any]) -> Sequence[Page]:
+        """The pages with the number of this run, which goes into the resource's state."""
+        number = state["runs"] = state.get("runs", 0) + 1
+
+        return [[{**cast("dict[str, object]", row), "run": number} for row in page] for page in self.pages]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
+import os
 import pickle
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.differential import ours, reading, reference_worker
+from tests.differential import cases, ours, reading, reference_worker
 from tests.differential.cases import Case
 from tests.differential.reference import Outcome, Reference, available
 
@@ -47,7 +48,9 @@ def reference(reference_process: Reference, request: pytest.FixtureRequest) -> C
             return pickle.loads(path.read_bytes())
 
         outcome = reference_process.ask(case)
-        path.write_bytes(pickle.dumps(outcome))
+        unfinished = path.with_suffix(f".{os.getpid()}")
+        unfinished.write_bytes(pickle.dumps(outcome))
+        unfinished.replace(path)
 
         return outcome
 
@@ -56,7 +59,7 @@ def reference(reference_process: Reference, request: pytest.FixtureRequest) -> C
 
 def _salt() -> bytes:
     versions = [importlib.metadata.version(name) for name in ("dlt", "duckdb", "pyarrow")]
-    code = [Path(module.__file__).read_bytes() for module in (reading, reference_worker)]
+    code = [Path(module.__file__).read_bytes() for module in (cases, reading, reference_worker)]
 
     return repr((versions, code)).encode()
 

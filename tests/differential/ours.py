@@ -63,7 +63,9 @@ def _resource(run: Run, form: str) -> object:
 
 
 async def _pages(run: Run, form: str) -> AsyncIterator[object]:
-    for page in _cut(run.pages, form):
+    pages = run.counted(asyncelt.current.resource_state()) if run.counts else run.pages
+
+    for page in _cut(pages, form):
         yield page
 
 

@@ -7,6 +7,7 @@ pipeline, so that the import is paid once. Telemetry, traces and logs are off.
 
 from __future__ import annotations
 
+import gc
 import os
 import pickle
 import shutil
@@ -14,7 +15,7 @@ import struct
 import sys
 import tempfile
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -37,6 +38,9 @@ def main() -> None:
     outgoing = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # whatever the reference prints must not get into the protocol
     warnings.simplefilter("ignore")
+
+    # The reference makes hundreds of thousands of objects in each run and keeps few of them.
+    gc.set_threshold(100_000, 50, 50)
 
     while (request := _read(incoming)) is not None:
         try:
@@ -90,7 +94,7 @@ def _run_all(pipeline_name: str, dataset_name: str, case: Case, folder: Path, da
 
 
 def _resource(dlt: Any, run: Run) -> Any:
-    resource = dlt.resource(_pages(run.pages), name=run.table_name, **run.hints)
+    resource = dlt.resource(_pages(dlt, run), name=run.table_name, **run.hints)
 
     if run.nested_hints:
         resource.apply_hints(
@@ -100,8 +104,8 @@ def _resource(dlt: Any, run: Run) -> Any:
     return resource
 
 
-def _pages(pages: Sequence[Sequence[object]]) -> Iterator[list[object]]:
-    for page in pages:
+def _pages(dlt: Any, run: Run) -> Iterator[list[object]]:
+    for page in run.counted(dlt.current.resource_state()) if run.counts else run.pages:
         yield list(page)
 
 

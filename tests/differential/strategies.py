@@ -55,7 +55,7 @@ scalars = st.none() | st.booleans() | integers | floats | texts
 def _values(names: st.SearchStrategy[str], leaves: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
     return st.recursive(
         leaves,
-        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(names, inner, max_size=3),
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(names, inner, max_size=3).map(_without_blank_list),
         max_leaves=6,
     )
 
@@ -65,8 +65,8 @@ def _rows(names: st.SearchStrategy[str], leaves: st.SearchStrategy[Any]) -> st.S
 
 
 def _without_blank_list(row: dict[str, Any]) -> dict[str, Any]:
-    """The reference puts the elements of such a list into the parent's table: a departure of its own."""
-    return {key: value for key, value in row.items() if key or not isinstance(value, (list, dict))}
+    """The reference puts the elements of such a list into a table of another path: a departure of its own."""
+    return {key: value for key, value in row.items() if key or not isinstance(value, list)}
 
 
 def _runs(rows: st.SearchStrategy[Any], **arguments: object) -> st.SearchStrategy[tuple[Run, ...]]:

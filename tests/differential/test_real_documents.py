@@ -67,7 +67,7 @@ CASES: Mapping[str, Callable[[], Case]] = {
 
 
 @pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in CASES])
 async def test_service_models(name: str, form: str, reference: Callable[[Case], Outcome], run_ours: Ours) -> None:
     case = CASES[name]()
     expected, actual = reference(case), await run_ours(case, form)

@@ -10,7 +10,8 @@ import pytest
 
 from asyncelt.errors import BadRecord
 from asyncelt.flow import JsonBody, JsonPages
-from tests.normalize.running import as_array, as_rows, outcome, run
+from asyncelt.normalize.plain_road import is_available
+from tests.normalize.running import as_array, as_rows, normalizer, outcome, run
 
 
 def read(data: bytes, items: str | None = None) -> list[dict[str, Any]]:
@@ -126,3 +127,15 @@ def test_integers_and_floats_in_one_new_column(form: Any) -> None:
     ):
         found = outcome(*run(form([rows])))
         assert [column for column in found.columns["items"] if not column[0].startswith("_dlt")] == expected
+
+
+@pytest.mark.parametrize(
+    "compiled", [False, pytest.param(True, marks=pytest.mark.skipif(not is_available(), reason="not compiled"))]
+)
+def test_an_empty_body_brings_nothing_of_earlier_ones(compiled: bool) -> None:
+    worker = normalizer(compiled=compiled)
+    run(as_array([[{"a": "2024-01-02T03:04:05Z"}]]), worker=worker)
+    schema, done = run(as_array([[]]), worker=worker)
+
+    assert "items" not in schema.tables
+    assert done[0].batches == ()

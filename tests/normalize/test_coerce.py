@@ -9,10 +9,11 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from hypothesis import given, strategies as st
 
 from asyncelt.errors import SchemaError
 from asyncelt.normalize.coerce import DEPARTURES, can_coerce, coerce, parse_timestamps
-from asyncelt.normalize.coerce_lanes import per_distinct
+from asyncelt.normalize.coerce_lanes import first_valid, per_distinct
 
 US = pa.timestamp("us", tz="UTC")
 DECIMAL = pa.decimal128(38, 9)
@@ -350,3 +351,11 @@ def test_a_type_that_cannot_hold_the_data_is_refused() -> None:
 def test_departures_are_explained() -> None:
     """Every departure says what happens here and what in the reference."""
     assert all(len(text) > 40 for text in DEPARTURES.values())
+
+
+@given(st.lists(st.booleans(), max_size=40), st.integers(0, 20), st.integers(0, 20))
+def test_first_valid(present: list[bool], skipped: int, dropped: int) -> None:
+    values = pa.array([1 if here else None for here in present], pa.int64())
+    values = values.slice(skipped, max(len(values) - skipped - dropped, 0))
+    expected = next((row for row, value in enumerate(values.to_pylist()) if value is not None), None)
+    assert first_valid(values) == expected

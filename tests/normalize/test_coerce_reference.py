@@ -190,14 +190,8 @@ def wrong_values(target: str, source: str, values: list[Any]) -> list[tuple[Any,
     return [(value, want, got) for value, want, got in triples if not same(target, want, got)]
 
 
-def check(target: str, source: str, examples: int, *, derandomize: bool) -> None:
-    @settings(
-        max_examples=examples,
-        derandomize=derandomize,
-        deadline=None,
-        database=None,
-        suppress_health_check=list(HealthCheck),
-    )
+def check(target: str, source: str, examples: int) -> None:
+    @settings(max_examples=examples, database=None, suppress_health_check=list(HealthCheck))
     @given(st.lists(st.one_of(st.none(), VALUES[source]), min_size=1, max_size=12))
     def attempt(values: list[Any]) -> None:
         assert wrong_values(target, source, values) == []
@@ -208,14 +202,15 @@ def check(target: str, source: str, examples: int, *, derandomize: bool) -> None
 @pytest.mark.parametrize(("target", "source"), PAIRS)
 def test_value_by_value(target: str, source: str) -> None:
     """Every value of a generated lane comes out as the reference's function gives it."""
-    check(target, source, 15, derandomize=True)
+    check(target, source, 15)
 
 
 @pytest.mark.slow
+@pytest.mark.fuzz
 @pytest.mark.parametrize(("target", "source"), PAIRS)
 def test_value_by_value_at_length(target: str, source: str) -> None:
-    """The same with many and always new values."""
-    check(target, source, 500, derandomize=False)
+    """The same with many values."""
+    check(target, source, settings.default.max_examples)
 
 
 @pytest.mark.parametrize("target", TARGETS)

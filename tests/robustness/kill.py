@@ -8,10 +8,7 @@ parent, and the state must agree with the data.
 from __future__ import annotations
 
 import argparse
-import os
 import random
-import subprocess
-import sys
 import tempfile
 import time
 from collections import Counter
@@ -20,12 +17,10 @@ from pathlib import Path
 
 import duckdb
 
-from tests.robustness.worker import CHILDREN, PAGES, ROWS
+from tests.robustness.worker import CHILDREN, PAGES, ROWS, run_once
+from tests.support.killing import KILLED, Nursery
 
 SCENARIOS = ("state", "merge", "plain")
-WORKER = Path(__file__).with_name("worker.py")
-ROOT = Path(__file__).parents[2]
-KILLED = -9
 
 
 @dataclass
@@ -46,34 +41,31 @@ class Scenario:
     name: str
     folder: Path
     tally: Tally
+    nursery: Nursery
     round: int = 0
 
     def run(self, failpoint: str | None = None, kill_after_s: float | None = None) -> bool:
         """Run once; True when it was killed."""
         log = self.folder / "failpoints.log"
         log.unlink(missing_ok=True)
-        environment = {**os.environ, "ASYNCELT_FAILPOINT_LOG": str(log), "PYTHONPATH": str(ROOT)}
+        environment = {"ASYNCELT_FAILPOINT_LOG": str(log)}
 
         if failpoint is not None:
             environment["ASYNCELT_FAILPOINT"] = failpoint
 
-        command = [sys.executable, str(WORKER), self.name, str(self.folder), str(self.round)]
-        process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE)
+        process = self.nursery.start(run_once, self.name, self.folder, self.round, environment=environment)
 
         if kill_after_s is not None:
             time.sleep(kill_after_s)
             process.kill()
 
-        _, errors = process.communicate()
+        if process.wait() != KILLED:
+            return False
 
-        if process.returncode not in {0, KILLED}:
-            raise AssertionError(f"{self.name}: the worker failed:\n{errors.decode()}")
+        passed = log.read_text().split() if log.exists() else []
+        self.tally.kills[passed[-1] if passed else "before the first failpoint"] += 1
 
-        if process.returncode == KILLED:
-            passed = log.read_text().split() if log.exists() else []
-            self.tally.kills[passed[-1] if passed else "before the first failpoint"] += 1
-
-        return process.returncode == KILLED
+        return True
 
     def survive(self, failpoint: str | None = None, kill_after_s: float | None = None) -> None:
         """One killed run, another run, and the count of everything."""
@@ -145,21 +137,22 @@ def kill_everywhere(folder: Path, *, times: int, randomly: int, seed: int, scena
     tally = Tally()
     moments = random.Random(seed)
 
-    for name in scenarios:
-        home = folder / name
-        home.mkdir()
-        scenario = Scenario(name, home, tally)
-        started = time.perf_counter()
-        points = scenario.failpoints()
-        took = time.perf_counter() - started
-        scenario.check()
+    with Nursery(folder) as nursery:
+        for name in scenarios:
+            home = folder / name
+            home.mkdir()
+            scenario = Scenario(name, home, tally, nursery)
+            started = time.perf_counter()
+            points = scenario.failpoints()
+            took = time.perf_counter() - started
+            scenario.check()
 
-        for point in points:
-            for hit in range(1, times + 1):
-                scenario.survive(failpoint=f"{point}:{hit if times <= 3 else 1}")
+            for point in points:
+                for hit in range(1, times + 1):
+                    scenario.survive(failpoint=f"{point}:{hit if times <= 3 else 1}")
 
-        for _ in range(-(-randomly // len(scenarios))):
-            scenario.survive(kill_after_s=moments.uniform(0.2, 1.1) * took)
+            for _ in range(-(-randomly // len(scenarios))):
+                scenario.survive(kill_after_s=moments.uniform(0.1, 1.1) * took)
 
     return tally
 

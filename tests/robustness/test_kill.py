@@ -9,6 +9,7 @@ import pytest
 from tests.robustness.kill import SCENARIOS, kill_everywhere, report
 
 
+@pytest.mark.slow
 @pytest.mark.kill
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("scenario", SCENARIOS)

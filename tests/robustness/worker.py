@@ -1,12 +1,8 @@
-"""One run of one scenario in a process of its own, to be killed at will. See `kill.py`.
-
-Usage: ``python worker.py SCENARIO FOLDER ROUND``
-"""
+"""One run of one scenario in a process of its own, to be killed at will. See `kill.py`."""
 
 from __future__ import annotations
 
 import asyncio
-import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -60,8 +56,12 @@ async def numbers_of_round(this_round: int) -> AsyncIterator[list[Row]]:
         await asyncio.sleep(0)
 
 
-async def main(scenario: str, folder: Path, this_round: int) -> None:
-    """Run once."""
+def run_once(scenario: str, folder: str, this_round: int) -> None:
+    """One run, from start to end."""
+    asyncio.run(_run(scenario, Path(folder), this_round))
+
+
+async def _run(scenario: str, folder: Path, this_round: int) -> None:
     pipeline = asyncelt.pipeline(
         scenario,
         destination=asyncelt.destinations.duckdb(str(folder / f"{scenario}.duckdb")),
@@ -75,7 +75,3 @@ async def main(scenario: str, folder: Path, this_round: int) -> None:
         await pipeline.run(numbers_to_merge(this_round), on_pending="load_then_run")
     else:
         await pipeline.run(numbers_of_round(this_round), run_id=f"round-{this_round}", on_pending="load_then_run")
-
-
-if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])))

@@ -58,6 +58,41 @@ CASES: tuple[Case, ...] = (
     ),
     *(
         Case(
+            id=f"6-new-root-table-{mode}-and-later-runs",
+            runs=(
+                Run(pages=(FIRST,)),
+                Run(pages=(({"id": 1},),), table_name="other", arguments={"schema_contract": {"tables": mode}}),
+                Run(pages=(({"id": 2},),), table_name="other"),
+                Run(pages=(({"id": 3},),)),
+            ),
+        )
+        for mode in ("discard_row", "discard_value")
+    ),
+    *(
+        Case(
+            id=f"6-declared-root-table-{mode}",
+            runs=(
+                Run(
+                    pages=(FIRST,),
+                    arguments={"schema_contract": {"tables": mode}, "columns": {"id": {"data_type": "bigint"}}},
+                ),
+                Run(pages=(FIRST,), arguments={"schema_contract": {"tables": "evolve"}}),
+            )[: 1 if mode == "freeze" else 2],
+            raises=_frozen("tables", mode),
+        )
+        for mode in MODES
+    ),
+    Case(
+        id="6-new-root-table-without-rows-freeze",
+        runs=(Run(pages=((),), arguments={"schema_contract": {"tables": "freeze"}}),),
+        raises="contract",
+    ),
+    Case(
+        id="6-new-root-table-refused-by-its-resource",
+        runs=(Run(pages=(FIRST,), hints={"schema_contract": {"tables": "discard_row"}}),),
+    ),
+    *(
+        Case(
             id=f"6-new-table-may-evolve-once-{mode}",
             runs=(Run(pages=(FIRST,), arguments={"schema_contract": {"columns": mode}}),),
         )

@@ -64,6 +64,7 @@ def _cursor(name: str, *runs: Sequence[object], reference: Rows | str, ours: Row
 
 
 ORDER = {"id": 1, "lines": [{"n": 1}]}
+REPLACE = {"write_disposition": {"disposition": "replace"}}
 
 ALL: tuple[Departure, ...] = (
     _departure(
@@ -157,6 +158,30 @@ ALL: tuple[Departure, ...] = (
         reference={"items": [{"a": 1}, {"b": 3}]},
         ours=[{"a": 1}],
         nested={"items___empty": [{"b": 3}]},
+    ),
+    _departure(
+        "list-under-a-blank-key-of-a-dict",
+        {"a": {"": [1]}},
+        {"a": [2]},
+        reference={"items": [{}, {}], "items__a": [{"value": 1}, {"value": 2}]},
+        ours=[{}, {}],
+        nested={"items__a": [{"value": 2}], "items__a___empty": [{"value": 1}]},
+    ),
+    _departure(
+        "list-under-a-blank-key-in-a-list",
+        {"l": [{"": [1], "x": 1}]},
+        reference={"items": [{}], "items__l": [{"x": 1}, {"value": 1}]},
+        ours=[{}],
+        nested={"items__l": [{"x": 1}], "items__l___empty": [{"value": 1}]},
+    ),
+    Departure(
+        name="replace-as-a-mapping-resets-state",
+        case=Case(
+            id="departure-replace-as-a-mapping-resets-state",
+            runs=(Run(pages=(({"id": 1},),), arguments=REPLACE, counts=True),) * 2,
+        ),
+        reference={"items": [{"id": 1, "run": 2}]},
+        ours={"items": [{"id": 1, "run": 1}]},
     ),
     Departure(
         name="root-key-on-existing-nested-tables",
