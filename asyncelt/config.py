@@ -6,8 +6,9 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
+from asyncelt.errors import ConfigError
 from asyncelt.types import FileFormat
 
 __all__ = ["Limits", "Retry", "Settings", "working_root"]
@@ -56,6 +57,10 @@ class Limits:
     """Manifests of loaded packages that stay on the disk."""
     cancel_grace_s: float = 10.0
     """How long a cancelled run waits for a user's synchronous code before it abandons the thread."""
+
+    def __post_init__(self) -> None:
+        if self.next_item_mode not in get_args(NextItemMode):
+            raise ConfigError(f"next_item_mode is one of {get_args(NextItemMode)}, not {self.next_item_mode!r}.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

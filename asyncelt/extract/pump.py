@@ -137,6 +137,7 @@ class _Run:
         self._sending = anyio.Lock(fast_acquire=True)
         self._holding = asyncio.Event()
         self._gatherer = Gatherer(resource.name, limits, self._holding.set)
+        self._feed = link.feed
         self._offering = link.offering
         self._keeps = link.keeps
         self._offers: list[object] = []
@@ -178,6 +179,10 @@ class _Run:
             error = unwrap(group)
             raise error from error.__cause__
         finally:
+            # Whoever is at the other end must not wait for somebody who has left.
+            if self._feed is not None:
+                self._feed.close()
+
             if self._offering is not None:
                 self._offering.close()
 

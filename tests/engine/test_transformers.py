@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import asyncelt
-from asyncelt.errors import PipelineStepFailed
+from asyncelt.errors import ConfigError, PipelineStepFailed
 from tests.engine.test_run import ask, make
 
 Row = dict[str, object]
@@ -83,6 +83,16 @@ async def test_a_transformer_that_has_had_enough_does_not_stop_the_others(tmp_pa
     }
 
 
+@pytest.mark.parametrize("name", ["later", "plain"])
+async def test_a_transformer_that_wants_nothing_at_all_does_not_hold_up_the_others(tmp_path: Path, name: str) -> None:
+    source = _source([], is_async=True)
+    source.resources[name].add_limit(0)
+    info = await make(tmp_path).run(source.with_resources("parent", name))
+
+    assert info.row_counts["parent"] == 200
+    assert name not in info.row_counts
+
+
 async def test_a_parent_nobody_wants_more_of_is_closed(tmp_path: Path) -> None:
     closed: list[int] = []
 
@@ -142,6 +152,11 @@ async def test_an_error_in_a_transformer_ends_the_run_and_names_it(tmp_path: Pat
         await make(tmp_path).run([source, broken])
 
     assert asyncio.all_tasks() == before[0]
+
+
+def test_there_are_two_modes() -> None:
+    with pytest.raises(ConfigError, match="next_item_mode is one of"):
+        asyncelt.Limits(next_item_mode="lifo")  # type: ignore[arg-type]
 
 
 async def test_fifo_reads_one_resource_after_the_other(tmp_path: Path) -> None:

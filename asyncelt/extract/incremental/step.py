@@ -63,7 +63,7 @@ class _Filter:
         elif isinstance(item, pa.Table):
             kept = sift_table(self._cursor, self._window, item)
         else:
-            kept = item if self._sift([item]) else None
+            kept = item if self._window.take(item) else None
 
         self._note(item, kept, whole=isinstance(item, list | pa.Table))
 

@@ -221,6 +221,18 @@ class Window:
 
     # ------------------------------------------------------------------ one row
 
+    def take(self, row: object) -> bool:
+        """Whether a row that came alone is in the range: what `sift` says of one, in less time."""
+        value = self.rules.path.find(row)
+
+        if value is MISSING or value is None or _is_nan(value):
+            if self.rules.on_missing == "raise":
+                raise self.missing(row)
+
+            return self.rules.on_missing == "include"
+
+        return self._takes(value, 0, lambda _: row)
+
     def _takes(self, value: Any, place: int, row_at: RowAt) -> bool:
         """The rule for one row, for any function and any mix of types."""
         func = self.rules.func
