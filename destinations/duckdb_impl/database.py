@@ -275,12 +275,15 @@ class Database:
 
         They stay until the next commit, because a small one is compressed only when the file is let go.
         """
-        if not self._config.instance.is_own:
+        instance = self._config.instance
+
+        if not instance.is_own:
             return
 
         for name, value in _settings_for(commit).items():
-            if name not in self._config.own_settings():
+            if name not in self._config.own_settings() and instance.tuned.get(name) != value:
                 self.execute(f"RESET {name}" if value is None else f"SET {name} = '{value}'")
+                instance.tuned[name] = value
 
     @contextmanager
     def _sharing(self, path: Path) -> Iterator[str]:
