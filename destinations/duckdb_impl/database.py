@@ -97,7 +97,8 @@ class Database:
 
         target = commit.target
 
-        with self._commit_lock() as fences, self._open(f"committing {load_ids}") as dataset, self._tuned(commit):
+        with self._commit_lock() as fences, self._open(f"committing {load_ids}") as dataset:
+            self._tune(commit)
             newest = fences.newest(target.pipeline_name, target.member)
 
             return commit_packages(self, dataset, commit, newest, replace_strategy=self._config.replace_strategy)
@@ -331,24 +332,20 @@ class Database:
 
             yield catalog
 
-    @contextmanager
-    def _tuned(self, commit: Commit) -> Iterator[None]:
-        """Settings that fit a commit, on a DuckDB of our own: what the user has set stays as it is."""
-        chosen = {
-            name: value for name, value in _settings_for(commit).items() if name not in self._config.own_settings()
-        }
+    def _tune(self, commit: Commit) -> None:
+        """Settings that fit a commit, on a DuckDB of our own: what the user has set stays as it is.
 
-        if not self._config.instance.is_own:
-            chosen = {}
+        They stay until the next commit, because a small one is compressed only when the file is let go.
+        """
+        instance = self._config.instance
 
-        for name, value in chosen.items():
-            self.execute(f"SET {name} = '{value}'")
+        if not instance.is_own:
+            return
 
-        try:
-            yield
-        finally:
-            for name in chosen:
-                self._undisturbed(f"RESET {name}")
+        for name, value in _settings_for(commit).items():
+            if name not in self._config.own_settings() and instance.tuned.get(name) != value:
+                self.execute(f"RESET {name}" if value is None else f"SET {name} = '{value}'")
+                instance.tuned[name] = value
 
     @contextmanager
     def _sharing(self, path: Path) -> Iterator[str]:
@@ -395,8 +392,8 @@ class Database:
                 yield FileFences(descriptor)
 
 
-def _settings_for(commit: Commit) -> dict[str, str]:
-    """What makes a commit cheaper.
+def _settings_for(commit: Commit) -> dict[str, str | None]:
+    """What makes a commit cheaper; None: DuckDB's own choice.
 
     To find the best compression DuckDB tries every way on each column. FSST is the dearest to try: for tables of some
     hundreds of columns this was half of the whole commit, and the file not larger without it (measured with events of
@@ -407,12 +404,12 @@ def _settings_for(commit: Commit) -> dict[str, str]:
     """
     tables = [table for package in commit.packages for table in package.schema.tables.values()]
     widest = max((len(table.columns) for table in tables), default=0)
-    settings = {"disabled_compression_methods": "fsst"} if widest >= _WIDE else {}
+    merges = any(one.schema.disposition_of(job.table) == "merge" for one in commit.packages for job in one.jobs)
 
-    if all(one.schema.disposition_of(job.table) != "merge" for one in commit.packages for job in one.jobs):
-        settings["memory_limit"] = f"{max(_APPEND_MIB, _COLUMN_MIB * widest)}MiB"
-
-    return settings
+    return {
+        "disabled_compression_methods": "fsst" if widest >= _WIDE else None,
+        "memory_limit": None if merges else f"{max(_APPEND_MIB, _COLUMN_MIB * widest)}MiB",
+    }
 
 
 @lru_cache(maxsize=64)
