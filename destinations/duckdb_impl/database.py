@@ -342,7 +342,7 @@ class Database:
         if not instance.is_own:
             return
 
-        for name, value in _settings_for(commit).items():
+        for name, value in _settings_for(commit, is_in_memory=self._config.path is None).items():
             if name not in self._config.own_settings() and instance.tuned.get(name) != value:
                 self.execute(f"RESET {name}" if value is None else f"SET {name} = '{value}'")
                 instance.tuned[name] = value
@@ -392,7 +392,7 @@ class Database:
                 yield FileFences(descriptor)
 
 
-def _settings_for(commit: Commit) -> dict[str, str | None]:
+def _settings_for(commit: Commit, *, is_in_memory: bool) -> dict[str, str | None]:
     """What makes a commit cheaper; None: DuckDB's own choice.
 
     To find the best compression DuckDB tries every way on each column. FSST is the dearest to try: for tables of some
@@ -400,7 +400,7 @@ def _settings_for(commit: Commit) -> dict[str, str | None]:
     630 columns: 200 to 110 microseconds a row, 1,837 to 1,804 bytes).
 
     Appending takes little memory besides a few blocks per column, and DuckDB would let it grow; merging may have to
-    keep more, so it is left alone.
+    keep more, so it is left alone. A database in memory is its memory: with a bound it would go to the disk.
     """
     tables = [table for package in commit.packages for table in package.schema.tables.values()]
     widest = max((len(table.columns) for table in tables), default=0)
@@ -408,7 +408,7 @@ def _settings_for(commit: Commit) -> dict[str, str | None]:
 
     return {
         "disabled_compression_methods": "fsst" if widest >= _WIDE else None,
-        "memory_limit": None if merges else f"{max(_APPEND_MIB, _COLUMN_MIB * widest)}MiB",
+        "memory_limit": None if merges or is_in_memory else f"{max(_APPEND_MIB, _COLUMN_MIB * widest)}MiB",
     }
 
 

@@ -175,6 +175,18 @@ async def test_memory_limit_and_threads_are_set(path):
     assert found.to_pylist() == [{"m": "300.0 MiB", "t": 1}]
 
 
+@pytest.mark.parametrize(("place", "is_bounded"), [("file", True), (":memory:", False)])
+async def test_only_a_database_with_a_file_appends_in_little_memory(path, tmp_path, place, is_bounded):
+    destination = destinations.duckdb(path if place == "file" else place, memory_limit=None)
+    owner = Owner(destination, tmp_path / "packages", "parquet")
+    await owner.run({"one": ROWS})
+
+    async with destination.connect(owner.target) as session:
+        found = await session.query("SELECT current_setting('memory_limit') m")
+
+    assert (found["m"].to_pylist() == ["128.0 MiB"]) is is_bounded
+
+
 async def test_a_file_that_another_process_has_open_is_unavailable_then_free_again(path, tmp_path):
     owner = Owner(destinations.duckdb(path, busy_timeout_s=0.05), tmp_path / "packages", "parquet")
     command = [sys.executable, "-c", HOLDER, path]
