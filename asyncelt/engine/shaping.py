@@ -136,6 +136,10 @@ class Shaping:
         self._lanes: list[MemoryObjectSendStream[_Boxed]] = []
         self._lane_of: dict[_Key, int] = {}
         self._extracted: set[str] = set()
+        self._accepted = 0
+        """Number of pages that have been accepted."""
+        self._accepting = anyio.Event()
+        """Set, and replaced, with each of them."""
         self._spent: list[_Done] = []
         """Pages that nobody needs any more; the next worker frees them."""
         self._declared: set[_Key] = set()
@@ -191,9 +195,28 @@ class Shaping:
     async def _work(self, pages: MemoryObjectReceiveStream[RawBatch], done: MemoryObjectSendStream[_Done]) -> None:
         async for raw in pages:
             normalizer = self._plan.normalizers[raw.schema_name]
-            schema = self._book[raw.schema_name]
             spent, self._spent = self._spent, []
-            await done.send(await in_thread(partial(_shape, normalizer, raw, schema, spent), self._workers))
+            shred = partial(_shred, normalizer, raw, self._book[raw.schema_name], spent)
+            shredded = await in_thread(shred, self._workers)
+
+            if not self._is_known(raw):
+                # The first page brings nearly all columns: conformed beside it, the second would have to be conformed
+                # twice.
+                await self._turn_of(raw.page)
+
+            schema = self._book[raw.schema_name]
+            conformed, sizes = await in_thread(partial(_conform, normalizer, shredded, schema), self._workers)
+            await done.send(_Done(raw, shredded, conformed, sizes, schema))
+
+    def _is_known(self, raw: RawBatch) -> bool:
+        table = self._book[raw.schema_name].tables.get(raw.table)
+
+        return table is not None and any(column.data_type for column in table.columns.values())
+
+    async def _turn_of(self, page: int) -> None:
+        """Wait until all earlier pages have been accepted."""
+        while self._accepted < page:
+            await self._accepting.wait()
 
     async def _sequence(self, results: MemoryObjectReceiveStream[_Done]) -> None:
         early: dict[int, _Done] = {}
@@ -205,6 +228,9 @@ class Shaping:
             while page in early:
                 await self._accept(early.pop(page))
                 page += 1
+                self._accepted = page
+                self._accepting.set()
+                self._accepting = anyio.Event()
 
     async def _accept(self, done: _Done) -> None:
         name = done.raw.schema_name
@@ -389,12 +415,10 @@ def _free(spent: list[_Done]) -> None:
                 del items[-_FREED_AT_ONCE:]
 
 
-def _shape(normalizer: Normalizer, raw: RawBatch, schema: Schema, spent: list[_Done]) -> _Done:
+def _shred(normalizer: Normalizer, raw: RawBatch, schema: Schema, spent: list[_Done]) -> Shredded:
     _free(spent)
-    shredded = normalizer.shred(raw, schema)
-    conformed, sizes = _conform(normalizer, shredded, schema)
 
-    return _Done(raw, shredded, conformed, sizes, schema)
+    return normalizer.shred(raw, schema)
 
 
 def _conform(normalizer: Normalizer, shredded: Shredded, schema: Schema) -> tuple[Conformed, tuple[int, ...]]:
