@@ -37,10 +37,6 @@ class DuckDbConfig:
 
         return f"{self.path.stem}_file" if self.path.stem.lower() in _RESERVED else self.path.stem
 
-    def own_settings(self) -> frozenset[str]:
-        """Names of what the user has set."""
-        return frozenset(self.settings) | ({"memory_limit"} if self.memory_limit is not None else set())
-
     def options(self) -> dict[str, str | bool | int | float | list[str]]:
         """DuckDB's configuration for an instance of our own."""
         options: dict[str, str | bool | int | float | list[str]] = dict(self.settings)

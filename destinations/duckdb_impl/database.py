@@ -34,8 +34,7 @@ __all__ = ["Database"]
 
 _WIDE = 100
 """Columns."""
-_APPEND_MIB = 128
-_COLUMN_MIB = 1
+_DISABLED = "disabled_compression_methods"
 
 
 class Database:
@@ -333,19 +332,24 @@ class Database:
             yield catalog
 
     def _tune(self, commit: Commit) -> None:
-        """Settings that fit a commit, on a DuckDB of our own: what the user has set stays as it is.
+        """Leave out one way of compressing texts while wide tables are written, on a DuckDB of our own.
 
-        They stay until the next commit, because a small one is compressed only when the file is let go.
+        To find the best way DuckDB tries all of them on each column. FSST is the dearest to try: for tables of some
+        hundreds of columns this was half of the whole commit, and the file not larger without it (measured with events
+        of 630 columns: 200 to 110 microseconds a row, 1,837 to 1,804 bytes). The setting stays until the next commit:
+        a small one is compressed only when the file is let go.
         """
         instance = self._config.instance
 
-        if not instance.is_own:
+        if not instance.is_own or _DISABLED in self._config.settings:
             return
 
-        for name, value in _settings_for(commit, is_in_memory=self._config.path is None).items():
-            if name not in self._config.own_settings() and instance.tuned.get(name) != value:
-                self.execute(f"RESET {name}" if value is None else f"SET {name} = '{value}'")
-                instance.tuned[name] = value
+        tables = (table for package in commit.packages for table in package.schema.tables.values())
+        without_fsst = max((len(table.columns) for table in tables), default=0) >= _WIDE
+
+        if without_fsst != instance.is_without_fsst:
+            self.execute(f"SET {_DISABLED} = 'fsst'" if without_fsst else f"RESET {_DISABLED}")
+            instance.is_without_fsst = without_fsst
 
     @contextmanager
     def _sharing(self, path: Path) -> Iterator[str]:
@@ -390,26 +394,6 @@ class Database:
 
             with lock_file(path.with_name(path.name + ".asyncelt.lock"), what) as descriptor:
                 yield FileFences(descriptor)
-
-
-def _settings_for(commit: Commit, *, is_in_memory: bool) -> dict[str, str | None]:
-    """What makes a commit cheaper; None: DuckDB's own choice.
-
-    To find the best compression DuckDB tries every way on each column. FSST is the dearest to try: for tables of some
-    hundreds of columns this was half of the whole commit, and the file not larger without it (measured with events of
-    630 columns: 200 to 110 microseconds a row, 1,837 to 1,804 bytes).
-
-    Appending takes little memory besides a few blocks per column, and DuckDB would let it grow; merging may have to
-    keep more, so it is left alone. A database in memory is its memory: with a bound it would go to the disk.
-    """
-    tables = [table for package in commit.packages for table in package.schema.tables.values()]
-    widest = max((len(table.columns) for table in tables), default=0)
-    merges = any(one.schema.disposition_of(job.table) == "merge" for one in commit.packages for job in one.jobs)
-
-    return {
-        "disabled_compression_methods": "fsst" if widest >= _WIDE else None,
-        "memory_limit": None if merges or is_in_memory else f"{max(_APPEND_MIB, _COLUMN_MIB * widest)}MiB",
-    }
 
 
 @lru_cache(maxsize=64)

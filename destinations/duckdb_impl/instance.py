@@ -31,8 +31,8 @@ class Instance:
     def __init__(self, connection: DuckDBPyConnection | None = None) -> None:
         self.is_own = connection is None
         """Whether its settings are ours to change."""
-        self.tuned: dict[str, str | None] = {}
-        """Settings that were made for a commit and still hold."""
+        self.is_without_fsst = False
+        """Whether one way of compressing texts is left out now."""
         self._connection = connection
         self._lock = threading.Lock()
         self._writing = threading.Lock()
