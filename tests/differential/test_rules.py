@@ -29,7 +29,7 @@ def _every_form() -> list[object]:
             case,
             form,
             id=f"{case.id}-{form}",
-            marks=_marks(case) if form in QUICK_FORMS else [*_marks(case), pytest.mark.slow],
+            marks=_marks(case) if form in QUICK_FORMS else [*_marks(case), pytest.mark.slow, pytest.mark.forms],
         )
         for case in ALL
         for form in forms_of(case)
