@@ -15,7 +15,7 @@ from typing import Any
 import pydantic
 import pytest
 from dlt.common.schema.exceptions import CannotCoerceColumnException
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 
 from asyncelt.flow import Payload
 from asyncelt.normalize.plain_road import is_available
@@ -212,7 +212,9 @@ def test_random_documents(seed: int) -> None:
 @settings(suppress_health_check=list(HealthCheck))
 @given(case=append_cases() | steady_cases())
 def test_documents_nobody_thought_of(case: Case) -> None:
-    pages = [page for part in case.runs for page in part.pages]
+    # Extract sends a page without rows only where a table is asked for that may stay empty.
+    pages = [page for part in case.runs for page in part.pages if page]
+    assume(pages)
 
     try:
         normalized(pages)
