@@ -113,6 +113,32 @@ static inline Status node_lane(Node *node, Kind kind, Lane **lane)
     return OK;
 }
 
+/* A code point as UTF-8, which takes up to four bytes; returns what is behind it. */
+static inline char *put_utf8(char *out, uint32_t point)
+{
+    if (point < 0x80) {
+        *out++ = (char)point;
+        return out;
+    }
+
+    if (point < 0x800) {
+        *out++ = (char)(0xc0 | (point >> 6));
+    } else {
+        if (point < 0x10000) {
+            *out++ = (char)(0xe0 | (point >> 12));
+        } else {
+            *out++ = (char)(0xf0 | (point >> 18));
+            *out++ = (char)(0x80 | ((point >> 12) & 0x3f));
+        }
+
+        *out++ = (char)(0x80 | ((point >> 6) & 0x3f));
+    }
+
+    *out++ = (char)(0x80 | (point & 0x3f));
+
+    return out;
+}
+
 /* --------------------------------------------------------------------------------------- json.c and rows.c */
 
 /* To be called once, before the first `json_read`. */

@@ -133,27 +133,6 @@ static int hex4(const char *at)
     return value;
 }
 
-static char *put_utf8(char *out, uint32_t point)
-{
-    if (point < 0x80) {
-        *out++ = (char)point;
-    } else if (point < 0x800) {
-        *out++ = (char)(0xc0 | (point >> 6));
-        *out++ = (char)(0x80 | (point & 0x3f));
-    } else if (point < 0x10000) {
-        *out++ = (char)(0xe0 | (point >> 12));
-        *out++ = (char)(0x80 | ((point >> 6) & 0x3f));
-        *out++ = (char)(0x80 | (point & 0x3f));
-    } else {
-        *out++ = (char)(0xf0 | (point >> 18));
-        *out++ = (char)(0x80 | ((point >> 12) & 0x3f));
-        *out++ = (char)(0x80 | ((point >> 6) & 0x3f));
-        *out++ = (char)(0x80 | (point & 0x3f));
-    }
-
-    return out;
-}
-
 /* Text with escapes, decoded; never longer than it was. NULL where an escape is wrong. */
 static char *unescape(const char *at, const char *end, char *out)
 {
@@ -391,9 +370,44 @@ static Status read_number(Reader *reader, Node *node, uint32_t row)
 
 /* ------------------------------------------------------------------------------------- objects and lists */
 
+/* Pass the opening sign, and the closing one if nothing stands between them. */
+static bool is_empty(Reader *reader, char closing)
+{
+    reader->at++;
+    skip_blanks(reader);
+
+    if (reader->at >= reader->end || *reader->at != closing)
+        return false;
+
+    reader->at++;
+
+    return true;
+}
+
+/* Pass the comma or the closing sign behind a member; `*more` tells which one it was. */
+static Status to_next(Reader *reader, char closing, bool *more)
+{
+    skip_blanks(reader);
+
+    if (reader->at >= reader->end)
+        return REFUSED;
+
+    char sign = *reader->at++;
+    *more = sign == ',';
+
+    if (!*more && sign != closing)
+        return REFUSED;
+
+    if (*more)
+        skip_blanks(reader);
+
+    return OK;
+}
+
 static Status read_object(Reader *reader, Node *node, Table *table, uint32_t row)
 {
     Object *object;
+    bool more;
     Status status = tree_object(node, &object);
 
     if (status != OK)
@@ -401,13 +415,9 @@ static Status read_object(Reader *reader, Node *node, Table *table, uint32_t row
 
     uint64_t number = ++reader->tree->objects;
     object->next = 0;
-    reader->at++;
-    skip_blanks(reader);
 
-    if (reader->at < reader->end && *reader->at == '}') {
-        reader->at++;
+    if (is_empty(reader, '}'))
         return OK;
-    }
 
     for (;;) {
         Node *below;
@@ -432,20 +442,8 @@ static Status read_object(Reader *reader, Node *node, Table *table, uint32_t row
         if ((status = read_value(reader, below, table, row)) != OK)
             return status;
 
-        skip_blanks(reader);
-
-        if (reader->at >= reader->end)
-            return REFUSED;
-
-        char sign = *reader->at++;
-
-        if (sign == '}')
-            return OK;
-
-        if (sign != ',')
-            return REFUSED;
-
-        skip_blanks(reader);
+        if ((status = to_next(reader, '}', &more)) != OK || !more)
+            return status;
     }
 }
 
@@ -453,18 +451,14 @@ static Status read_list(Reader *reader, Node *node, Table *table, uint32_t row)
 {
     Table *list;
     uint32_t position = 0, below;
+    bool more;
     Status status = tree_list(reader->tree, table, node, &list);
 
     if (status != OK)
         return status;
 
-    reader->at++;
-    skip_blanks(reader);
-
-    if (reader->at < reader->end && *reader->at == ']') {
-        reader->at++;
+    if (is_empty(reader, ']'))
         return OK;
-    }
 
     for (;;) {
         if ((status = tree_row(list, row, position++, &below)) != OK)
@@ -473,20 +467,8 @@ static Status read_list(Reader *reader, Node *node, Table *table, uint32_t row)
         if ((status = read_value(reader, &list->element, list, below)) != OK)
             return status;
 
-        skip_blanks(reader);
-
-        if (reader->at >= reader->end)
-            return REFUSED;
-
-        char sign = *reader->at++;
-
-        if (sign == ']')
-            return OK;
-
-        if (sign != ',')
-            return REFUSED;
-
-        skip_blanks(reader);
+        if ((status = to_next(reader, ']', &more)) != OK || !more)
+            return status;
     }
 }
 
@@ -559,13 +541,10 @@ static Status read_row(Reader *reader)
 
 static Status read_array(Reader *reader)
 {
-    reader->at++;
-    skip_blanks(reader);
+    bool more;
 
-    if (reader->at < reader->end && *reader->at == ']') {
-        reader->at++;
+    if (is_empty(reader, ']'))
         return OK;
-    }
 
     for (;;) {
         Status status = read_row(reader);
@@ -573,20 +552,8 @@ static Status read_array(Reader *reader)
         if (status != OK)
             return status;
 
-        skip_blanks(reader);
-
-        if (reader->at >= reader->end)
-            return REFUSED;
-
-        char sign = *reader->at++;
-
-        if (sign == ']')
-            return OK;
-
-        if (sign != ',')
-            return REFUSED;
-
-        skip_blanks(reader);
+        if ((status = to_next(reader, ']', &more)) != OK || !more)
+            return status;
     }
 }
 

@@ -25,24 +25,10 @@ static Status take_wide_text(Lane *lane, uint32_t row, PyObject *value)
     for (Py_ssize_t i = 0; i < length; i++) {
         Py_UCS4 point = PyUnicode_READ(kind, data, i);
 
-        if (point < 0x80) {
-            *out++ = (char)point;
-        } else if (point < 0x800) {
-            *out++ = (char)(0xc0 | (point >> 6));
-            *out++ = (char)(0x80 | (point & 0x3f));
-        } else if (point < 0x10000) {
-            if (point >= 0xd800 && point < 0xe000)
-                return REFUSED;
+        if (point >= 0xd800 && point < 0xe000)
+            return REFUSED;
 
-            *out++ = (char)(0xe0 | (point >> 12));
-            *out++ = (char)(0x80 | ((point >> 6) & 0x3f));
-            *out++ = (char)(0x80 | (point & 0x3f));
-        } else {
-            *out++ = (char)(0xf0 | (point >> 18));
-            *out++ = (char)(0x80 | ((point >> 12) & 0x3f));
-            *out++ = (char)(0x80 | ((point >> 6) & 0x3f));
-            *out++ = (char)(0x80 | (point & 0x3f));
-        }
+        out = put_utf8(out, point);
     }
 
     lane->text_size = (size_t)(out - lane->text);
