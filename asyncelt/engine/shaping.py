@@ -220,15 +220,13 @@ class Shaping:
 
     async def _sequence(self, results: MemoryObjectReceiveStream[_Done]) -> None:
         early: dict[int, _Done] = {}
-        page = 0
 
         async for result in results:
             early[result.raw.page] = result
 
-            while page in early:
-                await self._accept(early.pop(page))
-                page += 1
-                self._accepted = page
+            while self._accepted in early:
+                await self._accept(early.pop(self._accepted))
+                self._accepted += 1
                 self._accepting.set()
                 self._accepting = anyio.Event()
 
