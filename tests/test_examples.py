@@ -6,7 +6,9 @@ import os
 import re
 import subprocess
 import sys
+from contextvars import Context
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 
@@ -36,7 +38,10 @@ def test_it_runs(program, origin, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("ASYNCELT_DATA_DIR", str(tmp_path / "data"))
     module = type(sys)("__main__")
     monkeypatch.setitem(sys.modules, "__main__", module)
-    exec(compile(program, origin, "exec", dont_inherit=True), vars(module))  # its own future imports only
+    code = compile(program, origin, "exec", dont_inherit=True)  # its own future imports only
+
+    with patch.dict(os.environ):  # what it sets there, or in its context, is not for the next one
+        Context().run(exec, code, vars(module))
 
 
 def test_the_first_program_of_the_readme_runs_when_pasted_into_a_file(tmp_path):
