@@ -13,6 +13,7 @@ from uuid import UUID
 
 __all__ = [
     "ColumnName",
+    "Compression",
     "DataType",
     "FileFormat",
     "JsonValue",
@@ -45,6 +46,8 @@ WriteDisposition: TypeAlias = Literal["append", "replace", "merge", "skip"]
 MergeStrategy: TypeAlias = Literal["delete-insert", "upsert", "insert-only", "scd2", "cdc"]
 ReplaceStrategy: TypeAlias = Literal["truncate-and-insert", "insert-from-staging", "staging-optimized"]
 FileFormat: TypeAlias = Literal["parquet", "jsonl"]
+Compression: TypeAlias = Literal["none", "snappy", "lz4", "zstd", "gzip"]
+"""Of Parquet files."""
 PipelineStep: TypeAlias = Literal["run", "sync", "extract", "normalize", "load"]
 PackageStatus: TypeAlias = Literal["extracting", "extracted", "normalized", "loaded", "aborted"]
 Refresh: TypeAlias = Literal["drop_sources", "drop_resources", "drop_data"]
