@@ -93,6 +93,10 @@ def decimals_from_wire(data: Bytes, starts: Positions, is_valid: Bools, kind: pa
 
     matrix = np.zeros((len(rows), whole + fraction), np.uint64)
     matrix[owner[fits], place[fits]] = groups[fits]
+
+    for index in np.flatnonzero(_is_finer(matrix, decimal.precision - scale, scale))[:1]:
+        raise Refused(int(rows[index]), f"has more digits than {decimal}")
+
     limbs = np.zeros((len(is_valid), decimal.byte_width // 4), np.uint64)
     limbs[rows] = _signed(_join(matrix, scale, decimal.byte_width // 4), sign == _NEGATIVE)
 
@@ -151,6 +155,19 @@ def number_from_wire(data: bytes) -> str:
     behind = groups[point:][:scale].ljust(scale, "0")
 
     return ("-" if sign == _NEGATIVE else "") + whole + ("." + behind if scale else "")
+
+
+def _is_finer(groups: Limbs, whole: int, scale: int) -> Bools:
+    """Whether digits stand in the first and last group where a type of so many digits has none."""
+    found = np.zeros(len(groups), bool)
+
+    if whole > 0 and whole % 4:
+        found |= groups[:, 0] >= 10 ** (whole % 4)
+
+    if scale % 4:
+        found |= groups[:, -1] % np.uint64(10 ** (-scale % 4)) != 0
+
+    return found
 
 
 def _fraction_groups(scale: int) -> int:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from tests.destinations.postgres.copying import Copying
 from tests.destinations.postgres.server import running_server
 
 
@@ -9,3 +10,10 @@ from tests.destinations.postgres.server import running_server
 def postgres_server():
     with running_server() as server:
         yield server
+
+
+@pytest.fixture(scope="module")
+def copying(postgres_server):
+    copying = Copying(postgres_server.dsn)
+    yield copying
+    copying.close()
