@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import pyarrow as pa
 
@@ -18,6 +18,9 @@ from asyncelt.destinations.postgres_impl.copy.types import (
     wire_type,
 )
 from asyncelt.errors import Unsupported
+
+if TYPE_CHECKING:
+    from pgpq import ArrowToPostgresBinaryEncoder
 
 __all__ = ["encode"]
 
@@ -46,11 +49,9 @@ def encode(
         CopyValueError: A value does not fit its column.
         Unsupported: A type has no counterpart, or a batch has a column that the table lacks.
     """
-    from pgpq import ArrowToPostgresBinaryEncoder
-
     lanes = [_Lane(column, wire_type(column.type)) for column in columns]
     schema = pa.schema([pa.field(str(index), carrier(lane.wire)) for index, lane in enumerate(lanes)])
-    encoder = ArrowToPostgresBinaryEncoder(schema)
+    encoder = _interleaver(schema, lanes)
     names = {column.name for column in columns}
     done = 0
     parts: list[bytes] = [encoder.write_header()]
@@ -90,6 +91,22 @@ class _Lane:
             raise CopyValueError(self.column.name, first_row + refused.index, refused.reason) from None
         except Unsupported as error:
             raise Unsupported(f"Column {self.column.name!r}: {error}.") from None
+
+
+def _interleaver(schema: pa.Schema, lanes: Sequence[_Lane]) -> ArrowToPostgresBinaryEncoder:
+    """What makes rows of lowered columns; it has its own idea of a column's type only for ``jsonb``."""
+    from pgpq import ArrowToPostgresBinaryEncoder
+    from pgpq.encoders import LargeStringEncoderBuilder
+    from pgpq.schema import Jsonb
+
+    builders = {
+        field.name: LargeStringEncoderBuilder.new_with_output(field, Jsonb())
+        if lane.wire.kind == "jsonb"
+        else ArrowToPostgresBinaryEncoder.infer_encoder(field)
+        for field, lane in zip(schema, lanes, strict=True)
+    }
+
+    return ArrowToPostgresBinaryEncoder.new_with_encoders(schema, builders)
 
 
 def _refuse_unknown(batch: pa.RecordBatch, names: set[str]) -> None:

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from asyncelt.destinations.postgres_impl.copy.arrays import Array, Bools, array_of, nulls
+from asyncelt.destinations.postgres_impl.copy.arrays import Array, Bools, Bytes, array_of, nulls
 from asyncelt.destinations.postgres_impl.copy.numeric import number_to_wire, wire_from_decimals
 from asyncelt.destinations.postgres_impl.copy.types import Kind, Refused, WireType
 from asyncelt.errors import Unsupported
@@ -43,6 +43,7 @@ _CARRIERS: Final[dict[Kind, pa.DataType]] = {
     "timestamp": pa.int64(),
     "timestamptz": pa.int64(),
     "uuid": pa.binary(16),
+    "jsonb": pa.large_string(),  # pgpq writes the version before it
 }
 _ZERO_ESCAPE: Final = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
 _PAIRED: Final = re.compile(r"\\\\|\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}")
@@ -151,9 +152,7 @@ def _json(values: Array, wire: WireType) -> Array:
 
     _refuse_escapes(checked)
 
-    version, nothing = pa.scalar(b"\x01", pa.large_binary()), pa.scalar(b"", pa.large_binary())
-
-    return cast("Array", pc.binary_join_element_wise(version, checked.view(pa.large_binary()), nothing))
+    return checked
 
 
 def _date(values: Array, wire: WireType) -> Array:
@@ -336,13 +335,26 @@ def _checked_text(values: Array) -> Array:
         index = _first(texts, lambda part: part.validate(full=True))
         raise Refused(index, "is no valid Unicode text (a lone surrogate, or bytes that are not UTF-8)") from None
 
-    _refuse(pc.match_substring(texts, "\0"), "has a NUL character (U+0000), which PostgreSQL cannot store")
+    # Zero bytes are sought in all texts at once, and only when there are any, one by one.
+    if not _content(texts).all():
+        _refuse(pc.match_substring(texts, "\0"), "has a NUL character (U+0000), which PostgreSQL cannot store")
 
     return texts
 
 
+def _content(texts: Array) -> Bytes:
+    """The bytes of all texts of a ``large_string`` array, one behind the other."""
+    _, offsets, content = cast("Any", texts.buffers())
+    bounds = np.frombuffer(offsets, np.int64)[[texts.offset, texts.offset + len(texts)]]
+
+    return np.frombuffer(content if content is not None else b"", np.uint8)[bounds[0] : bounds[1]]
+
+
 def _refuse_escapes(texts: Array) -> None:
     """Refuse what is JSON, but not for ``jsonb``: escapes of U+0000 and of lone surrogates."""
+    if b"\\u" not in _content(texts).tobytes():
+        return
+
     for index in np.flatnonzero(_mask(pc.match_substring(texts, "\\u0000"))):
         if _ZERO_ESCAPE.search(texts[int(index)].as_py()):
             raise Refused(int(index), "has a NUL character (\\u0000), which jsonb cannot store")
