@@ -7,12 +7,14 @@ scattering the fields with numpy. It is given small slices, since it holds the i
 
 What pgpq is not asked to do, because it refuses it or does it differently: ``null``, dictionary, nanosecond and
 ``decimal256`` columns; ``infinity`` of dates and timestamps (it moves them by thirty years with all others); text that
-the server refuses; UUIDs; numerics from text or floats. Its own types carry no precision, so it could not check one.
+the server refuses; UUIDs; numerics from text or floats. Decimals of 128 bits it writes in less than half of our time,
+but there is one road for all decimals, which is the server's own form byte by byte (a test).
 
 The way out finds the rows of a whole buffer at once (`frames`) and lifts each column out of them (`lifting`).
 
-What a type cannot hold is refused by column and row before the server sees it, never cut silently; with one exception:
-nanoseconds become microseconds, the finest that PostgreSQL has.
+What a type cannot hold is refused by column and row before the server sees it. What an INSERT rounds is rounded here
+too: digits beyond the scale of a numeric, spaces beyond a ``varchar(n)``, doubles in a ``real`` column. Nanoseconds
+become microseconds, the finest that PostgreSQL has.
 """
 
 from __future__ import annotations

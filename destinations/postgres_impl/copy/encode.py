@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 
 __all__ = ["encode"]
 
-_SLICE_VALUES: Final = 50_000
+_SLICE_VALUES: Final = 25_000
 _SLICE_BYTES: Final = 1 << 19
-"""About 2 ms of work each; the interpreter lock is free between slices."""
+"""One or two milliseconds of work each; the interpreter lock is free between slices."""
 
 
 def encode(

@@ -45,6 +45,7 @@ _CARRIERS: Final[dict[Kind, pa.DataType]] = {
     "uuid": pa.binary(16),
     "jsonb": pa.large_string(),  # pgpq writes the version before it
 }
+_PLAIN_ROWS: Final = 2_000
 _ZERO_ESCAPE: Final = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
 _PAIRED: Final = re.compile(r"\\\\|\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}")
 _SURROGATE: Final = re.compile(r"\\u[dD][89a-fA-F]")
@@ -369,11 +370,19 @@ def _mask(values: Array) -> Bools:
 
 
 def _plain(values: Array) -> list[Any]:
-    try:
-        return cast("list[Any]", values.to_pylist())
-    except UnicodeDecodeError:
-        index = _first(values, lambda part: part.to_pylist())
-        raise Refused(index, "is no valid Unicode text (bytes that are not UTF-8)") from None
+    """Python values, taken out in pieces, since Arrow holds the interpreter lock for each whole piece."""
+    found: list[Any] = []
+
+    for start in range(0, len(values), _PLAIN_ROWS):
+        piece = values[start : start + _PLAIN_ROWS]
+
+        try:
+            found += piece.to_pylist()
+        except UnicodeDecodeError:
+            index = start + _first(piece, lambda part: part.to_pylist())
+            raise Refused(index, "is no valid Unicode text (bytes that are not UTF-8)") from None
+
+    return found
 
 
 def _converted(texts: list[str | None]) -> Array:
