@@ -19,6 +19,7 @@ from asyncelt.engine.plan import RunPlan, naming_of, record_of, starting_schema,
 from asyncelt.engine.sealing import state_after
 from asyncelt.engine.shaping import GIL_GATE, SchemaBook
 from asyncelt.engine.steps import stage
+from asyncelt.errors import DataValidationError
 from asyncelt.extract.pages import Page
 from asyncelt.normalize.gating import Gate
 from asyncelt.observe import Advanced, BudgetSample
@@ -98,8 +99,7 @@ class Spooling:
         self.waited_s += anyio.current_time() - began
         environment, lane = self._environment, self._lanes[plan.schema_name]
 
-        if self._announcer.announce(plan, page.table_name, page.hints) is None:
-            # A contract does not let the table come into being.
+        if not self._may_come(plan, page):
             self._account.release(page.nbytes)
 
             return
@@ -131,10 +131,21 @@ class Spooling:
                 page.payload,
                 rows=page.rows,
                 nbytes=page.nbytes,
+                on_error=plan.on_error,
             ),
             lane.turn,
         )
         self._account.release(page.nbytes)
+
+    def _may_come(self, plan: ResourcePlan, page: Page) -> bool:
+        """Whether a contract lets the page's table come into being. Rows to set aside come, to be refused later."""
+        try:
+            return self._announcer.announce(plan, page.table_name, page.hints) is not None
+        except DataValidationError:
+            if plan.on_error == "fail":
+                raise
+
+            return True
 
     def _seal(self, packages: Sequence[ExtractedPackage]) -> list[ExtractedPackage]:
         if not packages:

@@ -21,6 +21,7 @@ from asyncelt.extract.reading import (
     WriteDispositionHint,
     bound_cursor,
     check_definition,
+    checked_policy,
 )
 from asyncelt.extract.requests import TableName
 from asyncelt.extract.steps import (
@@ -37,7 +38,7 @@ from asyncelt.extract.steps import (
 )
 from asyncelt.schema.columns import ColumnHints
 from asyncelt.schema.hints import TableHints, validate_hints
-from asyncelt.types import JsonValue
+from asyncelt.types import JsonValue, OnError
 
 __all__ = ["Contract", "Names", "NestedHints", "Resource", "WriteDispositionHint"]
 
@@ -57,6 +58,7 @@ class Resource:
         parallelized: Accepted for the reference's sake: resources always run side by side.
         parent: The resource a transformer takes its items from.
         steps: What items go through.
+        on_error: What its failure, or a row of it that cannot be loaded, costs.
 
     Raises:
         ConfigError: Name or hints are wrong.
@@ -76,6 +78,7 @@ class Resource:
         parent: Resource | None = None,
         steps: tuple[Step, ...] = (),
         incremental: object = None,
+        on_error: OnError = "fail",
     ) -> None:
         self.name = name
         self.selected = selected
@@ -94,6 +97,7 @@ class Resource:
         self._hints = hints or TableHints(name=name)
         self._incremental = None if incremental is None else Incremental.of(incremental)
         self._cursor_is_hint = False
+        self._on_error: OnError = on_error
         self._check()
 
     # ------------------------------------------------------------------ what it is
@@ -139,6 +143,15 @@ class Resource:
     def max_table_nesting(self, levels: int | None) -> None:
         self._hints = replace(self._hints, max_table_nesting=levels)
         self._check()
+
+    @property
+    def on_error(self) -> OnError:
+        """What its failure, or a row of it that cannot be loaded, costs; may be set, and passed to `apply_hints`."""
+        return self._on_error
+
+    @on_error.setter
+    def on_error(self, policy: OnError) -> None:
+        self._on_error = checked_policy(policy, f"Resource {self.name!r}")
 
     @property
     def incremental(self) -> Incremental[object] | None:
@@ -383,6 +396,7 @@ class Resource:
         file_format: str | None = None,
         references: Sequence[Mapping[str, JsonValue]] | None = None,
         nested_hints: NestedHints | None = None,
+        on_error: OnError | None = None,
     ) -> Self:
         """Change hints. None leaves a hint as it is, an empty value removes it.
 
@@ -405,6 +419,7 @@ class Resource:
             "references": references,
             "nested_hints": nested_hints,
         }
+        policy = checked_policy(on_error or self._on_error, f"Resource {self.name!r}")
         before = self._hints, self._table_name
         self._hints = changed(self._hints, given)
 
@@ -419,6 +434,8 @@ class Resource:
         except ConfigError:
             self._hints, self._table_name = before
             raise
+
+        self._on_error = policy
 
         return self
 
@@ -459,16 +476,9 @@ class Resource:
         return iterate_rows(self)
 
     def __repr__(self) -> str:
-        parts = [f"name={self.name!r}"]
-
-        if self._table_name is not None:
-            parts.append(f"table_name={self._table_name!r}")
-
-        if self._hints.write_disposition is not None:
-            parts.append(f"write_disposition={self._hints.write_disposition!r}")
-
-        if not self.selected:
-            parts.append("selected=False")
+        given = {"table_name": self._table_name, "write_disposition": self._hints.write_disposition}
+        said = {"name": self.name} | {key: value for key, value in given.items() if value is not None}
+        parts = [f"{key}={value!r}" for key, value in said.items()] + ([] if self.selected else ["selected=False"])
 
         return f"<asyncelt.{'transformer' if self.is_transformer else 'resource'}({', '.join(parts)})>"
 
@@ -495,4 +505,5 @@ class Resource:
 
     def _check(self) -> None:
         check_definition(self.name, self._data, self._table_name, self._hints)
+        checked_policy(self._on_error, f"Resource {self.name!r}")
         validate_hints(self.hints)

@@ -295,6 +295,16 @@ class LoadInfo(StepInfo):
         return counted(self.load_packages)
 
     @property
+    def quarantined_rows(self) -> dict[TableName, int]:
+        """Rows that could not be loaded and are in the quarantine table, by the table that they belong to."""
+        return _noticed(self.notices, "quarantined")
+
+    @property
+    def skipped_rows(self) -> dict[TableName, int]:
+        """Rows that could not be loaded and were left out, by the table that they belong to."""
+        return _noticed(self.notices, "skipped_rows")
+
+    @property
     def has_failed_jobs(self) -> bool:
         """Whether a job failed for good, or was set aside."""
         return any(package.failed_jobs for package in self.load_packages)
@@ -384,6 +394,16 @@ class LoadInfo(StepInfo):
             f"{count} load package(s) were loaded to destination {self.destination_name} and into dataset "
             f"{self.dataset_name if self.load_packages else None}"
         )
+
+
+def _noticed(notices: Sequence[Notice], kind: str) -> dict[TableName, int]:
+    counts: dict[TableName, int] = {}
+
+    for notice in notices:
+        if notice.kind == kind:
+            counts[notice.table] = counts.get(notice.table, 0) + notice.count
+
+    return counts
 
 
 def _listed(key: str, metrics: Mapping[str, WriterMetrics]) -> list[dict[str, object]]:
