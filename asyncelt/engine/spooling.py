@@ -19,6 +19,7 @@ from asyncelt.engine.plan import RunPlan, naming_of, record_of, starting_schema,
 from asyncelt.engine.sealing import state_after
 from asyncelt.engine.shaping import GIL_GATE, SchemaBook
 from asyncelt.engine.steps import stage
+from asyncelt.engine.withdrawing import withdrawn, without
 from asyncelt.errors import DataValidationError
 from asyncelt.extract.pages import Page
 from asyncelt.normalize.gating import Gate
@@ -81,6 +82,11 @@ class Spooling:
 
             with stage(environment, "extract", plan.first_id):
                 await extraction.run(self._take, self._book.__getitem__)
+                plan = self._plan = without(plan, extraction.failures)
+
+                for failure in extraction.failures:
+                    environment.emit(withdrawn(environment.pipeline_name, failure))
+
                 self._announcer.announce_all(plan.resources)
                 packages = self._packages(drafts, extraction)
                 sealed = await in_thread(partial(self._seal, packages), self._folder.threads)

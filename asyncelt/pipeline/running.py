@@ -222,7 +222,7 @@ class RunningCalls(StageCalls):
             started_at=recorder.started_at,
             report=run_report(ran.extracted, normalized, loaded),
             known=outcome.known,
-            custom_metrics=ran.extracted.custom_metrics if ran.extracted is not None else None,
+            extracted=ran.extracted,
             notices=[notice for one in normalized for notice in one.notices],
             run_id=run_id,
             already_committed=outcome.already_committed,
