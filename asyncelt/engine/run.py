@@ -36,7 +36,7 @@ from asyncelt.storage.package import PackageDraft, Pending, SealedPackage
 from asyncelt.storage.state import StateDoc
 from asyncelt.types import FileFormat, LoadId
 
-__all__ = ["Extracted", "Normalized", "Ran", "RunRequest", "run_extract", "run_fused", "run_normalize"]
+__all__ = ["Extracted", "Normalized", "Ran", "RunRequest", "run_extract", "run_fused", "run_normalize", "while_idle"]
 
 _IDLE_AFTER_S = 0.25
 """Opening and closing a database costs tens of milliseconds, which short runs should not pay twice."""
@@ -116,7 +116,7 @@ async def run_fused(
         return extraction.state
 
     try:
-        bundle = await _while_idle(owned, partial(run.run, feed))
+        bundle = await while_idle(owned, partial(run.run, feed))
     finally:
         account.close()
 
@@ -275,7 +275,7 @@ def _normalized(folder: Folder, run: Normalization, sealed: Sequence[SealedPacka
     )
 
 
-async def _while_idle(owned: Owned, build: Callable[[], Awaitable[list[SealedPackage]]]) -> list[SealedPackage]:
+async def while_idle(owned: Owned, build: Callable[[], Awaitable[list[SealedPackage]]]) -> list[SealedPackage]:
     """Run ``build``, and let the session go idle meanwhile if it takes long enough to be worth it."""
 
     async def go_idle(session: SupportsIdle) -> None:

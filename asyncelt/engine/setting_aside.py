@@ -101,6 +101,8 @@ def _line_of(
     raw: RawBatch, one: Refused, origin: Origin | None, context: NormalizeContext, pipeline_name: str
 ) -> dict[str, object]:
     payload, form = _encoded(one.content)
+    # The path of a body is that of its items, without which it cannot be read again; a document has none.
+    path = None if form == "base64" and isinstance(one.content, JsonText) else one.refusal.column
     record_id = origin.record_id if origin is not None else _digest(context.load_id, raw.page, one.number)
 
     return _row(
@@ -110,7 +112,7 @@ def _line_of(
         record_id=record_id,
         status="quarantined",
         tries=origin.tries + 1 if origin is not None else 1,
-        said=(one.refusal.column, one.refusal.kind, one.refusal.message, payload, form),
+        said=(path, one.refusal.kind, one.refusal.message, payload, form),
     )
 
 

@@ -13,10 +13,10 @@ from typing import Final, Literal, TypeAlias
 
 from asyncelt.schema.model import Column, Schema, Table
 from asyncelt.schema.naming import Naming
-from asyncelt.schema.system import load_id_column, row_id_column
+from asyncelt.schema.system import DLT_ID, DLT_LOAD_ID, load_id_column, row_id_column
 from asyncelt.types import ColumnName, DataType, TableName
 
-__all__ = ["QUARANTINE_TABLE", "PayloadForm", "Status", "quarantine_table", "with_quarantine"]
+__all__ = ["QUARANTINE_COLUMNS", "QUARANTINE_TABLE", "PayloadForm", "Status", "quarantine_table", "with_quarantine"]
 
 QUARANTINE_TABLE: Final = TableName("_asyncelt_quarantine")
 
@@ -47,6 +47,10 @@ _COLUMNS: Final[Mapping[str, tuple[DataType, bool, str]]] = {
     "position": ("text", True, "Its position there"),
     "created_at": ("timestamp", False, "When this line was written"),
 }
+
+
+QUARANTINE_COLUMNS: Final = (*_COLUMNS, DLT_LOAD_ID, DLT_ID)
+"""Their names before any naming convention, in order."""
 
 
 def quarantine_table(naming: Naming) -> Table:

@@ -13,10 +13,7 @@ import asyncelt
 from asyncelt.errors import AsynceltWarning, PipelineStepFailed, ResourceExtractionError
 from asyncelt.extract.resource import Resource
 from asyncelt.types import OnError
-
-from .test_bad_rows import DESTINATIONS, make, rows_of
-
-Row = dict[str, Any]
+from tests.support.bad_rows import DESTINATIONS, Row, make, rows_of
 
 
 class Counter:
