@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
+from random import Random
+from types import SimpleNamespace
 
 import pyarrow as pa
 import pytest
@@ -12,6 +15,7 @@ import asyncelt
 from asyncelt.errors import AsynceltWarning, BadRecord, DataValidationError, PipelineStepFailed
 from asyncelt.types import OnError
 from tests.support.bad_rows import DESTINATIONS, FORMS, Row, items, make, rows_of
+from tests.support.stepwise import contents
 
 ROWS: list[Row] = [{"id": 1, "n": 10}, {"id": None, "n": 20}, {"id": 3, "n": 30}, {"id": None, "n": 40}]
 
@@ -188,3 +192,39 @@ def test_a_policy_that_does_not_exist_is_refused() -> None:
 
     assert resource.write_disposition == "append"
     assert resource.apply_hints(on_error="skip").on_error == "skip"
+
+
+@pytest.mark.parametrize(("form", "seed"), [("dicts", 1), ("bytes", 2), ("lines", 3)])
+async def test_the_others_are_loaded_as_if_the_bad_ones_had_never_been_there(
+    tmp_path: Path, form: str, seed: int
+) -> None:
+    random = Random(seed)
+    clean: list[list[Row]] = []
+    mixed: list[list[Row]] = []
+
+    for _ in range(3):
+        rows = [_any_row(random) for _ in range(random.randrange(1, 30))]
+        clean.append([row for row in rows if row["id"] is not None])
+        mixed.append(rows)
+
+    found = []
+
+    for name, pages in (("clean", clean), ("mixed", mixed)):
+        destination = asyncelt.destinations.memory()
+        pipeline = asyncelt.pipeline("p", destination=destination, dataset_name="data", pipelines_dir=tmp_path / name)
+
+        with nullcontext() if name == "clean" else pytest.warns(AsynceltWarning, match="could not be loaded"):
+            await pipeline.run(items([FORMS[form](page) for page in pages if page], "quarantine", primary_key="id"))
+
+        tables = {name: rows for name, rows in destination.tables("data").items() if name.startswith("items")}  # type: ignore[attr-defined]
+        found.append(contents(SimpleNamespace(tables=lambda _, tables=tables: tables)))
+
+    assert found[1] == found[0]
+
+
+def _any_row(random: Random) -> Row:
+    """A row of which one in five has no key; bad ones bring columns, types and tables of their own too."""
+    values = [1, 2.5, "text", True, {"a": 1}, {"b": "x"}, [1, 2], [{"c": 1}], "2024-01-01T00:00:00Z"]
+    row: Row = {"id": random.choice([None, 1, 2, 3, 4])}
+
+    return row | {f"k{random.randrange(6)}": random.choice(values) for _ in range(3)}
