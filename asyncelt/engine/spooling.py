@@ -58,6 +58,8 @@ class Spooling:
         namings = {name: naming_of(schema, capabilities) for name, schema in schemas.items()}
         self._announcer = Announcer(self._book, namings, capabilities)
         self._lanes: dict[str, _Lane] = {}
+        self._refused: set[tuple[str, str, str]] = set()
+        """Schema, resource and raw name of tables that may not come into being; their rows come, to be set aside."""
         self._count = 0
         self.waited_s = 0.0
 
@@ -151,6 +153,8 @@ class Spooling:
             if plan.on_error == "fail":
                 raise
 
+            self._refused.add((plan.schema_name, plan.name, page.table_name))
+
             return True
 
     def _seal(self, packages: Sequence[ExtractedPackage]) -> list[ExtractedPackage]:
@@ -215,9 +219,9 @@ class Spooling:
         return encode_state(after)
 
     def _tables_of(self, one: ResourcePlan) -> list[str]:
-        return [
-            raw for schema, resource, raw in self._announcer.tables if (schema, resource) == (one.schema_name, one.name)
-        ]
+        tables = (*self._announcer.tables, *self._refused)
+
+        return [raw for schema, resource, raw in tables if (schema, resource) == (one.schema_name, one.name)]
 
 
 @dataclass(slots=True)

@@ -125,6 +125,19 @@ async def test_a_frozen_table_costs_its_rows_and_leaves_no_table(tmp_path: Path)
     assert "items" not in pipeline.dataset().tables
 
 
+async def test_a_frozen_table_costs_its_rows_step_by_step_too(tmp_path: Path) -> None:
+    pipeline = make(tmp_path, "memory")
+    await pipeline.run([{"id": 1}], table_name="known")
+    await pipeline.extract(items([[{"id": 2}, {"id": 3}]], "quarantine", schema_contract={"tables": "freeze"}))
+
+    with pytest.warns(AsynceltWarning, match="could not be loaded"):
+        await pipeline.normalize()
+
+    info = await pipeline.load()
+    assert info.row_counts["_asyncelt_quarantine"] == 2
+    assert "items" not in pipeline.dataset().tables
+
+
 async def test_what_is_no_json_is_kept_as_it_came(tmp_path: Path) -> None:
     pipeline = make(tmp_path, "memory")
     pages = [
