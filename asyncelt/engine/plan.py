@@ -185,7 +185,10 @@ def record_of(plan: ResourcePlan, tables: Iterable[str]) -> ResourceRecord:
 
 
 def starting_schema(plan: RunPlan, tip: Tip, name: str, capabilities: Capabilities) -> Schema:
-    """The schema that a run begins with: the pipeline's, else what a source brings, else an empty one."""
+    """The schema that a run begins with: the pipeline's, else what a source brings, else an empty one.
+
+    The table of rows in quarantine outlives a schema that starts anew: those rows are nowhere else.
+    """
     known = tip.schemas.get(name)
     refreshed = plan.refreshed.get(name, Refreshed())
 
@@ -193,7 +196,10 @@ def starting_schema(plan: RunPlan, tip: Tip, name: str, capabilities: Capabiliti
         return drop_tables(known, refreshed.roots) if refreshed.roots else known
 
     # An empty schema is version 1, so the first one with tables is version 2.
-    return plan.brought.get(name) or bump(new_schema(name, naming=capabilities.naming_convention))
+    fresh = plan.brought.get(name) or bump(new_schema(name, naming=capabilities.naming_convention))
+    kept = known.tables.get(QUARANTINE_TABLE) if known is not None else None
+
+    return fresh if kept is None else replace(fresh, tables={**fresh.tables, kept.name: kept})
 
 
 def under_contract(plan: RunPlan, schema: Schema) -> Schema:

@@ -97,7 +97,7 @@ class Resource:
         self._hints = hints or TableHints(name=name)
         self._incremental = None if incremental is None else Incremental.of(incremental)
         self._cursor_is_hint = False
-        self._on_error: OnError = on_error
+        self._on_error = checked_policy(on_error, f"Resource {name!r}")
         self._check()
 
     # ------------------------------------------------------------------ what it is
@@ -146,12 +146,8 @@ class Resource:
 
     @property
     def on_error(self) -> OnError:
-        """What its failure, or a row of it that cannot be loaded, costs; may be set, and passed to `apply_hints`."""
+        """What its failure, or a row of it that cannot be loaded, costs; `apply_hints` changes it."""
         return self._on_error
-
-    @on_error.setter
-    def on_error(self, policy: OnError) -> None:
-        self._on_error = checked_policy(policy, f"Resource {self.name!r}")
 
     @property
     def incremental(self) -> Incremental[object] | None:
@@ -180,7 +176,8 @@ class Resource:
             return False
 
         try:
-            signature_of(self._function()).bind(*self._item_arguments())
+            # None stands for the item.
+            signature_of(self._function()).bind(*((None,) if self._is_transformer else ()))
         except TypeError:
             return True
         except ValueError:  # built-in functions without a signature
@@ -294,10 +291,7 @@ class Resource:
         """An independent copy, under another name if one is given. Data that can be read once stays shared."""
         copy = object.__new__(type(self))
         copy.__dict__.update(self.__dict__)
-
-        if name is not None:
-            copy.name = name
-
+        copy.name = self.name if name is None else name
         copy.source_name = None
         copy.origin = object()
         copy._check()
@@ -490,10 +484,6 @@ class Resource:
     def _call(self) -> Call:
         return self._arguments or Call(self._function(), takes_item=self._is_transformer)
 
-    def _item_arguments(self) -> tuple[None, ...]:
-        """Stands for the item, where a transformer's signature is looked at."""
-        return (None,) if self._is_transformer else ()
-
     def _required_parent(self) -> Resource:
         if self._parent is None:
             raise ConfigError(
@@ -505,5 +495,4 @@ class Resource:
 
     def _check(self) -> None:
         check_definition(self.name, self._data, self._table_name, self._hints)
-        checked_policy(self._on_error, f"Resource {self.name!r}")
         validate_hints(self.hints)

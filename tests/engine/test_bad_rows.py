@@ -125,6 +125,18 @@ async def test_a_frozen_table_costs_its_rows_and_leaves_no_table(tmp_path: Path)
     assert "items" not in pipeline.dataset().tables
 
 
+async def test_rows_in_quarantine_outlive_a_refresh(tmp_path: Path) -> None:
+    pipeline = make(tmp_path)
+
+    with pytest.warns(AsynceltWarning, match="2 row"):
+        await pipeline.run(items([ROWS], "quarantine", primary_key="id"))
+
+    await pipeline.run(items([[{"id": 5}]], "quarantine"), refresh="drop_sources")
+
+    assert await rows_of(pipeline, "items", "id") == [(5,)]
+    assert len(await pipeline.quarantined().fetchall()) == 2
+
+
 async def test_a_frozen_table_costs_its_rows_step_by_step_too(tmp_path: Path) -> None:
     pipeline = make(tmp_path, "memory")
     await pipeline.run([{"id": 1}], table_name="known")

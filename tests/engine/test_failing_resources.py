@@ -202,3 +202,14 @@ async def test_pages_in_waiting_leave_nothing_behind_when_a_run_is_cancelled(tmp
     building = Path(pipeline.working_dir) / "packages" / "building"
     assert list(building.iterdir()) == []
     assert (await pipeline.run(good())).row_counts["good"] == 1
+
+
+async def test_pages_in_waiting_of_a_dead_process_are_removed(tmp_path: Path) -> None:
+    pipeline = make(tmp_path, "memory")
+    await pipeline.run(good())
+    building = Path(pipeline.working_dir) / "packages" / "building"
+    (building / "1700000000.5.held1" / "pages").mkdir(parents=True)
+    (building / "1700000000.5.held1" / "pages" / "t.00000001.0.json").write_bytes(b"[1]")
+    await pipeline.run(Counter(failures=0).resource("skip"))
+
+    assert list(building.iterdir()) == []
