@@ -14,7 +14,7 @@ from asyncelt.config import Limits
 from asyncelt.engine.holding import Holds, Take
 from asyncelt.engine.intake import ResourcePlan
 from asyncelt.engine.plan import RunPlan, parents_of, reset_state, resource_plan
-from asyncelt.engine.withdrawing import failures_of, put_back, shared_state, sources_of
+from asyncelt.engine.withdrawing import failures_of, may_fail, put_back, shared_state, sources_of
 from asyncelt.errors import ExtractError
 from asyncelt.extract.graph import Branch, connected
 from asyncelt.extract.pump import PumpReport, pump
@@ -67,7 +67,8 @@ class Extraction:
         Cancellation:
             Safe; sources are closed in their own tasks and threads.
         """
-        before = sources_of(self.state)
+        is_needed = any(may_fail(resource) for _, resource, _ in self.reading)
+        before = sources_of(self.state) if is_needed else {}
         reset_state(self.state, self.plan, parents_of(self.reading))
 
         with ExitStack() as stack:

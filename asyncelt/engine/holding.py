@@ -7,9 +7,10 @@ hang on it.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import count
 from typing import TypeAlias
 
 import anyio
@@ -133,11 +134,18 @@ class Holds:
     name: str
     account: BudgetAccount
     limits: Limits
-    count: int = 0
+    opened: list[Hold] = field(default_factory=list)
+    _numbers: Iterator[int] = field(default_factory=lambda: count(1))
+
+    @property
+    def waited_s(self) -> float:
+        """How long resources have waited for memory, added up over all of them."""
+        return sum(hold.waited_s for hold in self.opened)
 
     async def open(self) -> Hold:
         """A new one."""
-        self.count += 1
-        make = partial(self.make_draft, f"{self.name}.held{self.count}")
+        make = partial(self.make_draft, f"{self.name}.held{next(self._numbers)}")
+        hold = Hold(await in_thread(make, anyio.CapacityLimiter(1)), self.account, self.limits)
+        self.opened.append(hold)
 
-        return Hold(await in_thread(make, anyio.CapacityLimiter(1)), self.account, self.limits)
+        return hold

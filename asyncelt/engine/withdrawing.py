@@ -9,11 +9,25 @@ from typing import cast
 
 from asyncelt.engine.plan import RunPlan
 from asyncelt.extract.graph import Branch
+from asyncelt.extract.resource import Resource
 from asyncelt.flow import ResourceFailure
 from asyncelt.observe import Warned
 from asyncelt.storage.state import StateDoc
 
-__all__ = ["failures_of", "put_back", "shared_state", "sources_of", "withdrawn", "without"]
+__all__ = ["failures_of", "may_fail", "put_back", "shared_state", "sources_of", "withdrawn", "without"]
+
+
+def may_fail(resource: Resource) -> bool:
+    """Whether a run survives the failure of a resource, or of one that feeds it."""
+    one: Resource | None = resource
+
+    while one is not None:
+        if one.on_error != "fail":
+            return True
+
+        one = one.parent
+
+    return False
 
 
 def failures_of(tree: Branch, failed: Mapping[int, Exception], schema_name: str) -> Iterator[ResourceFailure]:

@@ -213,3 +213,30 @@ async def test_pages_in_waiting_of_a_dead_process_are_removed(tmp_path: Path) ->
     await pipeline.run(Counter(failures=0).resource("skip"))
 
     assert list(building.iterdir()) == []
+
+
+async def test_state_of_a_feeding_resource_that_fails_is_kept_too(tmp_path: Path) -> None:
+    pipeline = make(tmp_path, "memory")
+    fails = [False, True]
+
+    @asyncelt.resource(on_error="skip", selected=False)
+    async def users() -> AsyncIterator[list[Row]]:
+        state = asyncelt.current.resource_state()
+        state["runs"] = state.get("runs", 0) + 1  # type: ignore[operator]
+        yield [{"id": 1}]
+
+        if fails.pop(0):
+            raise ConnectionError("gone")
+
+    @asyncelt.transformer(data_from=users)
+    async def details(page: list[Row]) -> list[Row]:
+        return [{"user": row["id"]} for row in page]
+
+    await pipeline.run(details)
+
+    with pytest.warns(AsynceltWarning, match="has failed"):
+        await pipeline.run(details)
+
+    sources: Any = pipeline.state["sources"]
+    assert sources["p"]["resources"]["users"] == {"runs": 1}
+    assert await rows_of(pipeline, "details", "user") == [(1,)]
