@@ -20,6 +20,7 @@ __all__ = [
     "LoadId",
     "MergeStrategy",
     "OnBusy",
+    "OnError",
     "OnPending",
     "PackageStatus",
     "PipelineStep",
@@ -52,6 +53,7 @@ PipelineStep: TypeAlias = Literal["run", "sync", "extract", "normalize", "load"]
 PackageStatus: TypeAlias = Literal["extracting", "extracted", "normalized", "loaded", "aborted"]
 Refresh: TypeAlias = Literal["drop_sources", "drop_resources", "drop_data"]
 OnBusy: TypeAlias = Literal["wait", "raise"]
+OnError: TypeAlias = Literal["fail", "skip", "quarantine"]
 OnPending: TypeAlias = Literal["load_only", "load_then_run", "raise"]
 
 JsonValue: TypeAlias = "str | int | float | bool | None | Sequence[JsonValue] | Mapping[str, JsonValue]"

@@ -18,6 +18,7 @@ from asyncelt.schema.evolve import bump, drop_tables
 from asyncelt.schema.hints import TableHints
 from asyncelt.schema.model import Schema
 from asyncelt.schema.naming import Naming, naming_for
+from asyncelt.schema.quarantine import QUARANTINE_TABLE
 from asyncelt.schema.system import is_system_name, new_schema
 from asyncelt.storage.extracted import ExtractedPackage, ResourceRecord, plain_hints
 from asyncelt.storage.head import Tip
@@ -178,12 +179,16 @@ def record_of(plan: ResourcePlan, tables: Iterable[str]) -> ResourceRecord:
         table_name=plan.table_name,
         write_disposition=plan.write_disposition,
         max_nesting=plan.max_nesting,
+        on_error=plan.on_error,
         hints={table: plain_hints(plan.hints(table)) for table in tables},
     )
 
 
 def starting_schema(plan: RunPlan, tip: Tip, name: str, capabilities: Capabilities) -> Schema:
-    """The schema that a run begins with: the pipeline's, else what a source brings, else an empty one."""
+    """The schema that a run begins with: the pipeline's, else what a source brings, else an empty one.
+
+    The table of rows in quarantine outlives a schema that starts anew: those rows are nowhere else.
+    """
     known = tip.schemas.get(name)
     refreshed = plan.refreshed.get(name, Refreshed())
 
@@ -191,7 +196,10 @@ def starting_schema(plan: RunPlan, tip: Tip, name: str, capabilities: Capabiliti
         return drop_tables(known, refreshed.roots) if refreshed.roots else known
 
     # An empty schema is version 1, so the first one with tables is version 2.
-    return plan.brought.get(name) or bump(new_schema(name, naming=capabilities.naming_convention))
+    fresh = plan.brought.get(name) or bump(new_schema(name, naming=capabilities.naming_convention))
+    kept = known.tables.get(QUARANTINE_TABLE) if known is not None else None
+
+    return fresh if kept is None else replace(fresh, tables={**fresh.tables, kept.name: kept})
 
 
 def under_contract(plan: RunPlan, schema: Schema) -> Schema:
@@ -258,6 +266,7 @@ def resource_plan(source: Source, resource: Resource, forced: int | None) -> Res
         max_nesting=nesting if forced is None else forced,
         table_name=table if isinstance(table, str) else None,
         write_disposition=disposition_of(resource),
+        on_error=resource.on_error,
     )
 
 
@@ -269,6 +278,7 @@ def _plan_of_record(record: ResourceRecord, forced: int | None) -> ResourcePlan:
         max_nesting=record.max_nesting if forced is None else forced,
         table_name=record.table_name,
         write_disposition=record.write_disposition,
+        on_error=record.on_error,
     )
 
 
@@ -305,6 +315,7 @@ def _refreshed(schema: Schema, mode: Refresh, resources: set[str]) -> Refreshed:
         for table in schema.tables.values()
         if table.parent is None
         and not is_system_name(table.name)
+        and table.name != QUARANTINE_TABLE
         and (mode == "drop_sources" or table.resource in resources)
     ]
     # What has never had a row does not exist at the destination.

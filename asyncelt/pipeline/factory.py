@@ -38,7 +38,7 @@ from asyncelt.schema.columns import ColumnHints
 from asyncelt.storage.head import Head, read_head
 from asyncelt.types import OnBusy, Refresh
 
-__all__ = ["attach", "check_pipeline_name", "pipeline", "run"]
+__all__ = ["attach", "check_pipeline_name", "pipeline", "replay", "run"]
 
 
 def pipeline(
@@ -245,6 +245,11 @@ async def run(
         columns=columns,
         primary_key=primary_key,
     )
+
+
+async def replay(pipeline: Pipeline, data: object = None, *, where: str | None = None) -> LoadInfo:
+    """Load rows from the pipeline's quarantine table again. See `Pipeline.replay`."""
+    return await pipeline.replay(data, where=where)
 
 
 def _continued(found: Pipeline, destination: DestinationReference | None) -> Pipeline:
