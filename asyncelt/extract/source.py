@@ -201,10 +201,10 @@ class Source:
         """Accepted for the reference's sake: resources always run side by side."""
         return self
 
-    def clone(self, name: str | None = None) -> Self:
+    def clone(self, with_name: str | None = None) -> Self:
         """An independent copy, its resources included, under another name if one is given."""
         clone = copy.copy(self)
-        clone.name = name or self.name
+        clone.name = with_name or self.name
         clone.resources = ResourceDict(clone.name)
         clone.resources.add(*self.resources.values())
 

@@ -48,6 +48,7 @@ async def rows_of(data, table="seen"):
     return [{key: row[key] for key in row if not key.startswith("_dlt")} for row in found.to_pylist()]
 
 
+@pytest.mark.covers("resource.section", "source.section")
 @pytest.mark.parametrize(
     "variable",
     [

@@ -124,6 +124,7 @@ async def test_killed_after_the_seal_the_next_run_commits_and_says_so(tmp_path: 
     assert await ask(pipeline, "SELECT id FROM t") == [(1,)]
 
 
+@pytest.mark.covers("Pipeline.run")
 @pytest.mark.parametrize(("on_pending", "expected"), [("load_then_run", [(1,), (2,)]), ("load_only", [(1,)])])
 async def test_on_pending(tmp_path: Path, on_pending: str, expected: list[tuple[int]]) -> None:
     def fail(point: str) -> None:
@@ -200,6 +201,7 @@ async def test_merge_by_key_with_children(tmp_path: Path) -> None:
     assert rows == [(1, 1), (2, 3), (2, 4)]
 
 
+@pytest.mark.covers("probe.10.several")
 async def test_pipelines_run_side_by_side_in_one_loop(tmp_path: Path) -> None:
     async def source(name: str) -> AsyncIterator[Row]:
         for number in range(50):
@@ -217,6 +219,7 @@ async def test_pipelines_run_side_by_side_in_one_loop(tmp_path: Path) -> None:
             tasks.start_soon(one, name)
 
 
+@pytest.mark.covers("probe.10.same")
 async def test_two_runs_of_one_pipeline_take_turns(tmp_path: Path) -> None:
     async with anyio.create_task_group() as tasks:
         for number in range(3):
@@ -230,6 +233,7 @@ async def test_two_runs_of_one_pipeline_take_turns(tmp_path: Path) -> None:
     assert await ask(make(tmp_path), "SELECT id FROM t ORDER BY id") == [(0,), (1,), (2,)]
 
 
+@pytest.mark.covers("probe.10.same")
 async def test_a_busy_pipeline_raises_when_told_so(tmp_path: Path) -> None:
     entered = anyio.Event()
     leave = anyio.Event()
