@@ -15,6 +15,7 @@ CHANGES: dict[str, tuple[object, ...]] = {
     "json": ({"id": 3, "v": {"k": 1}}, {"id": 4, "v": [1]}),
 }
 MODES = ("freeze", "discard_row", "discard_value")
+ALL_MODES = ("evolve", *MODES)
 
 
 def _changes() -> list[Case]:
@@ -29,7 +30,7 @@ def _changes() -> list[Case]:
             raises=_frozen(change, mode),
         )
         for change, rows in CHANGES.items()
-        for mode in MODES
+        for mode in ALL_MODES
     ]
 
 
@@ -107,6 +108,6 @@ CASES: tuple[Case, ...] = (
             ),
             raises=_frozen("all", mode),
         )
-        for mode in MODES
+        for mode in ALL_MODES
     ),
 )
