@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -18,6 +19,22 @@ __all__ = ["proofs"]
 
 TESTS = Path(__file__).parents[1]
 RULES = TESTS / "differential" / "rules"
+_PROBES = {
+    r"^6-(columns|data_type|new-root-table)-": "7.root",
+    r"^6-nested-": "7.nested",
+    r"^6-arrow-": "7.arrow",
+    r"^6-model-": "7.models",
+    r"^7\.[45]-.*(flag|hard-delete)": "8.hard_delete",
+    r"^7\.[45]-.*dedup-sort": "8.dedup_sort",
+    r"^7\.[45]-.*(nothing-arrives|merge-nothing)": "8.empty",
+    r"^7\.[45]-.*(three-runs|deep-nested)": "8.nested",
+    r"^8\.6-(end|open-start|max|min|initial)": "9.range",
+    r"^8\.6-(missing|none)": "9.missing",
+    r"^8\.6-lag": "9.lag",
+    r"^8\.6-.*(asc|desc|order)": "9.order",
+    r"^8\.6-(replace|merge)": "9.replace",
+}
+"""Names of cases -> the probe that they are."""
 
 
 def proofs() -> dict[str, list[str]]:
@@ -47,6 +64,7 @@ def _marked(tree: ast.Module) -> Iterator[tuple[str, list[str]]]:
             yield node.name, _marks(node)
         elif isinstance(node, ast.ClassDef) and node.name.startswith("Test"):
             shared = _marks(node)
+            yield node.name, shared
 
             for one in node.body:
                 if isinstance(one, ast.FunctionDef | ast.AsyncFunctionDef) and one.name.startswith("test_"):
@@ -77,6 +95,8 @@ def _used_by(case: Case) -> Iterator[str]:
 
         if run.counts:
             yield "current.resource_state"
+
+    yield from (f"probe.{probe}" for part, probe in _PROBES.items() if re.search(part, case.id))
 
 
 def _values(run: Run) -> Iterator[str]:

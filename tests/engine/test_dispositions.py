@@ -140,6 +140,7 @@ async def test_a_replace_that_fails_leaves_the_old_rows(tmp_path, strategy):
     assert dataset.ask("SELECT id FROM items") == [(1,)]
 
 
+@pytest.mark.covers("disposition.replace.staging-optimized")
 async def test_what_a_destination_cannot_do_is_refused_before_anything_is_read(tmp_path, dataset):
     with pytest.raises(ConfigError, match=r"replace strategy 'staging-optimized'.*truncate-and-insert"):
         await dataset.run(

@@ -19,6 +19,7 @@ from asyncelt.errors import (
     PipelineStepFailed,
 )
 from asyncelt.failpoints import installed
+from asyncelt.observe import StageDone, StageStarted
 
 Row = dict[str, object]
 
@@ -353,3 +354,34 @@ async def test_what_is_reported_is_the_step_that_failed_first(tmp_path: Path) ->
     assert caught.value.step == "normalize"
     assert isinstance(caught.value.__cause__, BadRecord)
     assert caught.value.__cause__.table == "t"
+
+
+@pytest.mark.covers("probe.2.liveness")
+async def test_the_loop_turns_in_every_stage(tmp_path: Path) -> None:
+    """Other tasks of the loop get their turns while rows are read, shaped and committed."""
+    turns = 0
+    at: dict[tuple[str, str], int] = {}
+
+    class Watching:
+        def on_event(self, event: object) -> None:
+            if isinstance(event, StageStarted | StageDone):
+                at[event.stage, type(event).__name__] = turns
+
+    async def tick() -> None:
+        nonlocal turns
+
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    async def rows() -> AsyncIterator[object]:
+        for page in range(10):
+            yield [{"id": page * 100 + n, "l": [n, {"deep": [n]}]} for n in range(100)]
+
+    pipeline = make(tmp_path, progress=Watching())
+    ticking = asyncio.create_task(tick())
+    await pipeline.run(asyncelt.resource(rows, name="rows"))
+    ticking.cancel()
+
+    for stage in ("extract", "normalize", "load"):
+        assert at[stage, "StageDone"] - at[stage, "StageStarted"] > 5, stage
