@@ -206,6 +206,61 @@ async def test_what_may_pass_is_tried_again_and_raised_when_it_does_not(make: Ma
     assert await pipeline.list_failed_jobs_in_package(str(caught.value.load_id)) == []
 
 
+@pytest.mark.covers("probe.3.transient")
+async def test_five_tries_and_then_the_package_waits(make: Make, faults: Any) -> None:
+    """Transient x 5: one call tries five times by default; the next call has five more."""
+    settings = asyncelt.Settings(retry=asyncelt.Retry(first_s=0.0))
+    assert settings.retry.attempts == 5
+    pipeline = make(settings=settings)
+    faults.raise_at("commit", DestinationUnavailable("gone"), times=5)
+
+    with pytest.warns(AsynceltWarning, match="Trying again") as said, pytest.raises(PipelineStepFailed) as caught:
+        await pipeline.run(counter())
+
+    assert len([one for one in said if "Trying again" in str(one.message)]) == 4
+    assert faults.at["commit"] == []
+    assert caught.value.has_pending_data
+    assert values(pipeline) == []
+    faults.raise_at("commit", DestinationUnavailable("gone"), times=4)
+
+    with pytest.warns(AsynceltWarning, match="Trying again"):
+        info = await pipeline.run()
+
+    assert info.retries == 4
+    assert values(pipeline) == [1]
+
+
+@pytest.mark.covers("probe.3.partial")
+@pytest.mark.parametrize("error", [DestinationUnavailable("gone"), refused()], ids=["may-pass", "does-not"])
+async def test_a_batch_that_fails_half_way_is_not_seen_and_comes_whole_later(make: Make, error: Exception) -> None:
+    passed: list[str] = []
+
+    def fail_at_the_third_job(step: str) -> None:
+        passed.append(step)
+
+        if step == "load" and passed.count("load") == 3:
+            raise error
+
+    memory = asyncelt.destinations.memory(fault=fail_at_the_third_job)
+    pipeline = make(destination=memory, settings=asyncelt.Settings(retry=asyncelt.Retry(attempts=1)))
+    rows = [{"id": 1, "a": [1, 2], "b": [3]}]
+
+    with pytest.raises(PipelineStepFailed) as caught:
+        await pipeline.run(rows, table_name="t")
+
+    assert caught.value.is_package_partially_loaded is False
+    assert memory.tables("data") == {}
+    await pipeline.load()
+    assert [
+        values(pipeline, table, column) for table, column in (("t", "id"), ("t__a", "value"), ("t__b", "value"))
+    ] == [
+        [1],
+        [1, 2],
+        [3],
+    ]
+    assert not pipeline.has_pending_data
+
+
 # -------------------------------------------------------------------------------------------- single jobs
 
 
