@@ -139,7 +139,7 @@ def plan_of_sources(
         created_at=created_at,
         resources=tuple(plan for _, _, plan in reading),
         brought={_schema_name(one): one.schema for one in request.sources if one.schema is not None},
-        settings={_schema_name(one): said for one in request.sources if (said := settings_of_source(one)).is_said},
+        settings={_schema_name(one): said for one in request.sources if (said := settings_of_source(one)) is not None},
         run_id=request.run_id,
         file_format=request.file_format,
         schema_contract=request.schema_contract,
@@ -196,7 +196,7 @@ def starting_schema(plan: RunPlan, tip: Tip, name: str, capabilities: Capabiliti
     """The schema that a run begins with: the pipeline's, else what a source brings, else an empty one."""
     known = tip.schemas.get(name)
     refreshed = plan.refreshed.get(name, Refreshed())
-    settings = plan.settings.get(name, SchemaSettings())
+    settings = plan.settings.get(name)
 
     if known is not None and not refreshed.anew:
         return with_settings(drop_tables(known, refreshed.roots) if refreshed.roots else known, settings)

@@ -15,24 +15,24 @@ __all__ = ["SchemaSettings", "settings_of_schema", "settings_of_source", "with_s
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SchemaSettings:
-    """None: as it is."""
+    """All that a source can say; what it does not say, the schema no longer says either."""
 
     max_nesting: int | None = None
     root_key: bool | None = None
     schema_contract: JsonValue = None
 
-    @property
-    def is_said(self) -> bool:
-        """Whether there is anything."""
-        return self != SchemaSettings()
 
+def settings_of_source(source: Source) -> SchemaSettings | None:
+    """What was said when the source was defined, or set on it since; None where the schema's own settings stay."""
+    brought = SchemaSettings() if source.schema is None else settings_of_schema(source.schema)
 
-def settings_of_source(source: Source) -> SchemaSettings:
-    """What was said when the source was defined, or set on it since."""
+    if source.is_gathered and source.schema is None:
+        return None
+
     return SchemaSettings(
-        max_nesting=source.max_table_nesting,
-        root_key=source.root_key,
-        schema_contract=cast("JsonValue", source.schema_contract),
+        max_nesting=brought.max_nesting if source.max_table_nesting is None else source.max_table_nesting,
+        root_key=brought.root_key if source.root_key is None else source.root_key,
+        schema_contract=cast("JsonValue", source.schema_contract or brought.schema_contract),
     )
 
 
@@ -47,20 +47,23 @@ def settings_of_schema(schema: Schema) -> SchemaSettings:
     )
 
 
-def with_settings(schema: Schema, settings: SchemaSettings) -> Schema:
-    """The schema with these settings as its own; later runs go by them too."""
+def with_settings(schema: Schema, settings: SchemaSettings | None) -> Schema:
+    """The schema with these settings as its own."""
+    if settings is None or settings == settings_of_schema(schema):
+        return schema
+
     said: dict[str, JsonValue] = {"max_nesting": settings.max_nesting, "root_key_propagation": settings.root_key}
-    given = {name: value for name, value in said.items() if value is not None}
+    config = {name: value for name, value in {**_json_config(schema), **said}.items() if value is not None}
+    normalizer = dict(cast("Mapping[str, JsonValue]", schema.normalizers.get("json") or {}))
+    normalizer.pop("config", None)
+    contract = {"schema_contract": settings.schema_contract} if settings.schema_contract else {}
+    others = {name: value for name, value in schema.settings.items() if name != "schema_contract"}
 
-    if given:
-        normalizer = cast("Mapping[str, JsonValue]", schema.normalizers.get("json", {}))
-        config: JsonValue = {**_json_config(schema), **given}
-        schema = replace(schema, normalizers={**schema.normalizers, "json": {**normalizer, "config": config}})
-
-    if settings.schema_contract:
-        schema = replace(schema, settings={**schema.settings, "schema_contract": settings.schema_contract})
-
-    return schema
+    return replace(
+        schema,
+        normalizers={**schema.normalizers, "json": {**normalizer, "config": config} if config else normalizer},
+        settings={**others, **contract},
+    )
 
 
 def _json_config(schema: Schema) -> dict[str, JsonValue]:

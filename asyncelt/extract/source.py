@@ -132,6 +132,8 @@ class Source:
         self.root_key = root_key
         self.schema_contract = schema_contract
         self.schema = schema
+        self.is_gathered = False
+        """Whether it was made for resources that came without a source; it leaves its schema's settings alone."""
         self.resources = ResourceDict(name)
         self.resources.add(*resources)
 

@@ -227,11 +227,25 @@ def settings_of_a_source(lib: Any, run: int) -> Any:
     return shop().clone(with_name="store").add_limit(2)
 
 
+def settings_that_go(lib: Any, run: int) -> Any:
+    """A source that no longer says what it said in its first run."""
+
+    @lib.resource(name="orders")
+    def orders() -> Iterator[object]:
+        yield [{**order, f"new_{run}": run} for order in _orders(run)]
+
+    settings = (
+        {} if run else {"root_key": True, "max_table_nesting": 1, "schema_contract": {"columns": "discard_value"}}
+    )
+
+    return lib.source(lambda: orders, name="shop", **settings)()
+
+
 DEFINITIONS: dict[str, Definition] = {
     function.__name__: function
     for function in (
         *(tree, unselected, piped, dynamic, variants, cursors, materialized),
-        *(hinted, hinted_transformer, hinted_later, marked, settings_of_a_source),
+        *(hinted, hinted_transformer, hinted_later, marked, settings_of_a_source, settings_that_go),
     )
 }
 RUNS = 2
