@@ -32,7 +32,7 @@ def settings_of_source(source: Source) -> SchemaSettings | None:
     return SchemaSettings(
         max_nesting=brought.max_nesting if source.max_table_nesting is None else source.max_table_nesting,
         root_key=brought.root_key if source.root_key is None else source.root_key,
-        schema_contract=cast("JsonValue", source.schema_contract or brought.schema_contract),
+        schema_contract=source.schema_contract or brought.schema_contract,
     )
 
 
