@@ -11,6 +11,12 @@ from asyncelt import current
 from asyncelt.engine.dispositions import disposition_of
 from asyncelt.engine.intake import ResourcePlan
 from asyncelt.engine.ownership import next_load_ids
+from asyncelt.engine.source_settings import (
+    SchemaSettings,
+    settings_of_schema,
+    settings_of_source,
+    with_settings,
+)
 from asyncelt.extract.resource import Resource
 from asyncelt.extract.source import Source
 from asyncelt.schema.capabilities import Capabilities
@@ -76,6 +82,8 @@ class RunPlan:
     resources: tuple[ResourcePlan, ...]
     brought: Mapping[str, Schema] = field(default_factory=dict)
     """Schemas that sources came with."""
+    settings: Mapping[str, SchemaSettings] = field(default_factory=dict)
+    """What sources say about their schemas, by schema name."""
     run_id: str | None = None
     file_format: FileFormat | None = None
     schema_contract: JsonValue = None
@@ -132,6 +140,7 @@ def plan_of_sources(
         created_at=created_at,
         resources=tuple(plan for _, _, plan in reading),
         brought={_schema_name(one): one.schema for one in request.sources if one.schema is not None},
+        settings={_schema_name(one): said for one in request.sources if (said := settings_of_source(one)) is not None},
         run_id=request.run_id,
         file_format=request.file_format,
         schema_contract=request.schema_contract,
@@ -163,6 +172,7 @@ def plan_of_extracted(bundle: Sequence[ExtractedPackage], tip: Tip, *, forced_ne
         created_at=first.created_at,
         resources=tuple(_plan_of_record(one, forced_nesting) for package in bundle for one in package.resources),
         brought={package.schema.name: package.brought for package in bundle if package.brought is not None},
+        settings={package.schema.name: settings_of_schema(package.schema) for package in bundle},
         run_id=first.run_id,
         file_format=cast("FileFormat | None", first.file_format),
         schema_contract=first.schema_contract,
@@ -191,15 +201,25 @@ def starting_schema(plan: RunPlan, tip: Tip, name: str, capabilities: Capabiliti
     """
     known = tip.schemas.get(name)
     refreshed = plan.refreshed.get(name, Refreshed())
+    settings = plan.settings.get(name)
 
     if known is not None and not refreshed.anew:
-        return drop_tables(known, refreshed.roots) if refreshed.roots else known
+        return with_settings(drop_tables(known, refreshed.roots) if refreshed.roots else known, settings)
 
-    # An empty schema is version 1, so the first one with tables is version 2.
-    fresh = plan.brought.get(name) or bump(new_schema(name, naming=capabilities.naming_convention))
+    fresh = _fresh_schema(plan, name, capabilities)
     kept = known.tables.get(QUARANTINE_TABLE) if known is not None else None
 
     return fresh if kept is None else replace(fresh, tables={**fresh.tables, kept.name: kept})
+
+
+def _fresh_schema(plan: RunPlan, name: str, capabilities: Capabilities) -> Schema:
+    settings = plan.settings.get(name)
+
+    if name in plan.brought:
+        return with_settings(plan.brought[name], settings)
+
+    # An empty schema is version 1, so the first one with tables is version 2.
+    return bump(with_settings(new_schema(name, naming=capabilities.naming_convention), settings))
 
 
 def under_contract(plan: RunPlan, schema: Schema) -> Schema:

@@ -305,9 +305,11 @@ class Resource:
 
         return copy
 
-    def with_name(self, new_name: str) -> Self:
-        """A copy with a name, and so a state and by default a table, of its own."""
-        return self.clone(new_name)
+    def with_name(self, new_name: str, new_section: str | None = None) -> Self:
+        """A copy with a name, and so a state and by default a table, of its own; with a section too if it is given."""
+        copy = self.clone(new_name)
+        copy.section = new_section or copy.section
+        return copy
 
     # ------------------------------------------------------------------ steps
 
@@ -354,13 +356,13 @@ class Resource:
 
         return self.add_step(step)
 
-    def add_step(self, step: Step | Incremental[Any], insert_at: int | None = None) -> Self:
+    def add_step(self, item_transform: Step | Incremental[Any], insert_at: int | None = None) -> Self:
         """Add any step; its affinity decides where, unless ``insert_at`` does. An incremental is a step too."""
-        if isinstance(step, Incremental):
-            self._incremental, self._cursor_is_hint = step, True
+        if isinstance(item_transform, Incremental):
+            self._incremental, self._cursor_is_hint = item_transform, True
             return self
 
-        self._steps = insert_step(self._steps, step, insert_at)
+        self._steps = insert_step(self._steps, item_transform, insert_at)
         return self
 
     def select_tables(self, *table_names: str) -> Self:

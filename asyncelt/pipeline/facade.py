@@ -23,7 +23,7 @@ __all__ = ["Pipeline"]
 class Pipeline(ReplayCalls, PackageCalls, StateCalls, ClientCalls):
     """Loads data into one dataset of one destination, and remembers how far it got.
 
-    Use :func:`asyncelt.pipeline` to make one. Several pipelines may run side by side in one event loop; two calls of
+    Use `asyncelt.pipeline` to make one. Several pipelines may run side by side in one event loop; two calls of
     the same pipeline (and member) take turns, or the second raises, as ``on_busy`` says. Properties answer from memory,
     as of the last call of this object.
     """

@@ -35,8 +35,9 @@ from asyncelt.pipeline.options import (
 )
 from asyncelt.progress import observer_for
 from asyncelt.schema.columns import ColumnHints
+from asyncelt.schema.model import Schema
 from asyncelt.storage.head import Head, read_head
-from asyncelt.types import OnBusy, Refresh
+from asyncelt.types import FileFormat, JsonValue, OnBusy, Refresh
 
 __all__ = ["attach", "check_pipeline_name", "pipeline", "replay", "run"]
 
@@ -189,6 +190,7 @@ def _kind(head: Head) -> str:
 async def attach(
     pipeline_name: str | None = None,
     pipelines_dir: str | Path | None = None,
+    pipeline_salt: str | None = None,
     *,
     destination: DestinationReference | None = None,
     staging: DestinationReference | None = None,
@@ -205,6 +207,7 @@ async def attach(
     found = pipeline(
         pipeline_name,
         pipelines_dir,
+        pipeline_salt,
         destination=destination,
         staging=staging,
         dataset_name=dataset_name,
@@ -229,21 +232,33 @@ async def run(
     data: object,
     *,
     destination: DestinationReference | None = None,
+    staging: DestinationReference | None = None,
     dataset_name: str | None = None,
     table_name: str | None = None,
     write_disposition: str | Mapping[str, object] | None = None,
     columns: ColumnHints | None = None,
     primary_key: str | Sequence[str] | None = None,
+    schema: Schema | None = None,
+    loader_file_format: FileFormat | None = None,
+    table_format: str | None = None,
+    schema_contract: str | Mapping[str, JsonValue] | None = None,
+    refresh: Refresh | None = None,
 ) -> LoadInfo:
     """Run the active pipeline of this task, or a new one with default names, over ``data``. See `Pipeline.run`."""
     return await pipeline().run(
         data,
         destination=destination,
+        staging=staging,
         dataset_name=dataset_name,
         table_name=table_name,
         write_disposition=write_disposition,
         columns=columns,
         primary_key=primary_key,
+        schema=schema,
+        loader_file_format=loader_file_format,
+        table_format=table_format,
+        schema_contract=schema_contract,
+        refresh=refresh,
     )
 
 
