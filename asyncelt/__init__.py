@@ -13,7 +13,7 @@ from asyncelt import (
     sources as sources,
 )
 from asyncelt.budget import ByteBudget as ByteBudget
-from asyncelt.config import Limits as Limits, Retry as Retry, Settings as Settings
+from asyncelt.config import Limits as Limits, Retry as Retry, Roll as Roll, Settings as Settings
 from asyncelt.configuration.accessors import config as config, secrets as secrets
 from asyncelt.errors import (
     AsynceltError as AsynceltError,
@@ -24,6 +24,12 @@ from asyncelt.errors import (
 from asyncelt.extract.decorators import resource as resource, transformer as transformer
 from asyncelt.extract.functions import defer as defer
 from asyncelt.extract.items import JsonPage as JsonPage, with_table_name as with_table_name
+from asyncelt.extract.messages import (
+    EventSource as EventSource,
+    Message as Message,
+    Receipt as Receipt,
+    checkpoint as checkpoint,
+)
 from asyncelt.extract.resource import Resource as Resource
 from asyncelt.extract.source import Source as Source
 from asyncelt.extract.source_decorator import source as source
@@ -48,6 +54,12 @@ __all__ = [  # noqa: RUF022 - grouped by what they are for
     "sources",
     "transformer",
     "with_table_name",
+    # streams
+    "EventSource",
+    "Message",
+    "Receipt",
+    "Roll",
+    "checkpoint",
     # loading it
     "Pipeline",
     "attach",

@@ -188,6 +188,10 @@ class PipelineBusy(AsynceltError):
     retryable = True
 
 
+class MessageNotCommitted(AsynceltError):
+    """A stream ended before a message was committed by it."""
+
+
 class ExtractError(AsynceltError):
     """Base of what goes wrong while data is read from sources."""
 

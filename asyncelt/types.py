@@ -18,6 +18,7 @@ __all__ = [
     "JsonValue",
     "LoadId",
     "MergeStrategy",
+    "Metadata",
     "OnBusy",
     "OnPending",
     "PackageStatus",
@@ -50,6 +51,9 @@ PackageStatus: TypeAlias = Literal["extracting", "extracted", "normalized", "loa
 Refresh: TypeAlias = Literal["drop_sources", "drop_resources", "drop_data"]
 OnBusy: TypeAlias = Literal["wait", "raise"]
 OnPending: TypeAlias = Literal["load_only", "load_then_run", "raise"]
+
+Metadata: TypeAlias = Literal["topic", "partition", "position", "key", "timestamp", "headers"]
+"""What of a message, beside its payload, can become columns."""
 
 JsonValue: TypeAlias = "str | int | float | bool | None | Sequence[JsonValue] | Mapping[str, JsonValue]"
 """Anything that JSON can say."""

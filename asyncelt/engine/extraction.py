@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 import anyio
 
@@ -15,17 +15,33 @@ from asyncelt.config import Limits
 from asyncelt.engine.intake import ResourcePlan
 from asyncelt.engine.plan import RunPlan, parents_of, reset_state, resource_plan
 from asyncelt.extract.graph import Branch, connected
+from asyncelt.extract.messages import StreamSide, entered
 from asyncelt.extract.pages import Page
+from asyncelt.extract.points import Cuts
 from asyncelt.extract.pump import PumpReport, pump
 from asyncelt.extract.resource import Resource
 from asyncelt.extract.source import Source
 from asyncelt.schema.model import Schema
 from asyncelt.storage.state import StateDoc, decode_state, default_state
 
-__all__ = ["Extraction", "Take", "document_of"]
+__all__ = ["Extraction", "Port", "Take", "document_of"]
 
 Take: TypeAlias = Callable[[ResourcePlan, Page], Awaitable[None]]
 """Takes one page over; this is where a source waits."""
+
+
+class Port(Cuts, Protocol):
+    """A resource of a stream, as the stream sees it."""
+
+    @property
+    def scope(self) -> anyio.CancelScope:
+        """Cancelled when no more is wanted of the resource."""
+        ...
+
+    @property
+    def side(self) -> StreamSide:
+        """What its messages are told to."""
+        ...
 
 
 @dataclass(slots=True)
@@ -42,6 +58,8 @@ class Extraction:
     limits: Limits
     forced_nesting: int | None = None
     """What the destination says about ``max_table_nesting``."""
+    port_of: Callable[[ResourcePlan], Port] | None = None
+    """In a stream: who cuts a resource's data, and may end it."""
     reports: dict[tuple[str, str], PumpReport] = field(default_factory=dict)
     """By schema and resource."""
     custom_metrics: dict[str, dict[str, object]] = field(default_factory=dict)
@@ -99,7 +117,15 @@ class Extraction:
             schema=schema,
             metrics=metrics,
         ):
-            report = await pump(resource, limits=self.limits, send=partial(take, plan), link=branch.link)
+            if self.port_of is None:
+                report = await pump(resource, limits=self.limits, send=partial(take, plan), link=branch.link)
+            else:
+                port = self.port_of(plan)
+                report = PumpReport(resource=resource.name)
+
+                with port.scope, entered(port.side):
+                    link = replace(branch.link, cuts=port)
+                    report = await pump(resource, limits=self.limits, send=partial(take, plan), link=link)
 
         if branch.keeps:
             self.reports[plan.schema_name, plan.name] = report

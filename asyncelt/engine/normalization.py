@@ -17,7 +17,7 @@ from asyncelt.engine.plan import Refreshed, RunPlan, naming_of, starting_schema,
 from asyncelt.engine.sealing import Harvest, seal_run, state_after
 from asyncelt.engine.shaping import GIL_GATE, SchemaBook, Shaping, ShapingPlan, ShapingResult
 from asyncelt.engine.steps import one_error, stage, step
-from asyncelt.flow import Notice, RawBatch
+from asyncelt.flow import Notice, PositionMove, RawBatch
 from asyncelt.normalize.bound import check_bound
 from asyncelt.normalize.page import NormalizeContext, Normalizer
 from asyncelt.observe import Stage
@@ -45,6 +45,7 @@ class Normalization:
         file_format: Of the job files.
         account: Memory of this run.
         is_replay: Whether the pages come from extracted packages, which are removed once their rows are sealed.
+        is_paid: Whether memory for the pages has been reserved already.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class Normalization:
         file_format: FileFormat,
         account: BudgetAccount,
         is_replay: bool = False,
+        is_paid: bool = False,
     ) -> None:
         self._folder = folder
         self._environment = folder.environment
@@ -64,6 +66,9 @@ class Normalization:
         self._file_format: FileFormat = file_format
         self._account = account
         self._is_replay = is_replay
+        self._is_paid = is_paid
+        self.positions: tuple[PositionMove, ...] = ()
+        """Of the messages among the pages; set by ``feed``."""
         self.notices: list[Notice] = []
         self.intake: Intake | None = None
         capabilities = self._environment.capabilities
@@ -135,6 +140,7 @@ class Normalization:
             pages=send,
             emit=environment.emit,
             is_replay=self._is_replay,
+            is_paid=self._is_paid,
         )
         result = ShapingResult()
         state: Mapping[str, object] = {}
@@ -215,6 +221,7 @@ class Normalization:
             # The state row travels with the default schema if it is part of this run.
             state_schema=default if default in plan.schema_names else plan.schema_names[0],
             parent_load_id=tip.load_id,
+            positions=self.positions,
             run_id=plan.run_id,
             created_at=plan.created_at,
             capabilities=environment.capabilities,

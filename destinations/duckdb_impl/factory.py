@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["DuckDb", "duckdb"]
 
 _CAPABILITIES = Capabilities(
+    stores_positions=True,
     file_formats=("parquet", "jsonl"),
     write_dispositions=("append", "replace", "merge", "skip"),
     merge_strategies=("delete-insert", "upsert", "scd2", "insert-only", "cdc"),
