@@ -15,6 +15,7 @@ from asyncelt import (
 from asyncelt.budget import ByteBudget as ByteBudget
 from asyncelt.config import Limits as Limits, Retry as Retry, Roll as Roll, Settings as Settings
 from asyncelt.configuration.accessors import config as config, secrets as secrets
+from asyncelt.engine.stream.handle import Stream as Stream
 from asyncelt.errors import (
     AsynceltError as AsynceltError,
     AsynceltWarning as AsynceltWarning,
@@ -33,6 +34,7 @@ from asyncelt.extract.messages import (
 from asyncelt.extract.resource import Resource as Resource
 from asyncelt.extract.source import Source as Source
 from asyncelt.extract.source_decorator import source as source
+from asyncelt.info.streams import StreamStats as StreamStats
 from asyncelt.observe import Event as Event, Observer as Observer
 from asyncelt.pipeline import Pipeline as Pipeline, attach as attach, pipeline as pipeline, run as run
 from asyncelt.reading.client import SqlClient as SqlClient
@@ -59,6 +61,8 @@ __all__ = [  # noqa: RUF022 - grouped by what they are for
     "Message",
     "Receipt",
     "Roll",
+    "Stream",
+    "StreamStats",
     "checkpoint",
     # loading it
     "Pipeline",
