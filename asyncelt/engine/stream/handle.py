@@ -121,6 +121,16 @@ class Stream:
 
         return self._stats
 
+    async def ended(self) -> StreamStats:
+        """Wait for the end of a stream that was started elsewhere.
+
+        Returns:
+            The figures at the end.
+        """
+        await self._done.wait()
+
+        return self._stats
+
     def _begin(self, running: Running) -> None:
         self._running = running
 
