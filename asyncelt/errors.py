@@ -373,6 +373,10 @@ class LeaseLost(LoadError):
     """Another owner has taken over this pipeline; the package at hand cannot be committed any more."""
 
 
+class PositionsTaken(LeaseLost):
+    """Somebody else has committed messages of this package."""
+
+
 class CommitUnknown(LoadError):
     """The connection broke during COMMIT: the package may or may not be there. Ask by load id."""
 

@@ -40,6 +40,8 @@ class Receipt:
     """Its place in the partition, the same each time it is delivered; None: it is never delivered twice."""
     token: object = None
     """What the source needs to acknowledge it."""
+    again: bool = False
+    """Whether the source has delivered it before, to whomever: maybe somebody else has committed it since."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +147,10 @@ class StreamSide(Protocol):
 
     async def open(self, source: EventSource) -> None:
         """Position a source, and take care of it from here on."""
+        ...
+
+    async def refresh(self) -> None:
+        """Look again what has been committed, by anybody."""
         ...
 
     def accept(self, source: EventSource | None, receipt: Receipt) -> bool:

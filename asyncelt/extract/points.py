@@ -49,6 +49,10 @@ class Cuts(Protocol):
         """Something is held that no cut has taken along."""
         ...
 
+    def passed(self, messages: int) -> None:
+        """A safe point, after so many messages."""
+        ...
+
     def left(self) -> None:
         """Everything held until now stands before a cut."""
         ...
@@ -74,7 +78,7 @@ class Cutter:
         self.is_safe = True
         self._state = point.state
         self._receipts += [(point.origin, receipt) for receipt in point.receipts]
-        self.cuts.began()
+        self.cuts.passed(len(point.receipts))
 
     def is_due(self, *, between_items: bool) -> bool:
         """Whether a cut is wanted, has not been made, and can be made here.

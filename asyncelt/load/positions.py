@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from asyncelt.errors import LeaseLost
+from asyncelt.errors import PositionsTaken
 from asyncelt.extract.intervals import Intervals
 from asyncelt.flow import PositionMove
 from asyncelt.load.protocol import StoredPosition
@@ -20,13 +20,13 @@ def moved(stored: StoredPosition | None, move: PositionMove) -> StoredPosition:
         move: Positions of the messages that are being committed.
 
     Raises:
-        LeaseLost: The partition has a newer owner, or somebody else has committed one of these messages.
+        PositionsTaken: The partition has a newer owner, or somebody else has committed one of these messages.
     """
     before = stored or StoredPosition(source=move.source, partition=move.partition, epoch=move.epoch, position="")
     where = f"Partition {move.partition!r} of source {move.source!r}"
 
     if before.epoch > move.epoch:
-        raise LeaseLost(
+        raise PositionsTaken(
             f"{where} was taken over by another owner (epoch {before.epoch}, ours is {move.epoch}). Nothing was "
             "written. Its messages are the new owner's; start the stream again."
         )
@@ -35,10 +35,9 @@ def moved(stored: StoredPosition | None, move: PositionMove) -> StoredPosition:
     twice = known.overlap(taken)
 
     if twice is not None:
-        raise LeaseLost(
+        raise PositionsTaken(
             f"{where}: the message at position {twice} has been committed by somebody else, so the package that holds "
-            "it is not. Nothing was written. Give the package up (abort_packages()) and start the stream again: what "
-            "is not committed is delivered again."
+            "it is not. Nothing was written. Start the stream again: what is not committed is delivered again."
         )
 
     return replace(before, epoch=move.epoch, position=known.union(taken).raised(move.floor).text())

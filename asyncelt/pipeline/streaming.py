@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from functools import partial
 
+from asyncelt._async import in_thread, shielded
 from asyncelt.config import Roll
 from asyncelt.engine.dispositions import disposition_of
 from asyncelt.engine.loading import Loaded, load_pending
+from asyncelt.engine.ownership import Owned
 from asyncelt.engine.run import RunRequest, run_normalize
 from asyncelt.engine.stream.handle import Running, Stream
 from asyncelt.engine.stream.streaming import Streaming
-from asyncelt.errors import ConfigError
+from asyncelt.errors import ConfigError, PipelineStepFailed, PositionsTaken
 from asyncelt.extract.messages import EventSource
 from asyncelt.extract.safety import require_safe_points
 from asyncelt.extract.source import Source
 from asyncelt.info.streams import StreamStats
+from asyncelt.observe import Warned
 from asyncelt.pipeline.stages import StageCalls
 from asyncelt.schema.columns import ColumnHints
 from asyncelt.schema.model import Schema
@@ -24,6 +29,8 @@ from asyncelt.sources.events import events
 from asyncelt.types import FileFormat, JsonValue
 
 __all__ = ["StreamCalls"]
+
+_CLEANUP_S = 10.0
 
 
 class StreamCalls(StageCalls):
@@ -95,11 +102,53 @@ class StreamCalls(StageCalls):
                 await run_normalize(owned, [], file_format=self._format_given)
 
             if owned.pending:
-                await load_pending(owned, Loaded(), raise_on_failed_jobs=True)
+                with contextlib.suppress(_Yielded):
+                    async with self._yielding(owned):
+                        await load_pending(owned, Loaded(), raise_on_failed_jobs=True)
 
             streaming = make(owned, on_commit=partial(self._follow, owned))
             begin(streaming)
-            await streaming.run()
+
+            try:
+                async with self._yielding(owned):
+                    await streaming.run()
+            except _Yielded as yielded:
+                raise yielded.failure from yielded.failure.__cause__
+
+    @asynccontextmanager
+    async def _yielding(self, owned: Owned) -> AsyncIterator[None]:
+        """Give packages up when somebody else has committed messages of theirs; the others are delivered again.
+
+        Raises:
+            _Yielded: That was done.
+        """
+        try:
+            yield
+        except PipelineStepFailed as failure:
+            if not isinstance(failure.__cause__, PositionsTaken):
+                raise
+
+            doomed = list(owned.pending.all)
+            keep = self._options.settings.limits.keep_completed
+
+            with shielded(_CLEANUP_S):
+                await in_thread(partial(owned.store.abort, doomed, keep=keep), owned.threads)
+                await owned.look()
+
+            self._emit(
+                Warned(
+                    pipeline_name=self._name,
+                    message=f"Packages {', '.join(doomed)} were given up, since {failure.__cause__}",
+                )
+            )
+
+            raise _Yielded(failure) from failure
+
+
+class _Yielded(Exception):
+    def __init__(self, failure: PipelineStepFailed) -> None:
+        super().__init__(str(failure))
+        self.failure = failure
 
 
 def _check(sources: Sequence[Source], *, are_promised: bool) -> None:

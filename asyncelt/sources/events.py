@@ -68,6 +68,9 @@ def events(
         await side.open(source)
 
         while fetched := await source.fetch(batch):
+            if any(message.receipt.again for message in fetched):
+                await side.refresh()
+
             wanted = []
             repeated = []
 

@@ -146,7 +146,12 @@ class NatsSource:
         if self._jetstream is None:
             return {}
 
-        info = await self._jetstream.consumer_info(self._stream, self._durable)
+        try:
+            info = await self._jetstream.consumer_info(self._stream, self._durable)
+        except importlib.import_module("nats.errors").Error:
+            # Whether or not the server knows its floor now, it has been told.
+            return {}
+
         floor = info.ack_floor.stream_seq if info.ack_floor is not None else 0
 
         return {self._partition: floor} if floor else {}
@@ -202,7 +207,7 @@ class NatsSource:
 
         return Message(
             one.data,
-            Receipt(self._partition, meta.sequence.stream, one.reply),
+            Receipt(self._partition, meta.sequence.stream, one.reply, again=meta.num_delivered != 1),
             self,
             headers=one.headers or {},
             topic=one.subject,

@@ -388,10 +388,21 @@ async def test_a_message_that_somebody_else_has_committed_refuses_the_package(tm
 
     racing = Racing([[1], []])
 
-    with pytest.raises(PipelineStepFailed, match="position 1 has been committed by somebody else"):
-        await make(tmp_path, member="a").stream(racing)
+    pipeline = make(tmp_path, member="a")
+
+    with (
+        pytest.warns(AsynceltWarning, match="were given up"),
+        pytest.raises(PipelineStepFailed, match="position 1 has been committed by somebody else"),
+    ):
+        await pipeline.stream(racing)
 
     assert racing.acked == []
+    assert racing.nacked == [1]
+    assert not pipeline.has_pending_data
+    again = Log([[1, 2]])
+    await pipeline.stream(again)
+    assert again.acked == [1, 2]
+    assert await ask(pipeline, "SELECT n FROM log ORDER BY n") == [(1,), (2,)]
 
 
 async def test_poison_goes_to_its_table_and_is_acknowledged(tmp_path: Path) -> None:
@@ -413,6 +424,20 @@ async def test_poison_goes_to_its_table_and_is_acknowledged(tmp_path: Path) -> N
     ]
     assert sorted(log.acked) == [1, 2, 3, 4]
     assert stats.dead_letters == 2
+
+
+async def test_json_messages_count_as_rows(tmp_path: Path) -> None:
+    class Bytes(Log):
+        async def fetch(self, most: int) -> Sequence[asyncelt.Message]:
+            found = await Log.fetch(self, most)
+
+            return [asyncelt.Message(b'{"n": %d}' % (one.receipt.position or 0), one.receipt, self) for one in found]
+
+    pipeline = make(tmp_path)
+    stats = await pipeline.stream(Bytes([[1, 2], [3, 4], [5]]), roll=asyncelt.Roll(rows=2, seconds=3600))
+
+    assert stats.packages == 3
+    assert await ask(pipeline, "SELECT count(*), sum(n) FROM log") == [(5, 15)]
 
 
 async def test_tables_and_columns_by_message(tmp_path: Path) -> None:

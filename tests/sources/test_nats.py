@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import asyncelt
-from asyncelt.errors import ConfigError
+from asyncelt.errors import AsynceltWarning, ConfigError
 from tests.sources import worker
 from tests.sources.server import NatsServer
 from tests.sources.worker import pipeline_in, streamed
@@ -109,6 +109,7 @@ async def test_only_some_subjects_and_columns_of_the_message(server: NatsServer,
     assert [tuple(row.values()) for row in found.to_pylist()] == [(3, f"{stream}.b", 4), (4, f"{stream}.b", 5)]
 
 
+@pytest.mark.filterwarnings("ignore:.*could not be acknowledged")
 async def test_a_server_that_is_killed_comes_back_and_nothing_is_doubled(tmp_path: Path) -> None:
     server = NatsServer(tmp_path / "nats")
     server.start()
@@ -168,6 +169,32 @@ async def test_a_killed_process_loses_and_doubles_nothing(
     await streamed(tmp_path, server.url, stream, 40)
 
     assert await numbers_in(tmp_path) == list(range(40))
+
+
+@pytest.mark.kill
+@pytest.mark.parametrize("point", ["stream.before_ack", "package.after_seal"])
+async def test_another_member_takes_over_from_a_killed_one(
+    point: str, server: NatsServer, stream: str, tmp_path: Path, nursery: Nursery
+) -> None:
+    await publish(server, stream, range(30))
+    environment = {"ASYNCELT_FAILPOINT": f"{point}:1"}
+    doomed = nursery.start(worker.stream_all, tmp_path, server.url, stream, 30, "a", environment=environment)
+    assert await asyncio.to_thread(doomed.wait) == KILLED
+    await released(server, stream)
+    await streamed(tmp_path, server.url, stream, 30, "b")
+
+    assert await numbers_in(tmp_path) == list(range(30))
+
+    # What the dead one had sealed, it would commit now; others have its messages, so it gives the package up.
+    await publish(server, stream, range(30, 35))
+
+    if point == "package.after_seal":
+        with pytest.warns(AsynceltWarning, match="were given up"):
+            await streamed(tmp_path, server.url, stream, 35, "a")
+    else:
+        await streamed(tmp_path, server.url, stream, 35, "a")
+
+    assert await numbers_in(tmp_path) == list(range(35))
 
 
 async def released(server: NatsServer, stream: str) -> None:

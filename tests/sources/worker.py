@@ -14,12 +14,13 @@ import asyncelt
 __all__ = ["pipeline_in", "stream_all", "streamed"]
 
 
-def pipeline_in(folder: Path) -> asyncelt.Pipeline:
+def pipeline_in(folder: Path, member: str = "") -> asyncelt.Pipeline:
     return asyncelt.pipeline(
         "killed",
         destination=asyncelt.destinations.duckdb(str(folder / "data.duckdb")),
         dataset_name="data",
         pipelines_dir=folder / "work",
+        member=member,
     )
 
 
@@ -33,10 +34,10 @@ async def acknowledged(client: Client, stream: str) -> int:
     return info.ack_floor.stream_seq if info.ack_floor is not None else 0
 
 
-async def streamed(folder: Path, url: str, stream: str, until: int) -> asyncelt.StreamStats:
+async def streamed(folder: Path, url: str, stream: str, until: int, member: str = "") -> asyncelt.StreamStats:
     """Stream until the message with this number has been committed, once for all or by an earlier process."""
     source = asyncelt.sources.nats(stream, durable="d", servers=url)
-    pipeline = pipeline_in(folder)
+    pipeline = pipeline_in(folder, member)
     running = pipeline.stream(asyncelt.sources.events(source, table_name="numbers"), roll=asyncelt.Roll(seconds=0.05))
 
     async def all_there() -> None:
@@ -53,6 +54,6 @@ async def streamed(folder: Path, url: str, stream: str, until: int) -> asyncelt.
     return running.stats
 
 
-def stream_all(folder: str, url: str, stream: str, until: int) -> None:
+def stream_all(folder: str, url: str, stream: str, until: int, member: str = "") -> None:
     """The process that is killed."""
-    asyncio.run(streamed(Path(folder), url, stream, until))
+    asyncio.run(streamed(Path(folder), url, stream, until, member))

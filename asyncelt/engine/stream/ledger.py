@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from asyncelt._async import shielded
@@ -19,6 +19,7 @@ __all__ = ["Ledger", "Taken"]
 _CLEANUP_S = 10.0
 _Key = tuple[str, str]
 """Name of the source, and partition."""
+Look = Callable[[], Awaitable[Sequence[StoredPosition]]]
 Taken = Sequence[tuple[EventSource | None, Receipt]]
 
 
@@ -41,17 +42,17 @@ class Ledger:
 
     Args:
         stored: What is committed.
-        keeps: Whether the destination keeps positions.
+        look: Reads again what is committed; None: the destination keeps no positions.
     """
 
-    def __init__(self, stored: Sequence[StoredPosition], *, keeps: bool = True) -> None:
+    def __init__(self, stored: Sequence[StoredPosition], look: Look | None) -> None:
+        self._look = look
         self._partitions: dict[_Key, _Partition] = {
             (one.source, one.partition): _Partition(Intervals.parse(one.position), one.epoch) for one in stored
         }
         self._sources: dict[int, EventSource] = {}
         self._unsettled: dict[int, dict[int, Receipt]] = {}
         """By source: receipts that were neither acknowledged nor refused, by their identity."""
-        self._keeps = keeps
         self.repeated = 0
         """Deliveries of messages that this stream had, or that were committed."""
         self.dead_letters = 0
@@ -61,6 +62,15 @@ class Ledger:
         """See `StreamSide.open`."""
         self._sources[id(source)] = source
         await source.position({key[1]: one.committed for key, one in self._partitions.items() if key[0] == source.name})
+
+    async def refresh(self) -> None:
+        """See `StreamSide.refresh`."""
+        if self._look is None:
+            return
+
+        for one in await self._look():
+            partition = self._partitions.setdefault((one.source, one.partition), _Partition())
+            partition.committed = partition.committed.union(Intervals.parse(one.position))
 
     def accept(self, source: EventSource | None, receipt: Receipt) -> bool:
         """See `StreamSide.accept`."""
@@ -73,7 +83,7 @@ class Ledger:
         if receipt.position is None:
             return True
 
-        if not self._keeps:
+        if self._look is None:
             raise ConfigError(
                 f"Source {source.name!r} delivers messages more than once, and the destination keeps no positions, by "
                 "which they are told apart. Use one that does: DuckDB, for instance."

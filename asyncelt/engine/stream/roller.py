@@ -83,6 +83,8 @@ class StreamPort:
         self.scope = anyio.CancelScope()
         self.holds = False
         """Whether it has something that no cut has taken along."""
+        self.messages = 0
+        """Since the last cut."""
         self.is_cut = False
         """Whether it has answered the cut that is being made."""
         self.has_ended = False
@@ -108,9 +110,16 @@ class StreamPort:
         self.holds = True
         self._roller.began()
 
+    def passed(self, messages: int) -> None:
+        """See `Cuts.passed`."""
+        self.began()
+        self.messages += messages
+        self._roller.check_messages()
+
     def left(self) -> None:
         """See `Cuts.left`."""
         self.holds = False
+        self.messages = 0
 
     async def reached(self, cut: Cut) -> None:
         """See `Cuts.reached`."""
@@ -239,6 +248,11 @@ class Roller:
     def began(self) -> None:
         """A package has its first row: from now on its time runs."""
         self._armed.set()
+
+    def check_messages(self) -> None:
+        """Messages count as rows as soon as they are there: nobody has counted the rows of their bodies."""
+        if sum(port.messages for port in self._ports) >= self._roll.rows:
+            self._ask()
 
     def reached(self, port: StreamPort, cut: Cut) -> None:
         """A resource stands at its cut, and everything before it is in the open segment."""

@@ -10,10 +10,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import anyio
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
+from asyncelt._async import retrying
 from asyncelt.config import Retry, Roll
 from asyncelt.engine.extraction import Extraction, Port, document_of
 from asyncelt.engine.intake import Intake, ResourcePlan
@@ -107,7 +109,8 @@ class Streaming:
             environment, settings=replace(environment.settings, retry=_patient(environment.settings.retry))
         )
         account = environment.budget.account()
-        ledger = Ledger(await self._positions(), keeps=isinstance(owned.session, SupportsPositions))
+        keeps = isinstance(owned.session, SupportsPositions)
+        ledger = Ledger(await self._positions(), self._positions if keeps else None)
         document = document_of(owned.tip.document, environment.pipeline_name)
         self._roller = roller = Roller(self.roll, account, ledger, document)
         plan, extraction = self._extraction(roller)
@@ -314,7 +317,9 @@ class Streaming:
             return []
 
         with step("sync", pipeline_name=self.owned.environment.pipeline_name):
-            return list(await session.positions(self.owned.environment.pipeline_name))
+            read = partial(session.positions, self.owned.environment.pipeline_name)
+
+            return list(await retrying(read, self.owned.environment.settings.retry))
 
 
 def _patient(retry: Retry) -> Retry:
