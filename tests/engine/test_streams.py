@@ -20,6 +20,7 @@ from asyncelt.errors import (
     UsageError,
 )
 from asyncelt.extract.intervals import Intervals
+from asyncelt.failpoints import installed
 from asyncelt.storage.state import decode_state
 
 LONG = asyncelt.Roll(seconds=3600)
@@ -586,6 +587,50 @@ async def test_a_cancelled_stream_leaves_nothing_behind(tmp_path: Path) -> None:
     assert list((tmp_path / "work" / "stream" / "packages" / "building").iterdir()) == []
     await pipeline.stream(Log([[1, 2]]))
     assert await ask(pipeline, "SELECT count(*) FROM log") == [(2,)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("hit", [1, 2])
+@pytest.mark.parametrize(
+    "point",
+    [
+        "stream.roll",
+        "stream.sealed",
+        "load.before_commit",
+        "load.after_commit",
+        "stream.committed",
+        "stream.before_ack",
+        "stream.after_ack",
+    ],
+)
+async def test_a_stream_that_is_cancelled_anywhere_loses_and_doubles_nothing(
+    point: str, hit: int, tmp_path: Path
+) -> None:
+    log = Log([[1, 2], [3, 4], [5]])
+    left = [hit]
+
+    def cancel(name: str) -> None:
+        if name == point:
+            left[0] -= 1
+
+            if not left[0]:
+                scope.cancel()
+
+    pipeline = make(tmp_path)
+    roll = asyncelt.Roll(rows=2, seconds=3600)
+
+    with installed(cancel), anyio.CancelScope() as scope:
+        await pipeline.stream(log, roll=roll)
+
+    assert scope.cancelled_caught
+    assert log.is_closed
+    assert sorted([*log.acked, *log.nacked]) == sorted(set(log.acked) | set(log.nacked))
+    again = Log([[1, 2, 3], [4, 5, 6]])
+    await pipeline.stream(again, roll=roll)
+
+    assert await ask(pipeline, "SELECT n FROM log ORDER BY n") == [(n,) for n in range(1, 7)]
+    assert sorted(again.acked) == [1, 2, 3, 4, 5, 6]
+    assert os.listdir(tmp_path / "work" / "stream" / "packages" / "building") == []
 
 
 async def test_the_file_is_closed_while_nothing_comes(tmp_path: Path) -> None:
