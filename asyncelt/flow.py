@@ -28,6 +28,7 @@ __all__ = [
     "Origin",
     "Package",
     "Payload",
+    "PositionMove",
     "RawBatch",
     "Refusal",
     "ResourceFailure",
@@ -191,6 +192,20 @@ class JobFile:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PositionMove:
+    """Messages of one partition whose rows are in a package: committing it makes their positions known."""
+
+    source: str
+    partition: str
+    taken: str
+    """Their positions, as `Intervals.text` writes them."""
+    floor: int | None = None
+    """Everything up to here is known to be committed, by this or an earlier package."""
+    epoch: int = 0
+    """Of the partition's owner; a stored greater one refuses the commit."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Package:
     """A sealed load package as the load step sees it: immutable, complete, on the disk."""
 
@@ -216,6 +231,8 @@ class Package:
     truncated_tables: tuple[TableName, ...] = ()
     """Tables, each by its own name, whose old rows go before this package's rows are written."""
     row_counts: Mapping[TableName, int] = field(default_factory=dict)
+    positions: tuple[PositionMove, ...] = ()
+    """Of the messages of a stream that this package holds; moved in its commit."""
     created_at: float = 0.0
     """Unix time in seconds."""
 

@@ -119,6 +119,8 @@ class Intake:
     emit: Callable[[Event], None]
     is_replay: bool = False
     """Whether the pages were extracted by an earlier call, which has reported them."""
+    is_paid: bool = False
+    """Whether memory for the pages has been reserved already."""
     count: int = 0
     rows: int = 0
     nbytes: int = 0
@@ -135,9 +137,11 @@ class Intake:
         Cancellation:
             Safe. A page that was not handed on gives its bytes back when the run's budget account closes.
         """
-        began = perf_counter()
-        await self.budget.reserve(page.nbytes)
-        self.waited_s += perf_counter() - began
+        if not self.is_paid:
+            began = perf_counter()
+            await self.budget.reserve(page.nbytes)
+            self.waited_s += perf_counter() - began
+
         refusal: Refusal | None = None
 
         try:

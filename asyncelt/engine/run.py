@@ -108,7 +108,7 @@ async def run_fused(
             reports=extraction.reports,
             started_at=started_at,
             finished_at=time.time(),
-            waited_s=intake.waited_s + extraction.holds.waited_s,
+            waited_s=intake.waited_s + extraction.waited_s,
             custom_metrics=extraction.custom_metrics,
             failures=tuple(extraction.failures),
         )
@@ -164,7 +164,7 @@ async def run_extract(
         packages=tuple(packages),
         started_at=started_at,
         finished_at=time.time(),
-        waited_s=spooling.waited_s + extraction.holds.waited_s,
+        waited_s=spooling.waited_s + extraction.waited_s,
         custom_metrics=extraction.custom_metrics,
         failures=tuple(extraction.failures),
     )

@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from asyncelt.config import Limits
 from asyncelt.extract.items import Materialized
+from asyncelt.extract.points import Cut
 from asyncelt.extract.sizes import sampled_row_bytes, size_of
 from asyncelt.flow import ArrowPage, JsonBody, JsonPages, Origin, Payload, Rows
 from asyncelt.schema.hints import TableHints
@@ -74,7 +75,7 @@ class Gatherer:
     """
 
     def __init__(self, resource: str, limits: Limits, on_first: Callable[[], None] | None = None) -> None:
-        self.ready: deque[Page] = deque()
+        self.ready: deque[Page | Cut] = deque()
         self._resource = resource
         self._limits = limits
         self._buffers: dict[str, _Buffer] = {}
@@ -196,6 +197,11 @@ class Gatherer:
         """Move everything that is held back to `ready`, tables in the order in which their rows began."""
         for table, buffer in list(self._buffers.items()):
             self._seal(table, buffer)
+
+    def cut(self, cut: Cut) -> None:
+        """Let a cut follow everything that was taken so far."""
+        self.flush()
+        self.ready.append(cut)
 
     @property
     def is_empty(self) -> bool:

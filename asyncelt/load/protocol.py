@@ -23,7 +23,7 @@ from typing import Protocol, runtime_checkable
 
 import pyarrow as pa
 
-from asyncelt.flow import JobFile, Package
+from asyncelt.flow import JobFile, Package, PositionMove
 from asyncelt.schema.capabilities import Capabilities
 from asyncelt.types import LoadId, SqlValue
 
@@ -35,8 +35,10 @@ __all__ = [
     "Lease",
     "Restored",
     "Session",
+    "StoredPosition",
     "SupportsIdle",
     "SupportsNames",
+    "SupportsPositions",
     "SupportsQuery",
     "SupportsStream",
     "SupportsTransaction",
@@ -88,6 +90,22 @@ class Commit:
     parent_load_id: LoadId | None
     """Head of the pipeline's chain that these packages were made on; the commit is refused when it has moved."""
     run_id: str | None = None
+
+    @property
+    def positions(self) -> tuple[PositionMove, ...]:
+        """Positions of messages that become known with this commit; for sessions that are `SupportsPositions`."""
+        return tuple(move for package in self.packages for move in package.positions)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredPosition:
+    """A row of ``_asyncelt_positions``: what is committed of one partition of one source."""
+
+    source: str
+    partition: str
+    epoch: int
+    position: str
+    """As `asyncelt.extract.intervals.Intervals.text` writes it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,6 +184,20 @@ class SupportsIdle(Protocol):
         Cancellation:
             Safe. What has been begun is finished.
         """
+        ...
+
+
+@runtime_checkable
+class SupportsPositions(Protocol):
+    """A session that keeps the positions of messages, for streams. Its destination says so in its capabilities.
+
+    Its ``commit`` also moves `Commit.positions`, in the transaction of the rows: for each move it reads the row of
+    (pipeline_name, source, partition) under a lock, lets `asyncelt.load.positions.moved` decide, and writes what comes
+    of it. A package that is committed already moves nothing again.
+    """
+
+    async def positions(self, pipeline_name: str) -> Sequence[StoredPosition]:
+        """What is committed, of all members of the pipeline; empty where there is no dataset or no such table."""
         ...
 
 

@@ -15,12 +15,13 @@ from asyncelt.pipeline.options import check_pipeline_name
 from asyncelt.pipeline.packages import PackageCalls
 from asyncelt.pipeline.replaying import ReplayCalls
 from asyncelt.pipeline.statecalls import StateCalls
+from asyncelt.pipeline.streaming import StreamCalls
 from asyncelt.storage.head import Head
 
 __all__ = ["Pipeline"]
 
 
-class Pipeline(ReplayCalls, PackageCalls, StateCalls, ClientCalls):
+class Pipeline(ReplayCalls, StreamCalls, PackageCalls, StateCalls, ClientCalls):
     """Loads data into one dataset of one destination, and remembers how far it got.
 
     Use `asyncelt.pipeline` to make one. Several pipelines may run side by side in one event loop; two calls of
