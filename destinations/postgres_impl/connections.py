@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import anyio
@@ -28,6 +29,12 @@ if not TYPE_CHECKING:
 
 _CLEANUP_S = 5.0
 """How long a connection may take to end a transaction that nobody wants; then it is cut, which ends it too."""
+_KEEPALIVE = """
+SELECT set_config('tcp_keepalives_idle', '10', false), set_config('tcp_keepalives_interval', '5', false),
+    set_config('tcp_keepalives_count', '3', false)
+"""
+"""The lock of an owner whose machine has vanished is free after 25 seconds."""
+_logger = logging.getLogger("asyncelt.destinations.postgres")
 _SETTINGS = "SELECT set_config('search_path', $1, true), set_config('TimeZone', 'UTC', true)"
 
 
@@ -77,10 +84,14 @@ class Connections:
     async def dedicated(self) -> Connection:
         """A connection that stays open until the session is closed; always the same."""
         if self._dedicated is None:
-            if self._config.pool is not None:
-                self._dedicated = await self._config.pool.acquire(timeout=self._config.address.timeout_s)
-            else:
+            pool = self._config.pool
+
+            if pool is None:
                 self._dedicated = await asyncpg.connect(**self._arguments())
+            else:
+                self._dedicated = await pool.acquire(timeout=self._config.address.timeout_s)
+
+            await self._dedicated.fetchrow(_KEEPALIVE)
 
         return self._dedicated
 
@@ -142,20 +153,22 @@ async def commit_now(connection: Connection, *, timeout_s: float) -> None:
 
 async def _leave(pool: Pool[Record], connection: PoolConnectionProxy[Record]) -> None:
     """Give a connection back; an open transaction is undone, if need be by cutting the connection."""
-    with shielded(_CLEANUP_S):
-        try:
+    is_clean = False
+
+    try:
+        with shielded(_CLEANUP_S):
             if connection.is_in_transaction():
                 await connection.execute("ROLLBACK")
 
             await pool.release(connection)
-
-            return
-        except DRIVER_ERRORS:
-            # Broken, or in a state in which it cannot be asked: its server process ends with it.
-            pass
-
-    connection.terminate()
-    await pool.release(connection)
+            is_clean = True
+    except DRIVER_ERRORS:
+        _logger.debug("A connection could not be given back; it is cut.", exc_info=True)
+    finally:
+        if not is_clean:
+            # Its server process ends with it, and so does the transaction. What has broken is out of the pool already.
+            with suppress(asyncpg.InterfaceError):
+                connection.terminate()
 
 
 async def _close(connection: asyncpg.Connection[Record]) -> None:

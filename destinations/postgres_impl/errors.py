@@ -40,6 +40,8 @@ _PASSING_STATES = frozenset(
         "42710",
     }
 )
+_STALE = (asyncpg.InvalidCachedStatementError, asyncpg.OutdatedSchemaCacheError)
+"""What the driver remembers of a table was true once."""
 _CANCELED = "57014"
 _UNDEFINED = frozenset({"42P01", "3F000"})
 _HINTS = {
@@ -56,7 +58,9 @@ _CATALOG = "pg_"
 
 def translate(error: BaseException, doing: str) -> LoadError:
     """Our error for one of `DRIVER_ERRORS`. ``doing`` completes the sentence "Postgres failed while ..."."""
-    message = f"Postgres failed while {doing}: {str(error).strip() or type(error).__name__}"
+    # What the server says more is not part of its message.
+    said = error.args[0] if isinstance(error, asyncpg.PostgresError) and error.args else error
+    message = f"Postgres failed while {doing}: {str(said).strip() or type(error).__name__}"
 
     if isinstance(error, asyncpg.PostgresError):
         return _of_server(error, message)
@@ -84,7 +88,7 @@ def _of_server(error: asyncpg.PostgresError, message: str) -> LoadError:
     if state == _CANCELED:
         return LoadTimeout(message)
 
-    if state[:2] in _PASSING or state in _PASSING_STATES or _is_race(error):
+    if state[:2] in _PASSING or state in _PASSING_STATES or isinstance(error, _STALE) or _is_race(error):
         return DestinationUnavailable(message)
 
     kind = UndefinedRelation if state in _UNDEFINED else DestinationRejected
@@ -107,7 +111,7 @@ def _place_of(error: asyncpg.PostgresError) -> str:
     if column is None and row is None:
         return ""
 
-    return f" ({', '.join([f'column {column!r}'] * bool(column) + [f'row {row} of its file'] * bool(row))})"
+    return f" ({', '.join([f'column {column!r}'] * bool(column) + [f'row {row}'] * bool(row))})"
 
 
 def _text(error: asyncpg.PostgresError, name: str) -> str | None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, cast
 
 from asyncelt.destinations.postgres_impl.config import PostgresConfig, address_of
 from asyncelt.destinations.postgres_impl.session import PostgresSession
-from asyncelt.destinations.postgres_impl.types import DECIMAL, WEI
+from asyncelt.destinations.postgres_impl.types import DECIMAL, MAX_NAME_BYTES, WEI
 from asyncelt.errors import ConfigError
 from asyncelt.load.protocol import Session, Target
 from asyncelt.schema.capabilities import Capabilities
@@ -26,7 +26,7 @@ _CAPABILITIES = Capabilities(
     merge_strategies=("delete-insert", "upsert", "scd2", "insert-only", "cdc"),
     replace_strategies=("truncate-and-insert", "insert-from-staging"),
     case_sensitive=True,
-    max_identifier_length=63,
+    max_identifier_length=MAX_NAME_BYTES,
     decimal_precision=DECIMAL,
     wei_precision=WEI,
     max_decimal_precision=76,

@@ -7,10 +7,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from asyncelt.destinations.postgres_impl.connections import Connection
 from asyncelt.destinations.postgres_impl.locks import take_ddl_turn
 from asyncelt.destinations.postgres_impl.reading import DIALECT, SYSTEM_TABLES, Catalog, read_catalog
-from asyncelt.destinations.postgres_impl.types import postgres_type
+from asyncelt.destinations.postgres_impl.types import MAX_NAME_BYTES, postgres_type
 from asyncelt.destinations.sql import ddl, system
 from asyncelt.destinations.sql.names import Dataset
 from asyncelt.destinations.sql.planning import tables_with_new_root_key, wanted_tables
+from asyncelt.errors import DestinationRejected
 from asyncelt.flow import Package
 from asyncelt.schema.model import Column, Table
 
@@ -102,6 +103,7 @@ async def _migrate_table(
     connection: Connection, dataset: Dataset, one: Table, catalog: Catalog, *, create_indexes: bool
 ) -> tuple[str, ...]:
     columns = _new_columns(one, catalog)
+    _check_names(one, columns)
 
     if one.name not in catalog:
         create = ddl.create_table(dataset, one.name, columns, postgres_type, DIALECT, unique=create_indexes)
@@ -114,6 +116,18 @@ async def _migrate_table(
     catalog.setdefault(one.name, {}).update({new.name: postgres_type(new) for new in columns})
 
     return tuple(new.name for new in columns)
+
+
+def _check_names(one: Table, columns: Sequence[Column]) -> None:
+    """Refuse names that Postgres would cut off: it counts bytes, and says nothing."""
+    for name in (one.name, *(new.name for new in columns)):
+        size = len(name.encode())
+
+        if size > MAX_NAME_BYTES:
+            raise DestinationRejected(
+                f"Table {one.name!r}: the name {name!r} has {size} bytes, Postgres keeps {MAX_NAME_BYTES}. Rename it "
+                "in the data or by a hint, or use the naming convention snake_case, which shortens names."
+            ).at(table=one.name)
 
 
 async def _fill_root_keys(

@@ -174,7 +174,8 @@ async def _prepare(connection: Connection, sql: str, parameters: Sequence[SqlVal
     statement = await connection.prepare(text)
     columns = tuple(statement.get_attributes())
     literal = await _with_literals(connection, statement, text, parameters) if parameters else text
-    literal = literal.strip().rstrip(";")
+    # It will stand in brackets, and may end with a comment.
+    literal = literal.strip().rstrip(";") + "\n"
     word = _FIRST_WORD.match(literal)
     kind = "" if word is None else word[1].upper()
     is_query = kind in {"SELECT", "VALUES", "TABLE"} or (kind == "WITH" and not _CHANGES.search(literal))
@@ -242,8 +243,10 @@ def _table(columns: Sequence[asyncpg.Attribute], rows: Sequence[Record]) -> pa.T
     return pa.Table.from_arrays(arrays, names=[one.name for one in columns])
 
 
-def _array(values: list[object]) -> pa.Array[Any]:
+def _array(values: list[Any]) -> pa.Array[Any]:
     try:
-        return pa.array(values)
+        found: pa.Array[Any] = pa.array(values)
     except (pa.ArrowInvalid, pa.ArrowTypeError):
         return pa.array([None if value is None else str(value) for value in values], pa.string())
+
+    return found

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
 
+from asyncelt._async import in_thread
 from asyncelt.destinations.postgres_impl.locks import take_commit_turn, take_table_turns
 from asyncelt.destinations.postgres_impl.migrating import Updates, migrate, names_of
 from asyncelt.destinations.postgres_impl.reading import DIALECT, committed, lease, read_catalog
@@ -109,7 +111,9 @@ async def _write_load_rows(work: Work, packages: Sequence[Package]) -> None:
 
     for version_hash, schema in hashes.items():
         if version_hash not in stored:
-            await _insert(work, VERSION_TABLE, version_row(schema, now))
+            # A large schema takes a while to become text.
+            row = await in_thread(partial(version_row, schema, now), work.threads)
+            await _insert(work, VERSION_TABLE, row)
 
     for package in packages:
         await _insert(work, LOADS_TABLE, load_row(package, now))

@@ -5,8 +5,9 @@ from __future__ import annotations
 from asyncelt.errors import ConfigError
 from asyncelt.schema.model import Column
 
-__all__ = ["DECIMAL", "WEI", "postgres_type"]
+__all__ = ["DECIMAL", "MAX_NAME_BYTES", "WEI", "postgres_type"]
 
+MAX_NAME_BYTES = 63
 DECIMAL = (38, 9)
 """Digits of decimals that say nothing about theirs."""
 WEI = (156, 78)

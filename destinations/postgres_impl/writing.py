@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 import anyio
+import pyarrow as pa
 from sqlglot import exp
 
 from asyncelt.destinations.postgres_impl.connections import Connection
@@ -19,7 +20,7 @@ from asyncelt.destinations.sql.merge import MergePlan, appends, merge_statements
 from asyncelt.destinations.sql.names import Dataset, table
 from asyncelt.destinations.sql.planning import Jobs, chain_of, foreign_columns, jobs_by_table
 from asyncelt.destinations.sql.staging import copy_staging, create_staging, drop_staging
-from asyncelt.errors import LoadError
+from asyncelt.errors import DestinationRejected, LoadError
 from asyncelt.flow import ROOT_ROW, JobFile, Package
 from asyncelt.schema.evolve import merge_strategy_of
 from asyncelt.schema.model import Table
@@ -77,6 +78,10 @@ class Work:
             raise error.at(load_id=package.load_id, table=name) from error
         except DRIVER_ERRORS as error:
             raise located(error, package, name) from error
+        except pa.ArrowInvalid as error:
+            raise DestinationRejected(
+                f"Table {name!r}: a value of load {package.load_id} does not fit its column: {error}"
+            ).at(load_id=package.load_id, table=name) from error
 
 
 def located(error: BaseException, package: Package, name: str) -> LoadError:

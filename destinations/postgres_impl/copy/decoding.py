@@ -129,7 +129,7 @@ def _kind(name: str) -> tuple[pa.DataType, Callable[[bytes], object]]:
         ), _decimal
 
     if name.startswith("timestamp"):
-        return pa.timestamp("us", tz=None if "without" in name else "UTC"), _moment
+        return (pa.timestamp("us") if "without" in name else pa.timestamp("us", "UTC")), _moment
 
     if name.startswith("time"):
         return pa.time64("us"), _time

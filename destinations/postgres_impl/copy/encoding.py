@@ -70,7 +70,7 @@ def _arrow(column: CopyColumn) -> pa.DataType:
         return pa.decimal128(38, 0 if precision > 38 else scale)
 
     if kind.startswith("timestamp"):
-        return pa.timestamp("us", tz=None if "without" in kind else "UTC")
+        return pa.timestamp("us") if "without" in kind else pa.timestamp("us", "UTC")
 
     if kind.startswith("time"):
         return pa.time64("us")
