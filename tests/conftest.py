@@ -80,6 +80,26 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     metafunc.parametrize("anyio_backend", VARIANTS if everywhere else [PLAIN], indirect=True, scope="session")
 
 
+@pytest.fixture(scope="session")
+def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A real PostgreSQL server: one per process that runs tests."""
+    from tests.support.postgres import PostgresServer
+
+    with PostgresServer(tmp_path_factory.mktemp("postgres") / "server") as server:
+        yield server
+
+
+@pytest.fixture
+def postgres_dsn(postgres_server: Any) -> Iterator[str]:
+    """Connection string of an empty database; afterwards nothing may be under way in it."""
+    from tests.support.postgres import empty, left_behind
+
+    dsn = postgres_server.dsn()
+    asyncio.run(empty(dsn))
+    yield dsn
+    assert asyncio.run(left_behind(dsn)) == []
+
+
 GUARDED = ("engine", "extract", "pipeline", "reading", "test_demo.py")
 """Where code of asyncelt is only reached through its coroutines. Elsewhere tests call the synchronous parts directly."""
 

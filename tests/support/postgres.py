@@ -13,7 +13,6 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -21,7 +20,7 @@ from typing import Self
 
 import asyncpg
 
-__all__ = ["PostgresServer"]
+__all__ = ["PostgresServer", "empty", "left_behind"]
 
 _UNPRIVILEGED = ("unshare", "--user", "--map-user=1000", "--map-group=1000")
 _FAST = {
@@ -143,8 +142,30 @@ async def _answers(dsn: str) -> bool:
     return True
 
 
-def statements_that_empty(schemas: list[str]) -> Iterator[str]:
-    """DROP of these schemas, whatever they are called."""
-    for name in schemas:
+_SCHEMAS = r"""
+SELECT nspname FROM pg_namespace WHERE nspname NOT LIKE 'pg\_%' AND nspname NOT IN ('public', 'information_schema')
+"""
+_LEFT = r"""
+SELECT 'transaction: ' || query FROM pg_stat_activity WHERE state LIKE 'idle in transaction%'
+UNION ALL SELECT 'table: ' || relname FROM pg_class WHERE relname LIKE '\_asyncelt\_staging%'
+"""
+
+
+async def empty(dsn: str) -> None:
+    """Drop every schema that is not the server's own."""
+    connection = await asyncpg.connect(dsn)
+
+    for (name,) in await connection.fetch(_SCHEMAS):
         quoted = name.replace('"', '""')
-        yield f'DROP SCHEMA "{quoted}" CASCADE'
+        await connection.execute(f'DROP SCHEMA "{quoted}" CASCADE')
+
+    await connection.close()
+
+
+async def left_behind(dsn: str) -> list[str]:
+    """Transactions that wait for a client, and staging tables."""
+    connection = await asyncpg.connect(dsn)
+    found = [str(row[0]) for row in await connection.fetch(_LEFT)]
+    await connection.close()
+
+    return found
