@@ -127,6 +127,8 @@ def _nothing_blocks_the_loop(request: pytest.FixtureRequest) -> Iterator[None]:
             function.can_block_in("asyncelt/pipeline/factory.py", {"pipeline"})
             # Configuration files are small, and read once, when the first value is asked for.
             function.can_block_in("asyncelt/configuration/providers.py", {"_read", "_folders"})
+            # It looks for passwords and certificates in a few small files when it connects.
+            function.can_block_in("asyncpg/connect_utils.py", {"_parse_connect_arguments"})
 
         guard.functions["os.path.abspath"].deactivate()  # joins two texts, and asks for the current folder
 

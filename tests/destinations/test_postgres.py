@@ -139,22 +139,6 @@ async def test_a_database_that_is_not_there_is_named_with_what_to_do(postgres_se
 
 
 @pytest.mark.slow
-async def test_a_pipeline_loads_merges_restores_and_reads_back(destination, tmp_path):
-    pipeline = pipeline_on(destination, tmp_path / "one")
-    await pipeline.run(numbers(20), table_name="items", primary_key="id", write_disposition="merge")
-    info = await pipeline.run(numbers(30), table_name="items", primary_key="id", write_disposition="merge")
-
-    assert "The postgres destination used postgresql://127.0.0.1" in str(info)
-    assert dict(await pipeline.dataset().row_counts().fetchall()) == {"items": 30, "items__tags": 60}
-
-    elsewhere = pipeline_on(destination, tmp_path / "two")
-    await elsewhere.sync_destination()
-    assert elsewhere.state == pipeline.state
-    sizes = [chunk.num_rows async for chunk in elsewhere.dataset()["items"].iter_arrow(12)]
-    assert sizes == [12, 12, 6]
-
-
-@pytest.mark.slow
 async def test_the_pool_of_the_caller_is_used_and_left_open(postgres_dsn, tmp_path):
     async with asyncpg.create_pool(postgres_dsn, min_size=2, max_size=2) as pool:
         destination = destinations.postgres(pool)

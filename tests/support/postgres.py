@@ -67,8 +67,8 @@ class PostgresServer:
         return self.folder / "data"
 
     def dsn(self, database: str = "postgres") -> str:
-        """Connection string of a database, for TCP."""
-        return f"postgresql://postgres@127.0.0.1:{self.port}/{database}"
+        """Connection string of a database, for TCP. Any password will do; the reference wants one."""
+        return f"postgresql://postgres:any@127.0.0.1:{self.port}/{database}"
 
     def start(self) -> None:
         """Start, and wait until it takes connections."""
