@@ -95,9 +95,9 @@ def postgres_dsn(postgres_server: Any) -> Iterator[str]:
     from tests.support.postgres import empty, left_behind
 
     dsn = postgres_server.dsn()
-    asyncio.run(empty(dsn))
+    empty(dsn)
     yield dsn
-    assert asyncio.run(left_behind(dsn)) == []
+    assert left_behind(dsn) == []
 
 
 GUARDED = ("engine", "extract", "pipeline", "reading", "test_demo.py")

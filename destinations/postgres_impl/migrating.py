@@ -20,6 +20,7 @@ __all__ = ["Updates", "migrate", "missing_columns", "names_of"]
 Updates = dict[str, dict[str, tuple[str, ...]]]
 """New columns: load id -> table -> columns."""
 
+_HAS_DATASET = "SELECT EXISTS (SELECT FROM pg_catalog.pg_namespace WHERE nspname = $1)"
 _OWN = frozenset(one.name for one in system.OWN_TABLES)
 
 
@@ -79,7 +80,11 @@ async def migrate(
 
     # Asked again: whoever had the turn before may have made them.
     catalog = await read_catalog(connection, dataset, names_of(packages))
-    await connection.execute(ddl.create_dataset(dataset, DIALECT))
+
+    # IF NOT EXISTS alone would ask for the right to create schemas, which a role that was given one may not have.
+    if not await connection.fetchval(_HAS_DATASET, dataset.name):
+        await connection.execute(ddl.create_dataset(dataset, DIALECT))
+
     updates: Updates = {}
 
     for package in packages:

@@ -210,8 +210,10 @@ async def _with_literals(
         raise asyncpg.InterfaceError(f"the statement has {len(types)} parameters, {len(parameters)} values were passed")
 
     names = [_type_name(one) for one in types]
-    wanted = ", ".join(f"quote_nullable(${at}::{name}::text)" for at, name in enumerate(names, start=1))
     values = [_adapted(value, one.name) for value, one in zip(parameters, types, strict=True)]
+    # Text is read by the server, whatever it stands for: a time, for instance.
+    given = ["text" if isinstance(value, str) else name for value, name in zip(values, names, strict=True)]
+    wanted = ", ".join(f"quote_nullable(${at}::{name}::text)" for at, name in enumerate(given, start=1))
     row = await connection.fetchrow(f"SELECT {wanted}", *values)
 
     if row is None:

@@ -179,6 +179,7 @@ async def _merge(work: Work, package: Package, root: Table, jobs: Jobs) -> set[T
         # The place of a row: rows of a new table stand in the order in which they came.
         arrival=lambda: exp.column("ctid"),
         keeps_order=True,
+        analyzes=True,
         dialect=DIALECT,
         strategy=strategy,
         created_at=package.created_at,

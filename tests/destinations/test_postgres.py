@@ -172,6 +172,23 @@ async def test_pipelines_that_begin_at_once_on_an_empty_dataset_all_succeed(dest
         assert await sql.execute_sql("SELECT count(*) FROM _dlt_loads") == [(4,)]
 
 
+async def test_a_role_that_was_given_a_schema_needs_no_other_rights(postgres_dsn, tmp_path, raw):
+    await raw.execute("DROP ROLE IF EXISTS guest")
+    await raw.execute("CREATE ROLE guest LOGIN")
+    guest = postgres_dsn.replace("postgres:any@", "guest:any@")
+    owner = Owner(destinations.postgres(guest), tmp_path / "packages", "parquet")
+    package = await owner.make({"one": pa.table({"id": [1]})})
+
+    with pytest.raises(DestinationRejected, match=r"permission denied for database.*Hint: grant the role CREATE"):
+        await owner.commit(package)
+
+    await raw.execute("CREATE SCHEMA data AUTHORIZATION guest")
+    await owner.commit(package)
+    assert await owner.rows("one") == [{"id": 1}]
+    await raw.execute("DROP OWNED BY guest CASCADE")
+    await raw.execute("DROP ROLE guest")
+
+
 # ------------------------------------------------------------------------------------------------ ownership
 
 

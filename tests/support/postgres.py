@@ -5,20 +5,21 @@ As root the server runs in a user namespace, where root's files belong to an ord
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import importlib.util
+import itertools
 import os
 import signal
 import socket
 import subprocess
 import time
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-import asyncpg
+import psycopg2
 
 __all__ = ["PostgresServer", "empty", "left_behind"]
 
@@ -46,6 +47,7 @@ class PostgresServer:
     folder: Path
     port: int = 0
     process: subprocess.Popen[bytes] | None = None
+    numbers: Iterator[int] = field(default_factory=itertools.count)
 
     def __enter__(self) -> Self:
         self.folder.mkdir(parents=True)
@@ -70,6 +72,13 @@ class PostgresServer:
         """Connection string of a database, for TCP. Any password will do; the reference wants one."""
         return f"postgresql://postgres:any@127.0.0.1:{self.port}/{database}"
 
+    def new_database(self) -> str:
+        """Connection string of another database, which nobody else uses."""
+        name = f"own_{next(self.numbers)}"
+        _ask(self.dsn(), f"CREATE DATABASE {name}")
+
+        return self.dsn(name)
+
     def start(self) -> None:
         """Start, and wait until it takes connections."""
         settings = [part for name, value in _FAST.items() for part in ("-c", f"{name}={value}")]
@@ -82,7 +91,7 @@ class PostgresServer:
 
         deadline = time.monotonic() + _PATIENCE_S
 
-        while not asyncio.run(_answers(self.dsn())):
+        while not _answers(self.dsn()):
             if self.process.poll() is not None or time.monotonic() > deadline:
                 raise RuntimeError(f"PostgreSQL did not start:\n{(self.folder / 'log').read_text()}")
 
@@ -131,15 +140,25 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-async def _answers(dsn: str) -> bool:
+def _answers(dsn: str) -> bool:
     try:
-        connection = await asyncpg.connect(dsn, timeout=5)
-    except (OSError, asyncpg.PostgresError):
+        _ask(dsn, "SELECT 1")
+    except psycopg2.OperationalError:
         return False
 
-    await connection.close()
-
     return True
+
+
+def _ask(dsn: str, *statements: str) -> list[tuple[str, ...]]:
+    """Run statements one by one; the rows of the last one."""
+    with contextlib.closing(psycopg2.connect(dsn)) as connection:
+        connection.autocommit = True
+
+        with connection.cursor() as cursor:
+            for statement in statements:
+                cursor.execute(statement)
+
+            return cursor.fetchall() if cursor.description else []
 
 
 _SCHEMAS = r"""
@@ -151,21 +170,14 @@ UNION ALL SELECT 'table: ' || relname FROM pg_class WHERE relname LIKE '\_asynce
 """
 
 
-async def empty(dsn: str) -> None:
+def empty(dsn: str) -> None:
     """Drop every schema that is not the server's own."""
-    connection = await asyncpg.connect(dsn)
+    names = [row[0].replace('"', '""') for row in _ask(dsn, _SCHEMAS)]
 
-    for (name,) in await connection.fetch(_SCHEMAS):
-        quoted = name.replace('"', '""')
-        await connection.execute(f'DROP SCHEMA "{quoted}" CASCADE')
-
-    await connection.close()
+    if names:
+        _ask(dsn, *(f'DROP SCHEMA "{name}" CASCADE' for name in names))
 
 
-async def left_behind(dsn: str) -> list[str]:
+def left_behind(dsn: str) -> list[str]:
     """Transactions that wait for a client, and staging tables."""
-    connection = await asyncpg.connect(dsn)
-    found = [str(row[0]) for row in await connection.fetch(_LEFT)]
-    await connection.close()
-
-    return found
+    return [row[0] for row in _ask(dsn, _LEFT)]
