@@ -6,6 +6,7 @@ import asyncio
 import json
 import re
 from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -136,9 +137,18 @@ class CopyReader:
         return batch
 
     async def close(self) -> None:
-        """Stop the COPY, if it is still under way."""
+        """Stop the COPY. If it was still under way, the connection is cut.
+
+        The driver asks the server to stop, but may then wait in vain for the rest of the rows on this connection.
+        """
+        is_over = self._copy.done()
         self._copy.cancel()
         await wait_out(self._copy, grace_s=_GRACE_S)
+
+        if not is_over:
+            with suppress(asyncpg.InterfaceError):
+                self._connection.terminate()
+
         self._send.close()
         self._receive.close()
 
