@@ -16,6 +16,7 @@ from asyncelt._async import shielded
 from asyncelt.destinations._worker import wait_out
 from asyncelt.destinations.postgres_impl.config import PostgresConfig
 from asyncelt.destinations.postgres_impl.errors import DRIVER_ERRORS, translated
+from asyncelt.errors import DestinationRejected
 
 if TYPE_CHECKING:
     from asyncpg import Pool, Record
@@ -137,6 +138,9 @@ class Connections:
 async def commit_now(connection: Connection, *, timeout_s: float) -> None:
     """COMMIT, which no cancellation disturbs.
 
+    Raises:
+        DestinationRejected: A statement of the transaction had failed, so that the server has undone it.
+
     Cancellation:
         Goes on when the answer has come, at latest after ``timeout_s``.
     """
@@ -148,7 +152,11 @@ async def commit_now(connection: Connection, *, timeout_s: float) -> None:
         await wait_out(answer, grace_s=timeout_s)
         raise
 
-    answer.result()
+    if answer.result() != "COMMIT":
+        raise DestinationRejected(
+            "A statement of the transaction had failed, so Postgres has undone all of it. Leave the transaction when a "
+            "statement fails, or put a SAVEPOINT before it."
+        )
 
 
 async def _leave(pool: Pool[Record], connection: PoolConnectionProxy[Record]) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+import subprocess
+import sys
 import threading
 from decimal import Decimal
 from functools import partial
@@ -482,6 +484,36 @@ async def test_statements_that_are_refused(session, sql, parameters, error):
         await session.query(sql, parameters)
 
     assert (await session.query("SELECT 1 AS one")).to_pylist() == [{"one": 1}]
+
+
+async def test_a_transaction_that_has_failed_is_not_taken_for_committed(session):
+    async def go_on_after_an_error():
+        async with session.transaction() as transaction:
+            await transaction.query("DELETE FROM one")
+
+            with pytest.raises(UndefinedRelation):
+                await transaction.query("SELECT * FROM nowhere")
+
+    with pytest.raises(DestinationRejected, match="has undone all of it"):
+        await go_on_after_an_error()
+
+    assert (await session.query("SELECT * FROM one")).num_rows == 2
+
+
+@pytest.mark.slow
+def test_the_factory_needs_no_driver_and_a_run_says_which_one_is_missing(tmp_path):
+    program = """
+import asyncio, sys
+sys.modules["asyncpg"] = None
+import asyncelt
+pipeline = asyncelt.pipeline("p", destination=asyncelt.destinations.postgres("postgresql://h/d"), pipelines_dir=sys.argv[1])
+try:
+    asyncio.run(pipeline.run([{"id": 1}], table_name="t"))
+except asyncelt.errors.ConfigError as error:
+    print(error)
+"""
+    found = subprocess.run([sys.executable, "-c", program, tmp_path], capture_output=True, text=True, check=True)
+    assert "needs the package 'asyncpg': pip install 'asyncelt[postgres]'" in found.stdout
 
 
 async def test_a_statement_without_result_has_no_columns(session):
