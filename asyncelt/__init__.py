@@ -28,7 +28,13 @@ from asyncelt.extract.resource import Resource as Resource
 from asyncelt.extract.source import Source as Source
 from asyncelt.extract.source_decorator import source as source
 from asyncelt.observe import Event as Event, Observer as Observer
-from asyncelt.pipeline import Pipeline as Pipeline, attach as attach, pipeline as pipeline, run as run
+from asyncelt.pipeline import (
+    Pipeline as Pipeline,
+    attach as attach,
+    pipeline as pipeline,
+    replay as replay,
+    run as run,
+)
 from asyncelt.reading.client import SqlClient as SqlClient
 from asyncelt.reading.dataset import Dataset as Dataset, dataset as dataset
 from asyncelt.reading.relation import Relation as Relation
@@ -52,6 +58,7 @@ __all__ = [  # noqa: RUF022 - grouped by what they are for
     "Pipeline",
     "attach",
     "pipeline",
+    "replay",
     "run",
     "destinations",
     # reading it back

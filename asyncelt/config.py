@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from asyncelt.errors import ConfigError
-from asyncelt.types import FileFormat
+from asyncelt.types import Compression, FileFormat
 
 __all__ = ["Limits", "Retry", "Settings", "working_root"]
 
 MIB = 1024 * 1024
-Compression = Literal["none", "snappy", "lz4", "zstd", "gzip"]
 NextItemMode = Literal["round_robin", "fifo"]
 
 
@@ -52,7 +51,8 @@ class Limits:
     """Rows in one job file; None: bounded by bytes only."""
     file_max_bytes: int = 256 * MIB
     """Bytes in one job file."""
-    parquet_compression: Compression = "zstd"
+    parquet_compression: Compression | None = None
+    """Of Parquet job files; None: what suits the destination."""
     keep_completed: int = 100
     """Manifests of loaded packages that stay on the disk."""
     cancel_grace_s: float = 10.0

@@ -13,12 +13,14 @@ from uuid import UUID
 
 __all__ = [
     "ColumnName",
+    "Compression",
     "DataType",
     "FileFormat",
     "JsonValue",
     "LoadId",
     "MergeStrategy",
     "OnBusy",
+    "OnError",
     "OnPending",
     "PackageStatus",
     "PipelineStep",
@@ -45,10 +47,13 @@ WriteDisposition: TypeAlias = Literal["append", "replace", "merge", "skip"]
 MergeStrategy: TypeAlias = Literal["delete-insert", "upsert", "insert-only", "scd2", "cdc"]
 ReplaceStrategy: TypeAlias = Literal["truncate-and-insert", "insert-from-staging", "staging-optimized"]
 FileFormat: TypeAlias = Literal["parquet", "jsonl"]
+Compression: TypeAlias = Literal["none", "snappy", "lz4", "zstd", "gzip"]
+"""Of Parquet files."""
 PipelineStep: TypeAlias = Literal["run", "sync", "extract", "normalize", "load"]
 PackageStatus: TypeAlias = Literal["extracting", "extracted", "normalized", "loaded", "aborted"]
 Refresh: TypeAlias = Literal["drop_sources", "drop_resources", "drop_data"]
 OnBusy: TypeAlias = Literal["wait", "raise"]
+OnError: TypeAlias = Literal["fail", "skip", "quarantine"]
 OnPending: TypeAlias = Literal["load_only", "load_then_run", "raise"]
 
 JsonValue: TypeAlias = "str | int | float | bool | None | Sequence[JsonValue] | Mapping[str, JsonValue]"

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import tempfile
 from collections.abc import Iterator
 from inspect import iscoroutinefunction
 from pathlib import Path
@@ -81,11 +82,12 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 @pytest.fixture(scope="session")
-def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+def postgres_server() -> Iterator[Any]:
     """A real PostgreSQL server: one per process that runs tests."""
     from tests.support.postgres import PostgresServer
 
-    with PostgresServer(tmp_path_factory.mktemp("postgres") / "server") as server:
+    # A short path: the name of a socket has at most 107 bytes.
+    with tempfile.TemporaryDirectory(prefix="pg-") as folder, PostgresServer(Path(folder) / "server") as server:
         yield server
 
 

@@ -18,7 +18,7 @@ PUBLIC = {
     "asyncelt": """
         AsynceltError AsynceltWarning ByteBudget Dataset Event JsonPage Limits Observer Pipeline PipelineBusy PipelineStepFailed
         Relation Resource Retry Settings Source SqlClient attach config current dataset defer destinations errors mark pipeline
-        resource run secrets source sources transformer with_table_name
+        replay resource run secrets source sources transformer with_table_name
     """,
     "asyncelt.mark": "make_hints materialize_table_schema with_file_import with_hints with_table_name",
     "asyncelt.sources": "incremental",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TypeAlias
@@ -17,7 +17,8 @@ from asyncelt.engine.plan import Refreshed, RunPlan, naming_of, starting_schema,
 from asyncelt.engine.sealing import Harvest, seal_run, state_after
 from asyncelt.engine.shaping import GIL_GATE, SchemaBook, Shaping, ShapingPlan, ShapingResult
 from asyncelt.engine.steps import one_error, stage, step
-from asyncelt.flow import Notice, RawBatch
+from asyncelt.engine.withdrawing import withdrawn, without
+from asyncelt.flow import Notice, RawBatch, ResourceFailure
 from asyncelt.normalize.bound import check_bound
 from asyncelt.normalize.page import NormalizeContext, Normalizer
 from asyncelt.observe import Stage
@@ -101,6 +102,13 @@ class Normalization:
             # What was sealed has left these folders; what remains is unfinished or was not needed.
             with shielded(_CLEANUP_S):
                 await in_thread(partial(store.discard, list(drafts.values())), self._folder.threads)
+
+    def do_without(self, failures: Sequence[ResourceFailure]) -> None:
+        """Leave resources that have failed out of the plan: their tables stay as they are. Says so."""
+        self._plan = without(self._plan, failures)
+
+        for failure in failures:
+            self._environment.emit(withdrawn(self._environment.pipeline_name, failure))
 
     async def keep_contract(self) -> None:
         """Remember the contract of a run without a package, which would carry it: later runs go by it all the same."""

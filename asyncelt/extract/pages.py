@@ -11,7 +11,7 @@ import pyarrow as pa
 from asyncelt.config import Limits
 from asyncelt.extract.items import Materialized
 from asyncelt.extract.sizes import sampled_row_bytes, size_of
-from asyncelt.flow import ArrowPage, JsonBody, JsonPages, Payload, Rows
+from asyncelt.flow import ArrowPage, JsonBody, JsonPages, Origin, Payload, Rows
 from asyncelt.schema.hints import TableHints
 
 __all__ = ["Gatherer", "Page"]
@@ -41,6 +41,8 @@ class Page:
     """Exact for JSON and Arrow, an estimate for Python objects."""
     hints: TableHints | None = None
     """The table's hints from this page on, where they have changed."""
+    origins: tuple[Origin, ...] = ()
+    """Of rows that are loaded from quarantine: the lines they lie in."""
 
 
 @dataclass(slots=True)

@@ -1,7 +1,7 @@
 """The contract between the engine and a destination. Public: third parties implement it.
 
-A destination is a factory object that does no I/O (:class:`Destination`) and a session that does
-(:class:`Session`). The engine calls, in this order::
+A destination is a factory object that does no I/O (`Destination`) and a session that does
+(`Session`). The engine calls, in this order::
 
     async with destination.connect(target) as session:
         restored = await session.restore(pipeline_name)          # once per pipeline instance

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from asyncelt.types import FileFormat, MergeStrategy, ReplaceStrategy, WriteDisposition
+from asyncelt.types import Compression, FileFormat, MergeStrategy, ReplaceStrategy, WriteDisposition
 
 __all__ = ["Capabilities"]
 
@@ -15,6 +15,8 @@ class Capabilities:
 
     file_formats: tuple[FileFormat, ...] = ("parquet", "jsonl")
     """Job files it can take; the first is preferred."""
+    parquet_compression: Compression = "zstd"
+    """Of Parquet job files, unless the user has chosen one."""
     write_dispositions: tuple[WriteDisposition, ...] = ("append", "replace", "merge", "skip")
     merge_strategies: tuple[MergeStrategy, ...] = ()
     """Empty: no merge. The first is the default."""

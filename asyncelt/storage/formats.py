@@ -11,9 +11,8 @@ from typing import Protocol
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from asyncelt.config import Compression
 from asyncelt.storage.jsonl import json_lines
-from asyncelt.types import FileFormat
+from asyncelt.types import Compression, FileFormat
 
 __all__ = ["EXTENSIONS", "FileWriter", "open_writer"]
 

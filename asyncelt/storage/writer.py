@@ -162,9 +162,8 @@ class TableFiles:
             # The counter in front keeps the order of files in the order of their names.
             self._file_id = f"{len(self.jobs):04x}{os.urandom(3).hex()}"
             self._rows = 0
-            self._writer = open_writer(
-                self._folder / self._file_name(), self._schema, self._format, self._limits.parquet_compression
-            )
+            compression = self._limits.parquet_compression or self._capabilities.parquet_compression
+            self._writer = open_writer(self._folder / self._file_name(), self._schema, self._format, compression)
 
         return self._writer
 

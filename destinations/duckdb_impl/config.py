@@ -44,6 +44,9 @@ class DuckDbConfig:
         if self.path is not None:
             # Where DuckDB itself would put what does not fit its memory, if the file were all it has.
             options.setdefault("temp_directory", str(self.path.with_name(self.path.name + ".tmp")))
+            # COMMIT writes into the file: by way of the log, which DETACH would move there at once, rows are written
+            # twice (measured with 100,000 rows of five columns: 150 ms instead of 192).
+            options.setdefault("checkpoint_threshold", "0KB")
 
         if self.memory_limit is not None:
             options["memory_limit"] = self.memory_limit

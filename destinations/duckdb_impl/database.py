@@ -26,7 +26,7 @@ from asyncelt.destinations.duckdb_impl.statements import DIALECT
 from asyncelt.destinations.duckdb_impl.transaction import commit_packages
 from asyncelt.destinations.local_sql import next_of
 from asyncelt.destinations.sql.names import Dataset, identifier
-from asyncelt.errors import DestinationRejected
+from asyncelt.errors import CommitUnknown, DestinationRejected, DestinationUnavailable
 from asyncelt.load.protocol import Commit, CommitResult, Lease, Restored, Target
 from asyncelt.types import LoadId, SqlValue
 
@@ -96,11 +96,17 @@ class Database:
 
         target = commit.target
 
-        with self._commit_lock() as fences, self._open(f"committing {load_ids}") as dataset:
-            self._tune(commit)
-            newest = fences.newest(target.pipeline_name, target.member)
+        try:
+            with self._commit_lock() as fences, self._open(f"committing {load_ids}") as dataset:
+                self._tune(commit)
+                newest = fences.newest(target.pipeline_name, target.member)
 
-            return commit_packages(self, dataset, commit, newest, replace_strategy=self._config.replace_strategy)
+                return commit_packages(self, dataset, commit, newest, replace_strategy=self._config.replace_strategy)
+        except (DestinationUnavailable, CommitUnknown):
+            # A disk that was full leaves DuckDB a database that it does not use until the file is attached anew.
+            self._hold.close()
+            self._holds = False
+            raise
 
     def committed(self, load_ids: Sequence[LoadId]) -> frozenset[LoadId]:
         """Which of the load ids are in ``_dlt_loads``."""

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import Final
 
 import anyio
-import pyarrow as pa
 from sqlglot import exp
 
 from asyncelt.destinations.postgres_impl.connections import Connection
+from asyncelt.destinations.postgres_impl.copy import CopyValueError
 from asyncelt.destinations.postgres_impl.copying import copy_files
 from asyncelt.destinations.postgres_impl.errors import DRIVER_ERRORS, translate
 from asyncelt.destinations.postgres_impl.reading import DIALECT, Catalog
@@ -74,14 +74,15 @@ class Work:
                 schema=self.dataset.name if staged is None else None,
                 threads=self.threads,
             )
+        except CopyValueError as error:
+            raise DestinationRejected(
+                f"Table {name!r} of load {package.load_id}, column {error.column!r}, row {error.row + 1}: the value "
+                f"{error.reason}. Mend it in a map step (add_map), or give the column another type."
+            ).at(load_id=package.load_id, table=name) from error
         except LoadError as error:
             raise error.at(load_id=package.load_id, table=name) from error
         except DRIVER_ERRORS as error:
             raise located(error, package, name) from error
-        except pa.ArrowInvalid as error:
-            raise DestinationRejected(
-                f"Table {name!r}: a value of load {package.load_id} does not fit its column: {error}"
-            ).at(load_id=package.load_id, table=name) from error
 
 
 def located(error: BaseException, package: Package, name: str) -> LoadError:

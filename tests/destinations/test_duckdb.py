@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import resource
 import subprocess
 import sys
 
@@ -13,7 +15,7 @@ import pytest
 
 from asyncelt import destinations
 from asyncelt.destinations.duckdb_impl.types import duckdb_type
-from asyncelt.errors import ConfigError, DestinationRejected, DestinationUnavailable
+from asyncelt.errors import CommitUnknown, ConfigError, DestinationRejected, DestinationUnavailable
 from asyncelt.load.protocol import Target
 from asyncelt.schema.model import Column, Table
 from asyncelt.testing import make_commit, make_package
@@ -313,6 +315,28 @@ async def test_what_is_no_duckdb_file_is_rejected_not_tried_again(owner, path):
 
     with pytest.raises(DestinationRejected, match="not a valid DuckDB"):
         await owner.restore()
+
+
+async def test_a_session_can_commit_again_once_the_disk_has_room(owner):
+    """What DuckDB could not write leaves it a database that has to be attached anew."""
+    await owner.run({"one": ROWS})
+    many = pa.table({"id": pa.array(range(20_000)), "text": [os.urandom(16).hex() for _ in range(20_000)]})
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    async with owner.destination.connect(owner.target) as session:
+        commit = make_commit(owner.target, await owner.acquire(session), await owner.make({"many": many}))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, hard))
+
+        try:
+            with pytest.raises((DestinationUnavailable, CommitUnknown)):
+                await owner.commit_in(session, commit)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+        assert await session.committed([package.load_id for package in commit.packages]) == frozenset()
+        await owner.commit_in(session, commit)
+
+    assert len(await owner.rows("many")) == 20_000
 
 
 async def test_two_destinations_on_one_file_share_nothing_but_the_file(path, tmp_path):
