@@ -21,13 +21,17 @@ def destination_of(kind: str, folder: Path) -> Destination:
     if kind == "duckdb":
         return destinations.duckdb(folder / "data.duckdb")
 
+    if kind == "postgres":
+        return destinations.postgres((folder / "dsn").read_text())
+
     return destinations.filesystem(folder / "files")
 
 
 async def commit(kind: str, folder: Path, *, load_id: str = LOAD_ID, parent: str | None = None) -> Commit:
     """Make the package, the same each time, and commit it."""
     destination = destination_of(kind, folder)
-    rows = pa.table({"load": [load_id] * 3})
+    # The new column of the second load is there, or not, whatever happens to its rows.
+    rows = pa.table({"load": [load_id] * 3, f"in_{load_id.partition('.')[0]}": [True] * 3})
     package = await asyncio.to_thread(
         make_package,
         folder / f"packages-{os.urandom(4).hex()}",

@@ -23,6 +23,15 @@ POINTS = {
         "before_load_row",
         "finished",
     ],
+    "postgres": [
+        "before_migrate_commit",
+        "after_migrate",
+        "before_begin",
+        "after_lease",
+        "after_package",
+        "before_commit",
+        "after_commit",
+    ],
 }
 
 
@@ -30,6 +39,15 @@ POINTS = {
 def nursery(tmp_path_factory):
     with Nursery(tmp_path_factory.mktemp("nursery")) as started:
         yield started
+
+
+@pytest.fixture
+def folder(kind, tmp_path, request):
+    """Where the data goes, or stands where it goes."""
+    if kind == "postgres":
+        (tmp_path / "dsn").write_text(request.getfixturevalue("postgres_dsn"))
+
+    return tmp_path
 
 
 async def rows_of(session):
@@ -40,13 +58,13 @@ async def rows_of(session):
 @pytest.mark.slow
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize("kind, point", [(kind, point) for kind, points in POINTS.items() for point in points])
-async def test_a_killed_commit_is_whole_or_absent(kind, point, tmp_path, nursery):
-    await kill_worker.commit(kind, tmp_path, load_id=OLD)
+async def test_a_killed_commit_is_whole_or_absent(kind, point, folder, nursery):
+    await kill_worker.commit(kind, folder, load_id=OLD)
     environment = {"ASYNCELT_FAILPOINT": f"{kind}.{point}"}
-    doomed = nursery.start(kill_worker.commit_once, kind, tmp_path, environment=environment)
+    doomed = nursery.start(kill_worker.commit_once, kind, folder, environment=environment)
     assert await asyncio.to_thread(doomed.wait) == KILLED
 
-    async with destination_of(kind, tmp_path).connect(TARGET) as session:
+    async with destination_of(kind, folder).connect(TARGET) as session:
         happened = LOAD_ID in await session.committed([LOAD_ID])
         newest = LOAD_ID if happened else OLD
         restored = await session.restore(TARGET.pipeline_name)
@@ -55,7 +73,7 @@ async def test_a_killed_commit_is_whole_or_absent(kind, point, tmp_path, nursery
         assert (restored.state, restored.head_load_id, restored.last_load_id) == (newest, newest, newest)
         assert await session.run_of(TARGET.pipeline_name, LOAD_ID) == ((LOAD_ID,) if happened else ())
 
-    await kill_worker.commit(kind, tmp_path, parent=OLD)
+    await kill_worker.commit(kind, folder, parent=OLD)
 
-    async with destination_of(kind, tmp_path).connect(TARGET) as session:
+    async with destination_of(kind, folder).connect(TARGET) as session:
         assert await rows_of(session) == [LOAD_ID] * 3
