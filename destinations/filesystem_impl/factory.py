@@ -9,8 +9,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from asyncelt.destinations.filesystem_impl.folder import DatasetFolder
+from asyncelt.destinations.filesystem_impl.dataset import FileDataset
 from asyncelt.destinations.filesystem_impl.layout import DEFAULT_LAYOUT, Layout, Moment, Placeholder, path_part
+from asyncelt.destinations.filesystem_impl.local import LocalPlace
 from asyncelt.destinations.filesystem_impl.session import FilesystemSession
 from asyncelt.errors import ConfigError
 from asyncelt.load.protocol import Session, Target
@@ -57,14 +58,14 @@ class Filesystem:
 
     def connect(self, target: Target) -> AbstractAsyncContextManager[Session]:
         """A session on one dataset's folder."""
-        folder = DatasetFolder(
-            path=self.root / path_part(target.dataset_name),
+        dataset = FileDataset(
+            place=LocalPlace(self.root / path_part(target.dataset_name)),
             layout=self.layout,
             capabilities=self.capabilities,
             max_state_files=self.max_state_files,
         )
 
-        return _connected(FilesystemSession(folder, target, busy_timeout_s=self.busy_timeout_s))
+        return _connected(FilesystemSession(dataset, target, busy_timeout_s=self.busy_timeout_s))
 
 
 def filesystem(
