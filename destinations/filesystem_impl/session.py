@@ -11,10 +11,10 @@ import anyio
 import pyarrow as pa
 
 from asyncelt.destinations._worker import Worker
-from asyncelt.destinations.busy import patiently
+from asyncelt.destinations.busy import OwnerAlive, patiently
 from asyncelt.destinations.filesystem_impl.dataset import FileDataset
 from asyncelt.destinations.streaming import BatchStream
-from asyncelt.errors import DestinationRejected, DestinationUnavailable, Unsupported
+from asyncelt.errors import DestinationRejected, DestinationUnavailable, PipelineBusy, Unsupported
 from asyncelt.failpoints import failpoint
 from asyncelt.flow import JobFile, Package
 from asyncelt.load.protocol import Commit, CommitResult, Lease, Restored, Target
@@ -50,7 +50,13 @@ class FilesystemSession:
 
     async def acquire(self, pipeline_name: str, member: str) -> Lease:
         """See `Session.acquire`."""
-        return await self._run(lambda: self._dataset.acquire(pipeline_name, member))
+        try:
+            return await self._run(lambda: self._dataset.acquire(pipeline_name, member))
+        except DestinationUnavailable as error:
+            if isinstance(error.__cause__, OwnerAlive):
+                raise PipelineBusy(str(error)) from error
+
+            raise
 
     async def migrate(self, commit: Commit) -> None:
         """Files need no tables. Refuses what this destination cannot do, before any data moves; announces the files.
