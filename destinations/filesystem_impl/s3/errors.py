@@ -9,6 +9,7 @@ import aiohttp
 from botocore.exceptions import (
     BotoCoreError,
     ClientError,
+    ConnectionError as NotConnected,
     HTTPClientError,
     NoCredentialsError,
     PartialCredentialsError,
@@ -56,7 +57,7 @@ def translated(error: BaseException, config: S3Config, doing: str) -> AsynceltEr
     if isinstance(error, ClientError):
         return _refused(error, config, where, doing)
 
-    if isinstance(error, BotoCoreError) and not isinstance(error, HTTPClientError):
+    if isinstance(error, BotoCoreError) and not isinstance(error, HTTPClientError | NotConnected):
         return DestinationRejected(f"{where}: {doing} failed: {error}", code=type(error).__name__)
 
     said = str(error) or type(error).__name__
