@@ -9,6 +9,7 @@ import pytest
 from tests.destinations import kill_worker
 from tests.destinations.kill_worker import LOAD_ID, TARGET, destination_of
 from tests.support.killing import KILLED, Nursery
+from tests.support.seaweed import KEY, SECRET
 
 OLD = "1700000001.5"
 POINTS = {
@@ -23,7 +24,15 @@ POINTS = {
         "before_load_row",
         "finished",
     ],
+    "s3": [
+        "loaded",
+        "before_marker",
+        "after_marker",
+        "before_load_row",
+    ],
 }
+PREFIX = {"s3": "filesystem"}
+"""Of the failpoints, where it is not the kind."""
 
 
 @pytest.fixture(scope="module")
@@ -39,9 +48,13 @@ async def rows_of(session):
 @pytest.mark.slow
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize("kind, point", [(kind, point) for kind, points in POINTS.items() for point in points])
-async def test_a_killed_commit_is_whole_or_absent(kind, point, tmp_path, nursery):
+async def test_a_killed_commit_is_whole_or_absent(kind, point, tmp_path, nursery, request, bucket_url):
+    if kind == "s3":
+        server = request.getfixturevalue("seaweed")
+        (tmp_path / "s3.txt").write_text(f"{bucket_url} {server.url} {KEY} {SECRET}")
+
     await kill_worker.commit(kind, tmp_path, load_id=OLD)
-    environment = {"ASYNCELT_FAILPOINT": f"{kind}.{point}"}
+    environment = {"ASYNCELT_FAILPOINT": f"{PREFIX.get(kind, kind)}.{point}"}
     doomed = nursery.start(kill_worker.commit_once, kind, tmp_path, environment=environment)
     assert await asyncio.to_thread(doomed.wait) == KILLED
 

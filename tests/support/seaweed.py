@@ -9,7 +9,6 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.error
 import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,6 +44,7 @@ class Seaweed:
 
     folder: Path
     port: int = 0
+    filer: int = 0
     process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -70,7 +70,7 @@ class Seaweed:
     def start(self) -> None:
         """Start it and wait until it answers; again after `kill`, on other ports and with the same data."""
         ports = dict(zip(_PORTS, _free_ports(len(_PORTS)), strict=True))
-        self.port = ports["s3.port"]
+        self.port, self.filer = ports["s3.port"], ports["filer.port"]
         sockets = [f"-{one}.localSocket={self.folder / one}.sock" for one in ("s3", "filer")]
         command = [
             str(Path(sys.executable).with_name("weed")),
@@ -107,11 +107,17 @@ class Seaweed:
             self.process = None
 
     def _answers(self) -> bool:
+        # It is healthy before its bucket is there.
+        addresses = (f"{self.url}/healthz", f"http://127.0.0.1:{self.filer}/buckets/lake/")
+
         try:
-            with urllib.request.urlopen(f"{self.url}/healthz", timeout=1) as answer:
-                return bool(answer.status == 200)
-        except (OSError, urllib.error.URLError):
+            for address in addresses:
+                with urllib.request.urlopen(address, timeout=1):
+                    pass
+        except OSError:
             return False
+
+        return True
 
 
 def _identity(key: str, secret: str, *actions: str) -> dict[str, object]:

@@ -138,8 +138,11 @@ def _alive(held: Mapping[str, object], age_s: float, own: Mapping[str, object]) 
 
 
 def _started(pid: int) -> str:
-    """When a process began, in the kernel's ticks; empty without such a process, or where there is no /proc."""
-    return (_text(f"/proc/{pid}/stat").rpartition(")")[2].split() or [""] * 20)[19]
+    """When a process began, in the kernel's ticks; empty when it has ended, or where there is no /proc."""
+    fields = _text(f"/proc/{pid}/stat").rpartition(")")[2].split()
+
+    # Z, X: only its parent has not taken note yet.
+    return fields[19] if fields and fields[0] not in {"Z", "X"} else ""
 
 
 def _text(path: str) -> str:
