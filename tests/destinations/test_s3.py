@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
+import asyncelt
 from asyncelt import destinations
 from asyncelt.destinations.filesystem_impl.s3.bucket import Bucket
 from asyncelt.destinations.filesystem_impl.s3.carrier import S3Carrier
@@ -294,6 +295,88 @@ async def test_reading_takes_the_ranges_that_a_query_needs(s3, tmp_path, monkeyp
     async with s3.connect(owner.target) as session:
         assert (await session.query("SELECT sum(id) AS s FROM wide")).to_pylist() == [{"s": 19_999_900_000}]
         assert 0 < taken < wide.nbytes / 4
+
+
+async def test_a_pipeline_runs_into_a_bucket_and_is_read_back(s3, tmp_path):
+    async def pages():
+        for page in range(3):
+            yield [{"id": page * 10 + at, "tags": ["a", "b"]} for at in range(10)]
+
+    for _ in range(2):
+        pipeline = asyncelt.pipeline("lake", destination=s3, dataset_name="raw", pipelines_dir=str(tmp_path))
+        await pipeline.run(pages(), table_name="readings", loader_file_format="parquet")
+
+    async with pipeline.sql_client() as sql:
+        assert (await sql.query("SELECT count(*) AS n, max(id) AS m FROM readings")).to_pylist() == [{"n": 60, "m": 29}]
+
+    chunks = [chunk.num_rows async for chunk in pipeline.dataset().readings__tags.iter_arrow(50)]
+    assert sum(chunks) == 120
+    assert max(chunks) == 50
+
+
+@asynccontextmanager
+async def faulty(server, faults):
+    """A door to the server; each new connection meets the next fault, and none when they are used up."""
+    tasks = set()
+
+    async def pump(reader, writer):
+        try:
+            while data := await reader.read(65536):
+                writer.write(data)
+                await writer.drain()
+        finally:
+            writer.close()
+
+    async def serve(reader, writer):
+        tasks.add(asyncio.current_task())
+        fault = faults.pop(0) if faults else None
+
+        if fault == "slow down":
+            await reader.readuntil(b"\r\n\r\n")
+            body = b"<Error><Code>SlowDown</Code><Message>Reduce your request rate.</Message></Error>"
+            head = b"HTTP/1.1 503 Slow Down\r\nContent-Type: application/xml\r\nConnection: close\r\nContent-Length: "
+            writer.write(head + str(len(body)).encode() + b"\r\n\r\n" + body)
+            await writer.drain()
+
+        if fault is not None:
+            writer.close()
+            return
+
+        back, forth = await asyncio.open_connection("127.0.0.1", server.port)
+        await asyncio.gather(pump(reader, forth), pump(back, writer), return_exceptions=True)
+
+    door = await asyncio.start_server(serve, "127.0.0.1", 0)
+
+    try:
+        yield f"http://127.0.0.1:{door.sockets[0].getsockname()[1]}"
+    finally:
+        door.close()
+
+        for task in tasks:
+            task.cancel()
+
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+@pytest.mark.parametrize("fault", ["slow down", "cut"])
+async def test_requests_that_fail_for_the_moment_are_repeated(s3, seaweed, tmp_path, fault):
+    faults = [fault, fault]
+
+    async with faulty(seaweed, faults) as endpoint:
+        owner = Owner(other(s3, endpoint=endpoint), tmp_path / "packages", "parquet")
+        await owner.run({"one": ONE}, state="s")
+        assert faults == []
+
+    assert await Owner(s3, tmp_path, "parquet").rows("one") == ONE.to_pylist()
+
+
+async def test_a_service_that_stays_overloaded_may_be_tried_again_later(s3, seaweed, owner):
+    async with (
+        faulty(seaweed, ["slow down"] * 50) as endpoint,
+        other(s3, endpoint=endpoint).connect(owner.target) as session,
+    ):
+        with pytest.raises(DestinationUnavailable, match="SlowDown"):
+            await session.restore(owner.target.pipeline_name)
 
 
 def other(s3, **changes):

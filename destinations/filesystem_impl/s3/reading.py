@@ -15,6 +15,7 @@ from fsspec import AbstractFileSystem
 __all__ = ["SCHEME", "Objects"]
 
 SCHEME = "asyncelt"
+_PREFIX = f"{SCHEME}://"
 _BLOCK = 256 * 1024
 _BLOCKS = 128
 """Blocks that are kept, 32 MiB in all: DuckDB reads the end of a Parquet file several times, and text bit by bit."""
@@ -119,7 +120,7 @@ class Objects(AbstractFileSystem):  # type: ignore[misc]  # fsspec has no types
 
         name = f"{next(self._numbers)}{extension}"
         self._known[name] = content
-        address = f"{SCHEME}://{name}"
+        address = _PREFIX + name
 
         if isinstance(content, str):
             self._addresses[content] = address
@@ -128,7 +129,7 @@ class Objects(AbstractFileSystem):  # type: ignore[misc]  # fsspec has no types
 
     def info(self, path: str, **_options: Any) -> dict[str, Any]:
         """What fsspec wants to know of a file."""
-        name = self._strip_protocol(path)
+        name = path.removeprefix(_PREFIX)
         content = self._known.get(name)
 
         if content is None:
@@ -144,9 +145,11 @@ class Objects(AbstractFileSystem):  # type: ignore[misc]  # fsspec has no types
 
         return {"name": name, "size": self._sizes[name], "type": "file"}
 
-    def glob(self, path: str, **_options: Any) -> list[str]:
+    def glob(self, path: str, maxdepth: int | None = None, **_options: Any) -> list[str]:
         """The file itself: no name here is a pattern."""
-        return [self._strip_protocol(path)]
+        del maxdepth
+
+        return [path.removeprefix(_PREFIX)]
 
     def modified(self, path: str) -> datetime:
         """The same always: files of a load never change."""
@@ -154,12 +157,22 @@ class Objects(AbstractFileSystem):  # type: ignore[misc]  # fsspec has no types
 
         return datetime.fromtimestamp(0, tz=UTC)
 
-    def open(self, path: str, mode: str = "rb", **_options: Any) -> Any:
+    def open(
+        self,
+        path: str,
+        mode: str = "rb",
+        block_size: int | None = None,
+        cache_options: Any = None,
+        compression: str | None = None,
+        **_options: Any,
+    ) -> Any:
         """A file to be read."""
+        del block_size, cache_options, compression
+
         if "r" not in mode:
             raise PermissionError(f"{path}: files of a dataset can only be read.")
 
-        name = self._strip_protocol(path)
+        name = path.removeprefix(_PREFIX)
         size = self.info(path)["size"]
         content = self._known[name]
 
