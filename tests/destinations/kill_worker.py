@@ -24,6 +24,13 @@ def destination_of(kind: str, folder: Path) -> Destination:
     if kind == "postgres":
         return destinations.postgres((folder / "dsn").read_text())
 
+    if kind == "s3":
+        # The server that the test has started, and a prefix of its own.
+        url, endpoint, key, secret = (folder / "s3.txt").read_text().split()
+        credentials = {"aws_access_key_id": key, "aws_secret_access_key": secret}
+
+        return destinations.filesystem(url, endpoint_url=endpoint, credentials=credentials)
+
     return destinations.filesystem(folder / "files")
 
 

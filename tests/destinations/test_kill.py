@@ -9,6 +9,7 @@ import pytest
 from tests.destinations import kill_worker
 from tests.destinations.kill_worker import LOAD_ID, TARGET, destination_of
 from tests.support.killing import KILLED, Nursery
+from tests.support.seaweed import KEY, SECRET
 
 OLD = "1700000001.5"
 POINTS = {
@@ -32,7 +33,15 @@ POINTS = {
         "before_commit",
         "after_commit",
     ],
+    "s3": [
+        "loaded",
+        "before_marker",
+        "after_marker",
+        "before_load_row",
+    ],
 }
+PREFIX = {"s3": "filesystem"}
+"""Of the failpoints, where it is not the kind."""
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +56,10 @@ def folder(kind, tmp_path, request):
     if kind == "postgres":
         (tmp_path / "dsn").write_text(request.getfixturevalue("postgres_dsn"))
 
+    if kind == "s3":
+        server, url = request.getfixturevalue("seaweed"), request.getfixturevalue("bucket_url")
+        (tmp_path / "s3.txt").write_text(f"{url} {server.url} {KEY} {SECRET}")
+
     return tmp_path
 
 
@@ -60,7 +73,7 @@ async def rows_of(session):
 @pytest.mark.parametrize("kind, point", [(kind, point) for kind, points in POINTS.items() for point in points])
 async def test_a_killed_commit_is_whole_or_absent(kind, point, folder, nursery):
     await kill_worker.commit(kind, folder, load_id=OLD)
-    environment = {"ASYNCELT_FAILPOINT": f"{kind}.{point}"}
+    environment = {"ASYNCELT_FAILPOINT": f"{PREFIX.get(kind, kind)}.{point}"}
     doomed = nursery.start(kill_worker.commit_once, kind, folder, environment=environment)
     assert await asyncio.to_thread(doomed.wait) == KILLED
 
