@@ -21,6 +21,7 @@ from asyncelt.destinations.sql.names import Dataset, table
 from asyncelt.destinations.sql.planning import Jobs, chain_of, foreign_columns, jobs_by_table
 from asyncelt.destinations.sql.staging import copy_staging, create_staging, drop_staging
 from asyncelt.errors import DestinationRejected, LoadError
+from asyncelt.failpoints import failpoint
 from asyncelt.flow import ROOT_ROW, JobFile, Package
 from asyncelt.schema.evolve import merge_strategy_of
 from asyncelt.schema.model import Table
@@ -216,6 +217,8 @@ async def _stage_all(
 
         if sum(job.rows for job in jobs[one.name]) >= _WORTH_STATISTICS:
             await work.execute_for(package, one.name, f"ANALYZE {table(name).sql(dialect=DIALECT)}")
+
+    failpoint("postgres.staged")
 
     return staged
 

@@ -17,11 +17,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import psycopg2
 
-__all__ = ["PostgresServer", "empty", "left_behind"]
+__all__ = ["PostgresServer", "ask", "empty", "left_behind"]
 
 _UNPRIVILEGED = ("unshare", "--user", "--map-user=1000", "--map-group=1000")
 _FAST = {
@@ -75,7 +75,7 @@ class PostgresServer:
     def new_database(self) -> str:
         """Connection string of another database, which nobody else uses."""
         name = f"own_{next(self.numbers)}"
-        _ask(self.dsn(), f"CREATE DATABASE {name}")
+        ask(self.dsn(), f"CREATE DATABASE {name}")
 
         return self.dsn(name)
 
@@ -142,14 +142,14 @@ def _free_port() -> int:
 
 def _answers(dsn: str) -> bool:
     try:
-        _ask(dsn, "SELECT 1")
+        ask(dsn, "SELECT 1")
     except psycopg2.OperationalError:
         return False
 
     return True
 
 
-def _ask(dsn: str, *statements: str) -> list[tuple[str, ...]]:
+def ask(dsn: str, *statements: str) -> list[tuple[Any, ...]]:
     """Run statements one by one; the rows of the last one."""
     with contextlib.closing(psycopg2.connect(dsn)) as connection:
         connection.autocommit = True
@@ -172,12 +172,12 @@ UNION ALL SELECT 'table: ' || relname FROM pg_class WHERE relname LIKE '\_asynce
 
 def empty(dsn: str) -> None:
     """Drop every schema that is not the server's own."""
-    names = [row[0].replace('"', '""') for row in _ask(dsn, _SCHEMAS)]
+    names = [row[0].replace('"', '""') for row in ask(dsn, _SCHEMAS)]
 
     if names:
-        _ask(dsn, *(f'DROP SCHEMA "{name}" CASCADE' for name in names))
+        ask(dsn, *(f'DROP SCHEMA "{name}" CASCADE' for name in names))
 
 
 def left_behind(dsn: str) -> list[str]:
     """Transactions that wait for a client, and staging tables."""
-    return [row[0] for row in _ask(dsn, _LEFT)]
+    return [row[0] for row in ask(dsn, _LEFT)]
