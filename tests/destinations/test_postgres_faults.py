@@ -13,6 +13,7 @@ import pytest
 
 from asyncelt import destinations
 from asyncelt.config import Retry, Settings
+from asyncelt.failpoints import installed
 from asyncelt.load.committing import load_bundle
 from asyncelt.testing.fixture import Owner
 from asyncelt.testing.packages import make_commit
@@ -134,3 +135,80 @@ async def test_a_copy_that_falls_silent_can_be_cancelled(proxy, owner, raw, monk
         await load(session, commit)
 
     await check(raw, commit)
+
+
+# ------------------------------------------------------------------------------------------- the server itself
+
+
+@pytest.fixture
+def direct(postgres_dsn, tmp_path):
+    return Owner(destinations.postgres(postgres_dsn), tmp_path / "packages", "parquet")
+
+
+async def check_anew(dsn, commit):
+    connection = await asyncpg.connect(dsn)
+    await check(connection, commit)
+    await connection.close()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "point, end",
+    [
+        ("postgres.copying", "kill"),
+        ("postgres.after_package", "stop_at_once"),
+        ("postgres.before_commit", "kill"),
+    ],
+)
+async def test_a_server_that_dies_and_comes_back_has_the_package_once(
+    postgres_server, postgres_dsn, direct, point, end
+):
+    passed = []
+
+    def crash(name):
+        if name == point and not passed:
+            passed.append(name)
+            getattr(postgres_server, end)()
+            postgres_server.start()
+
+    async with about_to_load(direct) as (session, commit):
+        with installed(crash):
+            assert await load(session, commit) > 0
+
+        # The lock of the owner went with the server; the session takes it again.
+        assert (await session.acquire(direct.target.pipeline_name, "")).head_load_id == commit.packages[0].load_id
+
+    await check_anew(postgres_dsn, commit)
+
+
+@pytest.mark.slow
+async def test_a_server_that_dies_during_commit_has_the_package_once(postgres_server, postgres_dsn, direct):
+    """It waits for a standby that never comes: the commit is in its log, the answer is never sent."""
+    overrides = postgres_server.data / "postgresql.auto.conf"
+    before = overrides.read_text()
+
+    async def crash(watcher):
+        while not await watcher.fetchval("SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'"):
+            pass
+
+        # The connections of the watcher and of the test break as well.
+        overrides.write_text(before)
+        postgres_server.kill()
+        postgres_server.start()
+
+    async with about_to_load(direct) as (session, commit):
+        watcher = await asyncpg.connect(postgres_dsn)
+
+        try:
+            await watcher.execute("ALTER SYSTEM SET synchronous_standby_names = 'nobody'")
+            await watcher.execute("SELECT pg_reload_conf()")
+
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(crash, watcher)
+                retries = await load(session, commit)
+        finally:
+            overrides.write_text(before)
+            watcher.terminate()
+
+    assert retries <= 1
+    await check_anew(postgres_dsn, commit)

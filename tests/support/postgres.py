@@ -81,6 +81,14 @@ class PostgresServer:
 
     def start(self) -> None:
         """Start, and wait until it takes connections."""
+        deadline = time.monotonic() + _PATIENCE_S
+
+        # After a crash the folder is in use until the last orphan has gone.
+        while not self._has_started(deadline):
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"PostgreSQL did not start:\n{(self.folder / 'log').read_text()}")
+
+    def _has_started(self, deadline: float) -> bool:
         settings = [part for name, value in _FAST.items() for part in ("-c", f"{name}={value}")]
         network = ("-p", str(self.port), "-k", str(self.folder), "-c", "listen_addresses=127.0.0.1")
 
@@ -89,20 +97,24 @@ class PostgresServer:
                 [*_command("postgres"), "-D", str(self.data), *network, *settings], stdout=log, stderr=log
             )
 
-        deadline = time.monotonic() + _PATIENCE_S
-
         while not _answers(self.dsn()):
             if self.process.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError(f"PostgreSQL did not start:\n{(self.folder / 'log').read_text()}")
+                return False
 
             time.sleep(0.02)
+
+        return True
 
     def stop(self) -> None:
         """Stop it; transactions that are open are undone."""
         self._end(signal.SIGINT)
 
+    def stop_at_once(self) -> None:
+        """As an administrator in a hurry: what is open is cut off, the next start recovers."""
+        self._end(signal.SIGQUIT)
+
     def kill(self) -> None:
-        """Crash it."""
+        """Crash it. Its children end when they notice, and the next start waits for them."""
         self._end(signal.SIGKILL)
 
     def _end(self, how: signal.Signals) -> None:
