@@ -13,8 +13,8 @@ import random
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ import duckdb
 
 from asyncelt.storage.state import decode_state
 from tests.robustness.worker import CHILDREN, PAGES, ROWS, run_once
-from tests.support.killing import KILLED, Nursery
+from tests.support.killing import KILLED, Doomed, Nursery
 from tests.support.postgres import PostgresServer, ask, left_behind
 
 SCENARIOS = ("state", "merge", "plain", "steps", "replace")
@@ -68,9 +68,7 @@ class Scenario:
         if failpoint is not None:
             environment["ASYNCELT_FAILPOINT"] = failpoint
 
-        process = self.nursery.start(
-            run_once, self.name, self.folder, self.round, self.address, environment=environment
-        )
+        process = self._start(environment)
 
         if kill_after_s is not None:
             time.sleep(kill_after_s)
@@ -84,6 +82,11 @@ class Scenario:
 
         return True
 
+    def _start(self, environment: Mapping[str, str]) -> Doomed:
+        arguments = (self.name, self.folder, self.round, self.address)
+
+        return self.nursery.start(run_once, *arguments, environment=environment)
+
     def survive(self, failpoint: str | None = None, kill_after_s: float | None = None) -> None:
         """One killed run, another run, and the count of everything."""
         self.round += 1
@@ -91,6 +94,25 @@ class Scenario:
         if not self.run(failpoint, kill_after_s):
             self.tally.missed += 1
 
+        self.run()
+        self.check()
+
+    def survive_server(self, server: PostgresServer, kill_after_s: float) -> None:
+        """A run whose server is killed and comes back, another run, and the count of everything."""
+        self.round += 1
+        log = self.folder / "failpoints.log"
+        log.unlink(missing_ok=True)
+        process = self._start({"ASYNCELT_FAILPOINT_LOG": str(log)})
+        time.sleep(kill_after_s)
+        server.kill()
+        passed = log.read_text().split() if log.exists() else []
+        server.start()
+
+        # It may have given up before the server was there again.
+        with suppress(AssertionError):
+            process.wait()
+
+        self.tally.kills["server, " + (passed[-1] if passed else "before the first failpoint")] += 1
         self.run()
         self.check()
 
@@ -187,18 +209,20 @@ class Plan:
     """Per failpoint and scenario, at different hits where a run passes it more than once."""
     randomly: int = 0
     """Over all scenarios."""
+    servers: int = 0
+    """How often the server is killed while a run is under way, over all scenarios."""
     seed: int = 1
     only: tuple[str, ...] = ("",)
     """What the names of the failpoints begin with."""
 
 
-def kill_everywhere(folder: Path, plan: Plan, new_database: Callable[[], str] | None = None) -> Tally:
+def kill_everywhere(folder: Path, plan: Plan, server: PostgresServer | None = None) -> Tally:
     """Carry out a plan.
 
     Args:
         folder: For everything that lies on the disk.
         plan: What to do.
-        new_database: Makes a database for a scenario; without it the rows go into DuckDB files.
+        server: Gets a database for each scenario; without it the rows go into DuckDB files.
     """
     tally = Tally()
     moments = random.Random(plan.seed)
@@ -207,7 +231,7 @@ def kill_everywhere(folder: Path, plan: Plan, new_database: Callable[[], str] | 
         for name in plan.scenarios:
             home = folder / name
             home.mkdir()
-            address = str(home / f"{name}.duckdb") if new_database is None else new_database()
+            address = str(home / f"{name}.duckdb") if server is None else server.new_database()
             scenario = Scenario(name, home, address, tally, nursery)
             started = time.perf_counter()
             points = scenario.failpoints()
@@ -220,6 +244,12 @@ def kill_everywhere(folder: Path, plan: Plan, new_database: Callable[[], str] | 
 
             for _ in range(-(-plan.randomly // len(plan.scenarios))):
                 scenario.survive(kill_after_s=moments.uniform(0.05, 0.9) * took)
+
+            if server is None:
+                continue
+
+            for _ in range(-(-plan.servers // len(plan.scenarios))):
+                scenario.survive_server(server, moments.uniform(0.05, 0.9) * took)
 
     return tally
 
@@ -244,15 +274,16 @@ def main() -> None:
     parser.add_argument("--random", type=int, default=50, help="random kills over all scenarios")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--destination", choices=["duckdb", "postgres"], default="duckdb")
+    parser.add_argument("--servers", type=int, default=0, help="kills of the server over all scenarios")
     arguments = parser.parse_args()
-    plan = Plan(times=arguments.times, randomly=arguments.random, seed=arguments.seed)
+    plan = Plan(times=arguments.times, randomly=arguments.random, servers=arguments.servers, seed=arguments.seed)
 
     with tempfile.TemporaryDirectory(prefix="kill-") as folder:
         home = Path(folder)
         is_server = arguments.destination == "postgres"
 
         with PostgresServer(home / "server") if is_server else nullcontext() as server:
-            tally = kill_everywhere(home, plan, server.new_database if server is not None else None)
+            tally = kill_everywhere(home, plan, server)
 
     print(report(tally))
 

@@ -34,7 +34,7 @@ def test_nothing_is_lost_or_doubled_on_a_server(postgres_server: PostgresServer,
         randomly=2,
         only=("postgres.copying", "postgres.staged", "postgres.before_commit", "postgres.after_commit"),
     )
-    tally = kill_everywhere(tmp_path, plan, postgres_server.new_database)
+    tally = kill_everywhere(tmp_path, plan, postgres_server)
 
     assert tally.kills["postgres.copying"] > 0
     assert tally.kills["postgres.before_commit"] > 0

@@ -21,7 +21,7 @@ from typing import Any, Self
 
 import psycopg2
 
-__all__ = ["PostgresServer", "ask", "empty", "left_behind"]
+__all__ = ["WITH_PASSWORD", "PostgresServer", "ask", "empty", "left_behind"]
 
 _UNPRIVILEGED = ("unshare", "--user", "--map-user=1000", "--map-group=1000")
 _FAST = {
@@ -34,6 +34,8 @@ _FAST = {
     "log_min_messages": "error",
 }
 _PATIENCE_S = 30.0
+WITH_PASSWORD = "with_password"
+"""The only role that has to show one, once a test has made it."""
 
 
 @dataclass(slots=True)
@@ -54,6 +56,8 @@ class PostgresServer:
         self.port = _free_port()
         options = ("-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync", "--no-instructions")
         _run("initdb", "-D", str(self.data), *options)
+        access = self.data / "pg_hba.conf"
+        access.write_text(f"host all {WITH_PASSWORD} 127.0.0.1/32 scram-sha-256\n{access.read_text()}")
         self.start()
 
         return self
