@@ -13,8 +13,8 @@ from asyncelt.errors import DestinationRejected, DestinationUnavailable, LoadErr
 
 __all__ = ["DRIVER_ERRORS", "translate", "translated"]
 
-DRIVER_ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
-"""Everything that a call of the driver raises."""
+DRIVER_ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError, TimeoutError)
+"""Everything that a call of the driver raises. The internal one: the server has said goodbye while nobody listened."""
 
 _PASSING = frozenset(
     {

@@ -164,14 +164,14 @@ def test_a_pool_of_one_connection_is_too_small(postgres_dsn):
 
 @pytest.mark.slow
 async def test_pipelines_that_begin_at_once_on_an_empty_dataset_all_succeed(destination, tmp_path):
-    pipelines = [pipeline_on(destination, tmp_path / str(at), f"first_{at}") for at in range(4)]
+    pipelines = [pipeline_on(destination, tmp_path / str(at), f"first_{at}") for at in range(10)]
 
     async with anyio.create_task_group() as tasks:
         for one in pipelines:
             tasks.start_soon(partial(one.run, [{"pipeline": one.pipeline_name, "more": [1, 2]}], table_name="shared"))
 
     async with pipelines[0].sql_client() as sql:
-        assert await sql.execute_sql("SELECT count(*) FROM _dlt_loads") == [(4,)]
+        assert await sql.execute_sql("SELECT count(*) FROM _dlt_loads") == [(10,)]
 
 
 async def test_a_role_that_was_given_a_schema_needs_no_other_rights(postgres_dsn, tmp_path, raw):
@@ -392,6 +392,50 @@ async def test_a_commit_that_was_sent_is_awaited(owner, raw):
             await owner.commit(package)
 
     assert await owner.committed(package.load_id) == {package.load_id}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "point", ["postgres.before_migrate_commit", "postgres.copying", "postgres.staged", "postgres.after_package"]
+)
+async def test_a_run_that_is_cancelled_anywhere_leaves_its_package_and_nothing_else(destination, tmp_path, raw, point):
+    run = partial(
+        pipeline_on(destination, tmp_path).run, table_name="items", write_disposition="merge", primary_key="id"
+    )
+
+    with anyio.CancelScope() as scope:
+
+        def stop(passed):
+            if passed == point:
+                scope.cancel()
+
+        with installed(stop):
+            await run(numbers(20))
+
+    assert scope.cancelled_caught
+    busy = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'"
+    assert await raw.fetchval(busy) == 0
+    await run(on_pending="load_then_run", data=numbers(20))
+    assert await raw.fetchval("SELECT count(*) FROM raw.items") == 20
+
+
+@pytest.mark.slow
+async def test_waiting_for_an_owner_can_be_cancelled(destination, tmp_path, raw):
+    pipeline = pipeline_on(destination, tmp_path)
+
+    async with destination.connect(Target(pipeline_name="pg", dataset_name="raw")) as session:
+        await session.acquire("pg", "")
+
+        with anyio.move_on_after(0.2) as scope:
+            await pipeline.run(numbers(20), table_name="items")
+
+        assert scope.cancelled_caught
+        held = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'asyncelt pg'"
+        # One connection holds the lease, another has looked for its row.
+        assert await raw.fetchval(held) == 2
+
+    await pipeline.run(numbers(20), table_name="items")
+    assert await raw.fetchval("SELECT count(*) FROM raw.items") == 20
 
 
 @pytest.mark.slow
