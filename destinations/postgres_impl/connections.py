@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -35,6 +36,8 @@ SELECT set_config('tcp_keepalives_idle', '10', false), set_config('tcp_keepalive
     set_config('tcp_keepalives_count', '3', false)
 """
 """The lock of an owner whose machine has vanished is free after 25 seconds."""
+_KEEPALIVE_OPTIONS = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}
+"""The same on our side."""
 _logger = logging.getLogger("asyncelt.destinations.postgres")
 _SETTINGS = "SELECT set_config('search_path', $1, true), set_config('TimeZone', 'UTC', true)"
 
@@ -84,6 +87,11 @@ class Connections:
 
     async def dedicated(self) -> Connection:
         """A connection that stays open until the session is closed; always the same."""
+        if self._dedicated is not None and self._dedicated.is_closed():
+            # Its lock went with it.
+            broken, self._dedicated = self._dedicated, None
+            await self._release(broken)
+
         if self._dedicated is None:
             pool = self._config.pool
 
@@ -92,6 +100,7 @@ class Connections:
             else:
                 self._dedicated = await pool.acquire(timeout=self._config.address.timeout_s)
 
+            await _keep_alive(self._dedicated)
             await self._dedicated.fetchrow(_KEEPALIVE)
 
         return self._dedicated
@@ -102,11 +111,8 @@ class Connections:
         pool, self._pool = self._pool, None
 
         with shielded(_CLEANUP_S):
-            if isinstance(own, PoolConnectionProxy):
-                if self._config.pool is not None:
-                    await self._config.pool.release(own)
-            elif own is not None:
-                await _close(own)
+            if own is not None:
+                await self._release(own)
 
             if pool is not None and pool is not self._config.pool:
                 await pool.close()
@@ -116,11 +122,17 @@ class Connections:
         if pool is not None and pool is not self._config.pool:
             pool.terminate()
 
+    async def _release(self, dedicated: Connection) -> None:
+        if not isinstance(dedicated, PoolConnectionProxy):
+            await _close(dedicated)
+        elif self._config.pool is not None:
+            await self._config.pool.release(dedicated)
+
     async def _open_pool(self) -> Pool[Record]:
         async with self._lock:
             if self._pool is None:
-                pool = asyncpg.create_pool(min_size=0, max_size=self._config.pool_size, **self._arguments())
-                self._pool = await pool
+                size = self._config.pool_size
+                self._pool = await asyncpg.create_pool(min_size=0, max_size=size, init=_keep_alive, **self._arguments())
 
             return self._pool
 
@@ -140,6 +152,8 @@ async def commit_now(connection: Connection, *, timeout_s: float) -> None:
 
     Raises:
         DestinationRejected: A statement of the transaction had failed, so that the server has undone it.
+        TimeoutError: No answer has come in ``timeout_s``; the connection is cut. Whether the server has committed is
+            for the next connection to ask.
 
     Cancellation:
         Goes on when the answer has come, at latest after ``timeout_s``.
@@ -147,16 +161,40 @@ async def commit_now(connection: Connection, *, timeout_s: float) -> None:
     answer = asyncio.ensure_future(connection.execute("COMMIT"))
 
     try:
-        await asyncio.wait([answer])
+        await asyncio.wait([answer], timeout=timeout_s)
     except asyncio.CancelledError:
         await wait_out(answer, grace_s=timeout_s)
         raise
+
+    if not answer.done():
+        connection.terminate()
+
+        with suppress(*DRIVER_ERRORS):
+            await answer
+
+        raise TimeoutError(f"no answer to COMMIT in {timeout_s:g} seconds")
 
     if answer.result() != "COMMIT":
         raise DestinationRejected(
             "A statement of the transaction had failed, so Postgres has undone all of it. Leave the transaction when a "
             "statement fails, or put a SAVEPOINT before it."
         )
+
+
+async def _keep_alive(connection: Connection) -> None:
+    """Notice a server whose machine has vanished, also while nothing is sent to it."""
+    # The driver has no public way to its socket; without one the system's own patience, two hours, remains.
+    transport = getattr(connection, "_transport", None)
+    own = transport.get_extra_info("socket") if transport is not None else None
+
+    if own is None or own.family not in (socket.AF_INET, socket.AF_INET6):
+        return
+
+    own.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+
+    for name, value in _KEEPALIVE_OPTIONS.items():
+        if hasattr(socket, name):
+            own.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
 async def _leave(pool: Pool[Record], connection: PoolConnectionProxy[Record]) -> None:

@@ -19,6 +19,7 @@ from asyncelt.destinations._worker import wait_out
 from asyncelt.destinations.postgres_impl.connections import Connection
 from asyncelt.destinations.postgres_impl.copy import CopyColumn, encode
 from asyncelt.errors import DestinationRejected, PackageCorrupt
+from asyncelt.failpoints import failpoint
 from asyncelt.flow import ROOT_ROW
 
 __all__ = ["copy_files"]
@@ -138,6 +139,8 @@ async def _ahead(chunks: Iterator[bytes], threads: anyio.CapacityLimiter) -> Asy
             coming = asyncio.ensure_future(in_thread(make, threads))
 
             yield chunk
+
+            failpoint("postgres.copying")
     finally:
         # Its thread may still be reading the files.
         await wait_out(coming, grace_s=_GRACE_S)

@@ -20,6 +20,7 @@ from asyncelt.destinations.postgres_impl.locks import become_owner, take_commit_
 from asyncelt.destinations.postgres_impl.migrating import Updates, migrate
 from asyncelt.destinations.postgres_impl.query import open_reader, run_statement
 from asyncelt.destinations.postgres_impl.reading import DIALECT, committed, positions, read_catalog, restore, run_of
+from asyncelt.destinations.postgres_impl.rights import check_rights
 from asyncelt.destinations.postgres_impl.transaction import write_commit
 from asyncelt.destinations.postgres_impl.writing import Work
 from asyncelt.destinations.sql import system
@@ -71,12 +72,16 @@ class Database:
 
         Raises:
             PipelineBusy: The connection of another owner is alive.
+            DestinationRejected: The role may not write the dataset.
         """
         target = replace(self._target, pipeline_name=pipeline_name, member=member)
         doing = f"taking the lease of pipeline {pipeline_name!r}"
 
         with translated(doing):
-            if not await become_owner(await self._connections.dedicated(), target):
+            dedicated = await self._connections.dedicated()
+            await check_rights(dedicated, target.dataset_name)
+
+            if not await become_owner(dedicated, target):
                 raise PipelineBusy(
                     f"Pipeline {pipeline_name!r}" + (f" (member {member!r})" if member else "") + " is being run by "
                     f"another owner on dataset {target.dataset_name!r}. Wait for it, or give each process a name of "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -12,8 +13,8 @@ from asyncelt.errors import DestinationRejected, DestinationUnavailable, LoadErr
 
 __all__ = ["DRIVER_ERRORS", "translate", "translated"]
 
-DRIVER_ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
-"""Everything that a call of the driver raises."""
+DRIVER_ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError, TimeoutError)
+"""Everything that a call of the driver raises. The internal one: the server has said goodbye while nobody listened."""
 
 _PASSING = frozenset(
     {
@@ -49,9 +50,16 @@ _HINTS = {
     "28000": "check the credentials, and pg_hba.conf of the server.",
     "3D000": "create the database first; asyncelt creates schemas and tables in it.",
     "42501": "grant the role CREATE on the database, and USAGE and CREATE on the schema.",
+    "23502": "if the column is not one of asyncelt's, give it a default or let it be null.",
     "25006": "connect to the primary server; this one only answers queries.",
+    "42809": "a view, or another thing that is no table, has the name of a table: rename it, or use another dataset.",
+    "53100": "make room on the server's disk.",
+    "53300": "a run needs two connections: close others, raise the limit of server or role, or lower pool_size.",
+    "55P03": "somebody else holds a lock on the table (pg_locks says who), for longer than lock_timeout allows.",
+    "57014": "if the server did it, give the role time enough: ALTER ROLE ... SET statement_timeout.",
     "22021": "Postgres cannot store the character NUL in text; remove it in a map step (add_map).",
 }
+_UNREACHED = "check host and port in the credentials, and that the server runs and can be reached from here."
 _PLACE = re.compile(r"COPY .*?, line (\d+)(?:, column ([^:]+))?")
 _CATALOG = "pg_"
 
@@ -68,7 +76,9 @@ def translate(error: BaseException, doing: str) -> LoadError:
     if isinstance(error, asyncpg.InterfaceError) and "closed" not in str(error) and "released" not in str(error):
         return DestinationRejected(message, code=type(error).__name__)
 
-    return DestinationUnavailable(message)
+    unreached = isinstance(error, socket.gaierror | ConnectionRefusedError)
+
+    return DestinationUnavailable(_with_hint(message, _UNREACHED if unreached else None))
 
 
 @contextmanager
@@ -86,15 +96,19 @@ def _of_server(error: asyncpg.PostgresError, message: str) -> LoadError:
     state = error.sqlstate or ""
 
     if state == _CANCELED:
-        return LoadTimeout(message)
+        return LoadTimeout(_with_hint(message, _HINTS[state]))
 
     if state[:2] in _PASSING or state in _PASSING_STATES or isinstance(error, _STALE) or _is_race(error):
-        return DestinationUnavailable(message)
+        return DestinationUnavailable(_with_hint(message, _HINTS.get(state)))
 
     kind = UndefinedRelation if state in _UNDEFINED else DestinationRejected
     hint = _HINTS.get(state) or _text(error, "hint")
 
     return kind(message + _place_of(error), code=state, detail=_text(error, "detail"), hint=hint)
+
+
+def _with_hint(message: str, hint: str | None) -> str:
+    return message + (f" Hint: {hint}" if hint else "")
 
 
 def _is_race(error: asyncpg.PostgresError) -> bool:

@@ -20,7 +20,8 @@ from asyncelt.destinations.sql.merge import MergePlan, appends, merge_statements
 from asyncelt.destinations.sql.names import Dataset, table
 from asyncelt.destinations.sql.planning import Jobs, chain_of, foreign_columns, jobs_by_table
 from asyncelt.destinations.sql.staging import copy_staging, create_staging, drop_staging
-from asyncelt.errors import DestinationRejected, LoadError
+from asyncelt.errors import DestinationRejected, LoadError, Unsupported
+from asyncelt.failpoints import failpoint
 from asyncelt.flow import ROOT_ROW, JobFile, Package
 from asyncelt.schema.evolve import merge_strategy_of
 from asyncelt.schema.model import Table
@@ -78,6 +79,11 @@ class Work:
             raise DestinationRejected(
                 f"Table {name!r} of load {package.load_id}, column {error.column!r}, row {error.row + 1}: the value "
                 f"{error.reason}. Mend it in a map step (add_map), or give the column another type."
+            ).at(load_id=package.load_id, table=name) from error
+        except Unsupported as error:
+            raise DestinationRejected(
+                f"Table {name!r} of load {package.load_id}: {error} If somebody has altered the column, alter it back, "
+                "or drop or rename it: then the next load adds it as it should be."
             ).at(load_id=package.load_id, table=name) from error
         except LoadError as error:
             raise error.at(load_id=package.load_id, table=name) from error
@@ -216,6 +222,8 @@ async def _stage_all(
 
         if sum(job.rows for job in jobs[one.name]) >= _WORTH_STATISTICS:
             await work.execute_for(package, one.name, f"ANALYZE {table(name).sql(dialect=DIALECT)}")
+
+    failpoint("postgres.staged")
 
     return staged
 

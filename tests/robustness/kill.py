@@ -1,8 +1,9 @@
 """Kill -9 a run at every failpoint and at random moments; run again; count every row of every table.
 
-``python -m tests.robustness.kill --times 3 --random 50`` is the long form; the suite runs a short one.
-After each kill another run follows, then the destination must hold every row exactly once, children counted by
-parent, and the state must agree with the data.
+``python -m tests.robustness.kill --times 3 --random 50`` is the long form, into DuckDB or with
+``--destination postgres`` into a server of its own; the suite runs a short one. After each kill another run follows,
+then the destination must hold every row exactly once, children counted by parent, each row with its load record, and
+the state must agree with the data. On a server no staging table and no transaction may be left.
 """
 
 from __future__ import annotations
@@ -12,15 +13,23 @@ import random
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import duckdb
 
+from asyncelt.storage.state import decode_state
 from tests.robustness.worker import CHILDREN, PAGES, ROWS, run_once
-from tests.support.killing import KILLED, Nursery
+from tests.support.killing import KILLED, Doomed, Nursery
+from tests.support.postgres import PostgresServer, ask, left_behind
 
-SCENARIOS = ("state", "merge", "plain", "steps")
+SCENARIOS = ("state", "merge", "plain", "steps", "replace")
+SHORT = ("state", "merge", "plain", "steps")
+"""What the suite runs on DuckDB."""
+_PATIENCE_S = 10.0
 
 
 @dataclass
@@ -40,9 +49,15 @@ class Scenario:
 
     name: str
     folder: Path
+    address: str
     tally: Tally
     nursery: Nursery
     round: int = 0
+
+    @property
+    def is_server(self) -> bool:
+        """Whether the rows go to Postgres."""
+        return self.address.startswith("postgresql:")
 
     def run(self, failpoint: str | None = None, kill_after_s: float | None = None) -> bool:
         """Run once; True when it was killed."""
@@ -53,7 +68,7 @@ class Scenario:
         if failpoint is not None:
             environment["ASYNCELT_FAILPOINT"] = failpoint
 
-        process = self.nursery.start(run_once, self.name, self.folder, self.round, environment=environment)
+        process = self._start(environment)
 
         if kill_after_s is not None:
             time.sleep(kill_after_s)
@@ -67,6 +82,11 @@ class Scenario:
 
         return True
 
+    def _start(self, environment: Mapping[str, str]) -> Doomed:
+        arguments = (self.name, self.folder, self.round, self.address)
+
+        return self.nursery.start(run_once, *arguments, environment=environment)
+
     def survive(self, failpoint: str | None = None, kill_after_s: float | None = None) -> None:
         """One killed run, another run, and the count of everything."""
         self.round += 1
@@ -77,41 +97,69 @@ class Scenario:
         self.run()
         self.check()
 
-    def failpoints(self) -> list[str]:
-        """Names of all failpoints that a run passes, in order of first appearance."""
+    def survive_server(self, server: PostgresServer, kill_after_s: float) -> None:
+        """A run whose server is killed and comes back, another run, and the count of everything."""
+        self.round += 1
+        log = self.folder / "failpoints.log"
+        log.unlink(missing_ok=True)
+        process = self._start({"ASYNCELT_FAILPOINT_LOG": str(log)})
+        time.sleep(kill_after_s)
+        server.kill()
+        passed = log.read_text().split() if log.exists() else []
+        server.start()
+
+        # It may have given up before the server was there again.
+        with suppress(AssertionError):
+            process.wait()
+
+        self.tally.kills["server, " + (passed[-1] if passed else "before the first failpoint")] += 1
+        self.run()
+        self.check()
+
+    def failpoints(self) -> Counter[str]:
+        """All failpoints that a run passes, in order of first appearance, and how often it does."""
         self.round += 1
         self.run()
 
-        return list(dict.fromkeys((self.folder / "failpoints.log").read_text().split()))
+        return Counter((self.folder / "failpoints.log").read_text().split())
+
+    def query(self, *statements: str) -> list[list[tuple[Any, ...]]]:
+        """The rows of each statement."""
+        if self.is_server:
+            return [ask(self.address, statement) for statement in statements]
+
+        with duckdb.connect(self.address, read_only=True) as connection:
+            return [connection.execute(statement).fetchall() for statement in statements]
 
     def check(self) -> None:
-        """Every row of every table exactly once."""
+        """Every row of every table exactly once, and nothing else is there."""
         self.tally.checks += 1
-
-        with duckdb.connect(str(self.folder / f"{self.name}.duckdb"), read_only=True) as connection:
-            rows = connection.execute("SELECT id, version FROM data.numbers ORDER BY id").fetchall()
-            children = connection.execute(
-                """
-                SELECT n.id, n.version, count(*), count(DISTINCT p.nr), min(p."of"), max(p."of"), min(p.version),
-                       max(p.version)
-                FROM data.numbers n JOIN data.numbers__parts p ON p._dlt_parent_id = n._dlt_id GROUP BY ALL ORDER BY 1
-                """
-            ).fetchall()
-            (parts,) = connection.execute("SELECT count(*) FROM data.numbers__parts").fetchone() or (0,)
+        rows, children, [(parts,)], [(unknown,)], [(state,)] = self.query(*_QUESTIONS)
 
         numbers = [number for number, _ in rows]
         expected = self._expected(len(numbers))
         assert numbers == expected, f"{self.name}: {_difference(numbers, expected)}"
         assert parts == CHILDREN * len(rows), f"{self.name}: {parts} children of {len(rows)} rows"
         assert len(children) == len(rows), f"{self.name}: {len(rows) - len(children)} rows without children"
+        assert unknown == 0, f"{self.name}: {unknown} rows of loads without a record"
 
         for number, version, count, distinct, first, last, oldest, newest in children:
             assert (count, distinct, first, last) == (CHILDREN, CHILDREN, number, number), f"{self.name}: row {number}"
             assert (oldest, newest) == (version, version), f"{self.name}: row {number} has children of another version"
 
+        if self.name in {"state", "steps"}:
+            remembered = decode_state(state)["sources"][self.name]["resources"]["numbers"]["last"]
+            assert remembered == len(rows), f"{self.name}: the state says {remembered}, {len(rows)} rows are there"
+
+        if self.is_server:
+            _until_nothing_is_left(self.address)
+
     def _expected(self, found: int) -> list[int]:
         if self.name == "merge":
             return list(range(PAGES * ROWS))
+
+        if self.name == "replace":
+            return [n + self.round * PAGES * ROWS for n in range(PAGES * ROWS)]
 
         if self.name == "plain":
             return [n + first for first in self._rounds() for n in range(PAGES * ROWS)]
@@ -124,6 +172,26 @@ class Scenario:
         return [number * PAGES * ROWS for number in range(1, self.round + 1)]
 
 
+_QUESTIONS = (
+    "SELECT id, version FROM data.numbers ORDER BY id",
+    """
+    SELECT n.id, n.version, count(*), count(DISTINCT p.nr), min(p."of"), max(p."of"), min(p.version), max(p.version)
+    FROM data.numbers n JOIN data.numbers__parts p ON p._dlt_parent_id = n._dlt_id GROUP BY n.id, n.version ORDER BY 1
+    """,
+    "SELECT count(*) FROM data.numbers__parts",
+    "SELECT count(*) FROM data.numbers WHERE _dlt_load_id NOT IN (SELECT load_id FROM data._dlt_loads WHERE status = 0)",
+    "SELECT state FROM data._dlt_pipeline_state ORDER BY version DESC LIMIT 1",
+)
+
+
+def _until_nothing_is_left(dsn: str) -> None:
+    """The server ends what a killed client had begun as soon as it notices; nothing may need more than that."""
+    deadline = time.monotonic() + _PATIENCE_S
+
+    while found := left_behind(dsn):
+        assert time.monotonic() < deadline, found
+
+
 def _difference(found: list[int], expected: list[int]) -> str:
     counts = Counter(found)
     doubled = [number for number, count in counts.items() if count > 1]
@@ -132,27 +200,56 @@ def _difference(found: list[int], expected: list[int]) -> str:
     return f"lost {len(lost)} (first {lost[:3]}), doubled {len(doubled)} (first {doubled[:3]})"
 
 
-def kill_everywhere(folder: Path, *, times: int, randomly: int, seed: int, scenarios: tuple[str, ...]) -> Tally:
-    """Kill each scenario at each failpoint ``times`` times, then at ``randomly`` random moments in all."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What is killed, and how often."""
+
+    scenarios: Sequence[str] = SCENARIOS
+    times: int = 1
+    """Per failpoint and scenario, at different hits where a run passes it more than once."""
+    randomly: int = 0
+    """Over all scenarios."""
+    servers: int = 0
+    """How often the server is killed while a run is under way, over all scenarios."""
+    seed: int = 1
+    only: tuple[str, ...] = ("",)
+    """What the names of the failpoints begin with."""
+
+
+def kill_everywhere(folder: Path, plan: Plan, server: PostgresServer | None = None) -> Tally:
+    """Carry out a plan.
+
+    Args:
+        folder: For everything that lies on the disk.
+        plan: What to do.
+        server: Gets a database for each scenario; without it the rows go into DuckDB files.
+    """
     tally = Tally()
-    moments = random.Random(seed)
+    moments = random.Random(plan.seed)
 
     with Nursery(folder) as nursery:
-        for name in scenarios:
+        for name in plan.scenarios:
             home = folder / name
             home.mkdir()
-            scenario = Scenario(name, home, tally, nursery)
+            address = str(home / f"{name}.duckdb") if server is None else server.new_database()
+            scenario = Scenario(name, home, address, tally, nursery)
             started = time.perf_counter()
             points = scenario.failpoints()
             took = time.perf_counter() - started
             scenario.check()
 
-            for point in points:
-                for hit in range(1, times + 1):
-                    scenario.survive(failpoint=f"{point}:{hit if times <= 3 else 1}")
+            for point, hits in points.items():
+                for at in range(plan.times if point.startswith(plan.only) else 0):
+                    scenario.survive(failpoint=f"{point}:{1 + at % hits}")
 
-            for _ in range(-(-randomly // len(scenarios))):
-                scenario.survive(kill_after_s=moments.uniform(0.1, 1.1) * took)
+            for _ in range(-(-plan.randomly // len(plan.scenarios))):
+                scenario.survive(kill_after_s=moments.uniform(0.05, 0.9) * took)
+
+            if server is None:
+                continue
+
+            for _ in range(-(-plan.servers // len(plan.scenarios))):
+                scenario.survive_server(server, moments.uniform(0.05, 0.9) * took)
 
     return tally
 
@@ -176,12 +273,17 @@ def main() -> None:
     parser.add_argument("--times", type=int, default=3, help="kills per failpoint and scenario")
     parser.add_argument("--random", type=int, default=50, help="random kills over all scenarios")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--destination", choices=["duckdb", "postgres"], default="duckdb")
+    parser.add_argument("--servers", type=int, default=0, help="kills of the server over all scenarios")
     arguments = parser.parse_args()
+    plan = Plan(times=arguments.times, randomly=arguments.random, servers=arguments.servers, seed=arguments.seed)
 
-    with tempfile.TemporaryDirectory() as folder:
-        tally = kill_everywhere(
-            Path(folder), times=arguments.times, randomly=arguments.random, seed=arguments.seed, scenarios=SCENARIOS
-        )
+    with tempfile.TemporaryDirectory(prefix="kill-") as folder:
+        home = Path(folder)
+        is_server = arguments.destination == "postgres"
+
+        with PostgresServer(home / "server") if is_server else nullcontext() as server:
+            tally = kill_everywhere(home, plan, server)
 
     print(report(tally))
 

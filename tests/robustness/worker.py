@@ -56,15 +56,16 @@ async def numbers_of_round(this_round: int) -> AsyncIterator[list[Row]]:
         await asyncio.sleep(0)
 
 
-def run_once(scenario: str, folder: str, this_round: int) -> None:
-    """One run, from start to end."""
-    asyncio.run(_run(scenario, Path(folder), this_round))
+def run_once(scenario: str, folder: str, this_round: int, address: str) -> None:
+    """One run, from start to end, into a database file or a server."""
+    asyncio.run(_run(scenario, Path(folder), this_round, address))
 
 
-async def _run(scenario: str, folder: Path, this_round: int) -> None:
+async def _run(scenario: str, folder: Path, this_round: int, address: str) -> None:
+    is_server = address.startswith("postgresql:")
     pipeline = asyncelt.pipeline(
         scenario,
-        destination=asyncelt.destinations.duckdb(str(folder / f"{scenario}.duckdb")),
+        destination=(asyncelt.destinations.postgres if is_server else asyncelt.destinations.duckdb)(address),
         dataset_name="data",
         pipelines_dir=folder / "work",
     )
@@ -80,5 +81,7 @@ async def _run(scenario: str, folder: Path, this_round: int) -> None:
         await pipeline.load()
     elif scenario == "merge":
         await pipeline.run(numbers_to_merge(this_round), on_pending="load_then_run")
+    elif scenario == "replace":
+        await pipeline.run(numbers_of_round(this_round), write_disposition="replace", on_pending="load_then_run")
     else:
         await pipeline.run(numbers_of_round(this_round), run_id=f"round-{this_round}", on_pending="load_then_run")

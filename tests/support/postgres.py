@@ -17,11 +17,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import psycopg2
 
-__all__ = ["PostgresServer", "empty", "left_behind"]
+__all__ = ["WITH_PASSWORD", "PostgresServer", "ask", "empty", "left_behind"]
 
 _UNPRIVILEGED = ("unshare", "--user", "--map-user=1000", "--map-group=1000")
 _FAST = {
@@ -34,6 +34,8 @@ _FAST = {
     "log_min_messages": "error",
 }
 _PATIENCE_S = 30.0
+WITH_PASSWORD = "with_password"
+"""The only role that has to show one, once a test has made it."""
 
 
 @dataclass(slots=True)
@@ -54,6 +56,8 @@ class PostgresServer:
         self.port = _free_port()
         options = ("-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync", "--no-instructions")
         _run("initdb", "-D", str(self.data), *options)
+        access = self.data / "pg_hba.conf"
+        access.write_text(f"host all {WITH_PASSWORD} 127.0.0.1/32 scram-sha-256\n{access.read_text()}")
         self.start()
 
         return self
@@ -75,12 +79,20 @@ class PostgresServer:
     def new_database(self) -> str:
         """Connection string of another database, which nobody else uses."""
         name = f"own_{next(self.numbers)}"
-        _ask(self.dsn(), f"CREATE DATABASE {name}")
+        ask(self.dsn(), f"CREATE DATABASE {name}")
 
         return self.dsn(name)
 
     def start(self) -> None:
         """Start, and wait until it takes connections."""
+        deadline = time.monotonic() + _PATIENCE_S
+
+        # After a crash the folder is in use until the last orphan has gone.
+        while not self._has_started(deadline):
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"PostgreSQL did not start:\n{(self.folder / 'log').read_text()}")
+
+    def _has_started(self, deadline: float) -> bool:
         settings = [part for name, value in _FAST.items() for part in ("-c", f"{name}={value}")]
         network = ("-p", str(self.port), "-k", str(self.folder), "-c", "listen_addresses=127.0.0.1")
 
@@ -89,20 +101,24 @@ class PostgresServer:
                 [*_command("postgres"), "-D", str(self.data), *network, *settings], stdout=log, stderr=log
             )
 
-        deadline = time.monotonic() + _PATIENCE_S
-
         while not _answers(self.dsn()):
             if self.process.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError(f"PostgreSQL did not start:\n{(self.folder / 'log').read_text()}")
+                return False
 
             time.sleep(0.02)
+
+        return True
 
     def stop(self) -> None:
         """Stop it; transactions that are open are undone."""
         self._end(signal.SIGINT)
 
+    def stop_at_once(self) -> None:
+        """As an administrator in a hurry: what is open is cut off, the next start recovers."""
+        self._end(signal.SIGQUIT)
+
     def kill(self) -> None:
-        """Crash it."""
+        """Crash it. Its children end when they notice, and the next start waits for them."""
         self._end(signal.SIGKILL)
 
     def _end(self, how: signal.Signals) -> None:
@@ -142,14 +158,14 @@ def _free_port() -> int:
 
 def _answers(dsn: str) -> bool:
     try:
-        _ask(dsn, "SELECT 1")
+        ask(dsn, "SELECT 1")
     except psycopg2.OperationalError:
         return False
 
     return True
 
 
-def _ask(dsn: str, *statements: str) -> list[tuple[str, ...]]:
+def ask(dsn: str, *statements: str) -> list[tuple[Any, ...]]:
     """Run statements one by one; the rows of the last one."""
     with contextlib.closing(psycopg2.connect(dsn)) as connection:
         connection.autocommit = True
@@ -172,12 +188,12 @@ UNION ALL SELECT 'table: ' || relname FROM pg_class WHERE relname LIKE '\_asynce
 
 def empty(dsn: str) -> None:
     """Drop every schema that is not the server's own."""
-    names = [row[0].replace('"', '""') for row in _ask(dsn, _SCHEMAS)]
+    names = [row[0].replace('"', '""') for row in ask(dsn, _SCHEMAS)]
 
     if names:
-        _ask(dsn, *(f'DROP SCHEMA "{name}" CASCADE' for name in names))
+        ask(dsn, *(f'DROP SCHEMA "{name}" CASCADE' for name in names))
 
 
 def left_behind(dsn: str) -> list[str]:
     """Transactions that wait for a client, and staging tables."""
-    return [row[0] for row in _ask(dsn, _LEFT)]
+    return [row[0] for row in ask(dsn, _LEFT)]
