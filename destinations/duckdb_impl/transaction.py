@@ -89,6 +89,11 @@ def _write(work: Work, commit: Commit, newest_epoch: int) -> CommitResult:
     updates = _prepare_tables(work, remaining)
     failpoint("duckdb.after_migrate")
 
+    _write_versions(work, remaining)
+
+    if not commit.is_load:
+        return CommitResult(load_ids=load_ids, schema_updates=updates)
+
     for package in remaining:
         # A table that was dropped is there again if an earlier package has rows for it; they go too.
         write_package(work, package, emptied=(*package.dropped_tables, *package.truncated_tables))
@@ -231,11 +236,11 @@ def _fill_root_key(work: Work, child: Table, package: Package) -> None:
         work.database.execute(statement)
 
 
-def _write_load_rows(work: Work, packages: Sequence[Package]) -> None:
+def _write_versions(work: Work, packages: Sequence[Package]) -> None:
     hashes = {package.schema.version_hash: package.schema for package in packages}
     query = system.select_schema_hashes(work.dataset, len(hashes), DIALECT)
     stored = {row[0] for row in work.database.rows(query, list(hashes))}
-    columns: tuple[str, ...] = ("version", "engine_version", "inserted_at", "schema_name", "version_hash", "schema")
+    columns = ("version", "engine_version", "inserted_at", "schema_name", "version_hash", "schema")
 
     for version_hash, schema in hashes.items():
         if version_hash not in stored:
@@ -244,6 +249,8 @@ def _write_load_rows(work: Work, packages: Sequence[Package]) -> None:
                 [schema.version, ENGINE_VERSION, _now(), schema.name, version_hash, to_json(schema)],
             )
 
+
+def _write_load_rows(work: Work, packages: Sequence[Package]) -> None:
     columns = ("load_id", "schema_name", "status", "inserted_at", "schema_version_hash")
 
     for package in packages:

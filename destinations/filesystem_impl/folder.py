@@ -139,6 +139,12 @@ class DatasetFolder:
             self._check_lease(commit, before[-1] if before else commit.parent_load_id)
             updates = self._schema_updates(commit)
             marker = self._marker(commit, [package for package in commit.packages if package.load_id not in done])
+
+            if not commit.is_load:
+                self._write_versions(marker)
+
+                return CommitResult(load_ids=load_ids, schema_updates=updates)
+
             self._settle_data(marker)
             failpoint("filesystem.before_marker")
             self._write_marker(marker)
@@ -319,17 +325,9 @@ class DatasetFolder:
 
     def _follow(self, marker: Marker) -> None:
         """Everything that follows from a marker. May be done any number of times."""
-        for folder in (LOADS_TABLE, VERSION_TABLE, STATE_TABLE, documents.LEASES, documents.RUNS):
-            (self.path / folder).mkdir(exist_ok=True)
-
-        if not (self.path / "init").exists():
-            self._write("init", documents.INIT)
+        self._write_versions(marker)
 
         for package in marker.packages:
-            if package.version is not None:
-                path = documents.version_path(package.schema_name, package.load_id, package.version_hash)
-                self._write(path, orjson.dumps(package.version))
-
             for state in package.states:
                 path = documents.state_path(marker.pipeline_name, package.load_id, str(state["version_hash"]))
                 self._write(path, orjson.dumps(state))
@@ -352,6 +350,18 @@ class DatasetFolder:
             self._write(path, orjson.dumps(documents.load_document(package)))
 
         failpoint("filesystem.finished")
+
+    def _write_versions(self, marker: Marker) -> None:
+        for folder in (LOADS_TABLE, VERSION_TABLE, STATE_TABLE, documents.LEASES, documents.RUNS):
+            (self.path / folder).mkdir(exist_ok=True)
+
+        if not (self.path / "init").exists():
+            self._write("init", documents.INIT)
+
+        for package in marker.packages:
+            if package.version is not None:
+                path = documents.version_path(package.schema_name, package.load_id, package.version_hash)
+                self._write(path, orjson.dumps(package.version))
 
     def _prune_states(self, marker: Marker) -> None:
         own = [

@@ -1,4 +1,7 @@
-"""SQL over a dataset's folder: views over exactly the files that are committed. Blocking."""
+"""SQL over a dataset's folder: views over exactly the files that are committed. Blocking.
+
+A table that a stored schema has and that no file belongs to is empty, as it would be in a database.
+"""
 
 from __future__ import annotations
 
@@ -34,8 +37,8 @@ def folder_query(folder: DatasetFolder, sql: str, parameters: Sequence[SqlValue]
 
     def prepare(connection: duckdb.DuckDBPyConnection) -> None:
         folder.finish()
-        files = folder.table_files()
         definitions = _definitions(folder.schemas().values())
+        files = {**dict.fromkeys(definitions, ()), **folder.table_files()}
 
         for name in (LOADS_TABLE, VERSION_TABLE, STATE_TABLE):
             found = sorted(path.relative_to(folder.path).as_posix() for path in (folder.path / name).glob("*.jsonl"))

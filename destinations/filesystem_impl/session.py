@@ -69,7 +69,7 @@ class FilesystemSession:
         Raises:
             Unsupported: A table is to be merged.
         """
-        for package in commit.packages:
+        for package in commit.packages if commit.is_load else ():
             merged = {job.table for job in package.jobs if package.schema.disposition_of(job.table) == "merge"}
 
             if merged:
@@ -80,9 +80,7 @@ class FilesystemSession:
 
     async def load(self, commit: Commit, package: Package, job: JobFile) -> None:
         """Bring a job's file to its final name. No dataset lists it before the commit."""
-        del commit
-
-        if job.table == STATE_TABLE:
+        if job.table == STATE_TABLE or not commit.is_load:
             # States are documents of their own, which the commit writes.
             return
 
@@ -113,7 +111,9 @@ class FilesystemSession:
         """See `Session.commit`."""
         await self.migrate(commit)
 
-        if len(await self.committed([package.load_id for package in commit.packages])) < len(commit.packages):
+        load_ids = [package.load_id for package in commit.packages]
+
+        if commit.is_load and len(await self.committed(load_ids)) < len(load_ids):
             for package in commit.packages:
                 for job in package.jobs:
                     await self.load(commit, package, job)
