@@ -28,7 +28,7 @@ SOURCES = pyproject.toml constraints.txt $(wildcard asyncelt/normalize/native/*.
 
 .PHONY: help
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 # ------------------------------------------------------------------------------------------ environment
 # One stamp per set of dependencies, so that the demo does not wait for the test tools.
@@ -89,6 +89,14 @@ types: $(VENV)/.dev ## Run both type checkers
 	@$(BIN)/mypy
 	@$(BIN)/pyright --pythonpath $(BIN)/python
 
+.PHONY: docs
+docs: $(VENV)/.dev ## Build the site into site/, strictly and without a network
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet $(ARGS)
+
+.PHONY: coverage-table
+coverage-table: $(VENV)/.test ## Write docs/coverage.md from the marks on the tests
+	@$(BIN)/python -m tests.coverage.table
+
 .PHONY: bench
 bench: $(VENV)/.test ## Compare speed with the reference, quick form (benchmarks/README.md has the rest)
 	@$(BIN)/python -m benchmarks $(if $(ARGS),$(ARGS),--quick)
@@ -101,5 +109,5 @@ build: $(VENV)/.dev ## Build sdist and wheel into dist/ and look inside
 
 .PHONY: clean
 clean: ## Remove the environment and everything that was built
-	@rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	@rm -rf $(VENV) build dist site *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -11,7 +11,7 @@ from typing import Literal, get_args
 from asyncelt.errors import ConfigError
 from asyncelt.types import Compression, FileFormat
 
-__all__ = ["Limits", "Retry", "Settings", "working_root"]
+__all__ = ["Limits", "Retry", "Roll", "Settings", "working_root"]
 
 MIB = 1024 * 1024
 NextItemMode = Literal["round_robin", "fifo"]
@@ -70,6 +70,21 @@ class Retry:
     attempts: int = 5
     first_s: float = 0.1
     max_s: float = 30.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Roll:
+    """When a stream ends a package and begins the next: at the first safe point after one of these is reached."""
+
+    rows: int = 100_000
+    bytes: int = 64 * MIB
+    """As they were received."""
+    seconds: float = 5.0
+    """Since the first row of the package came."""
+
+    def __post_init__(self) -> None:
+        if self.rows < 1 or self.bytes < 1 or self.seconds <= 0:
+            raise ConfigError(f"Each limit of a Roll must be greater than 0: {self}.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

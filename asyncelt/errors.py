@@ -188,6 +188,10 @@ class PipelineBusy(AsynceltError):
     retryable = True
 
 
+class MessageNotCommitted(AsynceltError):
+    """A stream ended before a message was committed by it."""
+
+
 class ExtractError(AsynceltError):
     """Base of what goes wrong while data is read from sources."""
 
@@ -367,6 +371,10 @@ class LoadTimeout(LoadError, TimeoutError):
 
 class LeaseLost(LoadError):
     """Another owner has taken over this pipeline; the package at hand cannot be committed any more."""
+
+
+class PositionsTaken(LeaseLost):
+    """Somebody else has committed messages of this package."""
 
 
 class CommitUnknown(LoadError):

@@ -15,7 +15,7 @@ from typing import Final, TypeAlias
 import pyarrow as pa
 
 from asyncelt.schema.model import Schema, SchemaDelta
-from asyncelt.types import ColumnName, FileFormat, LoadId, PackageStatus, TableName
+from asyncelt.types import ColumnName, FileFormat, LoadId, OnError, PackageStatus, TableName
 
 __all__ = [
     "ROOT_ROW",
@@ -25,11 +25,16 @@ __all__ = [
     "JsonBody",
     "JsonPages",
     "Notice",
+    "Origin",
     "Package",
     "Payload",
+    "PositionMove",
     "RawBatch",
+    "Refusal",
+    "ResourceFailure",
     "Rows",
     "TableBatch",
+    "Unloadable",
 ]
 
 ROOT_ROW: Final = ColumnName("_asyncelt_root_row")
@@ -43,6 +48,16 @@ class Rows:
     """Python objects, one per row: dicts, models, or values that become ``{"value": ...}``. Never None."""
 
     items: list[object]
+
+
+@dataclass(frozen=True, slots=True)
+class Unloadable:
+    """Stands for a row that can neither be loaded nor be written down, among the rows of a page."""
+
+    message: str
+    """Why."""
+    description: str
+    """What it looked like."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +87,34 @@ Payload: TypeAlias = Rows | JsonPages | ArrowPage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Refusal:
+    """Why a row cannot be loaded."""
+
+    kind: str
+    """Name of the error's class."""
+    message: str
+    column: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """A line of the quarantine table that a row is loaded from again."""
+
+    record_id: str
+    tries: int
+    """How often the row had been tried."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResourceFailure:
+    """A resource whose failure the run has survived. Its rows and its state are as before the run."""
+
+    resource: str
+    schema_name: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RawBatch:
     """One page on its way from extract to normalize."""
 
@@ -88,6 +131,12 @@ class RawBatch:
     """Bytes reserved for it in the memory budget; whoever drops the page gives them back."""
     max_nesting: int | None = None
     """``max_table_nesting`` in force for this resource; None: unlimited."""
+    on_error: OnError = "fail"
+    """What a row that cannot be loaded costs."""
+    refusal: Refusal | None = None
+    """Why none of its rows may be loaded; None: they may."""
+    origins: tuple[Origin, ...] = ()
+    """Of rows that have been in quarantine: where each lay there, or where all of them lay together."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,6 +192,20 @@ class JobFile:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PositionMove:
+    """Messages of one partition whose rows are in a package: committing it makes their positions known."""
+
+    source: str
+    partition: str
+    taken: str
+    """Their positions, as `Intervals.text` writes them."""
+    floor: int | None = None
+    """Everything up to here is known to be committed, by this or an earlier package."""
+    epoch: int = 0
+    """Of the partition's owner; a stored greater one refuses the commit."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Package:
     """A sealed load package as the load step sees it: immutable, complete, on the disk."""
 
@@ -168,6 +231,8 @@ class Package:
     truncated_tables: tuple[TableName, ...] = ()
     """Tables, each by its own name, whose old rows go before this package's rows are written."""
     row_counts: Mapping[TableName, int] = field(default_factory=dict)
+    positions: tuple[PositionMove, ...] = ()
+    """Of the messages of a stream that this package holds; moved in its commit."""
     created_at: float = 0.0
     """Unix time in seconds."""
 

@@ -11,7 +11,20 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal, Protocol, TypeAlias
 
-__all__ = ["Advanced", "BudgetSample", "Event", "Observer", "Stage", "StageDone", "StageStarted", "Warned", "reported"]
+from asyncelt.types import LoadId
+
+__all__ = [
+    "Advanced",
+    "BudgetSample",
+    "Event",
+    "Observer",
+    "PackageCommitted",
+    "Stage",
+    "StageDone",
+    "StageStarted",
+    "Warned",
+    "reported",
+]
 
 Stage: TypeAlias = Literal["extract", "normalize", "load"]
 
@@ -64,7 +77,21 @@ class Warned:
     column: str | None = None
 
 
-Event: TypeAlias = StageStarted | Advanced | StageDone | BudgetSample | Warned
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PackageCommitted:
+    """A stream has committed a package; its messages are acknowledged next."""
+
+    pipeline_name: str
+    load_id: LoadId
+    rows: int
+    """In root tables."""
+    bytes: int
+    messages: int
+    lag_s: float
+    """Seconds since its first row came."""
+
+
+Event: TypeAlias = StageStarted | Advanced | StageDone | BudgetSample | Warned | PackageCommitted
 
 
 class Observer(Protocol):

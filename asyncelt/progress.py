@@ -16,7 +16,17 @@ from threading import RLock
 from typing import TYPE_CHECKING, TypeAlias
 
 from asyncelt.errors import ConfigError
-from asyncelt.observe import Advanced, BudgetSample, Event, Observer, Stage, StageDone, StageStarted, Warned
+from asyncelt.observe import (
+    Advanced,
+    BudgetSample,
+    Event,
+    Observer,
+    PackageCommitted,
+    Stage,
+    StageDone,
+    StageStarted,
+    Warned,
+)
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -113,10 +123,15 @@ class _Board:
     def running(self) -> bool:
         return any(totals.ended is None for totals in self.stages.values())
 
-    def note(self, event: StageStarted | Advanced | StageDone | BudgetSample, now: float) -> _Totals | None:
+    def note(
+        self, event: StageStarted | Advanced | StageDone | BudgetSample | PackageCommitted, now: float
+    ) -> _Totals | None:
         """Add the event up; the totals of its stage, None when it belongs to none."""
         if isinstance(event, BudgetSample):
             self.budgets[event.pipeline_name] = event
+            return None
+
+        if isinstance(event, PackageCommitted):
             return None
 
         if isinstance(event, StageStarted) and not self.running:
@@ -259,7 +274,7 @@ class TqdmProgress:
 
         totals = self._board.note(event, self._clock())
 
-        if isinstance(event, BudgetSample) or totals is None:
+        if isinstance(event, BudgetSample | PackageCommitted) or totals is None:
             return
 
         key = (event.pipeline_name, event.stage)
@@ -315,7 +330,7 @@ class LogProgress:
         now = self._clock()
         totals = self._board.note(event, now)
 
-        if isinstance(event, BudgetSample) or totals is None:
+        if isinstance(event, BudgetSample | PackageCommitted) or totals is None:
             return
 
         key = (event.pipeline_name, event.stage)

@@ -19,7 +19,9 @@ __all__ = [
     "JsonValue",
     "LoadId",
     "MergeStrategy",
+    "Metadata",
     "OnBusy",
+    "OnError",
     "OnPending",
     "PackageStatus",
     "PipelineStep",
@@ -52,7 +54,11 @@ PipelineStep: TypeAlias = Literal["run", "sync", "extract", "normalize", "load"]
 PackageStatus: TypeAlias = Literal["extracting", "extracted", "normalized", "loaded", "aborted"]
 Refresh: TypeAlias = Literal["drop_sources", "drop_resources", "drop_data"]
 OnBusy: TypeAlias = Literal["wait", "raise"]
+OnError: TypeAlias = Literal["fail", "skip", "quarantine"]
 OnPending: TypeAlias = Literal["load_only", "load_then_run", "raise"]
+
+Metadata: TypeAlias = Literal["topic", "partition", "position", "key", "timestamp", "headers"]
+"""What of a message, beside its payload, can become columns."""
 
 JsonValue: TypeAlias = "str | int | float | bool | None | Sequence[JsonValue] | Mapping[str, JsonValue]"
 """Anything that JSON can say."""

@@ -13,7 +13,7 @@ from unittest.mock import patch
 import pytest
 
 ROOT = Path(__file__).parent.parent
-TEXTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+TEXTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
 
@@ -71,3 +71,24 @@ def test_no_file_path_in_the_texts_is_dead():
         if "://" not in target
     ]
     assert [f"{text.name}: {target}" for text, target in links if not (text.parent / target).exists()] == []
+
+
+def test_tests_that_the_texts_name_are_there():
+    """A promise that names its test has one."""
+    named = [(text, *name) for text in TEXTS for name in re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", text.read_text())]
+    missing = [
+        f"{text.name}: {path}::{test}"
+        for text, path, test in named
+        if not (ROOT / path).exists() or f"def {test}(" not in (ROOT / path).read_text()
+    ]
+
+    assert named
+    assert missing == []
+
+
+def test_files_that_the_texts_name_are_there():
+    named = [
+        (text, path) for text in TEXTS for path in re.findall(r"`((?:tests|benchmarks)/[\w/.]+)`", text.read_text())
+    ]
+
+    assert [f"{text.name}: {path}" for text, path in named if not (ROOT / path).exists()] == []

@@ -62,6 +62,7 @@ def text_of(console: Console) -> str:
     return console.file.getvalue()
 
 
+@pytest.mark.covers("pipeline.progress")
 @pytest.mark.parametrize(
     "name, kind", [("rich", RichProgress), ("tqdm", TqdmProgress), ("log", LogProgress), (None, NoProgress)]
 )
@@ -69,6 +70,7 @@ def test_each_name_has_its_display(name, kind):
     assert type(observer_for(name)) is kind
 
 
+@pytest.mark.covers("pipeline.progress")
 def test_an_own_observer_is_used_as_it_is():
     recorder = Recorder()
     assert observer_for(recorder) is recorder

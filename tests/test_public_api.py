@@ -16,16 +16,17 @@ PACKAGE = Path(asyncelt.__file__).parent
 
 PUBLIC = {
     "asyncelt": """
-        AsynceltError AsynceltWarning ByteBudget Dataset Event JsonPage Limits Observer Pipeline PipelineBusy PipelineStepFailed
-        Relation Resource Retry Settings Source SqlClient attach config current dataset defer destinations errors mark pipeline
-        resource run secrets source sources transformer with_table_name
+        AsynceltError AsynceltWarning ByteBudget Dataset Event EventSource JsonPage Limits Message Observer Pipeline
+        PipelineBusy PipelineStepFailed Receipt Relation Resource Retry Roll Settings Source SqlClient Stream StreamStats
+        attach checkpoint config current dataset defer destinations errors mark pipeline
+        replay resource run secrets source sources transformer with_table_name
     """,
     "asyncelt.mark": "make_hints materialize_table_schema with_file_import with_hints with_table_name",
-    "asyncelt.sources": "incremental",
+    "asyncelt.sources": "Channel NatsSource channel events incremental nats",
     "asyncelt.destinations": "duckdb filesystem memory",
 }
 
-HEAVY = ("duckdb", "rich", "pandas", "polars", "sqlglot", "asyncpg", "aiobotocore", "tqdm", "dlt")
+HEAVY = ("duckdb", "rich", "pandas", "polars", "sqlglot", "asyncpg", "aiobotocore", "tqdm", "dlt", "nats")
 
 
 @pytest.mark.parametrize("module", PUBLIC)

@@ -15,15 +15,17 @@ from anyio.streams.memory import MemoryObjectSendStream
 
 from asyncelt.budget import BudgetAccount
 from asyncelt.engine.shaping import SchemaBook
+from asyncelt.errors import DataValidationError
 from asyncelt.extract.pages import Page
-from asyncelt.flow import RawBatch
+from asyncelt.flow import RawBatch, Refusal
 from asyncelt.normalize.contract import is_refused
+from asyncelt.normalize.units import refusal_of
 from asyncelt.observe import Advanced, BudgetSample, Event
 from asyncelt.schema.capabilities import Capabilities
 from asyncelt.schema.hints import TableHints, merge_table_hints
 from asyncelt.schema.model import Schema
 from asyncelt.schema.naming import Naming
-from asyncelt.types import TableName
+from asyncelt.types import OnError, TableName
 
 __all__ = ["Announcer", "Intake", "ResourcePlan"]
 
@@ -40,6 +42,7 @@ class ResourcePlan:
     table_name: str | None = None
     """Raw name of its table; None where a function of each row names it."""
     write_disposition: str = "append"
+    on_error: OnError = "fail"
 
 
 @dataclass(slots=True)
@@ -87,11 +90,22 @@ class Announcer:
 
         return name
 
+    def final_name(self, plan: ResourcePlan, raw_name: str) -> TableName:
+        """A table's name under the convention of the resource's schema."""
+        return TableName(self.namings[plan.schema_name].path(raw_name))
+
     def announce_all(self, plans: Iterable[ResourcePlan]) -> None:
         """A resource that yielded nothing is in the schema too, and replaces its tables if it is to."""
         for plan in plans:
-            if plan.table_name is not None:
+            if plan.table_name is None:
+                continue
+
+            try:
                 self.announce(plan, plan.table_name)
+            except DataValidationError:
+                # Its rows have been set aside, or there were none.
+                if plan.on_error == "fail":
+                    raise
 
 
 @dataclass(slots=True)
@@ -105,6 +119,8 @@ class Intake:
     emit: Callable[[Event], None]
     is_replay: bool = False
     """Whether the pages were extracted by an earlier call, which has reported them."""
+    is_paid: bool = False
+    """Whether memory for the pages has been reserved already."""
     count: int = 0
     rows: int = 0
     nbytes: int = 0
@@ -115,15 +131,26 @@ class Intake:
         """Take one page over; waits while the memory budget is used up. Pages of a table that is refused are dropped.
 
         Raises:
-            DataValidationError: The schema contract freezes tables, and the page is of a new one.
+            DataValidationError: The schema contract freezes tables, the page is of a new one, and the resource does
+                not say that this costs only its rows.
 
         Cancellation:
             Safe. A page that was not handed on gives its bytes back when the run's budget account closes.
         """
-        began = perf_counter()
-        await self.budget.reserve(page.nbytes)
-        self.waited_s += perf_counter() - began
-        table = self.announcer.announce(plan, page.table_name, page.hints)
+        if not self.is_paid:
+            began = perf_counter()
+            await self.budget.reserve(page.nbytes)
+            self.waited_s += perf_counter() - began
+
+        refusal: Refusal | None = None
+
+        try:
+            table = self.announcer.announce(plan, page.table_name, page.hints)
+        except DataValidationError as error:
+            if plan.on_error == "fail":
+                raise
+
+            table, refusal = self.announcer.final_name(plan, page.table_name), refusal_of(error)
 
         if table is None:
             self.budget.release(page.nbytes)
@@ -141,6 +168,9 @@ class Intake:
             rows=page.rows,
             nbytes=page.nbytes,
             max_nesting=plan.max_nesting,
+            on_error=plan.on_error,
+            refusal=refusal,
+            origins=page.origins,
         )
         self.count += 1
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TypeAlias
@@ -17,7 +17,8 @@ from asyncelt.engine.plan import Refreshed, RunPlan, naming_of, starting_schema,
 from asyncelt.engine.sealing import Harvest, seal_run, state_after
 from asyncelt.engine.shaping import GIL_GATE, SchemaBook, Shaping, ShapingPlan, ShapingResult
 from asyncelt.engine.steps import one_error, stage, step
-from asyncelt.flow import Notice, RawBatch
+from asyncelt.engine.withdrawing import withdrawn, without
+from asyncelt.flow import Notice, PositionMove, RawBatch, ResourceFailure
 from asyncelt.normalize.bound import check_bound
 from asyncelt.normalize.page import NormalizeContext, Normalizer
 from asyncelt.observe import Stage
@@ -45,6 +46,7 @@ class Normalization:
         file_format: Of the job files.
         account: Memory of this run.
         is_replay: Whether the pages come from extracted packages, which are removed once their rows are sealed.
+        is_paid: Whether memory for the pages has been reserved already.
     """
 
     def __init__(
@@ -56,6 +58,7 @@ class Normalization:
         file_format: FileFormat,
         account: BudgetAccount,
         is_replay: bool = False,
+        is_paid: bool = False,
     ) -> None:
         self._folder = folder
         self._environment = folder.environment
@@ -64,6 +67,9 @@ class Normalization:
         self._file_format: FileFormat = file_format
         self._account = account
         self._is_replay = is_replay
+        self._is_paid = is_paid
+        self.positions: tuple[PositionMove, ...] = ()
+        """Of the messages among the pages; set by ``feed``."""
         self.notices: list[Notice] = []
         self.intake: Intake | None = None
         capabilities = self._environment.capabilities
@@ -102,6 +108,13 @@ class Normalization:
             with shielded(_CLEANUP_S):
                 await in_thread(partial(store.discard, list(drafts.values())), self._folder.threads)
 
+    def do_without(self, failures: Sequence[ResourceFailure]) -> None:
+        """Leave resources that have failed out of the plan: their tables stay as they are. Says so."""
+        self._plan = without(self._plan, failures)
+
+        for failure in failures:
+            self._environment.emit(withdrawn(self._environment.pipeline_name, failure))
+
     async def keep_contract(self) -> None:
         """Remember the contract of a run without a package, which would carry it: later runs go by it all the same."""
         if not self._plan.schema_contract:
@@ -135,6 +148,7 @@ class Normalization:
             pages=send,
             emit=environment.emit,
             is_replay=self._is_replay,
+            is_paid=self._is_paid,
         )
         result = ShapingResult()
         state: Mapping[str, object] = {}
@@ -215,6 +229,7 @@ class Normalization:
             # The state row travels with the default schema if it is part of this run.
             state_schema=default if default in plan.schema_names else plan.schema_names[0],
             parent_load_id=tip.load_id,
+            positions=self.positions,
             run_id=plan.run_id,
             created_at=plan.created_at,
             capabilities=environment.capabilities,

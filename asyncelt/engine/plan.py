@@ -11,6 +11,12 @@ from asyncelt import current
 from asyncelt.engine.dispositions import disposition_of
 from asyncelt.engine.intake import ResourcePlan
 from asyncelt.engine.ownership import next_load_ids
+from asyncelt.engine.source_settings import (
+    SchemaSettings,
+    settings_of_schema,
+    settings_of_source,
+    with_settings,
+)
 from asyncelt.extract.resource import Resource
 from asyncelt.extract.source import Source
 from asyncelt.schema.capabilities import Capabilities
@@ -18,6 +24,7 @@ from asyncelt.schema.evolve import bump, drop_tables
 from asyncelt.schema.hints import TableHints
 from asyncelt.schema.model import Schema
 from asyncelt.schema.naming import Naming, naming_for
+from asyncelt.schema.quarantine import QUARANTINE_TABLE
 from asyncelt.schema.system import is_system_name, new_schema
 from asyncelt.storage.extracted import ExtractedPackage, ResourceRecord, plain_hints
 from asyncelt.storage.head import Tip
@@ -75,6 +82,8 @@ class RunPlan:
     resources: tuple[ResourcePlan, ...]
     brought: Mapping[str, Schema] = field(default_factory=dict)
     """Schemas that sources came with."""
+    settings: Mapping[str, SchemaSettings] = field(default_factory=dict)
+    """What sources say about their schemas, by schema name."""
     run_id: str | None = None
     file_format: FileFormat | None = None
     schema_contract: JsonValue = None
@@ -131,6 +140,7 @@ def plan_of_sources(
         created_at=created_at,
         resources=tuple(plan for _, _, plan in reading),
         brought={_schema_name(one): one.schema for one in request.sources if one.schema is not None},
+        settings={_schema_name(one): said for one in request.sources if (said := settings_of_source(one)) is not None},
         run_id=request.run_id,
         file_format=request.file_format,
         schema_contract=request.schema_contract,
@@ -162,6 +172,7 @@ def plan_of_extracted(bundle: Sequence[ExtractedPackage], tip: Tip, *, forced_ne
         created_at=first.created_at,
         resources=tuple(_plan_of_record(one, forced_nesting) for package in bundle for one in package.resources),
         brought={package.schema.name: package.brought for package in bundle if package.brought is not None},
+        settings={package.schema.name: settings_of_schema(package.schema) for package in bundle},
         run_id=first.run_id,
         file_format=cast("FileFormat | None", first.file_format),
         schema_contract=first.schema_contract,
@@ -178,20 +189,37 @@ def record_of(plan: ResourcePlan, tables: Iterable[str]) -> ResourceRecord:
         table_name=plan.table_name,
         write_disposition=plan.write_disposition,
         max_nesting=plan.max_nesting,
+        on_error=plan.on_error,
         hints={table: plain_hints(plan.hints(table)) for table in tables},
     )
 
 
 def starting_schema(plan: RunPlan, tip: Tip, name: str, capabilities: Capabilities) -> Schema:
-    """The schema that a run begins with: the pipeline's, else what a source brings, else an empty one."""
+    """The schema that a run begins with: the pipeline's, else what a source brings, else an empty one.
+
+    The table of rows in quarantine outlives a schema that starts anew: those rows are nowhere else.
+    """
     known = tip.schemas.get(name)
     refreshed = plan.refreshed.get(name, Refreshed())
+    settings = plan.settings.get(name)
 
     if known is not None and not refreshed.anew:
-        return drop_tables(known, refreshed.roots) if refreshed.roots else known
+        return with_settings(drop_tables(known, refreshed.roots) if refreshed.roots else known, settings)
+
+    fresh = _fresh_schema(plan, name, capabilities)
+    kept = known.tables.get(QUARANTINE_TABLE) if known is not None else None
+
+    return fresh if kept is None else replace(fresh, tables={**fresh.tables, kept.name: kept})
+
+
+def _fresh_schema(plan: RunPlan, name: str, capabilities: Capabilities) -> Schema:
+    settings = plan.settings.get(name)
+
+    if name in plan.brought:
+        return with_settings(plan.brought[name], settings)
 
     # An empty schema is version 1, so the first one with tables is version 2.
-    return plan.brought.get(name) or bump(new_schema(name, naming=capabilities.naming_convention))
+    return bump(with_settings(new_schema(name, naming=capabilities.naming_convention), settings))
 
 
 def under_contract(plan: RunPlan, schema: Schema) -> Schema:
@@ -258,6 +286,7 @@ def resource_plan(source: Source, resource: Resource, forced: int | None) -> Res
         max_nesting=nesting if forced is None else forced,
         table_name=table if isinstance(table, str) else None,
         write_disposition=disposition_of(resource),
+        on_error=resource.on_error,
     )
 
 
@@ -269,6 +298,7 @@ def _plan_of_record(record: ResourceRecord, forced: int | None) -> ResourcePlan:
         max_nesting=record.max_nesting if forced is None else forced,
         table_name=record.table_name,
         write_disposition=record.write_disposition,
+        on_error=record.on_error,
     )
 
 
@@ -305,6 +335,7 @@ def _refreshed(schema: Schema, mode: Refresh, resources: set[str]) -> Refreshed:
         for table in schema.tables.values()
         if table.parent is None
         and not is_system_name(table.name)
+        and table.name != QUARANTINE_TABLE
         and (mode == "drop_sources" or table.resource in resources)
     ]
     # What has never had a row does not exist at the destination.

@@ -15,7 +15,9 @@ from functools import partial
 import anyio
 
 from asyncelt._async import in_thread
+from asyncelt.budget import BudgetAccount
 from asyncelt.engine.extraction import Extraction, document_of
+from asyncelt.engine.holding import Holds
 from asyncelt.engine.intake import Intake
 from asyncelt.engine.loading import Loaded, load_bundles
 from asyncelt.engine.normalization import Normalization
@@ -26,15 +28,15 @@ from asyncelt.engine.spooling import Spooling, stored_pages
 from asyncelt.engine.steps import one_error, step
 from asyncelt.errors import PipelineStepFailed
 from asyncelt.extract.pump import PumpReport
-from asyncelt.flow import Notice
+from asyncelt.flow import Notice, ResourceFailure
 from asyncelt.load.protocol import SupportsIdle
 from asyncelt.storage.extracted import ExtractedPackage
 from asyncelt.storage.head import Tip, read_tip
-from asyncelt.storage.package import Pending, SealedPackage
+from asyncelt.storage.package import PackageDraft, Pending, SealedPackage
 from asyncelt.storage.state import StateDoc
 from asyncelt.types import FileFormat, LoadId
 
-__all__ = ["Extracted", "Normalized", "Ran", "RunRequest", "run_extract", "run_fused", "run_normalize"]
+__all__ = ["Extracted", "Normalized", "Ran", "RunRequest", "run_extract", "run_fused", "run_normalize", "while_idle"]
 
 _IDLE_AFTER_S = 0.25
 """Opening and closing a database costs tens of milliseconds, which short runs should not pay twice."""
@@ -54,6 +56,8 @@ class Extracted:
     waited_s: float = 0.0
     custom_metrics: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
     """Figures that resources have counted themselves, by resource."""
+    failures: tuple[ResourceFailure, ...] = ()
+    """Resources that the run does without."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,26 +95,28 @@ async def run_fused(
     Raises:
         PipelineStepFailed: Names the step. Before the seal nothing is left; after it the bundle is pending.
     """
-    extraction = _extraction(owned, request, last_load_id=owned.restored.last_load_id)
     account = owned.environment.budget.account()
+    extraction = _extraction(owned, request, account, last_load_id=owned.restored.last_load_id)
     run = Normalization(owned, extraction.plan, owned.tip, file_format=file_format, account=account)
     started_at = time.time()
 
     async def feed(intake: Intake, book: SchemaBook) -> Mapping[str, object]:
         await extraction.run(intake.send, book.__getitem__)
+        run.do_without(extraction.failures)
         ran.extracted = Extracted(
             plan=extraction.plan,
             reports=extraction.reports,
             started_at=started_at,
             finished_at=time.time(),
-            waited_s=intake.waited_s,
+            waited_s=intake.waited_s + extraction.waited_s,
             custom_metrics=extraction.custom_metrics,
+            failures=tuple(extraction.failures),
         )
 
         return extraction.state
 
     try:
-        bundle = await _while_idle(owned, partial(run.run, feed))
+        bundle = await while_idle(owned, partial(run.run, feed))
     finally:
         account.close()
 
@@ -136,13 +142,13 @@ async def run_extract(
     Raises:
         PipelineStepFailed: Step ``extract``. Nothing is left.
     """
-    extraction = _extraction(folder, request, last_load_id=last_load_id)
+    account = folder.environment.budget.account()
+    extraction = _extraction(folder, request, account, last_load_id=last_load_id)
 
     if state is not None:
         extraction.state = state
 
     plan = extraction.plan
-    account = folder.environment.budget.account()
     refreshed = parents_of(extraction.reading) if request.refresh is not None else {}
     spooling = Spooling(folder, plan, refreshed, account)
     started_at = time.time()
@@ -158,8 +164,9 @@ async def run_extract(
         packages=tuple(packages),
         started_at=started_at,
         finished_at=time.time(),
-        waited_s=spooling.waited_s,
+        waited_s=spooling.waited_s + extraction.waited_s,
         custom_metrics=extraction.custom_metrics,
+        failures=tuple(extraction.failures),
     )
 
 
@@ -234,7 +241,9 @@ def _tip_before(folder: Folder) -> Tip:
     return read_tip(folder.store, folder.head, pending)
 
 
-def _extraction(folder: Folder, request: RunRequest, *, last_load_id: LoadId | None) -> Extraction:
+def _extraction(
+    folder: Folder, request: RunRequest, account: BudgetAccount, *, last_load_id: LoadId | None
+) -> Extraction:
     environment = folder.environment
     known = [one for one in (last_load_id, folder.tip.load_id) if one is not None]
     plan, reading = plan_of_sources(
@@ -245,11 +254,17 @@ def _extraction(folder: Folder, request: RunRequest, *, last_load_id: LoadId | N
         forced_nesting=environment.capabilities.max_table_nesting,
     )
 
+    limits = environment.settings.limits
+
+    def make_draft(name: str) -> PackageDraft:
+        return folder.store.page_draft(LoadId(name))
+
     return Extraction(
         plan=plan,
         reading=reading,
         state=document_of(folder.tip.document, environment.pipeline_name),
-        limits=environment.settings.limits,
+        limits=limits,
+        holds=Holds(make_draft, plan.first_id, account, limits),
         forced_nesting=environment.capabilities.max_table_nesting,
     )
 
@@ -264,7 +279,7 @@ def _normalized(folder: Folder, run: Normalization, sealed: Sequence[SealedPacka
     )
 
 
-async def _while_idle(owned: Owned, build: Callable[[], Awaitable[list[SealedPackage]]]) -> list[SealedPackage]:
+async def while_idle(owned: Owned, build: Callable[[], Awaitable[list[SealedPackage]]]) -> list[SealedPackage]:
     """Run ``build``, and let the session go idle meanwhile if it takes long enough to be worth it."""
 
     async def go_idle(session: SupportsIdle) -> None:

@@ -15,7 +15,7 @@ import pyarrow as pa
 from asyncelt.config import Limits
 from asyncelt.engine.plan import Refreshed
 from asyncelt.engine.shaping import ShapingResult
-from asyncelt.flow import JobFile, Package, TableBatch
+from asyncelt.flow import JobFile, Package, PositionMove, TableBatch
 from asyncelt.load.protocol import Destination
 from asyncelt.schema.capabilities import Capabilities
 from asyncelt.schema.evolve import bump, mark_seen_data
@@ -50,6 +50,8 @@ class Harvest:
     """Whether a changed state goes to the destination too."""
     state_schema: str
     parent_load_id: LoadId | None
+    positions: tuple[PositionMove, ...]
+    """They go with the package that the state goes with."""
     run_id: str | None
     created_at: float
     capabilities: Capabilities
@@ -119,12 +121,13 @@ class _Contents:
     replaced: tuple[TableName, ...]
     extracted: bool
     refreshed: Refreshed
+    positions: tuple[PositionMove, ...]
 
     @property
     def is_needed(self) -> bool:
         taken_away = self.refreshed.dropped or self.refreshed.truncated
 
-        return bool(self.jobs or self.replaced or self.extracted or taken_away)
+        return bool(self.jobs or self.replaced or self.extracted or taken_away or self.positions)
 
 
 def _contents(harvest: Harvest, name: str, state_job: JobFile | None) -> _Contents:
@@ -145,6 +148,7 @@ def _contents(harvest: Harvest, name: str, state_job: JobFile | None) -> _Conten
         replaced,
         name in harvest.shaped.extracted,
         harvest.refreshed[name],
+        harvest.positions if name == harvest.state_schema else (),
     )
 
 
@@ -168,6 +172,7 @@ def _package(harvest: Harvest, name: str, contents: _Contents, bundle: tuple[Loa
         dropped_tables=contents.refreshed.dropped,
         truncated_tables=contents.refreshed.truncated,
         row_counts=counts,
+        positions=contents.positions,
         created_at=harvest.created_at,
     )
 

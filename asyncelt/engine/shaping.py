@@ -24,13 +24,17 @@ from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStre
 from asyncelt._async import in_thread, shielded
 from asyncelt.budget import BudgetAccount
 from asyncelt.config import Limits
+from asyncelt.engine.setting_aside import SetAside, lines_of
+from asyncelt.engine.working import Done, conformed_page, free, shredded_page, sifted_page, still_valid, unsifted
 from asyncelt.flow import ArrowPage, Conformed, JobFile, Notice, RawBatch, Rows, TableBatch
-from asyncelt.normalize.page import Normalizer, Shredded
+from asyncelt.normalize.page import Normalizer
 from asyncelt.normalize.plain_road import let_go_of_memory
-from asyncelt.observe import Advanced, Event
+from asyncelt.normalize.sifting import REFUSALS, Sifted
+from asyncelt.observe import Advanced, Event, Warned
 from asyncelt.schema.capabilities import Capabilities
 from asyncelt.schema.evolve import apply_delta
 from asyncelt.schema.model import Schema
+from asyncelt.schema.quarantine import with_quarantine
 from asyncelt.storage.package import PackageDraft
 from asyncelt.storage.writer import Chunk, TableBuffer, TableFiles
 from asyncelt.types import FileFormat, TableName
@@ -44,8 +48,6 @@ interpreter lock, so that the event loop never competes with more than one of th
 
 _CLEANUP_S = 10.0
 _MUCH_MEMORY = 32 * 1024 * 1024
-_FREED_AT_ONCE = 256
-"""Rows."""
 _Key = tuple[str, TableName]
 """Schema name and table name."""
 _Boxed = tuple[_Key, list[Chunk]]
@@ -85,18 +87,6 @@ class ShapingPlan:
     """By schema name."""
     drafts: Mapping[str, PackageDraft]
     """By schema name."""
-
-
-@dataclass(slots=True)
-class _Done:
-    """A page as its worker left it."""
-
-    raw: RawBatch
-    shredded: Shredded
-    conformed: Conformed
-    sizes: tuple[int, ...]
-    """Bytes of each conformed batch; measured in the worker, since Arrow lets go of the interpreter lock for it."""
-    schema: Schema
 
 
 @dataclass(slots=True)
@@ -140,7 +130,7 @@ class Shaping:
         """Number of pages that have been accepted."""
         self._accepting = anyio.Event()
         """Set, and replaced, with each of them."""
-        self._spent: list[_Done] = []
+        self._spent: list[Done] = []
         """Pages that nobody needs any more; the next worker frees them."""
         self._declared: set[_Key] = set()
         """Tables that came as Arrow data without rows: they exist all the same."""
@@ -148,6 +138,7 @@ class Shaping:
         self._pressure = anyio.Event()
         self._flushing = anyio.Lock()
         self._notices: dict[tuple[str, TableName, str | None], Notice] = {}
+        self._aside = SetAside()
 
     async def run(self, pages: MemoryObjectReceiveStream[RawBatch]) -> ShapingResult:
         """Work until ``pages`` ends; then every job file is closed and durable.
@@ -181,32 +172,46 @@ class Shaping:
     # ------------------------------------------------------------------ workers and sequencer
 
     async def _sequence_all(self, pages: MemoryObjectReceiveStream[RawBatch]) -> None:
-        send, receive = anyio.create_memory_object_stream[_Done](0)
+        send, receive = anyio.create_memory_object_stream[Done](0)
 
         async with pages, send, receive, anyio.create_task_group() as tasks:
             tasks.start_soon(self._work_all, pages, send)
             await self._sequence(receive)
 
-    async def _work_all(self, pages: MemoryObjectReceiveStream[RawBatch], done: MemoryObjectSendStream[_Done]) -> None:
+    async def _work_all(self, pages: MemoryObjectReceiveStream[RawBatch], done: MemoryObjectSendStream[Done]) -> None:
         async with done, anyio.create_task_group() as workers:
             for _ in range(self._plan.limits.normalize_workers):
                 workers.start_soon(self._work, pages, done)
 
-    async def _work(self, pages: MemoryObjectReceiveStream[RawBatch], done: MemoryObjectSendStream[_Done]) -> None:
+    async def _work(self, pages: MemoryObjectReceiveStream[RawBatch], done: MemoryObjectSendStream[Done]) -> None:
         async for raw in pages:
-            normalizer = self._plan.normalizers[raw.schema_name]
-            spent, self._spent = self._spent, []
-            shred = partial(_shred, normalizer, raw, self._book[raw.schema_name], spent)
-            shredded = await in_thread(shred, self._workers)
+            if raw.refusal is not None:
+                await done.send(unsifted(raw, self._book[raw.schema_name]))
+                continue
 
-            if not self._is_known(raw):
-                # The first page brings nearly all columns: conformed beside it, the second would have to be conformed
-                # twice.
-                await self._turn_of(raw.page)
+            try:
+                await done.send(await self._shaped(raw))
+            except REFUSALS:
+                if raw.on_error == "fail":
+                    raise
 
-            schema = self._book[raw.schema_name]
-            conformed, sizes = await in_thread(partial(_conform, normalizer, shredded, schema), self._workers)
-            await done.send(_Done(raw, shredded, conformed, sizes, schema))
+                await done.send(unsifted(raw, self._book[raw.schema_name]))
+
+    async def _shaped(self, raw: RawBatch) -> Done:
+        normalizer = self._plan.normalizers[raw.schema_name]
+        spent, self._spent = self._spent, []
+        shred = partial(shredded_page, normalizer, raw, self._book[raw.schema_name], spent)
+        shredded = await in_thread(shred, self._workers)
+
+        if not self._is_known(raw):
+            # The first page brings nearly all columns: conformed beside it, the second would have to be conformed
+            # twice.
+            await self._turn_of(raw.page)
+
+        schema = self._book[raw.schema_name]
+        conformed, sizes = await in_thread(partial(conformed_page, normalizer, shredded, schema), self._workers)
+
+        return Done(raw, shredded, conformed, sizes, schema)
 
     def _is_known(self, raw: RawBatch) -> bool:
         table = self._book[raw.schema_name].tables.get(raw.table)
@@ -218,8 +223,8 @@ class Shaping:
         while self._accepted < page:
             await self._accepting.wait()
 
-    async def _sequence(self, results: MemoryObjectReceiveStream[_Done]) -> None:
-        early: dict[int, _Done] = {}
+    async def _sequence(self, results: MemoryObjectReceiveStream[Done]) -> None:
+        early: dict[int, Done] = {}
 
         async for result in results:
             early[result.raw.page] = result
@@ -230,25 +235,20 @@ class Shaping:
                 self._accepting.set()
                 self._accepting = anyio.Event()
 
-    async def _accept(self, done: _Done) -> None:
+    async def _accept(self, done: Done) -> None:
         name = done.raw.schema_name
-        conformed, sizes = done.conformed, done.sizes
-
-        used = done.schema
-
-        # A loop, because hints of a resource that has just begun may be merged while a page is conformed again.
-        while not _still_valid(conformed, used, schema := self._book[name]):
-            used = schema
-            conform = partial(_conform, self._plan.normalizers[name], done.shredded, used)
-            conformed, sizes = await in_thread(conform, self._workers)
+        conformed, sizes, sifted = await self._conformed(done)
 
         if conformed.delta:
-            self._book.set(apply_delta(schema, conformed.delta))
+            self._book.set(apply_delta(self._book[name], conformed.delta))
 
         for notice in conformed.notices:
             self._note(notice)
 
         kept = 0
+
+        if sifted is not None or done.raw.origins:
+            kept += await self._put_aside(done.raw, sifted)
 
         for batch, size in zip(conformed.batches, sizes, strict=True):
             if self._book[name].disposition_of(batch.table) != "skip":
@@ -265,6 +265,50 @@ class Shaping:
         self._spent.append(done)
         del conformed, done
         await self._flush_full()
+
+    async def _conformed(self, done: Done) -> tuple[Conformed, tuple[int, ...], Sifted | None]:
+        """The page under the schema as of its number; where its resource says so, without what cannot be loaded."""
+        conformed, sizes, used = done.conformed, done.sizes, done.schema
+        sifted: Sifted | None = None
+        name, shredded = done.raw.schema_name, done.shredded
+        normalizer = self._plan.normalizers[name]
+        is_new = shredded is None
+
+        # A loop, because hints of a resource that has just begun may be merged while a page is conformed again.
+        while is_new or not still_valid(conformed, used, self._book[name]):
+            used, is_new = self._book[name], False
+
+            if shredded is not None:
+                try:
+                    conform = partial(conformed_page, normalizer, shredded, used)
+                    conformed, sizes = await in_thread(conform, self._workers)
+                    continue
+                except REFUSALS:
+                    if done.raw.on_error == "fail":
+                        raise
+
+                    shredded = None
+
+            found, sizes = await in_thread(partial(sifted_page, normalizer, done.raw, used), self._workers)
+            sifted, conformed = found, found.conformed
+
+        return conformed, sizes, sifted
+
+    async def _put_aside(self, raw: RawBatch, sifted: Sifted | None) -> int:
+        """Write rows that cannot be loaded, and marks for those that could after all; their bytes."""
+        context = self._plan.normalizers[raw.schema_name].context
+        make = partial(lines_of, raw, sifted, context, self._plan.pipeline_name)
+        batch = await in_thread(make, self._workers)
+        self._aside.count(raw, sifted.refused if sifted is not None else ())
+
+        if batch is None:
+            return 0
+
+        size = int(batch.data.nbytes)
+        self._book.set(with_quarantine(self._book[raw.schema_name], context.naming))
+        self._buffer(raw.schema_name, batch, size)
+
+        return size
 
     # ------------------------------------------------------------------ buffers and writers
 
@@ -346,7 +390,7 @@ class Shaping:
         return files
 
     def _finish_files(self) -> None:
-        _free(self._spent)
+        free(self._spent)
 
         for key in self._declared - self._files.keys():
             table = self._book[key[0]].tables[key[1]]
@@ -384,7 +428,11 @@ class Shaping:
         self._notices[key] = notice if known is None else _sum(known, notice)
 
     def _result(self) -> ShapingResult:
-        result = ShapingResult(notices=list(self._notices.values()), extracted=self._extracted)
+        aside = self._aside.notices()
+        result = ShapingResult(notices=[*self._notices.values(), *aside], extracted=self._extracted)
+
+        for notice in aside:
+            self._emit(Warned(pipeline_name=self._plan.pipeline_name, message=notice.message, table=str(notice.table)))
 
         for (schema_name, table), files in self._files.items():
             result.jobs.setdefault(schema_name, []).extend(files.jobs)
@@ -399,44 +447,6 @@ def _append(files: TableFiles, box: list[Chunk]) -> int:
     files.append(chunk)
 
     return chunk.nbytes
-
-
-def _free(spent: list[_Done]) -> None:
-    """Free pages in small pieces: a large list of rows would hold the interpreter lock until all are gone."""
-    while spent:
-        payload = spent.pop().raw.payload
-
-        if isinstance(payload, Rows):
-            items = payload.items
-
-            while items:
-                del items[-_FREED_AT_ONCE:]
-
-
-def _shred(normalizer: Normalizer, raw: RawBatch, schema: Schema, spent: list[_Done]) -> Shredded:
-    _free(spent)
-
-    return normalizer.shred(raw, schema)
-
-
-def _conform(normalizer: Normalizer, shredded: Shredded, schema: Schema) -> tuple[Conformed, tuple[int, ...]]:
-    conformed = normalizer.conform(shredded, schema)
-
-    if isinstance(shredded.batch.payload, ArrowPage):
-        # Cut out of something larger, maybe: only its own rows count.
-        return conformed, tuple(int(batch.data.nbytes) for batch in conformed.batches)
-
-    return conformed, tuple(int(batch.data.get_total_buffer_size()) for batch in conformed.batches)
-
-
-def _still_valid(conformed: Conformed, used: Schema, current: Schema) -> bool:
-    """Whether the tables the page touches are the very same values as when it was conformed."""
-    if used is current:
-        return True
-
-    touched = {batch.table for batch in conformed.batches} | {table.name for table in conformed.delta.tables}
-
-    return all(used.tables.get(name) is current.tables.get(name) for name in touched)
 
 
 def _sum(first: Notice, second: Notice) -> Notice:

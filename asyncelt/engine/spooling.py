@@ -19,6 +19,8 @@ from asyncelt.engine.plan import RunPlan, naming_of, record_of, starting_schema,
 from asyncelt.engine.sealing import state_after
 from asyncelt.engine.shaping import GIL_GATE, SchemaBook
 from asyncelt.engine.steps import stage
+from asyncelt.engine.withdrawing import withdrawn, without
+from asyncelt.errors import DataValidationError
 from asyncelt.extract.pages import Page
 from asyncelt.normalize.gating import Gate
 from asyncelt.observe import Advanced, BudgetSample
@@ -56,6 +58,8 @@ class Spooling:
         namings = {name: naming_of(schema, capabilities) for name, schema in schemas.items()}
         self._announcer = Announcer(self._book, namings, capabilities)
         self._lanes: dict[str, _Lane] = {}
+        self._refused: set[tuple[str, str, str]] = set()
+        """Schema, resource and raw name of tables that may not come into being; their rows come, to be set aside."""
         self._count = 0
         self.waited_s = 0.0
 
@@ -80,6 +84,11 @@ class Spooling:
 
             with stage(environment, "extract", plan.first_id):
                 await extraction.run(self._take, self._book.__getitem__)
+                plan = self._plan = without(plan, extraction.failures)
+
+                for failure in extraction.failures:
+                    environment.emit(withdrawn(environment.pipeline_name, failure))
+
                 self._announcer.announce_all(plan.resources)
                 packages = self._packages(drafts, extraction)
                 sealed = await in_thread(partial(self._seal, packages), self._folder.threads)
@@ -98,8 +107,7 @@ class Spooling:
         self.waited_s += anyio.current_time() - began
         environment, lane = self._environment, self._lanes[plan.schema_name]
 
-        if self._announcer.announce(plan, page.table_name, page.hints) is None:
-            # A contract does not let the table come into being.
+        if not self._may_come(plan, page):
             self._account.release(page.nbytes)
 
             return
@@ -131,10 +139,23 @@ class Spooling:
                 page.payload,
                 rows=page.rows,
                 nbytes=page.nbytes,
+                on_error=plan.on_error,
             ),
             lane.turn,
         )
         self._account.release(page.nbytes)
+
+    def _may_come(self, plan: ResourcePlan, page: Page) -> bool:
+        """Whether a contract lets the page's table come into being. Rows to set aside come, to be refused later."""
+        try:
+            return self._announcer.announce(plan, page.table_name, page.hints) is not None
+        except DataValidationError:
+            if plan.on_error == "fail":
+                raise
+
+            self._refused.add((plan.schema_name, plan.name, page.table_name))
+
+            return True
 
     def _seal(self, packages: Sequence[ExtractedPackage]) -> list[ExtractedPackage]:
         if not packages:
@@ -198,9 +219,9 @@ class Spooling:
         return encode_state(after)
 
     def _tables_of(self, one: ResourcePlan) -> list[str]:
-        return [
-            raw for schema, resource, raw in self._announcer.tables if (schema, resource) == (one.schema_name, one.name)
-        ]
+        tables = (*self._announcer.tables, *self._refused)
+
+        return [raw for schema, resource, raw in tables if (schema, resource) == (one.schema_name, one.name)]
 
 
 @dataclass(slots=True)

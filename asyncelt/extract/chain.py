@@ -28,6 +28,7 @@ from asyncelt.extract.functions import is_async_function
 from asyncelt.extract.hinting import HintBook
 from asyncelt.extract.items import JsonPage, Kind, Marked, Materialized, judged, kind_of
 from asyncelt.extract.jsonbody import parse_in_slices
+from asyncelt.extract.messages import Checkpoint, Message, Messages
 from asyncelt.extract.requests import Ahead, Emit, HintNews, Offered, Offload, Request, TableName, Work
 from asyncelt.extract.steps import (
     FilterStep,
@@ -42,7 +43,7 @@ from asyncelt.extract.steps import (
     Step,
     YieldMapStep,
 )
-from asyncelt.extract.unfolding import SETTLED, UNFOLDED, called, each, settle, unfold
+from asyncelt.extract.unfolding import SETTLED, UNFOLDED, called, each, received, settle, unfold
 from asyncelt.flow import JsonBody
 from asyncelt.schema.hints import TableHints
 
@@ -241,6 +242,10 @@ class Chain:
 
             if kind in UNFOLDED:
                 yield from unfold(self, item, kind, index, table)
+                return
+
+            if kind is Kind.MESSAGE:
+                yield from received(self, cast("Message | Messages | Checkpoint", item), index)
                 return
 
             if index == len(self._steps):

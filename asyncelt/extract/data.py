@@ -150,4 +150,9 @@ def _grouped(resources: list[Resource], schema_name: str) -> list[Source]:
 
         group[resource.name] = resource
 
-    return [Source(schema_name, group.values()) for group in groups]
+    sources = [Source(schema_name, group.values()) for group in groups]
+
+    for source in sources:
+        source.is_gathered = True
+
+    return sources

@@ -21,7 +21,7 @@ from asyncelt.extract.resource import (
 from asyncelt.extract.resource_function import ResourceFunction
 from asyncelt.schema.columns import ColumnHints
 from asyncelt.schema.hints import TableHints
-from asyncelt.types import JsonValue
+from asyncelt.types import JsonValue, OnError
 
 __all__ = ["resource", "transformer"]
 
@@ -52,6 +52,7 @@ def resource(
     parallelized: bool = ...,
     incremental: object = ...,
     section: str | None = ...,
+    on_error: OnError = ...,
 ) -> ResourceFunction[P]: ...
 
 
@@ -77,6 +78,7 @@ def resource(
     parallelized: bool = ...,
     incremental: object = ...,
     section: str | None = ...,
+    on_error: OnError = ...,
 ) -> Callable[[Callable[P, object]], ResourceFunction[P]]: ...
 
 
@@ -102,6 +104,7 @@ def resource(
     parallelized: bool = ...,
     incremental: object = ...,
     section: str | None = ...,
+    on_error: OnError = ...,
 ) -> Resource: ...
 
 
@@ -126,6 +129,7 @@ def resource(
     parallelized: bool = False,
     incremental: object = None,
     section: str | None = None,
+    on_error: OnError = "fail",
 ) -> object:
     """Make a resource from a function (as a decorator, with or without parentheses) or from data.
 
@@ -152,6 +156,8 @@ def resource(
         parallelized: Accepted for the reference's sake: resources always run side by side.
         incremental: Cursor of an incremental resource.
         section: Section of its configuration, ``sources.<section>.<name>``; None: the name of the module.
+        on_error: What a resource that fails, or a row that cannot be loaded, costs: ``fail`` the run, ``skip`` it, or
+            ``quarantine`` the row; see docs/errors.md.
 
     Returns:
         The resource; a decorator that makes one, when called without data.
@@ -181,6 +187,7 @@ def resource(
         "parallelized": parallelized,
         "incremental": incremental,
         "section": section,
+        "on_error": on_error,
     }
 
     if data is None:
@@ -217,6 +224,7 @@ def transformer(
     spec: type[object] | None = ...,
     parallelized: bool = ...,
     section: str | None = ...,
+    on_error: OnError = ...,
 ) -> ResourceFunction[P]: ...
 
 
@@ -242,6 +250,7 @@ def transformer(
     spec: type[object] | None = ...,
     parallelized: bool = ...,
     section: str | None = ...,
+    on_error: OnError = ...,
 ) -> Callable[[Callable[Concatenate[T, P], object]], ResourceFunction[P]]: ...
 
 
@@ -266,6 +275,7 @@ def transformer(
     spec: type[object] | None = None,
     parallelized: bool = False,
     section: str | None = None,
+    on_error: OnError = "fail",
 ) -> object:
     """Make a resource that takes its items from another one.
 
@@ -291,6 +301,7 @@ def transformer(
         spec: As in `resource`.
         parallelized: As in `resource`.
         section: As in `resource`.
+        on_error: As in `resource`.
 
     Raises:
         ConfigError: An argument is wrong, or the function cannot take an item.
@@ -313,6 +324,7 @@ def transformer(
         spec=spec,
         parallelized=parallelized,
         section=section,
+        on_error=on_error,
     )
 
     def decorate(function: Callable[..., object]) -> object:

@@ -48,6 +48,8 @@ class Driver:
         self.limits = limits
         self.eager = eager
         self.take_row = take_row or chain.emit
+        self.at_rest = False
+        """Whether the source is being waited for, and all that it gave has been dealt with."""
         self._relieve = relieve
         self._ready = ready
         self._due = 0.0

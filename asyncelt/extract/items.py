@@ -16,6 +16,7 @@ from typing import Any, cast
 import pyarrow as pa
 
 from asyncelt.errors import ConfigError
+from asyncelt.extract.messages import Checkpoint, Message, Messages
 from asyncelt.flow import JsonBody
 
 __all__ = [
@@ -59,6 +60,8 @@ class Kind(Enum):
     """A function without arguments: called, its result takes its place."""
     MARKED = auto()
     """Data with a table name."""
+    MESSAGE = auto()
+    """Data with a receipt, or a checkpoint: a safe point of a stream comes after it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +136,18 @@ def _judge(kind: type) -> Kind:
 kind_of: Callable[[type], Kind] = functools.lru_cache(maxsize=1024)(_judge)
 """What objects of a type are to the engine. By type only, so that pages can be judged by their types."""
 
-_APART = frozenset({Kind.BODY, Kind.ARROW, Kind.FRAME, Kind.ITERATOR, Kind.ASYNC_ITERABLE, Kind.AWAITABLE, Kind.MARKED})
+_APART = frozenset(
+    {
+        Kind.BODY,
+        Kind.ARROW,
+        Kind.FRAME,
+        Kind.ITERATOR,
+        Kind.ASYNC_ITERABLE,
+        Kind.AWAITABLE,
+        Kind.MARKED,
+        Kind.MESSAGE,
+    }
+)
 """A list with any of these is not a page of rows; its elements are items."""
 
 _BY_CLASS: tuple[tuple[type | tuple[type, ...], Kind], ...] = (
@@ -145,6 +159,7 @@ _BY_CLASS: tuple[tuple[type | tuple[type, ...], Kind], ...] = (
     ((pa.Table, pa.RecordBatch), Kind.ARROW),
     (pa.RecordBatchReader, Kind.ITERATOR),
     (Marked, Kind.MARKED),
+    ((Message, Messages, Checkpoint), Kind.MESSAGE),
     (
         (types.FunctionType, types.MethodType, types.BuiltinFunctionType, functools.partial),
         Kind.CALLABLE,

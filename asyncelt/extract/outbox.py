@@ -6,6 +6,7 @@ from typing import cast
 
 import pyarrow as pa
 
+from asyncelt.extract.messages import SafePoint
 from asyncelt.extract.requests import HintNews, Offered, Run
 from asyncelt.extract.sizes import sampled_row_bytes, size_of
 from asyncelt.extract.thread import OwnThread
@@ -14,7 +15,7 @@ from asyncelt.flow import JsonBody
 __all__ = ["Outbox"]
 
 _WEIGH_ROWS = 64
-_PAGES = (list, JsonBody, pa.Table, Offered, HintNews)
+_PAGES = (list, JsonBody, pa.Table, Offered, HintNews, SafePoint)
 
 
 class Outbox:
@@ -69,7 +70,7 @@ class Outbox:
 
 
 def _weight(item: object) -> float:
-    if isinstance(item, HintNews):
+    if isinstance(item, HintNews | SafePoint):
         return 0.0
 
     if isinstance(item, Offered):

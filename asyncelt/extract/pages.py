@@ -10,8 +10,9 @@ import pyarrow as pa
 
 from asyncelt.config import Limits
 from asyncelt.extract.items import Materialized
+from asyncelt.extract.points import Cut
 from asyncelt.extract.sizes import sampled_row_bytes, size_of
-from asyncelt.flow import ArrowPage, JsonBody, JsonPages, Payload, Rows
+from asyncelt.flow import ArrowPage, JsonBody, JsonPages, Origin, Payload, Rows
 from asyncelt.schema.hints import TableHints
 
 __all__ = ["Gatherer", "Page"]
@@ -41,6 +42,8 @@ class Page:
     """Exact for JSON and Arrow, an estimate for Python objects."""
     hints: TableHints | None = None
     """The table's hints from this page on, where they have changed."""
+    origins: tuple[Origin, ...] = ()
+    """Of rows that are loaded from quarantine: the lines they lie in."""
 
 
 @dataclass(slots=True)
@@ -72,7 +75,7 @@ class Gatherer:
     """
 
     def __init__(self, resource: str, limits: Limits, on_first: Callable[[], None] | None = None) -> None:
-        self.ready: deque[Page] = deque()
+        self.ready: deque[Page | Cut] = deque()
         self._resource = resource
         self._limits = limits
         self._buffers: dict[str, _Buffer] = {}
@@ -194,6 +197,11 @@ class Gatherer:
         """Move everything that is held back to `ready`, tables in the order in which their rows began."""
         for table, buffer in list(self._buffers.items()):
             self._seal(table, buffer)
+
+    def cut(self, cut: Cut) -> None:
+        """Let a cut follow everything that was taken so far."""
+        self.flush()
+        self.ready.append(cut)
 
     @property
     def is_empty(self) -> bool:

@@ -19,7 +19,9 @@ from asyncelt.errors import ResourceExtractionError, UsageError
 from asyncelt.extract.chain import Chain
 from asyncelt.extract.driver import Driver
 from asyncelt.extract.feeds import Feed, Offering
+from asyncelt.extract.messages import SafePoint
 from asyncelt.extract.pages import Gatherer, Page
+from asyncelt.extract.points import Cut, Cuts, Cutter
 from asyncelt.extract.readers import AsyncReader, Reader, open_reader
 from asyncelt.extract.requests import HintNews, Offered, Run
 from asyncelt.extract.resource import Resource
@@ -48,6 +50,8 @@ class Link:
     """Takes the items for the transformers that read from this resource."""
     keeps: bool = True
     """Whether the resource's own rows are loaded."""
+    cuts: Cuts | None = None
+    """Who cuts the data into packages, in a stream."""
 
 
 class _Ready:
@@ -136,7 +140,9 @@ class _Run:
         self._flush_after_s = flush_after_s
         self._sending = anyio.Lock(fast_acquire=True)
         self._holding = asyncio.Event()
-        self._gatherer = Gatherer(resource.name, limits, self._holding.set)
+        cuts = link.cuts
+        self._cutter = None if cuts is None else Cutter(cuts)
+        self._gatherer = Gatherer(resource.name, limits, self._holding.set if cuts is None else cuts.began)
         self._feed = link.feed
         self._offering = link.offering
         self._keeps = link.keeps
@@ -156,8 +162,8 @@ class _Run:
             limits,
             self._relieve,
             ready=_Ready(self._gatherer.ready, self._offers),
-            take_row=self._gatherer.add_row,
-            eager=flush_after_s is not None,
+            take_row=self._gatherer.add_row if self._cutter is None else self._take,
+            eager=flush_after_s is not None or self._cutter is not None,
         )
 
     async def whole(self) -> None:
@@ -166,6 +172,9 @@ class _Run:
             async with anyio.create_task_group() as tasks:
                 if self._flush_after_s is not None:
                     tasks.start_soon(self._flush_late, self._flush_after_s)
+
+                if self._cutter is not None:
+                    tasks.start_soon(self._cut_at_rest, self._cutter)
 
                 self._driver.look_ahead(tasks)
 
@@ -191,7 +200,8 @@ class _Run:
 
         async with opened(self._resource.name, self._reading.data, self._driver) as reader:
             while await reader.read():
-                pass
+                if self._cutter is not None and self._cutter.is_due(between_items=not self._driver.has_pending):
+                    await self._cut(self._cutter)
 
             await self._driver.finish()
 
@@ -201,6 +211,10 @@ class _Run:
             raise chain.error(error, "at its end") from error
 
         self._gatherer.flush()
+
+        if self._cutter is not None:
+            self._gatherer.cut(self._cutter.cut(is_end=True))
+
         await self._relieve()
 
         # The last page may be on its way in the task that flushes late, which is about to be cancelled.
@@ -216,8 +230,34 @@ class _Run:
             self._gatherer.flush()
             await self._relieve()
 
+    async def _cut(self, cutter: Cutter) -> None:
+        """Let the package end here: with the rows so far, and with the state as it is now."""
+        if cutter.cuts.is_automatic:
+            self._driver.chain.settle(finished=False)
+
+        self._gatherer.cut(cutter.cut())
+        await self._relieve()
+
+    async def _cut_at_rest(self, cutter: Cutter) -> None:
+        """Cut a resource that waits for its source. One that is at work is cut after the item at hand."""
+        while True:
+            asking, settled = cutter.cuts.asking, cutter.cuts.settled
+            await asking.wait()
+
+            if cutter.is_due(between_items=self._driver.at_rest):
+                await self._cut(cutter)
+
+            await settled.wait()
+
     def _take(self, table: str, item: object) -> None:
         gatherer = self._gatherer
+
+        if self._cutter is not None:
+            if isinstance(item, SafePoint):
+                self._cutter.note(item)
+                return
+
+            self._cutter.is_safe = False
 
         if type(item) is dict:
             gatherer.add_row(table, item)
@@ -233,6 +273,8 @@ class _Run:
             gatherer.set_hints(table, item.hints)
         elif isinstance(item, Offered):
             self._offers.append(item.item)
+        elif isinstance(item, SafePoint):
+            pass  # a run commits as a whole
         else:
             gatherer.add_row(table, item)
 
@@ -244,6 +286,11 @@ class _Run:
         async with self._sending:
             while self._gatherer.ready:
                 page = self._gatherer.ready.popleft()
+
+                if isinstance(page, Cut):
+                    await self._reach(page)
+                    continue
+
                 await self._send(page)
                 self._count(page)
 
@@ -253,6 +300,10 @@ class _Run:
 
                 if not await self._offering.send(offers) and not self._keeps:
                     self._driver.chain.stop()
+
+    async def _reach(self, cut: Cut) -> None:
+        if self._cutter is not None:
+            await self._cutter.cuts.reached(cut)
 
     def _count(self, page: Page) -> None:
         report = self.report

@@ -193,6 +193,8 @@ class AsyncReader:
         table = None if driver.has_pending or not chain.is_plain else chain.table
         take_row = driver.take_row
 
+        driver.at_rest = not driver.has_pending
+
         try:
             if self._items is None:
                 self._items = aiter(self._source)
@@ -213,6 +215,8 @@ class AsyncReader:
             return False
         except Exception as error:
             raise chain.error(error, "in its iterator") from error
+        finally:
+            driver.at_rest = False
 
         if not is_done:
             await driver.process(item)

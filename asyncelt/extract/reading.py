@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias, cast
+from typing import TypeAlias, cast, get_args
 
 from asyncelt.errors import ConfigError, InvalidResourceData
 from asyncelt.extract.functions import check_name
@@ -13,9 +13,18 @@ from asyncelt.extract.incremental import Incremental
 from asyncelt.extract.incremental.definition import KeyHint
 from asyncelt.extract.steps import Step
 from asyncelt.schema.hints import NestedPath, TableHints
-from asyncelt.types import JsonValue
+from asyncelt.types import JsonValue, OnError
 
-__all__ = ["Contract", "Names", "NestedHints", "Reading", "WriteDispositionHint", "bound_cursor", "check_definition"]
+__all__ = [
+    "Contract",
+    "Names",
+    "NestedHints",
+    "Reading",
+    "WriteDispositionHint",
+    "bound_cursor",
+    "check_definition",
+    "checked_policy",
+]
 
 WriteDispositionHint: TypeAlias = str | Mapping[str, object]
 Names: TypeAlias = str | Sequence[str]
@@ -60,6 +69,18 @@ def check_definition(name: str, data: object, table_name: object, hints: TableHi
             raise ConfigError(
                 f"Resource {name!r}: {hint} is a function of a row, which it can be only if table_name is one too."
             )
+
+
+def checked_policy(policy: object, where: str) -> OnError:
+    """What an error costs, checked.
+
+    Raises:
+        ConfigError: There is no such policy.
+    """
+    if policy not in get_args(OnError):
+        raise ConfigError(f"{where}: on_error is one of {', '.join(get_args(OnError))}, not {policy!r}.")
+
+    return cast("OnError", policy)
 
 
 def bound_cursor(

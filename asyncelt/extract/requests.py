@@ -75,7 +75,7 @@ Work: TypeAlias = Generator[Request, object, None]
 
 
 class Emit(Protocol):
-    """Takes what comes out at the end: a row, a list of rows, a `Run`, a `JsonBody`, an Arrow table, an `Offered`."""
+    """Takes what comes out at the end: rows one by one, as a list or `Run`, a `JsonBody`, an Arrow table, and notes."""
 
     def __call__(self, table: str, item: object, /) -> None:
         """Take one."""

@@ -21,6 +21,7 @@ from asyncelt.extract.reading import (
     WriteDispositionHint,
     bound_cursor,
     check_definition,
+    checked_policy,
 )
 from asyncelt.extract.requests import TableName
 from asyncelt.extract.steps import (
@@ -37,7 +38,7 @@ from asyncelt.extract.steps import (
 )
 from asyncelt.schema.columns import ColumnHints
 from asyncelt.schema.hints import TableHints, validate_hints
-from asyncelt.types import JsonValue
+from asyncelt.types import JsonValue, OnError
 
 __all__ = ["Contract", "Names", "NestedHints", "Resource", "WriteDispositionHint"]
 
@@ -57,6 +58,7 @@ class Resource:
         parallelized: Accepted for the reference's sake: resources always run side by side.
         parent: The resource a transformer takes its items from.
         steps: What items go through.
+        on_error: What its failure, or a row of it that cannot be loaded, costs.
 
     Raises:
         ConfigError: Name or hints are wrong.
@@ -76,6 +78,7 @@ class Resource:
         parent: Resource | None = None,
         steps: tuple[Step, ...] = (),
         incremental: object = None,
+        on_error: OnError = "fail",
     ) -> None:
         self.name = name
         self.selected = selected
@@ -94,6 +97,7 @@ class Resource:
         self._hints = hints or TableHints(name=name)
         self._incremental = None if incremental is None else Incremental.of(incremental)
         self._cursor_is_hint = False
+        self._on_error = checked_policy(on_error, f"Resource {name!r}")
         self._check()
 
     # ------------------------------------------------------------------ what it is
@@ -141,6 +145,11 @@ class Resource:
         self._check()
 
     @property
+    def on_error(self) -> OnError:
+        """What its failure, or a row of it that cannot be loaded, costs; `apply_hints` changes it."""
+        return self._on_error
+
+    @property
     def incremental(self) -> Incremental[object] | None:
         """The incremental of the hints; see `cursor` for the one it goes by."""
         return self._incremental
@@ -167,7 +176,8 @@ class Resource:
             return False
 
         try:
-            signature_of(self._function()).bind(*self._item_arguments())
+            # None stands for the item.
+            signature_of(self._function()).bind(*((None,) if self._is_transformer else ()))
         except TypeError:
             return True
         except ValueError:  # built-in functions without a signature
@@ -281,10 +291,7 @@ class Resource:
         """An independent copy, under another name if one is given. Data that can be read once stays shared."""
         copy = object.__new__(type(self))
         copy.__dict__.update(self.__dict__)
-
-        if name is not None:
-            copy.name = name
-
+        copy.name = self.name if name is None else name
         copy.source_name = None
         copy.origin = object()
         copy._check()
@@ -298,9 +305,11 @@ class Resource:
 
         return copy
 
-    def with_name(self, new_name: str) -> Self:
-        """A copy with a name, and so a state and by default a table, of its own."""
-        return self.clone(new_name)
+    def with_name(self, new_name: str, new_section: str | None = None) -> Self:
+        """A copy with a name, and so a state and by default a table, of its own; with a section too if it is given."""
+        copy = self.clone(new_name)
+        copy.section = new_section or copy.section
+        return copy
 
     # ------------------------------------------------------------------ steps
 
@@ -347,13 +356,13 @@ class Resource:
 
         return self.add_step(step)
 
-    def add_step(self, step: Step | Incremental[Any], insert_at: int | None = None) -> Self:
+    def add_step(self, item_transform: Step | Incremental[Any], insert_at: int | None = None) -> Self:
         """Add any step; its affinity decides where, unless ``insert_at`` does. An incremental is a step too."""
-        if isinstance(step, Incremental):
-            self._incremental, self._cursor_is_hint = step, True
+        if isinstance(item_transform, Incremental):
+            self._incremental, self._cursor_is_hint = item_transform, True
             return self
 
-        self._steps = insert_step(self._steps, step, insert_at)
+        self._steps = insert_step(self._steps, item_transform, insert_at)
         return self
 
     def select_tables(self, *table_names: str) -> Self:
@@ -383,6 +392,7 @@ class Resource:
         file_format: str | None = None,
         references: Sequence[Mapping[str, JsonValue]] | None = None,
         nested_hints: NestedHints | None = None,
+        on_error: OnError | None = None,
     ) -> Self:
         """Change hints. None leaves a hint as it is, an empty value removes it.
 
@@ -405,6 +415,7 @@ class Resource:
             "references": references,
             "nested_hints": nested_hints,
         }
+        policy = checked_policy(on_error or self._on_error, f"Resource {self.name!r}")
         before = self._hints, self._table_name
         self._hints = changed(self._hints, given)
 
@@ -419,6 +430,8 @@ class Resource:
         except ConfigError:
             self._hints, self._table_name = before
             raise
+
+        self._on_error = policy
 
         return self
 
@@ -459,16 +472,9 @@ class Resource:
         return iterate_rows(self)
 
     def __repr__(self) -> str:
-        parts = [f"name={self.name!r}"]
-
-        if self._table_name is not None:
-            parts.append(f"table_name={self._table_name!r}")
-
-        if self._hints.write_disposition is not None:
-            parts.append(f"write_disposition={self._hints.write_disposition!r}")
-
-        if not self.selected:
-            parts.append("selected=False")
+        given = {"table_name": self._table_name, "write_disposition": self._hints.write_disposition}
+        said = {"name": self.name} | {key: value for key, value in given.items() if value is not None}
+        parts = [f"{key}={value!r}" for key, value in said.items()] + ([] if self.selected else ["selected=False"])
 
         return f"<asyncelt.{'transformer' if self.is_transformer else 'resource'}({', '.join(parts)})>"
 
@@ -479,10 +485,6 @@ class Resource:
 
     def _call(self) -> Call:
         return self._arguments or Call(self._function(), takes_item=self._is_transformer)
-
-    def _item_arguments(self) -> tuple[None, ...]:
-        """Stands for the item, where a transformer's signature is looked at."""
-        return (None,) if self._is_transformer else ()
 
     def _required_parent(self) -> Resource:
         if self._parent is None:

@@ -132,6 +132,8 @@ class Source:
         self.root_key = root_key
         self.schema_contract = schema_contract
         self.schema = schema
+        self.is_gathered = False
+        """Whether it was made for resources that came without a source; it leaves its schema's settings alone."""
         self.resources = ResourceDict(name)
         self.resources.add(*resources)
 
@@ -201,10 +203,10 @@ class Source:
         """Accepted for the reference's sake: resources always run side by side."""
         return self
 
-    def clone(self, name: str | None = None) -> Self:
+    def clone(self, with_name: str | None = None) -> Self:
         """An independent copy, its resources included, under another name if one is given."""
         clone = copy.copy(self)
-        clone.name = name or self.name
+        clone.name = with_name or self.name
         clone.resources = ResourceDict(clone.name)
         clone.resources.add(*self.resources.values())
 

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, cast
 
+from asyncelt import current
+from asyncelt.errors import UsageError
 from asyncelt.extract.functions import is_async_function
 from asyncelt.extract.items import Kind, table_of
+from asyncelt.extract.messages import Checkpoint, Message, Messages, SafePoint, stream_side
 from asyncelt.extract.requests import Ahead, Offload, Pull, Request, Work
 
 if TYPE_CHECKING:
     from asyncelt.extract.chain import Chain
 
-__all__ = ["SETTLED", "UNFOLDED", "called", "each", "settle", "unfold"]
+__all__ = ["SETTLED", "UNFOLDED", "called", "each", "received", "settle", "state_of_source", "unfold"]
 
 SETTLED = frozenset({Kind.AWAITABLE, Kind.CALLABLE, Kind.FRAME})
 UNFOLDED = frozenset({Kind.NOTHING, Kind.ITERATOR, Kind.ASYNC_ITERABLE, Kind.PAGE})
@@ -43,6 +47,36 @@ def unfold(chain: Chain, item: object, kind: Kind, index: int, table: str | None
         yield from _pull_async(chain, cast("AsyncIterator[object]", item), index, table)
     elif kind is Kind.PAGE:
         yield from each(chain, iter(cast("list[object]", item)), index, table)
+
+
+def received(chain: Chain, item: Message | Messages | Checkpoint, index: int) -> Work:
+    """What messages hold, unless the stream has it already; then the safe point that comes after it."""
+    if isinstance(item, Checkpoint):
+        chain.settle(finished=False)
+        chain.emit(chain.table, SafePoint(state=copy.deepcopy(state_of_source())))
+
+        return
+
+    if isinstance(item, Messages):
+        yield from chain.process(item.item, index, item.table_name)
+        chain.emit(chain.table, SafePoint(item.receipts, item.origin))
+
+        return
+
+    side = stream_side.get()
+
+    if side is None or side.accept(item.origin, item.receipt):
+        yield from chain.process(item.value, index, item.table_name)
+
+    chain.emit(chain.table, SafePoint((item.receipt,), item.origin))
+
+
+def state_of_source() -> dict[str, object]:
+    """The state of the source at hand, its resources' included; an empty one where there is no run."""
+    try:
+        return current.source_state()
+    except UsageError:
+        return {}
 
 
 def each(chain: Chain, items: Iterator[object], index: int, table: str | None) -> Work:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import NamedTuple
 
 from asyncelt.errors import DestinationRejected
-from asyncelt.flow import Notice
+from asyncelt.flow import Notice, ResourceFailure
 from asyncelt.info.packages import LoadPackageInfo, counted
 from asyncelt.info.report import RunReport
 from asyncelt.info.text import elapsed, iso
@@ -207,14 +207,20 @@ class ExtractInfo(StepInfo):
 
     extract_data_info: tuple[Mapping[str, str], ...] = ()
     """Name and kind of what was passed."""
+    failed_resources: tuple[ResourceFailure, ...] = ()
+    """Resources that have failed without failing the call: ``on_error``. Nothing of them was extracted."""
 
     def asdict(self) -> dict[str, object]:
         """Plain values, fit for loading through a pipeline."""
-        return {**StepInfo.asdict(self), "extract_data_info": [dict(one) for one in self.extract_data_info]}
+        return {
+            **StepInfo.asdict(self),
+            "extract_data_info": [dict(one) for one in self.extract_data_info],
+            "failed_resources": [asdict(one) for one in self.failed_resources],
+        }
 
     def asstr(self, verbosity: int = 0) -> str:
         """One line per package, below a blank one."""
-        return "\n" + StepInfo.asstr(self, verbosity)
+        return "\n".join(["", StepInfo.asstr(self, verbosity), *map(_failure, self.failed_resources)])
 
     def __str__(self) -> str:
         return self.asstr(verbosity=1)
@@ -276,6 +282,9 @@ class LoadInfo(StepInfo):
     """What was kept in another form than it came, one per column and kind."""
     custom_metrics: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
     """Figures that resources have counted themselves, by resource: `Resource.add_metrics`."""
+    failed_resources: tuple[ResourceFailure, ...] = ()
+    """Resources that have failed without failing the run: ``on_error``. Nothing of them was loaded, and the next run
+    reads them again from where they stood."""
     report: RunReport = field(default_factory=RunReport, repr=False)
     """Rows, bytes, waits and retries per stage."""
 
@@ -293,6 +302,16 @@ class LoadInfo(StepInfo):
     def row_counts(self) -> dict[TableName, int]:
         """Rows per table over all packages, system tables included."""
         return counted(self.load_packages)
+
+    @property
+    def quarantined_rows(self) -> dict[TableName, int]:
+        """Rows that could not be loaded and are in the quarantine table, by the table that they belong to."""
+        return _noticed(self.notices, "quarantined")
+
+    @property
+    def skipped_rows(self) -> dict[TableName, int]:
+        """Rows that could not be loaded and were left out, by the table that they belong to."""
+        return _noticed(self.notices, "skipped_rows")
 
     @property
     def has_failed_jobs(self) -> bool:
@@ -324,6 +343,7 @@ class LoadInfo(StepInfo):
             "run_id": self.run_id,
             "already_committed": self.already_committed,
             "data_taken": self.data_taken,
+            "failed_resources": [asdict(one) for one in self.failed_resources],
             "report": self.report.asdict(),
         }
 
@@ -354,6 +374,7 @@ class LoadInfo(StepInfo):
         if self.already_committed:
             lines.append(f"A run with run_id {self.run_id!r} had committed before: nothing was done again.")
 
+        lines += map(_failure, self.failed_resources)
         lines += [f"NOTE: {notice.message}" for notice in self.notices]
 
         if verbosity > 1:
@@ -384,6 +405,20 @@ class LoadInfo(StepInfo):
             f"{count} load package(s) were loaded to destination {self.destination_name} and into dataset "
             f"{self.dataset_name if self.load_packages else None}"
         )
+
+
+def _failure(failure: ResourceFailure) -> str:
+    return f"NOTE: resource {failure.resource!r} has failed and nothing of it was taken: {failure.message}"
+
+
+def _noticed(notices: Sequence[Notice], kind: str) -> dict[TableName, int]:
+    counts: dict[TableName, int] = {}
+
+    for notice in notices:
+        if notice.kind == kind:
+            counts[notice.table] = counts.get(notice.table, 0) + notice.count
+
+    return counts
 
 
 def _listed(key: str, metrics: Mapping[str, WriterMetrics]) -> list[dict[str, object]]:

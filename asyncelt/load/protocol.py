@@ -1,7 +1,7 @@
 """The contract between the engine and a destination. Public: third parties implement it.
 
-A destination is a factory object that does no I/O (:class:`Destination`) and a session that does
-(:class:`Session`). The engine calls, in this order::
+A destination is a factory object that does no I/O (`Destination`) and a session that does
+(`Session`). The engine calls, in this order::
 
     async with destination.connect(target) as session:
         restored = await session.restore(pipeline_name)          # once per pipeline instance
@@ -23,7 +23,7 @@ from typing import Protocol, runtime_checkable
 
 import pyarrow as pa
 
-from asyncelt.flow import JobFile, Package
+from asyncelt.flow import JobFile, Package, PositionMove
 from asyncelt.schema.capabilities import Capabilities
 from asyncelt.types import LoadId, SqlValue
 
@@ -35,8 +35,10 @@ __all__ = [
     "Lease",
     "Restored",
     "Session",
+    "StoredPosition",
     "SupportsIdle",
     "SupportsNames",
+    "SupportsPositions",
     "SupportsQuery",
     "SupportsStream",
     "SupportsTransaction",
@@ -91,6 +93,22 @@ class Commit:
     is_load: bool = True
     """False: tables and the stored schema alone. Job files have no rows and need not be read, no load row is written,
     and the head stays where it is."""
+
+    @property
+    def positions(self) -> tuple[PositionMove, ...]:
+        """Positions of messages that become known with this commit; for sessions that are `SupportsPositions`."""
+        return tuple(move for package in self.packages for move in package.positions)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredPosition:
+    """A row of ``_asyncelt_positions``: what is committed of one partition of one source."""
+
+    source: str
+    partition: str
+    epoch: int
+    position: str
+    """As `asyncelt.extract.intervals.Intervals.text` writes it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,6 +187,20 @@ class SupportsIdle(Protocol):
         Cancellation:
             Safe. What has been begun is finished.
         """
+        ...
+
+
+@runtime_checkable
+class SupportsPositions(Protocol):
+    """A session that keeps the positions of messages, for streams. Its destination says so in its capabilities.
+
+    Its ``commit`` also moves `Commit.positions`, in the transaction of the rows: for each move it reads the row of
+    (pipeline_name, source, partition) under a lock, lets `asyncelt.load.positions.moved` decide, and writes what comes
+    of it. A package that is committed already moves nothing again.
+    """
+
+    async def positions(self, pipeline_name: str) -> Sequence[StoredPosition]:
+        """What is committed, of all members of the pipeline; empty where there is no dataset or no such table."""
         ...
 
 

@@ -10,7 +10,8 @@ from typing import cast
 
 import pyarrow as pa
 
-from asyncelt.flow import ArrowPage, Conformed, RawBatch, Rows, TableBatch
+from asyncelt.errors import BadRecord
+from asyncelt.flow import ArrowPage, Conformed, RawBatch, Rows, TableBatch, Unloadable
 from asyncelt.normalize.arrow_page import conform_arrow
 from asyncelt.normalize.conform import ConformRules, Outcome, conform_part
 from asyncelt.normalize.gating import Gate
@@ -22,7 +23,7 @@ from asyncelt.normalize.rules import rule_of
 from asyncelt.normalize.shred import Names
 from asyncelt.normalize.tables import Part
 from asyncelt.normalize.view import SchemaRules, SchemaView, Target, rules_of
-from asyncelt.normalize.walk import Rule, as_row
+from asyncelt.normalize.walk import Rule, as_row, excerpt
 from asyncelt.schema.arrow import arrow_type
 from asyncelt.schema.capabilities import Capabilities
 from asyncelt.schema.model import Schema, SchemaDelta, Table
@@ -83,6 +84,11 @@ class Normalizer:
         self._streams: dict[TableName, Stream] = {}
         self._gate = Gate(context.gate, context.slice_s)
 
+    @property
+    def context(self) -> NormalizeContext:
+        """What it knows."""
+        return self._context
+
     def shred(self, batch: RawBatch, schema: Schema) -> Shredded:
         """Take a page apart into columns per table. The heavy half; ``schema`` only gives hints.
 
@@ -98,7 +104,7 @@ class Normalizer:
         parts: list[Part] = []
 
         if isinstance(payload, Rows):
-            parts.extend(roads.of_rows(self._as_rows(payload.items)))
+            parts.extend(roads.of_rows(self._as_rows(payload.items, batch.table)))
         else:
             parts.extend(roads.of_bodies(payload.bodies))
 
@@ -106,14 +112,22 @@ class Normalizer:
 
         return Shredded(batch=batch, parts=tuple(parts), rows=rows, json_columns=roads.rule.json_columns)
 
-    def _as_rows(self, items: Sequence[object]) -> Sequence[object]:
+    def _as_rows(self, items: Sequence[object], table: str) -> Sequence[object]:
         kinds = set(map(type, items))
 
         if kinds <= {dict}:
             return items
 
+        if Unloadable in kinds:
+            raise BadRecord(next(item.message for item in items if isinstance(item, Unloadable)), table=table)
+
         rows: list[object] = []
-        self._gate.run(map(rows.append, map(as_row, items)))
+
+        try:
+            self._gate.run(map(rows.append, map(as_row, items)))
+        except TypeError as error:
+            item = items[len(rows)]
+            raise BadRecord(f"{error}.", table=table, row=len(rows), value=excerpt(item)) from error
 
         return rows
 

@@ -11,7 +11,8 @@ from asyncelt.pipeline.factory import (
     attach as attach,
     check_pipeline_name as check_pipeline_name,
     pipeline as pipeline,
+    replay as replay,
     run as run,
 )
 
-__all__ = ["Pipeline", "attach", "pipeline", "run"]
+__all__ = ["Pipeline", "attach", "pipeline", "replay", "run"]

@@ -13,17 +13,18 @@ from asyncelt.load.protocol import Destination
 from asyncelt.pipeline.clients import ClientCalls
 from asyncelt.pipeline.options import check_pipeline_name
 from asyncelt.pipeline.packages import PackageCalls
-from asyncelt.pipeline.running import RunningCalls
+from asyncelt.pipeline.replaying import ReplayCalls
 from asyncelt.pipeline.statecalls import StateCalls
+from asyncelt.pipeline.streaming import StreamCalls
 from asyncelt.storage.head import Head
 
 __all__ = ["Pipeline"]
 
 
-class Pipeline(RunningCalls, PackageCalls, StateCalls, ClientCalls):
+class Pipeline(ReplayCalls, StreamCalls, PackageCalls, StateCalls, ClientCalls):
     """Loads data into one dataset of one destination, and remembers how far it got.
 
-    Use :func:`asyncelt.pipeline` to make one. Several pipelines may run side by side in one event loop; two calls of
+    Use `asyncelt.pipeline` to make one. Several pipelines may run side by side in one event loop; two calls of
     the same pipeline (and member) take turns, or the second raises, as ``on_busy`` says. Properties answer from memory,
     as of the last call of this object.
     """

@@ -35,10 +35,11 @@ from asyncelt.pipeline.options import (
 )
 from asyncelt.progress import observer_for
 from asyncelt.schema.columns import ColumnHints
+from asyncelt.schema.model import Schema
 from asyncelt.storage.head import Head, read_head
-from asyncelt.types import OnBusy, Refresh
+from asyncelt.types import FileFormat, JsonValue, OnBusy, Refresh
 
-__all__ = ["attach", "check_pipeline_name", "pipeline", "run"]
+__all__ = ["attach", "check_pipeline_name", "pipeline", "replay", "run"]
 
 
 def pipeline(
@@ -189,6 +190,7 @@ def _kind(head: Head) -> str:
 async def attach(
     pipeline_name: str | None = None,
     pipelines_dir: str | Path | None = None,
+    pipeline_salt: str | None = None,
     *,
     destination: DestinationReference | None = None,
     staging: DestinationReference | None = None,
@@ -205,6 +207,7 @@ async def attach(
     found = pipeline(
         pipeline_name,
         pipelines_dir,
+        pipeline_salt,
         destination=destination,
         staging=staging,
         dataset_name=dataset_name,
@@ -229,22 +232,39 @@ async def run(
     data: object,
     *,
     destination: DestinationReference | None = None,
+    staging: DestinationReference | None = None,
     dataset_name: str | None = None,
     table_name: str | None = None,
     write_disposition: str | Mapping[str, object] | None = None,
     columns: ColumnHints | None = None,
     primary_key: str | Sequence[str] | None = None,
+    schema: Schema | None = None,
+    loader_file_format: FileFormat | None = None,
+    table_format: str | None = None,
+    schema_contract: str | Mapping[str, JsonValue] | None = None,
+    refresh: Refresh | None = None,
 ) -> LoadInfo:
     """Run the active pipeline of this task, or a new one with default names, over ``data``. See `Pipeline.run`."""
     return await pipeline().run(
         data,
         destination=destination,
+        staging=staging,
         dataset_name=dataset_name,
         table_name=table_name,
         write_disposition=write_disposition,
         columns=columns,
         primary_key=primary_key,
+        schema=schema,
+        loader_file_format=loader_file_format,
+        table_format=table_format,
+        schema_contract=schema_contract,
+        refresh=refresh,
     )
+
+
+async def replay(pipeline: Pipeline, data: object = None, *, where: str | None = None) -> LoadInfo:
+    """Load rows from the pipeline's quarantine table again. See `Pipeline.replay`."""
+    return await pipeline.replay(data, where=where)
 
 
 def _continued(found: Pipeline, destination: DestinationReference | None) -> Pipeline:

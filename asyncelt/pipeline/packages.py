@@ -120,12 +120,12 @@ class PackageCalls(PipelineBase):
 
         return await self.abort_packages()
 
-    async def fail_pending_job(self, load_id: str, file: str) -> LoadJobInfo:
+    async def fail_pending_job(self, load_id: str, job_file_name: str) -> LoadJobInfo:
         """Set one job of a pending package aside: the package is loaded without it, and its file is kept.
 
         Args:
             load_id: The package.
-            file: Name or path of the job's file, or its job id.
+            job_file_name: Name or path of the job's file, or its job id.
 
         Raises:
             LoadPackageNotFound: No pending package has this id, or it has no such job. (Also a FileNotFoundError.)
@@ -138,14 +138,14 @@ class PackageCalls(PipelineBase):
 
             return Outcome(failed=failed, set_aside={**outcome.set_aside, job.job_id: why})
 
-        return await self._change_job(load_id, file, set_aside)
+        return await self._change_job(load_id, job_file_name, set_aside)
 
-    async def retry_failed_job(self, load_id: str, file: str) -> LoadJobInfo:
+    async def retry_failed_job(self, load_id: str, job_file_name: str) -> LoadJobInfo:
         """Take a job back into its pending package: the next load tries it again.
 
         Args:
             load_id: The package.
-            file: Name or path of the job's file, or its job id.
+            job_file_name: Name or path of the job's file, or its job id.
 
         Raises:
             LoadPackageNotFound: No pending package has this id, or it has no such job. (Also a FileNotFoundError.)
@@ -157,7 +157,7 @@ class PackageCalls(PipelineBase):
                 set_aside={key: text for key, text in outcome.set_aside.items() if key != job.job_id},
             )
 
-        return await self._change_job(load_id, file, take_back)
+        return await self._change_job(load_id, job_file_name, take_back)
 
     async def _change_job(self, load_id: str, file: str, change: _Change) -> LoadJobInfo:
         async with self._folder() as folder:

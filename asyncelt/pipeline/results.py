@@ -55,6 +55,7 @@ class Maker:
             started_at=utc(extracted.started_at),
             finished_at=utc(extracted.finished_at),
             extract_data_info=tuple(data),
+            failed_resources=extracted.failures,
         )
 
     def normalize(self, normalized: Sequence[Normalized], *, started_at: datetime | None = None) -> NormalizeInfo:
@@ -87,7 +88,7 @@ class Maker:
         report: RunReport,
         known: Sequence[LoadPackageInfo] = (),
         notices: Sequence[Notice] = (),
-        custom_metrics: Mapping[str, Mapping[str, object]] | None = None,
+        extracted: Extracted | None = None,
         run_id: str | None = None,
         already_committed: bool = False,
         data_taken: bool = True,
@@ -114,7 +115,8 @@ class Maker:
             already_committed=already_committed,
             data_taken=data_taken,
             notices=tuple(notices),
-            custom_metrics=custom_metrics or {},
+            custom_metrics=extracted.custom_metrics if extracted is not None else {},
+            failed_resources=extracted.failures if extracted is not None else (),
             report=report,
         )
 

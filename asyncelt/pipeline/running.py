@@ -9,6 +9,7 @@ from functools import partial
 from asyncelt._async import in_thread
 from asyncelt.engine.loading import Loaded, load_pending
 from asyncelt.engine.ownership import Owned
+from asyncelt.engine.replaying import ReplayRequest, run_replay
 from asyncelt.engine.run import Ran, RunRequest, run_fused, run_normalize
 from asyncelt.engine.steps import step
 from asyncelt.errors import PipelineStepFailed, UsageError
@@ -24,7 +25,7 @@ from asyncelt.schema.model import Schema
 from asyncelt.storage.package import PackageStore
 from asyncelt.types import FileFormat, JsonValue, LoadId, OnPending, Refresh
 
-__all__ = ["RunningCalls"]
+__all__ = ["RunCall", "RunningCalls"]
 
 
 @dataclass(slots=True)
@@ -126,7 +127,7 @@ class RunningCalls(StageCalls):
             schema_contract=schema_contract,
             refresh=self._refresh_mode(refresh),
         )
-        call = _RunCall(
+        call = RunCall(
             request=request,
             file_format=file_format,
             has_data=data is not None,
@@ -140,7 +141,7 @@ class RunningCalls(StageCalls):
 
     # ------------------------------------------------------------------ inside
 
-    async def _run_and_record(self, call: _RunCall, data: Sequence[Mapping[str, str]]) -> LoadInfo:
+    async def _run_and_record(self, call: RunCall, data: Sequence[Mapping[str, str]]) -> LoadInfo:
         recorder, maker, outcome = self._recorder(), self._maker(), _Outcome()
 
         async with self._owned() as owned:
@@ -163,7 +164,7 @@ class RunningCalls(StageCalls):
 
         return info
 
-    async def _run_owned(self, owned: Owned, call: _RunCall, outcome: _Outcome) -> None:
+    async def _run_owned(self, owned: Owned, call: RunCall, outcome: _Outcome) -> None:
         run_id = call.request.run_id
 
         if run_id is not None:
@@ -198,12 +199,16 @@ class RunningCalls(StageCalls):
 
                 return
 
-        if call.has_data:
+        if call.replay is not None:
+            await run_replay(
+                owned, call.replay, outcome.ran, file_format=call.file_format, raise_on_failed_jobs=call.raises
+            )
+        elif call.has_data:
             await run_fused(
                 owned, call.request, outcome.ran, file_format=call.file_format, raise_on_failed_jobs=call.raises
             )
 
-    async def _load_pending(self, owned: Owned, call: _RunCall, outcome: _Outcome) -> None:
+    async def _load_pending(self, owned: Owned, call: RunCall, outcome: _Outcome) -> None:
         if owned.pending.extracted:
             await run_normalize(owned, outcome.pending.normalized, file_format=self._format_given)
 
@@ -222,7 +227,7 @@ class RunningCalls(StageCalls):
             started_at=recorder.started_at,
             report=run_report(ran.extracted, normalized, loaded),
             known=outcome.known,
-            custom_metrics=ran.extracted.custom_metrics if ran.extracted is not None else None,
+            extracted=ran.extracted,
             notices=[notice for one in normalized for notice in one.notices],
             run_id=run_id,
             already_committed=outcome.already_committed,
@@ -257,7 +262,7 @@ class RunningCalls(StageCalls):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _RunCall:
+class RunCall:
     """One call of run, checked."""
 
     request: RunRequest
@@ -265,6 +270,8 @@ class _RunCall:
     has_data: bool
     on_pending: OnPending
     raises: bool
+    replay: ReplayRequest | None = None
+    """Rows to load from quarantine, instead of the request's sources."""
 
 
 def _known_packages(store: PackageStore, load_ids: Sequence[LoadId]) -> tuple[LoadPackageInfo, ...]:

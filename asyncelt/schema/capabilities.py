@@ -34,5 +34,7 @@ class Capabilities:
     max_table_nesting: int | None = None
     dataset_required: bool = True
     stores_state: bool = True
+    stores_positions: bool = False
+    """Whether its sessions keep positions of messages: `asyncelt.load.protocol.SupportsPositions`."""
     sqlglot_dialect: str | None = None
     max_parallel_load_jobs: int | None = None

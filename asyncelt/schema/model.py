@@ -1,7 +1,7 @@
 """The vocabulary of all rooms: columns, tables, schemas and what changes in them. Values only, no I/O.
 
-A :class:`Schema` is frozen; it moves forward by applying a :class:`SchemaDelta`
-(:func:`asyncelt.schema.evolve.apply_delta`). Names in here are final: they have passed the naming convention.
+A `Schema` is frozen; it moves forward by applying a `SchemaDelta`
+(`asyncelt.schema.evolve.apply_delta`). Names in here are final: they have passed the naming convention.
 """
 
 from __future__ import annotations

@@ -3,5 +3,8 @@
 from __future__ import annotations
 
 from asyncelt.extract.incremental import Incremental as incremental  # noqa: N813 - the reference's name for it
+from asyncelt.sources.channels import Channel as Channel, channel as channel
+from asyncelt.sources.events import events as events
+from asyncelt.sources.jetstream import NatsSource as NatsSource, nats as nats
 
-__all__ = ["incremental"]
+__all__ = ["Channel", "NatsSource", "channel", "events", "incremental", "nats"]

@@ -17,7 +17,7 @@ from asyncelt.schema.hints import NestedPath, TableHints
 from asyncelt.schema.model import Schema
 from asyncelt.schema.stored import from_stored, to_stored
 from asyncelt.storage.spool import StoredPage
-from asyncelt.types import JsonValue, LoadId, PackageStatus
+from asyncelt.types import JsonValue, LoadId, OnError, PackageStatus
 
 __all__ = ["ExtractedPackage", "ResourceRecord", "extracted_from_manifest", "extracted_to_manifest", "plain_hints"]
 
@@ -32,6 +32,7 @@ class ResourceRecord:
     """None where a function of each row names the table."""
     write_disposition: str
     max_nesting: int | None = None
+    on_error: OnError = "fail"
     hints: Mapping[str, TableHints] = field(default_factory=dict)
     """By raw table name, for every table that pages came for, and for the resource's own. Plain: no model classes."""
 
@@ -172,6 +173,7 @@ def _resource_to_plain(record: ResourceRecord) -> dict[str, object]:
         "table_name": record.table_name,
         "write_disposition": record.write_disposition,
         "max_nesting": record.max_nesting,
+        "on_error": record.on_error,
         "hints": [[table, _hints_to_plain(hints)] for table, hints in record.hints.items()],
     }
 

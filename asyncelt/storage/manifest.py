@@ -10,7 +10,7 @@ from typing import Final, cast
 import orjson
 
 from asyncelt.errors import PackageCorrupt
-from asyncelt.flow import JobFile, Package
+from asyncelt.flow import JobFile, Package, PositionMove
 from asyncelt.schema.stored import from_stored, to_stored
 from asyncelt.storage.files import write_atomically
 from asyncelt.storage.state import decode_typed_json, encode_typed_json
@@ -133,6 +133,16 @@ def to_manifest(sealed: SealedPackage) -> dict[str, object]:
             }
             for job in package.jobs
         ],
+        "positions": [
+            {
+                "source": move.source,
+                "partition": move.partition,
+                "taken": move.taken,
+                "floor": move.floor,
+                "epoch": move.epoch,
+            }
+            for move in package.positions
+        ],
         "state": sealed.state,
         "schema": to_stored(package.schema),
         "schema_update": {table: list(columns) for table, columns in sealed.schema_update.items()},
@@ -147,6 +157,7 @@ def from_manifest(folder: Path, manifest: Mapping[str, object]) -> SealedPackage
     """
     known = cast("dict[str, object]", manifest)
     jobs = cast("list[dict[str, object]]", known.get("jobs", ()))
+    moves = cast("list[dict[str, object]]", known.get("positions", ()))
     update = cast("dict[str, list[str]]", known.get("schema_update", {}))
 
     try:
@@ -165,6 +176,7 @@ def from_manifest(folder: Path, manifest: Mapping[str, object]) -> SealedPackage
             dropped_tables=_names(known, "dropped_tables"),
             truncated_tables=_names(known, "truncated_tables"),
             row_counts=cast("dict[TableName, int]", known.get("row_counts", {})),
+            positions=tuple(PositionMove(**move) for move in moves),  # type: ignore[arg-type]
             created_at=cast(float, known["created_at"]),
         )
 

@@ -17,6 +17,7 @@ from uuid import UUID
 import msgspec
 
 from asyncelt.errors import StorageError
+from asyncelt.flow import Unloadable
 from asyncelt.normalize.plain import unwrap
 
 __all__ = ["pack_row", "pack_rows", "unpack_rows"]
@@ -27,7 +28,7 @@ _NATIVE: Final = frozenset({str, int, float, bool, type(None), bytes})
 """Types that msgpack carries by itself, as long as integers fit and text is text."""
 _KEYS: Final = frozenset({str})
 _Ext = msgspec.msgpack.Ext
-_DECIMAL, _DATETIME, _DATE, _TIME, _UUID, _INTEGER, _TEXT, _PAIRS = range(1, 9)
+_DECIMAL, _DATETIME, _DATE, _TIME, _UUID, _INTEGER, _TEXT, _PAIRS, _UNLOADABLE = range(1, 10)
 
 
 def _surrogates(text: str) -> bytes:
@@ -40,7 +41,18 @@ _TAGGED: Final[dict[type, tuple[int, Callable[[object], bytes]]]] = {
     date: (_DATE, lambda value: cast("date", value).isoformat().encode()),
     time: (_TIME, lambda value: cast("time", value).isoformat().encode()),
     UUID: (_UUID, lambda value: cast("UUID", value).bytes),
+    Unloadable: (_UNLOADABLE, lambda value: _described(cast("Unloadable", value))),
 }
+
+
+def _described(value: Unloadable) -> bytes:
+    return _encoder.encode([_surrogates(value.message), _surrogates(value.description)])
+
+
+def _undescribed(data: bytes) -> Unloadable:
+    message, description = (text.decode("utf-8", "surrogatepass") for text in _decoder.decode(data))
+
+    return Unloadable(message, description)
 
 
 def _stamp(value: datetime) -> bytes:
@@ -65,6 +77,7 @@ _READERS: Final[dict[int, Callable[[bytes], object]]] = {
     _UUID: lambda data: UUID(bytes=data),
     _INTEGER: lambda data: int(data.decode(), 16),
     _TEXT: lambda data: data.decode("utf-8", "surrogatepass"),
+    _UNLOADABLE: _undescribed,
     _PAIRS: lambda data: {_key(key): item for key, item in _decoder.decode(data)},
 }
 

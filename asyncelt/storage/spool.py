@@ -18,16 +18,20 @@ import pyarrow as pa
 
 from asyncelt.errors import BadRecord, PackageCorrupt, StorageError
 from asyncelt.failpoints import failpoint
-from asyncelt.flow import ArrowPage, JsonBody, JsonPages, Payload, Rows
+from asyncelt.flow import ArrowPage, JsonBody, JsonPages, Payload, Rows, Unloadable
 from asyncelt.normalize.gating import Gate
+from asyncelt.normalize.walk import excerpt
 from asyncelt.storage.files import fsync_file
 from asyncelt.storage.rowpack import pack_row, unpack_rows
+from asyncelt.types import OnError
 
 __all__ = ["PageForm", "PageSpool", "StoredPage", "read_payload"]
 
 PageForm: TypeAlias = Literal["rows", "json", "arrow"]
 
 _EXTENSIONS: Final[dict[PageForm, str]] = {"rows": "msgpack", "json": "json", "arrow": "arrow"}
+_DESCRIPTION: Final = 10_000
+"""Characters that are kept of a row that cannot be written down."""
 _UNSAFE: Final = re.compile(r"[^A-Za-z0-9_\-]+")
 
 
@@ -77,13 +81,23 @@ class PageSpool:
     """Bytes per file."""
     _open: dict[tuple[str, PageForm], _File] = field(default_factory=dict)
 
-    def write(self, page: int, resource: str, table: str, payload: Payload, *, rows: int, nbytes: int) -> None:
-        """Append one page.
+    def write(
+        self,
+        page: int,
+        resource: str,
+        table: str,
+        payload: Payload,
+        *,
+        rows: int,
+        nbytes: int,
+        on_error: OnError = "fail",
+    ) -> None:
+        """Append one page. A row that cannot be written down is kept as `Unloadable` if ``on_error`` is not ``fail``.
 
         Raises:
-            BadRecord: A row holds a value that no column can hold.
+            BadRecord: A row holds a value that no column can hold, and ``on_error`` is ``fail``.
         """
-        form, pieces, bodies = self._pieces(table, payload)
+        form, pieces, bodies = self._pieces(table, payload, on_error)
         file = self._file(table, form)
         length = sum(map(len, pieces))
 
@@ -131,7 +145,7 @@ class PageSpool:
         return file
 
     def _pieces(
-        self, table: str, payload: Payload
+        self, table: str, payload: Payload, on_error: OnError
     ) -> tuple[PageForm, Sequence[bytes], tuple[tuple[int, str | None], ...]]:
         if isinstance(payload, JsonPages):
             bodies = payload.bodies
@@ -142,7 +156,7 @@ class PageSpool:
             return "arrow", [_ipc(payload.table)], ()
 
         packed: list[bytes] = []
-        self.gate.run(_packing(table, payload.items, packed))
+        self.gate.run(_packing(table, payload.items, packed, on_error))
 
         return "rows", packed, ()
 
@@ -201,12 +215,17 @@ def _bodies(data: bytes, page: StoredPage) -> Iterator[JsonBody]:
         start += length
 
 
-def _packing(table: str, rows: Sequence[object], packed: list[bytes]) -> Iterator[None]:
+def _packing(table: str, rows: Sequence[object], packed: list[bytes], on_error: OnError) -> Iterator[None]:
     for number, row in enumerate(rows):
         try:
             packed.append(pack_row(row))
         except TypeError as error:
-            raise BadRecord(f"{error}.", table=table, row=number, value=repr(row)[:200]) from error
+            problem = BadRecord(f"{error}.", table=table, row=number, value=excerpt(row))
+
+            if on_error == "fail":
+                raise problem from error
+
+            packed.append(pack_row(Unloadable(str(problem), excerpt(row, _DESCRIPTION))))
 
         yield
 

@@ -24,6 +24,7 @@ from asyncelt.schema.system import LOADS_TABLE, VERSION_TABLE
 from asyncelt.testing.emptying import EmptyingConformance
 from asyncelt.testing.fixture import Owner
 from asyncelt.testing.packages import make_commit
+from asyncelt.testing.positions import PositionConformance
 from asyncelt.testing.strategies import KeyedMergeConformance
 from asyncelt.testing.streaming import ReadingConformance
 from asyncelt.testing.versioning import VersionConformance
@@ -51,7 +52,9 @@ EVERY_TYPE: dict[str, pa.Array[Any]] = {
 ODD_NAMES = ('quote"d', "select", "with space", "\u00fcml\u00e4ut", "semi;colon", "per%cent", "order", "\u65e5\u672c")
 
 
-class DestinationConformance(KeyedMergeConformance, VersionConformance, EmptyingConformance, ReadingConformance):
+class DestinationConformance(
+    KeyedMergeConformance, VersionConformance, EmptyingConformance, PositionConformance, ReadingConformance
+):
     """Tests that any destination passes. Each commits packages made from Arrow tables and reads them back."""
 
     @pytest.fixture

@@ -27,7 +27,7 @@ from asyncelt.destinations.duckdb_impl.transaction import commit_packages
 from asyncelt.destinations.local_sql import next_of
 from asyncelt.destinations.sql.names import Dataset, identifier
 from asyncelt.errors import CommitUnknown, DestinationRejected, DestinationUnavailable
-from asyncelt.load.protocol import Commit, CommitResult, Lease, Restored, Target
+from asyncelt.load.protocol import Commit, CommitResult, Lease, Restored, StoredPosition, Target
 from asyncelt.types import LoadId, SqlValue
 
 __all__ = ["Database"]
@@ -123,6 +123,14 @@ class Database:
 
         with self._open(f"asking for run {run_id!r}") as dataset:
             return reading.run_of(self, dataset, pipeline_name, run_id)
+
+    def positions(self, pipeline_name: str) -> tuple[StoredPosition, ...]:
+        """What is committed of the pipeline's message sources."""
+        if not self._exists():
+            return ()
+
+        with self._open("reading positions") as dataset:
+            return reading.positions(self, dataset, pipeline_name)
 
     def query(self, sql: str, parameters: Sequence[SqlValue]) -> pa.Table:
         """Run one statement of the user.

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["DuckDb", "duckdb"]
 
 _CAPABILITIES = Capabilities(
+    stores_positions=True,
     file_formats=("parquet", "jsonl"),
     parquet_compression="lz4",  # job files live until the commit: half the time of zstd counts more than their size
     write_dispositions=("append", "replace", "merge", "skip"),

@@ -15,7 +15,7 @@ from sqlglot import exp
 from asyncelt.destinations.duckdb_impl.statements import DIALECT, Statements
 from asyncelt.destinations.sql import system
 from asyncelt.destinations.sql.names import Dataset, column, identifier, parameter, table
-from asyncelt.load.protocol import Lease, Restored
+from asyncelt.load.protocol import Lease, Restored, StoredPosition
 from asyncelt.schema.system import LOADS_TABLE, STATE_TABLE, VERSION_TABLE
 from asyncelt.types import LoadId
 
@@ -99,6 +99,19 @@ def run_of(database: Statements, dataset: Dataset, pipeline_name: str, run_id: s
     )
 
     return () if found is None else tuple(LoadId(load_id) for load_id in json.loads(str(found[0])))
+
+
+def positions(database: Statements, dataset: Dataset, pipeline_name: str) -> tuple[StoredPosition, ...]:
+    """What is committed of each partition of the pipeline's message sources."""
+    if system.POSITIONS_TABLE.name not in read_catalog(database, dataset):
+        return ()
+
+    found = database.rows(system.select_positions(dataset, DIALECT), [pipeline_name])
+
+    return tuple(
+        StoredPosition(source=str(source), partition=str(partition), epoch=int(str(epoch)), position=str(position))
+        for source, partition, epoch, position in found
+    )
 
 
 @lru_cache(maxsize=256)

@@ -16,7 +16,7 @@ from asyncelt.destinations.duckdb_impl.config import DuckDbConfig
 from asyncelt.destinations.streaming import BatchStream
 from asyncelt.errors import ConfigError, DestinationRejected, DestinationUnavailable
 from asyncelt.flow import JobFile, Package
-from asyncelt.load.protocol import Commit, CommitResult, Lease, Restored, Target
+from asyncelt.load.protocol import Commit, CommitResult, Lease, Restored, StoredPosition, Target
 from asyncelt.types import LoadId, SqlValue
 
 if TYPE_CHECKING:
@@ -66,6 +66,10 @@ class DuckDbSession:
     async def run_of(self, pipeline_name: str, run_id: str) -> tuple[LoadId, ...]:
         """See `Session.run_of`."""
         return await self._run(lambda database: database.run_of(pipeline_name, run_id))
+
+    async def positions(self, pipeline_name: str) -> Sequence[StoredPosition]:
+        """See `SupportsPositions.positions`."""
+        return await self._run(lambda database: database.positions(pipeline_name))
 
     async def query(self, sql: str, parameters: Sequence[SqlValue] = ()) -> pa.Table:
         """See `SupportsQuery.query`."""

@@ -18,7 +18,8 @@ from asyncelt.destinations.sql.names import Dataset
 from asyncelt.errors import CommitUnknown, LeaseLost
 from asyncelt.failpoints import failpoint
 from asyncelt.flow import Package
-from asyncelt.load.protocol import Commit, CommitResult, Lease
+from asyncelt.load.positions import moved
+from asyncelt.load.protocol import Commit, CommitResult, Lease, StoredPosition
 from asyncelt.schema.model import Table
 from asyncelt.schema.stored import ENGINE_VERSION, to_json
 from asyncelt.schema.system import LOADS_TABLE, VERSION_TABLE, loads_table, version_table
@@ -88,7 +89,6 @@ def _write(work: Work, commit: Commit, newest_epoch: int) -> CommitResult:
     _check_lease(work, commit, current or Lease(epoch=0), newest_epoch, head)
     updates = _prepare_tables(work, remaining)
     failpoint("duckdb.after_migrate")
-
     _write_versions(work, remaining)
 
     if not commit.is_load:
@@ -98,6 +98,7 @@ def _write(work: Work, commit: Commit, newest_epoch: int) -> CommitResult:
         # A table that was dropped is there again if an earlier package has rows for it; they go too.
         write_package(work, package, emptied=(*package.dropped_tables, *package.truncated_tables))
 
+    _move_positions(work, commit, remaining)
     _write_load_rows(work, remaining)
     _write_lease(work, commit, remaining[-1].load_id, has_lease=current is not None)
 
@@ -174,6 +175,10 @@ def _migrate(work: Work, package: Package) -> Mapping[str, tuple[str, ...]]:
         VERSION_TABLE: schema.tables.get(VERSION_TABLE) or version_table(),
     }
     wanted.update({one.name: one for one in system.OWN_TABLES})
+
+    if package.positions:
+        wanted[system.POSITIONS_TABLE.name] = system.POSITIONS_TABLE
+
     wanted.update({job.table: schema.tables[job.table] for job in package.jobs})
 
     for root in package.replaced_tables:
@@ -192,7 +197,7 @@ def _migrate(work: Work, package: Package) -> Mapping[str, tuple[str, ...]]:
     for one in wanted.values():
         columns = _migrate_table(work, one)
 
-        if columns and one.name not in {own.name for own in system.OWN_TABLES}:
+        if columns and one.name not in {own.name for own in (*system.OWN_TABLES, system.POSITIONS_TABLE)}:
             updates[one.name] = columns
 
     return updates
@@ -234,6 +239,30 @@ def _fill_root_key(work: Work, child: Table, package: Package) -> None:
 
     if statement is not None:
         work.database.execute(statement)
+
+
+def _move_positions(work: Work, commit: Commit, packages: Sequence[Package]) -> None:
+    """Make the messages of the packages known as committed; refuse when one of them is already."""
+    pipeline_name = commit.target.pipeline_name
+
+    for move in (move for package in packages for move in package.positions):
+        key = [pipeline_name, move.source, move.partition]
+        found = work.database.rows(system.select_position(work.dataset, DIALECT), key)
+        stored = (
+            StoredPosition(
+                source=move.source, partition=move.partition, epoch=int(str(found[0][0])), position=str(found[0][1])
+            )
+            if found
+            else None
+        )
+        after = moved(stored, move)
+        row = [*key, after.epoch, after.position]
+
+        if stored is not None:
+            work.database.execute(system.move_position(work.dataset, DIALECT), row)
+        else:
+            names = system.POSITION_COLUMNS
+            work.database.execute(system.insert_row(work.dataset, system.POSITIONS_TABLE.name, names, DIALECT), row)
 
 
 def _write_versions(work: Work, packages: Sequence[Package]) -> None:

@@ -22,7 +22,7 @@ from asyncelt.destinations.memory_impl.store import (
 )
 from asyncelt.failpoints import failpoint
 from asyncelt.flow import JobFile, Package
-from asyncelt.load.protocol import Commit, CommitResult, Lease, Restored, Session, Target
+from asyncelt.load.protocol import Commit, CommitResult, Lease, Restored, Session, StoredPosition, Target
 from asyncelt.schema.capabilities import Capabilities
 from asyncelt.types import LoadId, SqlValue
 
@@ -35,6 +35,7 @@ Fault: TypeAlias = Callable[[str], None]
 ``run_of``, ``query``, and ``answer`` after a commit has become visible); what it raises, the session raises."""
 
 _CAPABILITIES = Capabilities(
+    stores_positions=True,
     merge_strategies=("delete-insert", "upsert", "scd2", "insert-only", "cdc"),
     replace_strategies=("truncate-and-insert", "insert-from-staging"),
     case_sensitive=True,
@@ -151,6 +152,12 @@ class MemorySession:
         self._pass("run_of")
 
         return self._contents.runs.get((pipeline_name, run_id), ())
+
+    async def positions(self, pipeline_name: str) -> Sequence[StoredPosition]:
+        """See `SupportsPositions.positions`."""
+        self._pass("positions")
+
+        return [stored for (name, _, _), stored in self._contents.positions.items() if name == pipeline_name]
 
     async def query(self, sql: str, parameters: Sequence[SqlValue] = ()) -> pa.Table:
         """See `SupportsQuery.query`. Needs the package ``duckdb``."""

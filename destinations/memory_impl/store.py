@@ -13,7 +13,8 @@ from asyncelt.destinations.job_files import aligned, read_job, table_schema
 from asyncelt.destinations.memory_impl.merge import merge_chain
 from asyncelt.errors import LeaseLost
 from asyncelt.flow import Package
-from asyncelt.load.protocol import Commit, CommitResult, Lease, Restored
+from asyncelt.load.positions import moved
+from asyncelt.load.protocol import Commit, CommitResult, Lease, Restored, StoredPosition
 from asyncelt.schema.capabilities import Capabilities
 from asyncelt.schema.evolve import merge_strategy_of
 from asyncelt.schema.model import Schema, Table
@@ -35,6 +36,8 @@ class Contents:
     """The system tables ``_dlt_*`` included."""
     leases: Mapping[tuple[str, str], Lease] = field(default_factory=dict)
     """By pipeline and member."""
+    positions: Mapping[tuple[str, str, str], StoredPosition] = field(default_factory=dict)
+    """By pipeline, source and partition."""
     runs: Mapping[tuple[str, str], tuple[LoadId, ...]] = field(default_factory=dict)
     """By pipeline and run id."""
 
@@ -111,10 +114,15 @@ def after_commit(
     before = [load_id for load_id in load_ids if load_id in done]
     _check_lease(contents, commit, before[-1] if before else commit.parent_load_id)
     tables = dict(contents.tables)
+    positions = dict(contents.positions)
     updates: dict[str, Mapping[str, tuple[str, ...]]] = {}
 
     for package in commit.packages:
         if package.load_id not in done:
+            for move in package.positions:
+                where = (commit.target.pipeline_name, move.source, move.partition)
+                positions[where] = moved(positions.get(where), move)
+
             _drop(tables, package)
             updates[package.load_id] = _migrate(tables, package, capabilities)
             _write_version(tables, package.schema, capabilities)
@@ -132,7 +140,7 @@ def after_commit(
     if commit.run_id is not None:
         runs[commit.target.pipeline_name, commit.run_id] = load_ids
 
-    changed = replace(contents, tables=tables, leases={**contents.leases, key: lease}, runs=runs)
+    changed = replace(contents, tables=tables, leases={**contents.leases, key: lease}, positions=positions, runs=runs)
 
     return changed, CommitResult(load_ids=load_ids, schema_updates=updates)
 

@@ -18,15 +18,19 @@ from asyncelt.types import ColumnName, DataType, TableName
 __all__ = [
     "LEASE_TABLE",
     "OWN_TABLES",
+    "POSITIONS_TABLE",
     "RUNS_TABLE",
     "advance_head",
     "delete_all",
     "delete_schema_versions",
     "insert_row",
+    "move_position",
     "prune_states",
     "select_committed",
     "select_lease",
     "select_newest_load",
+    "select_position",
+    "select_positions",
     "select_run",
     "select_schema_hashes",
     "select_schemas",
@@ -34,6 +38,7 @@ __all__ = [
 ]
 
 LEASE_COLUMNS = ("pipeline_name", "member", "epoch", "head_load_id", "updated_at")
+POSITION_COLUMNS = ("pipeline_name", "source", "partition", "epoch", "position")
 RUN_COLUMNS = ("pipeline_name", "run_id", "load_ids", "committed_at")
 
 
@@ -72,6 +77,19 @@ RUNS_TABLE = _own(
 """Which packages a run with a caller-given id has committed."""
 
 OWN_TABLES = (LEASE_TABLE, RUNS_TABLE)
+"""In every dataset that has a commit."""
+
+POSITIONS_TABLE = _own(
+    "_asyncelt_positions",
+    [
+        ("pipeline_name", "text", False),
+        ("source", "text", False),
+        ("partition", "text", False),
+        ("epoch", "bigint", False),
+        ("position", "text", False),
+    ],
+)
+"""One row per partition of a message source: which messages are committed. Made by the first commit that has any."""
 
 
 @lru_cache(maxsize=256)
@@ -121,6 +139,47 @@ def advance_head(dataset: Dataset, dialect: str) -> str:
     )
 
     return update.sql(dialect=dialect)
+
+
+@lru_cache(maxsize=64)
+def select_positions(dataset: Dataset, dialect: str) -> str:
+    """Source, partition, epoch and position of every partition of (pipeline_name)."""
+    names = ("source", "partition", "epoch", "position")
+    query = exp.select(*map(column, names)).from_(table(POSITIONS_TABLE.name, dataset))
+
+    return query.where(_equals("pipeline_name", 1)).sql(dialect=dialect)
+
+
+@lru_cache(maxsize=64)
+def select_position(dataset: Dataset, dialect: str, *, for_update: bool = False) -> str:
+    """Epoch and position of (pipeline_name, source, partition)."""
+    query = (
+        exp.select(column("epoch"), column("position"))
+        .from_(table(POSITIONS_TABLE.name, dataset))
+        .where(*_position_key())
+    )
+
+    return (query.lock() if for_update else query).sql(dialect=dialect)
+
+
+@lru_cache(maxsize=64)
+def move_position(dataset: Dataset, dialect: str) -> str:
+    """UPDATE of the row of (pipeline_name, source, partition) to (epoch, position)."""
+    changed = [
+        exp.EQ(this=exp.column(identifier(name)), expression=parameter(at))
+        for at, name in enumerate(POSITION_COLUMNS[3:], start=4)
+    ]
+    update = exp.Update(
+        this=table(POSITIONS_TABLE.name, dataset),
+        expressions=changed,
+        where=exp.Where(this=all_of(_position_key())),
+    )
+
+    return update.sql(dialect=dialect)
+
+
+def _position_key() -> list[exp.Expression]:
+    return [_equals(name, at) for at, name in enumerate(POSITION_COLUMNS[:3], start=1)]
 
 
 @lru_cache(maxsize=64)

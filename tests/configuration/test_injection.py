@@ -48,6 +48,7 @@ async def rows_of(data, table="seen"):
     return [{key: row[key] for key in row if not key.startswith("_dlt")} for row in found.to_pylist()]
 
 
+@pytest.mark.covers("resource.section", "source.section")
 @pytest.mark.parametrize(
     "variable",
     [
@@ -94,6 +95,7 @@ async def test_plain_defaults_can_be_configured_but_not_by_their_bare_name(monke
     assert (await rows_of(github("t", 1)))[-1] == {"token": "t", "page_size": 1, "limit": 9, "label": "yes"}
 
 
+@pytest.mark.covers("resource.section", "transformer.section")
 async def test_resources_of_every_kind(write):
     write("[sources.test_injection.plain]\nn = 1\n[sources.test_injection]\nn = 2\n[sources.mine]\nn = 3")
 
@@ -117,6 +119,10 @@ async def test_resources_of_every_kind(write):
     async def twice(row, n: int = asyncelt.config.value):
         yield {"n": row["n"] + n}
 
+    @asyncelt.transformer(section="mine")
+    async def more(row, n: int = asyncelt.config.value):
+        yield {"n": row["n"] + n}
+
     for data, name, expected in [
         (plain, "plain", 1),
         (generator(), "generator", 2),
@@ -124,6 +130,7 @@ async def test_resources_of_every_kind(write):
         (asynchronous(), "asynchronous", 3),
         (asynchronous(n=8), "asynchronous", 8),
         (generator | twice, "twice", 4),
+        (generator | more, "more", 5),
     ]:
         assert (await rows_of(data, name))[-1] == {"n": expected}, name
 

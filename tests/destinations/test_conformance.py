@@ -33,6 +33,15 @@ def test_only_plain_files_are_let_off_the_tests_of_merging(tmp_path):
     assert skipped == {"filesystem-parquet", "filesystem-jsonl"}
 
 
+@pytest.mark.covers(
+    "disposition.append",
+    "disposition.replace",
+    "disposition.merge",
+    "probe.8.nested",
+    "probe.8.hard_delete",
+    "probe.8.dedup_sort",
+    "probe.8.duplicates",
+)
 class TestConformance(DestinationConformance):
     @pytest.fixture
     def destination(self, case, tmp_path):

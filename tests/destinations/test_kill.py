@@ -36,6 +36,7 @@ async def rows_of(session):
     return [row["load"] for row in (await session.query("SELECT load FROM one")).to_pylist()]
 
 
+@pytest.mark.covers("probe.3.kill", "probe.3.partial")
 @pytest.mark.slow
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize("kind, point", [(kind, point) for kind, points in POINTS.items() for point in points])

@@ -205,6 +205,7 @@ def test_a_load_that_comes_twice_is_as_good_as_once(batches, strategy, merge_key
     assert bag(twice, without={"_dlt_load_id"}) == bag(once, without={"_dlt_load_id"})
 
 
+@pytest.mark.covers("probe.8.nested", "probe.8.duplicates")
 @settings(max_examples=60, deadline=None)
 @given(batches=loads, strategy=STRATEGIES, merge_key=st.booleans(), flag=st.booleans())
 def test_every_nested_row_hangs_below_a_row_and_keys_are_unique(batches, strategy, merge_key, flag):

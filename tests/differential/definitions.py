@@ -141,8 +141,112 @@ def materialized(lib: Any, run: int) -> Any:
     return [empty, orders.add_limit(3)]
 
 
+HINTS: Row = {
+    "table_name": "renamed",
+    "max_table_nesting": 1,
+    "write_disposition": {"disposition": "merge", "strategy": "upsert"},
+    "columns": {"at": {"data_type": "double", "description": "when"}},
+    "primary_key": "id",
+    "merge_key": "kind",
+    "schema_contract": {"data_type": "discard_value"},
+    "table_format": "iceberg",
+    "file_format": "parquet",
+    "references": [{"columns": ["kind"], "referenced_table": "kinds", "referenced_columns": ["name"]}],
+    "nested_hints": {"lines": {"columns": {"n": {"name": "n", "data_type": "text"}}}},
+}
+
+
+def _changing(run: int) -> list[Row]:
+    return [{**order, "changes": "text" if run else 1} for order in _orders(run)]
+
+
+def hinted(lib: Any, run: int) -> Any:
+    """Every hint a resource can have."""
+
+    @lib.resource(name="orders", parallelized=True, section="one", spec=None, selected=True, **HINTS)
+    def orders() -> Iterator[object]:
+        yield _changing(run)
+
+    return orders
+
+
+def hinted_transformer(lib: Any, run: int) -> Any:
+    """Every hint a transformer can have."""
+
+    @lib.resource(name="parent", selected=False)
+    def parent() -> Iterator[object]:
+        yield _changing(run)
+
+    def orders(item: Any) -> object:
+        return item
+
+    return lib.transformer(
+        orders, data_from=parent, name="orders", parallelized=True, section="one", spec=None, selected=True, **HINTS
+    )
+
+
+def hinted_later(lib: Any, run: int) -> Any:
+    """The same hints, applied to a resource."""
+
+    @lib.resource(name="orders")
+    def orders() -> Iterator[object]:
+        yield _changing(run)
+
+    given = {name: hint for name, hint in HINTS.items() if name != "max_table_nesting"}
+
+    return orders.apply_hints(incremental=lib.sources.incremental("id"), **given)
+
+
+def marked(lib: Any, run: int) -> Any:
+    """The same hints, with the data."""
+    mark = lib.mark
+
+    @lib.resource(name="orders")
+    def orders() -> Iterator[object]:
+        given = {name: hint for name, hint in HINTS.items() if name not in ("max_table_nesting", "table_name")}
+        yield mark.with_hints(_changing(run), mark.make_hints(additional_table_hints={"x-own": run}, **given))
+
+    return orders
+
+
+def settings_of_a_source(lib: Any, run: int) -> Any:
+    """A source with settings of its own and a limit, under another name."""
+
+    @lib.resource(name="orders")
+    def orders() -> Iterator[object]:
+        yield _orders(run)
+        yield {"id": 100 + run, f"new_{run}": run, "lines": [{"n": 1, "deep": [{"deeper": [1]}]}]}
+        yield {"id": 999}
+
+    @lib.source(
+        name="shop", section="one", max_table_nesting=2, root_key=True, schema_contract={"columns": "discard_row"}
+    )
+    def shop() -> Any:
+        return orders
+
+    return shop().clone(with_name="store").add_limit(2)
+
+
+def settings_that_go(lib: Any, run: int) -> Any:
+    """A source that no longer says what it said in its first run."""
+
+    @lib.resource(name="orders")
+    def orders() -> Iterator[object]:
+        yield [{**order, f"new_{run}": run} for order in _orders(run)]
+
+    settings = (
+        {} if run else {"root_key": True, "max_table_nesting": 1, "schema_contract": {"columns": "discard_value"}}
+    )
+
+    return lib.source(lambda: orders, name="shop", **settings)()
+
+
 DEFINITIONS: dict[str, Definition] = {
-    function.__name__: function for function in (tree, unselected, piped, dynamic, variants, cursors, materialized)
+    function.__name__: function
+    for function in (
+        *(tree, unselected, piped, dynamic, variants, cursors, materialized),
+        *(hinted, hinted_transformer, hinted_later, marked, settings_of_a_source, settings_that_go),
+    )
 }
 RUNS = 2
 

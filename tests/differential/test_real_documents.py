@@ -66,6 +66,7 @@ CASES: Mapping[str, Callable[[], Case]] = {
 }
 
 
+@pytest.mark.covers("probe.6.documents")
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in CASES])
 async def test_service_models(name: str, form: str, reference: Callable[[Case], Outcome], run_ours: Ours) -> None:

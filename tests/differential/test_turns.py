@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import asyncelt
+from asyncelt.errors import AsynceltWarning
 from tests.differential.reading import read_dataset
 from tests.differential.round_trip_worker import CURSORS, DATASET, PIPELINE, RUNS, rows_of
 
@@ -59,3 +60,24 @@ async def test_rows_are_loaded_once_whoever_loads_them(kind: str, tmp_path: Path
 
     if kind in ("whole-rows", "by-key", "times"):
         assert found["ours"] == Counter(range(1, 11)) - Counter([5])
+
+
+async def test_rows_in_quarantine_do_not_disturb_the_reference(tmp_path: Path) -> None:
+    kind, bad = "by-key", {**rows_of(0)[0], "id": 99, "text": {"at": object()}}
+    pipeline = asyncelt.pipeline(
+        PIPELINE,
+        destination=asyncelt.destinations.duckdb(str(tmp_path / "turns.duckdb")),
+        dataset_name=DATASET,
+        pipelines_dir=str(tmp_path / "ours-0"),
+    )
+    rows = asyncelt.resource([*rows_of(0), bad], name="rows", incremental=CURSORS[kind], on_error="quarantine")
+
+    with pytest.warns(AsynceltWarning, match="1 row"):
+        await pipeline.run(rows)
+
+    await _theirs(tmp_path, kind, 1)
+    await _ours(tmp_path, kind, 2)
+
+    assert _loaded(tmp_path) == Counter([1, 2, 3, 4, 6, 7])
+    lines = read_dataset(tmp_path / "turns.duckdb", DATASET).tables["_asyncelt_quarantine"].rows
+    assert len(lines) == 1

@@ -66,6 +66,7 @@ def dataset(tmp_path):
     return Dataset(tmp_path)
 
 
+@pytest.mark.covers("disposition.skip")
 async def test_a_skipped_resource_is_not_run_at_all(dataset):
     started = []
 
@@ -106,6 +107,7 @@ async def test_a_nested_table_with_keys_of_its_own_is_appended_to_unless_it_says
     assert dataset.ask(found) == [(1, 1), (1, 2)]
 
 
+@pytest.mark.covers("disposition.replace.truncate-and-insert", "disposition.replace.insert-from-staging")
 @pytest.mark.parametrize("strategy", ["truncate-and-insert", "insert-from-staging"])
 async def test_readers_never_see_a_replaced_table_empty(tmp_path, strategy):
     dataset = Dataset(tmp_path, replace_strategy=strategy)
@@ -125,6 +127,7 @@ async def test_readers_never_see_a_replaced_table_empty(tmp_path, strategy):
     assert dataset.ask("SELECT value FROM items__l") == [(4,)]
 
 
+@pytest.mark.covers("disposition.replace.truncate-and-insert", "disposition.replace.insert-from-staging")
 @pytest.mark.parametrize("strategy", ["truncate-and-insert", "insert-from-staging"])
 async def test_a_replace_that_fails_leaves_the_old_rows(tmp_path, strategy):
     dataset = Dataset(tmp_path, replace_strategy=strategy)
@@ -137,6 +140,7 @@ async def test_a_replace_that_fails_leaves_the_old_rows(tmp_path, strategy):
     assert dataset.ask("SELECT id FROM items") == [(1,)]
 
 
+@pytest.mark.covers("disposition.replace.staging-optimized")
 async def test_what_a_destination_cannot_do_is_refused_before_anything_is_read(tmp_path, dataset):
     with pytest.raises(ConfigError, match=r"replace strategy 'staging-optimized'.*truncate-and-insert"):
         await dataset.run(
@@ -170,6 +174,7 @@ async def test_options_without_effect_are_warned_of(dataset, caplog):
     assert "merge_key has no effect with the merge strategy upsert" in caplog.text
 
 
+@pytest.mark.covers("probe.8.nested", "probe.8.duplicates")
 @pytest.mark.parametrize("strategy", STRATEGIES)
 async def test_of_rows_with_one_key_one_is_kept_with_all_that_it_came_with(dataset, strategy):
     """Within a page, over pages and over files."""

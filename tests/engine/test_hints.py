@@ -27,6 +27,7 @@ def _types(pipeline: asyncelt.Pipeline, table: str) -> dict[str, str | None]:
     return {name: column.data_type for name, column in pipeline.default_schema.tables[table].columns.items()}  # type: ignore[index]
 
 
+@pytest.mark.covers("resource.table_name", "resource.columns", "resource.primary_key", "resource.write_disposition")
 @pytest.mark.parametrize("as_page", [True, False])
 @pytest.mark.parametrize("is_async", [True, False])
 async def test_hints_may_be_functions_of_a_row(tmp_path: Path, as_page: bool, is_async: bool) -> None:
@@ -67,6 +68,14 @@ async def test_what_a_hint_function_gives_is_checked(tmp_path: Path) -> None:
         await make(tmp_path).run(resource)
 
 
+@pytest.mark.covers(
+    "mark.with_hints",
+    "mark.with_hints.item",
+    "mark.with_hints.hints",
+    "mark.make_hints",
+    "mark.make_hints.table_name",
+    "mark.make_hints.columns",
+)
 async def test_hints_come_with_the_data(tmp_path: Path) -> None:
     @asyncelt.resource
     async def events() -> AsyncIterator[object]:
@@ -83,6 +92,16 @@ async def test_hints_come_with_the_data(tmp_path: Path) -> None:
     assert await ask(pipeline, "SELECT id, n, m FROM later") == [(4, 4, "4")]
 
 
+@pytest.mark.covers(
+    "mark.with_hints",
+    "mark.with_hints.create_table_variant",
+    "mark.with_table_name",
+    "mark.with_table_name.item",
+    "mark.with_table_name.table_name",
+    "mark.make_hints.table_name",
+    "mark.make_hints.primary_key",
+    "mark.make_hints.write_disposition",
+)
 async def test_variants_have_hints_of_their_own(tmp_path: Path) -> None:
     hints = mark.make_hints(table_name="other", primary_key="id", write_disposition="merge")
 
@@ -112,6 +131,7 @@ def test_marks_are_checked(hints: dict[str, object], is_variant: bool, message: 
         mark.with_hints({}, hints, create_table_variant=is_variant)
 
 
+@pytest.mark.covers("mark.make_hints.incremental")
 @pytest.mark.parametrize(
     ("hints", "is_variant", "message"),
     [
@@ -130,6 +150,7 @@ async def test_wrong_hints_that_come_with_the_data_end_the_run(
         await make(tmp_path).run(items, table_name="t")
 
 
+@pytest.mark.covers("mark.materialize_table_schema")
 async def test_a_table_can_be_made_without_rows(tmp_path: Path) -> None:
     @asyncelt.resource(columns={"id": {"data_type": "bigint"}, "name": {"data_type": "text"}})
     async def empty() -> AsyncIterator[object]:
@@ -141,6 +162,13 @@ async def test_a_table_can_be_made_without_rows(tmp_path: Path) -> None:
     assert await ask(pipeline, "SELECT id, name FROM empty") == []
 
 
+@pytest.mark.covers(
+    "mark.with_file_import",
+    "mark.with_file_import.file_path",
+    "mark.with_file_import.file_format",
+    "mark.with_file_import.items_count",
+    "mark.with_file_import.hints",
+)
 async def test_files_are_imported(tmp_path: Path) -> None:
     rows = [{"id": number, "name": f"n{number}"} for number in range(5)]
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "rows.parquet")

@@ -19,6 +19,7 @@ from asyncelt.errors import (
     PipelineStepFailed,
 )
 from asyncelt.failpoints import installed
+from asyncelt.observe import StageDone, StageStarted
 
 Row = dict[str, object]
 
@@ -124,6 +125,7 @@ async def test_killed_after_the_seal_the_next_run_commits_and_says_so(tmp_path: 
     assert await ask(pipeline, "SELECT id FROM t") == [(1,)]
 
 
+@pytest.mark.covers("Pipeline.run")
 @pytest.mark.parametrize(("on_pending", "expected"), [("load_then_run", [(1,), (2,)]), ("load_only", [(1,)])])
 async def test_on_pending(tmp_path: Path, on_pending: str, expected: list[tuple[int]]) -> None:
     def fail(point: str) -> None:
@@ -200,6 +202,7 @@ async def test_merge_by_key_with_children(tmp_path: Path) -> None:
     assert rows == [(1, 1), (2, 3), (2, 4)]
 
 
+@pytest.mark.covers("probe.10.several")
 async def test_pipelines_run_side_by_side_in_one_loop(tmp_path: Path) -> None:
     async def source(name: str) -> AsyncIterator[Row]:
         for number in range(50):
@@ -217,6 +220,7 @@ async def test_pipelines_run_side_by_side_in_one_loop(tmp_path: Path) -> None:
             tasks.start_soon(one, name)
 
 
+@pytest.mark.covers("probe.10.same")
 async def test_two_runs_of_one_pipeline_take_turns(tmp_path: Path) -> None:
     async with anyio.create_task_group() as tasks:
         for number in range(3):
@@ -230,6 +234,7 @@ async def test_two_runs_of_one_pipeline_take_turns(tmp_path: Path) -> None:
     assert await ask(make(tmp_path), "SELECT id FROM t ORDER BY id") == [(0,), (1,), (2,)]
 
 
+@pytest.mark.covers("probe.10.same")
 async def test_a_busy_pipeline_raises_when_told_so(tmp_path: Path) -> None:
     entered = anyio.Event()
     leave = anyio.Event()
@@ -349,3 +354,34 @@ async def test_what_is_reported_is_the_step_that_failed_first(tmp_path: Path) ->
     assert caught.value.step == "normalize"
     assert isinstance(caught.value.__cause__, BadRecord)
     assert caught.value.__cause__.table == "t"
+
+
+@pytest.mark.covers("probe.2.liveness")
+async def test_the_loop_turns_in_every_stage(tmp_path: Path) -> None:
+    """Other tasks of the loop get their turns while rows are read, shaped and committed."""
+    turns = 0
+    at: dict[tuple[str, str], int] = {}
+
+    class Watching:
+        def on_event(self, event: object) -> None:
+            if isinstance(event, StageStarted | StageDone):
+                at[event.stage, type(event).__name__] = turns
+
+    async def tick() -> None:
+        nonlocal turns
+
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    async def rows() -> AsyncIterator[object]:
+        for page in range(10):
+            yield [{"id": page * 100 + n, "l": [n, {"deep": [n]}]} for n in range(100)]
+
+    pipeline = make(tmp_path, progress=Watching())
+    ticking = asyncio.create_task(tick())
+    await pipeline.run(asyncelt.resource(rows, name="rows"))
+    ticking.cancel()
+
+    for stage in ("extract", "normalize", "load"):
+        assert at[stage, "StageDone"] - at[stage, "StageStarted"] > 5, stage

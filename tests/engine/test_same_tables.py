@@ -180,6 +180,7 @@ def shop() -> Sequence[asyncelt.Resource]:
     return [orders(), events()]
 
 
+@pytest.mark.covers("Pipeline.extract.data")
 async def test_sources_with_state_hints_and_dispositions_give_the_same(tmp_path: Path) -> None:
     fused, stepped = asyncelt.destinations.memory(), asyncelt.destinations.memory()
 
@@ -257,6 +258,7 @@ async def test_transformers_and_incremental_cursors_go_step_by_step(tmp_path: Pa
     assert make(tmp_path / "one", destination=fused).state == make(tmp_path / "two", destination=stepped).state
 
 
+@pytest.mark.covers("Pipeline.extract.schema_contract")
 async def test_frozen_tables_are_refused_by_extract(tmp_path: Path) -> None:
     pipeline = make(tmp_path)
     await pipeline.run([{"id": 1}], table_name="known")
@@ -271,6 +273,7 @@ async def test_frozen_tables_are_refused_by_extract(tmp_path: Path) -> None:
     assert "unknown" not in pipeline.destination.tables("data")  # type: ignore[union-attr]
 
 
+@pytest.mark.covers("Pipeline.extract.columns", "Pipeline.run.columns")
 async def test_plain_hints_say_the_same_as_models(tmp_path: Path) -> None:
     """A pydantic model as columns is kept as columns and contract."""
 

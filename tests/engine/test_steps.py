@@ -13,6 +13,19 @@ from asyncelt.failpoints import installed
 from tests.support.stepwise import make
 
 
+@pytest.mark.covers(
+    "Pipeline.extract",
+    "Pipeline.extract.data",
+    "Pipeline.extract.table_name",
+    "Pipeline.normalize",
+    "Pipeline.load",
+    "Pipeline.has_pending_data",
+    "Pipeline.list_extracted_load_packages",
+    "Pipeline.list_extracted_resources",
+    "Pipeline.list_normalized_load_packages",
+    "Pipeline.list_completed_load_packages",
+    "Pipeline.get_load_package_info",
+)
 async def test_each_step_says_what_it_did_and_what_is_pending(tmp_path: Path) -> None:
     pipeline = make(tmp_path)
     extracted = await pipeline.extract([{"id": 1, "tags": [1, 2]}], table_name="t")
@@ -122,6 +135,7 @@ async def test_a_value_that_no_column_can_hold_fails_extract(tmp_path: Path) -> 
     assert (caught.value.__cause__.table, caught.value.__cause__.row) == ("t", 1)
 
 
+@pytest.mark.covers("Pipeline.extract.schema_contract", "probe.3.poison")
 async def test_a_package_that_cannot_be_normalized_stays_extracted_and_says_what_to_do(tmp_path: Path) -> None:
     pipeline = make(tmp_path)
     await pipeline.run([{"id": 1}], table_name="t")
@@ -182,6 +196,7 @@ async def test_wrong_arguments_fail_before_any_io(
     assert not (tmp_path / "work").exists()
 
 
+@pytest.mark.covers("Pipeline.extract.loader_file_format")
 async def test_the_format_of_job_files_can_be_said_at_extract_or_at_normalize(tmp_path: Path) -> None:
     pipeline = make(tmp_path)
     await pipeline.extract([{"id": 1}], table_name="t", loader_file_format="jsonl")
@@ -197,6 +212,7 @@ async def test_the_format_of_job_files_can_be_said_at_extract_or_at_normalize(tm
     assert pipeline.destination.tables("data")["t"].column("id").to_pylist() == [1, 2]  # type: ignore[union-attr]
 
 
+@pytest.mark.covers("Pipeline.normalize.workers")
 @pytest.mark.parametrize("workers", [1, 4])
 async def test_workers_of_normalize_never_change_the_result(tmp_path: Path, workers: int) -> None:
     pages = [[{"id": n, f"c{n % 5}": n, "mixed": f"{n}x" if n % 3 else n}] for n in range(30)]
@@ -249,6 +265,7 @@ async def points_of(folder: Path, step: str) -> list[str]:
     return list(dict.fromkeys(passed))
 
 
+@pytest.mark.covers("probe.3.partial")
 @pytest.mark.parametrize("step", ["extract", "normalize", "load"])
 async def test_cut_off_at_each_failpoint_the_next_call_carries_on(tmp_path: Path, step: str) -> None:
     points = await points_of(tmp_path / "points", step)

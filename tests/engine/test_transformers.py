@@ -45,6 +45,7 @@ def _source(reads: list[str], *, is_async: bool, kept: bool = True) -> asyncelt.
     return asyncelt.Source("tree", [parent, later, plain, below])
 
 
+@pytest.mark.covers("resource.selected", "transformer.data_from")
 @pytest.mark.parametrize("is_async", [True, False])
 @pytest.mark.parametrize("kept", [True, False])
 async def test_a_parent_is_read_once_for_all(tmp_path: Path, is_async: bool, kept: bool) -> None:
@@ -159,6 +160,24 @@ def test_there_are_two_modes() -> None:
         asyncelt.Limits(next_item_mode="lifo")  # type: ignore[arg-type]
 
 
+@pytest.mark.covers("probe.1.round_robin")
+async def test_resources_are_read_side_by_side_unless_told_otherwise(tmp_path: Path) -> None:
+    """Each item is there only when all resources have come as far: one after the other they would wait for ever."""
+    together = asyncio.Barrier(3)
+
+    async def rows() -> AsyncIterator[Row]:
+        for number in range(5):
+            await together.wait()
+            yield {"n": number}
+
+    pipeline = make(tmp_path)
+    info = await pipeline.run([asyncelt.resource(rows(), name=name) for name in "abc"])
+
+    assert {name: info.row_counts[name] for name in "abc"} == {"a": 5, "b": 5, "c": 5}
+    assert [row[0] for row in await ask(pipeline, "SELECT n FROM b")] == list(range(5))
+
+
+@pytest.mark.covers("probe.1.fifo")
 async def test_fifo_reads_one_resource_after_the_other(tmp_path: Path) -> None:
     async def rows(name: str) -> AsyncIterator[Row]:
         for number in range(3):

@@ -41,6 +41,7 @@ async def run(state: State, source: str, resource: asyncelt.Resource) -> None:
         await pumped(resource.clone().add_map(remember))
 
 
+@pytest.mark.covers("current.source_state", "current.resource_state")
 async def test_state_is_found_in_generators_threads_and_steps() -> None:
     state: State = {}
 
@@ -94,6 +95,7 @@ def test_outside_a_run_everything_says_what_to_do(function) -> None:
         function()
 
 
+@pytest.mark.covers("current.source", "current.resource", "current.source_schema", "current.resource_name")
 def test_objects_given_by_the_engine_are_found_and_nest() -> None:
     state: State = {}
     source = asyncelt.Source("shop", [from_loop])

@@ -23,6 +23,17 @@ def with_arguments(count: int, *, start: int = 0) -> Iterator[object]:
     yield from ({"a": number} for number in range(start, count))
 
 
+@pytest.mark.covers(
+    "resource.data",
+    "resource.name",
+    "resource.write_disposition",
+    "resource.primary_key",
+    "resource.max_table_nesting",
+    "Resource.name",
+    "Resource.table_name",
+    "Resource.write_disposition",
+    "Resource.max_table_nesting",
+)
 def test_decorators_with_and_without_parentheses() -> None:
     assert plain.name == "plain"
     assert plain.__doc__ == "Docs of plain."
@@ -36,6 +47,7 @@ def test_decorators_with_and_without_parentheses() -> None:
     assert asyncelt.resource([1], "numbers").name == "numbers"
 
 
+@pytest.mark.covers("Resource.bind", "Resource.explicit_args", "Resource.requires_args")
 async def test_arguments_are_bound_once_and_checked_at_once() -> None:
     bound = with_arguments(3, start=1)
 
@@ -62,6 +74,7 @@ async def test_arguments_are_bound_once_and_checked_at_once() -> None:
         _ = plain.explicit_args
 
 
+@pytest.mark.covers("Resource.with_name", "Resource.with_name.new_name")
 async def test_a_call_makes_a_copy() -> None:
     first, second = with_arguments(1).add_map(lambda row: row), with_arguments(2)
 
@@ -113,6 +126,12 @@ def test_what_cannot_be_a_resource() -> None:
         asyncelt.transformer(plain_function)  # type: ignore[arg-type]
 
 
+@pytest.mark.covers(
+    "Resource.apply_hints",
+    "Resource.apply_hints.primary_key",
+    "Resource.apply_hints.write_disposition",
+    "Resource.apply_hints.table_name",
+)
 def test_hints_can_be_changed_and_removed() -> None:
     resource = plain().apply_hints(primary_key="a", write_disposition="replace", table_name="t")
 
@@ -150,6 +169,19 @@ def generator_shop() -> Iterator[object]:
     yield plain
 
 
+@pytest.mark.covers(
+    "source.func",
+    "source.name",
+    "source.max_table_nesting",
+    "source.schema_contract",
+    "Source.name",
+    "Source.max_table_nesting",
+    "Source.schema_contract",
+    "Source.resources",
+    "Resource.source_name",
+    "Source.add_limit",
+    "Source.add_limit.max_items",
+)
 async def test_sources_in_every_form() -> None:
     for source in (shop(), await async_shop(), await yielding_shop(2)):
         assert list(source.resources) == ["plain", "other"]
@@ -164,6 +196,7 @@ async def test_sources_in_every_form() -> None:
     assert len([row async for row in shop(3).add_limit(1)]) == 2
 
 
+@pytest.mark.covers("Source.with_resources", "Source.selected_resources", "Source.resources")
 def test_resources_of_a_source_are_selected_on_a_copy() -> None:
     source = shop()
     selected = source.with_resources("other")

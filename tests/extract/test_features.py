@@ -57,6 +57,7 @@ async def _later(items: list[object]) -> AsyncIterator[object]:
         yield item
 
 
+@pytest.mark.covers("probe.1.coroutines")
 @pytest.mark.parametrize("source", SOURCES)
 async def test_deferred_coroutines_run_side_by_side_in_order(source: str) -> None:
     together = Together(1)
@@ -67,6 +68,7 @@ async def test_deferred_coroutines_run_side_by_side_in_order(source: str) -> Non
     assert 5 < together.most <= 21
 
 
+@pytest.mark.covers("probe.1.coroutines")
 @pytest.mark.parametrize("source", SOURCES)
 async def test_coroutines_run_side_by_side_in_order(source: str) -> None:
     together = Together(1)
@@ -77,6 +79,7 @@ async def test_coroutines_run_side_by_side_in_order(source: str) -> None:
     assert 5 < together.most <= 21
 
 
+@pytest.mark.covers("probe.1.coroutines")
 @pytest.mark.parametrize("source", SOURCES)
 async def test_deferred_functions_run_in_several_threads_in_order(source: str) -> None:
     together = Together(3)
@@ -126,6 +129,7 @@ async def test_an_error_in_deferred_work_ends_the_resource(source: str) -> None:
     assert asyncio.all_tasks() == before
 
 
+@pytest.mark.covers("transformer.parallelized", "transformer.f", "transformer.data_from", "transformer.name")
 @pytest.mark.parametrize("source", SOURCES)
 async def test_a_parallelized_transformer_runs_in_several_threads_in_order(source: str) -> None:
     together = Together(3)
@@ -149,6 +153,7 @@ async def test_a_transformer_may_give_deferred_work() -> None:
 # ---------------------------------------------------------------------- metrics
 
 
+@pytest.mark.covers("Resource.add_metrics", "Resource.add_metrics.metrics_f", "current.resource_metrics")
 async def test_metrics_are_counted_by_the_resource() -> None:
     def count(items: object, meta: object, metrics: Row) -> None:
         metrics["items"] = int(metrics.get("items", 0)) + 1  # type: ignore[call-overload]
@@ -168,6 +173,7 @@ async def test_metrics_are_counted_by_the_resource() -> None:
         current.resource_metrics()
 
 
+@pytest.mark.covers("current.resource_metrics")
 async def test_metrics_are_in_the_info_of_a_run(tmp_path) -> None:
     @asyncelt.resource
     def counted() -> Iterator[Row]:
@@ -183,6 +189,7 @@ async def test_metrics_are_in_the_info_of_a_run(tmp_path) -> None:
 # ---------------------------------------------------------------------- tables
 
 
+@pytest.mark.covers("Resource.select_tables", "mark.with_table_name")
 @pytest.mark.parametrize("form", ["rows", "page", "bytes"])
 async def test_select_tables_knows_functions_and_marks(form: str) -> None:
     rows: list[Row] = [{"kind": kind} for kind in "abc"]
@@ -203,6 +210,12 @@ async def test_select_tables_knows_functions_and_marks(form: str) -> None:
     assert (await pumped(static)).rows() == [{"kind": "m"}]
 
 
+@pytest.mark.covers(
+    "Resource.apply_hints",
+    "Resource.apply_hints.columns",
+    "Resource.apply_hints.references",
+    "Resource.apply_hints.additional_table_hints",
+)
 async def test_hints_of_columns_are_joined() -> None:
     resource = asyncelt.resource([], name="r", columns={"a": {"data_type": "text"}, "b": {"data_type": "text"}})
     resource.apply_hints(columns=[{"name": "b", "nullable": False}, {"name": "c", "data_type": "bigint"}])
@@ -220,6 +233,7 @@ async def test_hints_of_columns_are_joined() -> None:
     assert resource.apply_hints(columns=[]).hints.columns == []
 
 
+@pytest.mark.covers("Resource.add_limit", "Resource.add_limit.count_rows")
 @pytest.mark.parametrize(
     "page", [[{"a": number} for number in range(10)], pa.table({"a": list(range(10))})], ids=["rows", "arrow"]
 )
@@ -232,6 +246,7 @@ async def test_a_limit_of_rows_is_exact(page: object) -> None:
 # ---------------------------------------------------------------------- sources
 
 
+@pytest.mark.covers("Source.decompose", "Source.decompose.strategy", "Source.selected_resources")
 def test_a_source_falls_into_what_is_read_together() -> None:
     one = asyncelt.resource([{"a": 1}], name="one")
     two = asyncelt.resource([{"a": 1}], name="two", selected=False)

@@ -71,6 +71,7 @@ async def with_default(at: incremental[int] = incremental("at", initial_value=2)
         yield {"at": value, "last": at.last_value, "start": at.start_value}
 
 
+@pytest.mark.covers("Incremental.last_value", "Incremental.start_value")
 async def test_a_function_sees_its_cursor_move() -> None:
     state: State = {}
     first = await rows_of(with_default(), state)
@@ -87,6 +88,7 @@ async def test_a_function_sees_its_cursor_move() -> None:
     assert cursor_of(state)["start_value"] == 4
 
 
+@pytest.mark.covers("Incremental.merge", "Incremental.merge.other")
 @pytest.mark.parametrize(
     ("given", "expected"),
     [
@@ -139,6 +141,7 @@ async def test_an_optional_cursor_may_be_absent() -> None:
         await rows_of(partial)
 
 
+@pytest.mark.covers("resource.incremental", "Resource.incremental", "Resource.apply_hints.incremental")
 async def test_data_and_transformers_have_cursors_too() -> None:
     state: State = {}
     resource = asyncelt.resource(items(1, 2), name="r", incremental={"cursor_path": "at"})
@@ -153,6 +156,7 @@ async def test_data_and_transformers_have_cursors_too() -> None:
     assert await rows_of(doubled) == [{"at": 4, "start": 3}]
 
 
+@pytest.mark.covers("Incremental.get_cursor_column_name")
 async def test_the_cursor_column_has_a_hint() -> None:
     assert with_default.hints.incremental == "at"
     assert asyncelt.resource([], name="r", incremental=incremental("a.b")).hints.incremental is None
@@ -217,6 +221,7 @@ def _ids(rows: list[object]) -> list[int]:
     return found
 
 
+@pytest.mark.covers("probe.9.range")
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("func", ["max", "min"])
 async def test_each_form_of_page_gives_the_same(form: str, func: str) -> None:
@@ -277,6 +282,7 @@ async def test_columns_that_the_state_cannot_hold_as_they_are(kind: pa.DataType)
 # ---------------------------------------------------------------------- order
 
 
+@pytest.mark.covers("incremental.row_order", "probe.9.order")
 @pytest.mark.parametrize("form", ["rows", "page", "bytes", "arrow"])
 async def test_a_source_in_order_is_closed_at_the_end_of_the_range(form: str) -> None:
     asked: list[int] = []
@@ -298,6 +304,7 @@ async def test_a_source_in_order_is_closed_at_the_end_of_the_range(form: str) ->
     assert asked == [100, 99, 98, 97, 96]
 
 
+@pytest.mark.covers("incremental.row_order", "probe.9.order")
 @pytest.mark.parametrize("form", ["page", "bytes", "arrow"])
 async def test_a_wrong_order_is_told_and_nothing_is_lost(form: str) -> None:
     cursor = incremental("at", initial_value=0, end_value=10, row_order="asc")
@@ -339,6 +346,7 @@ async def test_zones_follow_the_data() -> None:
             assert cursor_of(state)["last_value"] == value
 
 
+@pytest.mark.covers("incremental.lag", "probe.9.lag")
 @pytest.mark.parametrize(
     ("last", "lag", "expected"),
     [
@@ -410,6 +418,7 @@ def test_paths_that_cannot_be_read(path: str) -> None:
 # ---------------------------------------------------------------------- what is refused
 
 
+@pytest.mark.covers("incremental.allow_external_schedulers")
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -45,6 +45,7 @@ async def arange(items: object) -> AsyncIterator[object]:
         yield item
 
 
+@pytest.mark.covers("Resource.add_map", "Resource.add_map.item_map", "probe.1.generators")
 @pytest.mark.parametrize("form", FORMS)
 async def test_steps_see_rows_one_by_one_whatever_they_come_in(form: str) -> None:
     seen: list[object] = []
@@ -54,6 +55,14 @@ async def test_steps_see_rows_one_by_one_whatever_they_come_in(form: str) -> Non
     assert (await pumped(source)).rows() == seen == [{"a": number} for number in range(1, 6)]
 
 
+@pytest.mark.covers(
+    "Resource.add_map",
+    "Resource.add_map.item_map",
+    "Resource.add_filter",
+    "Resource.add_filter.item_filter",
+    "Resource.add_yield_map",
+    "Resource.add_yield_map.item_map",
+)
 @pytest.mark.parametrize("form", FORMS)
 async def test_async_functions_are_steps_too(form: str) -> None:
     async def odd(row: dict[str, int]) -> bool:
@@ -86,6 +95,7 @@ async def test_what_a_map_may_return(form: str) -> None:
     assert (await pumped(source)).rows() == [{"a": 1}, {"a": 1}]
 
 
+@pytest.mark.covers("Resource.add_filter", "Resource.add_filter.item_filter")
 @pytest.mark.parametrize("form", FORMS)
 async def test_filters_keep_rows_and_drop_pages_they_empty(form: str) -> None:
     calls: list[object] = []
@@ -95,6 +105,7 @@ async def test_filters_keep_rows_and_drop_pages_they_empty(form: str) -> None:
     assert (await pumped(source)).rows() == calls == [{"a": 1}, {"a": 3}]
 
 
+@pytest.mark.covers("Resource.add_yield_map", "Resource.add_yield_map.item_map")
 async def test_yield_map_over_pages_and_plain_iterables() -> None:
     def twice(row: dict[str, int]) -> Iterator[object]:
         yield row
@@ -136,6 +147,7 @@ async def test_errors_say_which_step_failed_and_where() -> None:
         await pumped(source)
 
 
+@pytest.mark.covers("Resource.add_limit", "Resource.add_limit.max_items")
 @pytest.mark.parametrize("form", FORMS)
 async def test_limits_count_items_that_steps_have_left_over(form: str) -> None:
     items = [{"a": number} for number in range(10)]
@@ -150,6 +162,7 @@ async def test_limits_count_items_that_steps_have_left_over(form: str) -> None:
     assert len((await pumped(FORMS[form](*pages).add_limit(1).add_limit(3))).rows()) == 4
 
 
+@pytest.mark.covers("Resource.add_limit.count_rows")
 @pytest.mark.parametrize("form", FORMS)
 async def test_limits_of_rows_are_exact(form: str) -> None:
     pages = [[{"a": 1}] * 3, b'[{"a": 1}, {"a": 1}]', pa.table({"a": [1, 1, 1]}), {"a": 1}]
@@ -176,6 +189,7 @@ async def test_a_limit_asks_the_source_for_nothing_more() -> None:
     assert pulled == [0, 1, 0, 1]
 
 
+@pytest.mark.covers("Resource.add_limit.max_time")
 async def test_a_limit_of_time_ends_after_the_item_at_hand() -> None:
     async def numbers() -> AsyncIterator[object]:
         while True:
@@ -203,12 +217,14 @@ def test_wrong_limits_are_refused() -> None:
         resource({}).add_limit(max_time=-1)
 
 
+@pytest.mark.covers("Resource.add_map.insert_at")
 async def test_positions_of_steps() -> None:
     source = resource({"a": 1}).add_map(lambda row: {"a": row["a"] * 10}).add_map(lambda row: {"a": row["a"] + 1}, 0)
 
     assert (await pumped(source)).rows() == [{"a": 20}]
 
 
+@pytest.mark.covers("Resource.apply_hints.table_name", "Resource.select_tables")
 @pytest.mark.parametrize("form", FORMS)
 async def test_a_function_may_choose_the_table(form: str) -> None:
     items = (
@@ -236,6 +252,7 @@ async def test_a_table_function_must_return_a_name(wrong: object) -> None:
         await pumped(source)
 
 
+@pytest.mark.covers("transformer.f", "transformer.data_from", "Resource.pipe_data_from", "Resource.is_transformer")
 async def test_transformers_take_items_as_they_were_yielded() -> None:
     seen: list[object] = []
 

@@ -133,6 +133,7 @@ async def test_a_slow_send_stops_the_producer() -> None:
     assert len(sent) == 50
 
 
+@pytest.mark.covers("probe.1.generators")
 async def test_order_is_kept_over_every_kind_of_item() -> None:
     async def later(number: int) -> object:
         await asyncio.sleep(0)

@@ -37,6 +37,7 @@ def frame(contract: object) -> Schema:
     return replace(schema, tables={**schema.tables, table.name: table})
 
 
+@pytest.mark.covers("contract.evolve")
 @pytest.mark.parametrize("form", [as_rows, as_array])
 @pytest.mark.parametrize(
     "contract",

@@ -111,6 +111,7 @@ async def test_the_fields_of_the_steps(make: Make) -> None:
     loaded.raise_on_failed_jobs()
 
 
+@pytest.mark.covers("Pipeline.get_load_package_info", "Pipeline.get_load_package_info.load_id")
 async def test_the_fields_of_packages_and_jobs(make: Make) -> None:
     pipeline = make()
     info = await pipeline.run(things())
@@ -200,6 +201,7 @@ async def test_infos_load_back_through_a_pipeline(make: Make) -> None:
 # -------------------------------------------------------------------------------------------- traces
 
 
+@pytest.mark.covers("Pipeline.last_trace")
 async def test_a_run_has_four_steps_and_single_steps_are_added(make: Make) -> None:
     pipeline = make()
     await pipeline.run(things())
@@ -224,6 +226,7 @@ async def test_a_run_has_four_steps_and_single_steps_are_added(make: Make) -> No
     assert [step.step for step in renewed.steps] == ["extract", "normalize", "load", "run"]
 
 
+@pytest.mark.covers("Pipeline.last_trace")
 async def test_traces_are_kept_as_json_and_read_by_the_next_process(make: Make, tmp_path: Path) -> None:
     await make().run(things())
     content = (tmp_path / "work" / "p" / "trace.json").read_bytes()

@@ -35,6 +35,13 @@ def values(pipeline: asyncelt.Pipeline, table: str = "counter", column: str = "n
     return tables[table].column(column).to_pylist() if table in tables else []
 
 
+@pytest.mark.covers(
+    "Pipeline.set_local_state_val",
+    "Pipeline.set_local_state_val.key",
+    "Pipeline.set_local_state_val.value",
+    "Pipeline.get_local_state_val",
+    "Pipeline.get_local_state_val.key",
+)
 async def test_local_values_are_kept_and_never_leave_the_machine(make: Make, memory: Any, tmp_path: Path) -> None:
     pipeline = make()
     await pipeline.set_local_state_val("machine", {"name": "x"})
@@ -52,6 +59,7 @@ async def test_local_values_are_kept_and_never_leave_the_machine(make: Make, mem
         elsewhere.get_local_state_val("machine")
 
 
+@pytest.mark.covers("Pipeline.managed_state")
 async def test_managed_state_goes_with_the_next_package(make: Make, tmp_path: Path) -> None:
     pipeline = make()
     await pipeline.run(counter())
@@ -70,6 +78,7 @@ async def test_managed_state_goes_with_the_next_package(make: Make, tmp_path: Pa
     assert elsewhere.state["mine"] == {"note": "kept"}
 
 
+@pytest.mark.covers("Pipeline.managed_state", "Pipeline.managed_state.extract_state")
 async def test_managed_state_can_be_a_package_of_its_own(make: Make, memory: Any, tmp_path: Path) -> None:
     pipeline = make()
     await pipeline.run(counter())
@@ -88,6 +97,7 @@ async def test_managed_state_can_be_a_package_of_its_own(make: Make, memory: Any
     assert elsewhere.state["mine"] == 1
 
 
+@pytest.mark.covers("Pipeline.managed_state", "Pipeline.managed_state.extract_state")
 async def test_managed_state_without_a_change_makes_nothing_and_a_raising_block_forgets(make: Make) -> None:
     pipeline = make()
     await pipeline.run(counter())

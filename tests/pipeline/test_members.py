@@ -47,6 +47,23 @@ def values(pipeline: asyncelt.Pipeline, table: str = "counter", column: str = "n
 # -------------------------------------------------------------------------------------------- facts
 
 
+@pytest.mark.covers(
+    "pipeline.pipeline_name",
+    "pipeline.pipelines_dir",
+    "Pipeline.pipeline_name",
+    "Pipeline.pipelines_dir",
+    "Pipeline.working_dir",
+    "Pipeline.first_run",
+    "Pipeline.has_data",
+    "Pipeline.has_pending_data",
+    "Pipeline.schema_names",
+    "Pipeline.schemas",
+    "Pipeline.default_schema",
+    "Pipeline.default_schema_name",
+    "Pipeline.state",
+    "Pipeline.naming",
+    "Pipeline.last_trace",
+)
 async def test_facts_before_and_after_the_first_run(make: Make, tmp_path: Path) -> None:
     pipeline = make("my_pipeline")
 
@@ -79,6 +96,7 @@ async def test_facts_before_and_after_the_first_run(make: Make, tmp_path: Path) 
     assert "staging" not in text
 
 
+@pytest.mark.covers("Pipeline.state")
 async def test_changing_the_state_copy_has_no_effect(make: Make) -> None:
     pipeline = make()
     await pipeline.run(counter())
@@ -86,12 +104,14 @@ async def test_changing_the_state_copy_has_no_effect(make: Make) -> None:
     assert pipeline.state["sources"]["p"]["resources"] == {"counter": {"n": 1}}  # type: ignore[index]
 
 
+@pytest.mark.covers("pipeline.dataset_name", "Pipeline.dataset_name")
 async def test_the_dataset_name_follows_the_naming_convention(make: Make) -> None:
     assert make("P1", dataset_name=None).dataset_name == "p1_dataset"
     assert make(dataset_name="MyData").dataset_name == "my_data"
     assert asyncelt.pipeline("x", pipelines_dir=make().pipelines_dir).dataset_name is None
 
 
+@pytest.mark.covers("pipeline.destination", "pipeline.dataset_name", "attach.pipeline_name", "attach.pipelines_dir")
 async def test_a_folder_says_what_destination_and_dataset_it_was_used_with(tmp_path: Path) -> None:
     await asyncelt.pipeline(
         "p",
@@ -107,6 +127,7 @@ async def test_a_folder_says_what_destination_and_dataset_it_was_used_with(tmp_p
     assert attached.has_data
 
 
+@pytest.mark.covers("pipeline.pipeline_salt", "Pipeline.pipeline_salt")
 async def test_the_salt_is_the_references(make: Make) -> None:
     from dlt.common.utils import digest256
 
@@ -117,6 +138,7 @@ async def test_the_salt_is_the_references(make: Make) -> None:
 # -------------------------------------------------------------------------------------------- wrong arguments
 
 
+@pytest.mark.covers("pipeline.pipeline_name", "pipeline.refresh", "pipeline.staging")
 @pytest.mark.parametrize(
     ("wrong", "error", "message"),
     [
@@ -141,11 +163,13 @@ def test_unknown_arguments_are_a_type_error() -> None:
         asyncelt.pipeline("p", full_refresh=True)  # type: ignore[call-arg]
 
 
+@pytest.mark.covers("Pipeline.run.staging", "pipeline.staging")
 async def test_staging_is_refused_at_run_too(make: Make) -> None:
     with pytest.raises(ConfigError, match="takes no staging destination"):
         await make().run([{"id": 1}], table_name="t", staging=LAKE)
 
 
+@pytest.mark.covers("Pipeline.destination", "Pipeline.staging")
 async def test_destination_and_staging_can_be_set(make: Make, memory: Any, tmp_path: Path) -> None:
     pipeline = asyncelt.pipeline("p", pipelines_dir=tmp_path, dataset_name="d")
     pipeline.destination = memory
@@ -159,6 +183,7 @@ async def test_destination_and_staging_can_be_set(make: Make, memory: Any, tmp_p
         pipeline.destination = "nowhere"  # type: ignore[assignment]
 
 
+@pytest.mark.covers("Pipeline.run.credentials")
 async def test_credentials_make_another_destination_of_the_same_type(tmp_path: Path) -> None:
     pipeline = asyncelt.pipeline("p", pipelines_dir=tmp_path, destination="duckdb", dataset_name="d")
     await pipeline.run([{"id": 1}], table_name="t", credentials=str(tmp_path / "x.duckdb"))
@@ -170,6 +195,14 @@ async def test_credentials_make_another_destination_of_the_same_type(tmp_path: P
 # -------------------------------------------------------------------------------------------- active
 
 
+@pytest.mark.covers(
+    "Pipeline.is_active",
+    "Pipeline.activate",
+    "Pipeline.deactivate",
+    "run.data",
+    "run.table_name",
+    "probe.10.several",
+)
 async def test_active_is_per_task(make: Make) -> None:
     """Probe of behaviour.md 12.2: two tasks with two pipelines never see each other's."""
 
@@ -200,6 +233,7 @@ async def test_active_is_per_task(make: Make) -> None:
     assert outer.is_active
 
 
+@pytest.mark.covers("current.resource_state", "probe.10.several")
 async def test_a_resource_knows_its_pipeline_state_only(make: Make) -> None:
     pipelines = [make(name) for name in ("a", "b")]
     await asyncio.gather(*(pipeline.run(counter()) for pipeline in pipelines))
@@ -211,6 +245,7 @@ async def test_a_resource_knows_its_pipeline_state_only(make: Make) -> None:
 # -------------------------------------------------------------------------------------------- drop, attach
 
 
+@pytest.mark.covers("Pipeline.drop")
 async def test_drop_makes_the_folder_new_and_leaves_the_destination(make: Make, tmp_path: Path) -> None:
     pipeline = make()
     await pipeline.run(counter())
@@ -224,6 +259,7 @@ async def test_drop_makes_the_folder_new_and_leaves_the_destination(make: Make, 
     assert values(pipeline) == [1, 2]
 
 
+@pytest.mark.covers("Pipeline.drop", "Pipeline.drop.pipeline_name")
 async def test_drop_with_another_name_goes_on_under_it(make: Make) -> None:
     pipeline = make()
     await pipeline.run(counter())
@@ -236,6 +272,7 @@ async def test_drop_with_another_name_goes_on_under_it(make: Make) -> None:
         await pipeline.drop("a/b")
 
 
+@pytest.mark.covers("attach.pipeline_name", "attach.pipelines_dir", "attach.destination", "attach.dataset_name")
 async def test_attach_finds_folders_and_datasets_and_nothing_else(make: Make, memory: Any, tmp_path: Path) -> None:
     await make().run(counter())
     assert not (await asyncelt.attach("p", tmp_path / "work")).first_run
@@ -252,6 +289,7 @@ async def test_attach_finds_folders_and_datasets_and_nothing_else(make: Make, me
 # -------------------------------------------------------------------------------------------- dev_mode
 
 
+@pytest.mark.covers("pipeline.dev_mode", "Pipeline.dev_mode", "probe.5.dev_mode")
 async def test_dev_mode_begins_anew_in_a_dataset_of_its_own(make: Make) -> None:
     names = set()
 
@@ -284,6 +322,12 @@ async def test_dev_mode_begins_anew_in_a_dataset_of_its_own(make: Make) -> None:
 # -------------------------------------------------------------------------------------------- clients, schemas
 
 
+@pytest.mark.covers(
+    "Pipeline.sql_client",
+    "Pipeline.sql_client.schema_name",
+    "Pipeline.destination_client",
+    "Pipeline.destination_client.schema_name",
+)
 async def test_clients_say_what_is_missing(make: Make, tmp_path: Path) -> None:
     pipeline = make()
     await pipeline.run([{"id": 1}], table_name="t")
@@ -307,6 +351,7 @@ async def test_clients_say_what_is_missing(make: Make, tmp_path: Path) -> None:
                 pass
 
 
+@pytest.mark.covers("Pipeline.sync_schema", "Pipeline.sync_schema.schema_name")
 async def test_sync_schema_makes_tables_without_rows(make: Make, memory: Any) -> None:
     pipeline = make()
 
@@ -336,6 +381,18 @@ async def test_sync_schema_makes_tables_without_rows(make: Make, memory: Any) ->
         await pipeline.sync_schema("p")
 
 
+@pytest.mark.covers(
+    "Pipeline.get_load_package_info",
+    "Pipeline.get_load_package_info.load_id",
+    "Pipeline.get_load_package_state",
+    "Pipeline.get_load_package_state.load_id",
+    "Pipeline.list_failed_jobs_in_package",
+    "Pipeline.list_failed_jobs_in_package.load_id",
+    "Pipeline.list_pending_retry_jobs_in_package",
+    "Pipeline.list_pending_retry_jobs_in_package.load_id",
+    "Pipeline.list_extracted_resources",
+    "Pipeline.list_completed_load_packages",
+)
 async def test_packages_that_are_not_there(make: Make) -> None:
     pipeline = make()
 
@@ -352,6 +409,7 @@ async def test_packages_that_are_not_there(make: Make) -> None:
     assert await pipeline.list_completed_load_packages() == []
 
 
+@pytest.mark.covers("Pipeline.get_load_package_state", "Pipeline.get_load_package_state.load_id")
 async def test_a_package_tells_its_state(make: Make) -> None:
     pipeline = make()
     first = await pipeline.run(counter())

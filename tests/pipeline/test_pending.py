@@ -52,6 +52,7 @@ def values(pipeline: asyncelt.Pipeline, table: str = "counter", column: str = "n
 # -------------------------------------------------------------------------------------------- what fails for good
 
 
+@pytest.mark.covers("probe.3.poison", "probe.3.terminal")
 async def test_a_refused_package_names_itself_and_the_calls_that_help(make: Make, faults: Any) -> None:
     pipeline = make()
     faults.raise_at("commit", refused())
@@ -75,6 +76,7 @@ async def test_a_refused_package_names_itself_and_the_calls_that_help(make: Make
         assert said in str(error)
 
 
+@pytest.mark.covers("Pipeline.abort_packages", "probe.3.poison")
 async def test_a_poison_package_stays_in_the_way_until_it_is_given_up(make: Make, faults: Any) -> None:
     """Probe of behaviour.md 12.2: new data is not taken silently, whatever the number of tries."""
     faults.raise_at("commit", refused(), times=3)
@@ -90,6 +92,11 @@ async def test_a_poison_package_stays_in_the_way_until_it_is_given_up(make: Make
     assert values(pipeline) == [1]
 
 
+@pytest.mark.covers(
+    "Pipeline.list_failed_jobs_in_package",
+    "Pipeline.list_pending_retry_jobs_in_package",
+    "probe.3.terminal",
+)
 async def test_without_raising_the_info_carries_the_failed_jobs_and_nothing_moves(make: Make, faults: Any) -> None:
     pipeline = make()
     await pipeline.run(counter())
@@ -116,6 +123,7 @@ async def test_without_raising_the_info_carries_the_failed_jobs_and_nothing_move
     assert pipeline.state == before, "... and what the destination has did not"
 
 
+@pytest.mark.covers("Pipeline.load", "Pipeline.load.raise_on_failed_jobs", "probe.3.poison")
 async def test_later_packages_wait_for_a_failed_one(make: Make, faults: Any) -> None:
     pipeline = make()
 
@@ -176,6 +184,7 @@ async def test_the_setting_comes_from_the_environment_and_the_argument_wins(
         make(settings=None)
 
 
+@pytest.mark.covers("probe.3.transient")
 async def test_what_may_pass_is_tried_again_and_raised_when_it_does_not(make: Make, faults: Any) -> None:
     pipeline = make()
     faults.raise_at("commit", DestinationUnavailable("starting"))
@@ -197,6 +206,61 @@ async def test_what_may_pass_is_tried_again_and_raised_when_it_does_not(make: Ma
     assert await pipeline.list_failed_jobs_in_package(str(caught.value.load_id)) == []
 
 
+@pytest.mark.covers("probe.3.transient")
+async def test_five_tries_and_then_the_package_waits(make: Make, faults: Any) -> None:
+    """Transient x 5: one call tries five times by default; the next call has five more."""
+    settings = asyncelt.Settings(retry=asyncelt.Retry(first_s=0.0))
+    assert settings.retry.attempts == 5
+    pipeline = make(settings=settings)
+    faults.raise_at("commit", DestinationUnavailable("gone"), times=5)
+
+    with pytest.warns(AsynceltWarning, match="Trying again") as said, pytest.raises(PipelineStepFailed) as caught:
+        await pipeline.run(counter())
+
+    assert len([one for one in said if "Trying again" in str(one.message)]) == 4
+    assert faults.at["commit"] == []
+    assert caught.value.has_pending_data
+    assert values(pipeline) == []
+    faults.raise_at("commit", DestinationUnavailable("gone"), times=4)
+
+    with pytest.warns(AsynceltWarning, match="Trying again"):
+        info = await pipeline.run()
+
+    assert info.retries == 4
+    assert values(pipeline) == [1]
+
+
+@pytest.mark.covers("probe.3.partial")
+@pytest.mark.parametrize("error", [DestinationUnavailable("gone"), refused()], ids=["may-pass", "does-not"])
+async def test_a_batch_that_fails_half_way_is_not_seen_and_comes_whole_later(make: Make, error: Exception) -> None:
+    passed: list[str] = []
+
+    def fail_at_the_third_job(step: str) -> None:
+        passed.append(step)
+
+        if step == "load" and passed.count("load") == 3:
+            raise error
+
+    memory = asyncelt.destinations.memory(fault=fail_at_the_third_job)
+    pipeline = make(destination=memory, settings=asyncelt.Settings(retry=asyncelt.Retry(attempts=1)))
+    rows = [{"id": 1, "a": [1, 2], "b": [3]}]
+
+    with pytest.raises(PipelineStepFailed) as caught:
+        await pipeline.run(rows, table_name="t")
+
+    assert caught.value.is_package_partially_loaded is False
+    assert memory.tables("data") == {}
+    await pipeline.load()
+    assert [
+        values(pipeline, table, column) for table, column in (("t", "id"), ("t__a", "value"), ("t__b", "value"))
+    ] == [
+        [1],
+        [1, 2],
+        [3],
+    ]
+    assert not pipeline.has_pending_data
+
+
 # -------------------------------------------------------------------------------------------- single jobs
 
 
@@ -209,6 +273,11 @@ async def pending_package(make: Make, faults: Any) -> tuple[asyncelt.Pipeline, A
     return pipeline, info.load_packages[0]
 
 
+@pytest.mark.covers(
+    "Pipeline.fail_pending_job",
+    "Pipeline.fail_pending_job.load_id",
+    "Pipeline.fail_pending_job.job_file_name",
+)
 async def test_a_job_that_was_set_aside_is_left_out_and_its_file_kept(make: Make, faults: Any, tmp_path: Path) -> None:
     pipeline, package = await pending_package(make, faults)
     job = next(job for job in package.all_jobs if job.table_name == "t__l")
@@ -230,6 +299,11 @@ async def test_a_job_that_was_set_aside_is_left_out_and_its_file_kept(make: Make
     assert [path.name for path in list_files(tmp_path, "done/*/jobs/*")] == [kept.file_name]
 
 
+@pytest.mark.covers(
+    "Pipeline.retry_failed_job",
+    "Pipeline.retry_failed_job.load_id",
+    "Pipeline.retry_failed_job.job_file_name",
+)
 async def test_a_job_can_be_taken_back(make: Make, faults: Any) -> None:
     pipeline, package = await pending_package(make, faults)
     job = next(job for job in package.all_jobs if job.table_name == "t__l")
@@ -243,6 +317,7 @@ async def test_a_job_can_be_taken_back(make: Make, faults: Any) -> None:
     assert values(pipeline, "t__l", "value") == [1]
 
 
+@pytest.mark.covers("Pipeline.fail_pending_job", "Pipeline.retry_failed_job")
 async def test_jobs_that_cannot_be_set_aside(make: Make, faults: Any) -> None:
     pipeline, package = await pending_package(make, faults)
     state = next(job for job in package.all_jobs if job.table_name == "_dlt_pipeline_state")
@@ -263,6 +338,7 @@ async def test_jobs_that_cannot_be_set_aside(make: Make, faults: Any) -> None:
 # -------------------------------------------------------------------------------------------- giving up
 
 
+@pytest.mark.covers("Pipeline.abort_packages", "Pipeline.abort_packages.load_id", "Pipeline.abort_packages.dry_run")
 async def test_giving_up_cuts_the_chain(make: Make) -> None:
     pipeline = make()
     await pipeline.run(counter())
@@ -279,6 +355,7 @@ async def test_giving_up_cuts_the_chain(make: Make) -> None:
     assert values(pipeline) == [1, 2, 3]
 
 
+@pytest.mark.covers("Pipeline.abort_packages", "Pipeline.drop_pending_packages")
 async def test_giving_up_unknown_and_no_packages(make: Make) -> None:
     pipeline = make()
     assert await pipeline.abort_packages() == []
@@ -288,6 +365,7 @@ async def test_giving_up_unknown_and_no_packages(make: Make) -> None:
         await pipeline.abort_packages("1.0")
 
 
+@pytest.mark.covers("Pipeline.drop_pending_packages", "Pipeline.drop_pending_packages.with_partial_loads")
 @pytest.mark.parametrize("damage", ["manifest", "job"])
 async def test_a_damaged_package_can_be_given_up(make: Make, damage: str, tmp_path: Path) -> None:
     pipeline = make()

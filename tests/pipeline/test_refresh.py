@@ -18,6 +18,7 @@ async def ask(pipeline: asyncelt.Pipeline, sql: str) -> list[dict[str, object]]:
         return list((await client.query(sql)).to_pylist())
 
 
+@pytest.mark.covers("refresh.drop_sources", "refresh.drop_resources", "refresh.drop_data", "probe.5.refresh")
 @pytest.mark.parametrize("mode", ["drop_sources", "drop_resources", "drop_data"])
 async def test_a_load_that_fails_leaves_the_old_tables_as_they_were(tmp_path: Path, mode: Any) -> None:
     """The reference drops and truncates before it loads, so a failing load leaves nothing."""

@@ -39,6 +39,7 @@ def values(pipeline: asyncelt.Pipeline, table: str = "counter", column: str = "n
 # -------------------------------------------------------------------------------------------- schema files
 
 
+@pytest.mark.covers("pipeline.sync_schema")
 @pytest.mark.parametrize("kind", ["memory", "duckdb"])
 async def test_an_edited_schema_comes_into_the_dataset_without_a_load(
     make: Make, memory: Any, tmp_path: Path, kind: str
@@ -72,6 +73,7 @@ async def test_an_edited_schema_comes_into_the_dataset_without_a_load(
     assert await pipeline.dataset()["extra"].select("id").fetchall() == [(7,), (8,)]
 
 
+@pytest.mark.covers("pipeline.import_schema_path", "pipeline.export_schema_path", "probe.5.import")
 async def test_schemas_are_exported_and_edited_ones_imported(make: Make, tmp_path: Path) -> None:
     folders = {"import_schema_path": tmp_path / "in", "export_schema_path": tmp_path / "out"}
     await make(**folders).run([{"id": 1, "price": "1.5"}], table_name="t")
@@ -127,6 +129,14 @@ def shop(round_: int) -> list[asyncelt.Resource]:
     return [orders(), customers()]
 
 
+@pytest.mark.covers(
+    "Pipeline.extract.refresh",
+    "Pipeline.run.refresh",
+    "refresh.drop_sources",
+    "refresh.drop_resources",
+    "refresh.drop_data",
+    "probe.5.refresh",
+)
 @pytest.mark.parametrize("stepwise", [False, True])
 @pytest.mark.parametrize(
     ("mode", "dropped", "truncated", "state"),
@@ -177,6 +187,7 @@ async def test_refresh_starts_over_in_schema_state_and_package(
     assert sorted(stored["dropped_tables"]) == dropped  # type: ignore[call-overload]
 
 
+@pytest.mark.covers("pipeline.refresh")
 async def test_refresh_has_no_effect_on_what_was_never_loaded_and_fails_as_a_whole(make: Make, faults: Any) -> None:
     from asyncelt.errors import DestinationRejected
 

@@ -45,6 +45,7 @@ def forget(tmp_path: Path) -> None:
     shutil.rmtree(tmp_path / "work")
 
 
+@pytest.mark.covers("Pipeline.first_run")
 async def test_nothing_anywhere_is_a_first_run(make: Make, memory: Any) -> None:
     pipeline = make()
     await pipeline.sync_destination()
@@ -54,6 +55,7 @@ async def test_nothing_anywhere_is_a_first_run(make: Make, memory: Any) -> None:
     assert values(memory) == [1]
 
 
+@pytest.mark.covers("Pipeline.sync_destination", "probe.4.local-missing")
 async def test_an_empty_machine_restores_state_and_schemas(make: Make, memory: Any, tmp_path: Path) -> None:
     await make().run(counter())
     forget(tmp_path)
@@ -77,6 +79,7 @@ async def test_extract_on_an_empty_machine_asks_the_destination_first(make: Make
     assert values(memory) == [1, 2]
 
 
+@pytest.mark.covers("probe.4.remote-newer")
 async def test_a_folder_that_is_behind_takes_the_newer_state(make: Make, memory: Any, tmp_path: Path) -> None:
     await make().run(counter())
     shutil.copytree(tmp_path / "work", tmp_path / "other")
@@ -86,6 +89,7 @@ async def test_a_folder_that_is_behind_takes_the_newer_state(make: Make, memory:
     assert values(memory) == [1, 2, 3]
 
 
+@pytest.mark.covers("probe.4.local-newer")
 async def test_a_commit_that_was_cut_off_before_it_was_noted_is_noted_later(make: Make, memory: Any) -> None:
     class Killed(BaseException):
         pass
@@ -133,6 +137,7 @@ async def test_packages_made_before_another_owner_committed_are_refused_and_said
     assert values(memory) == [1, 2, 3]
 
 
+@pytest.mark.covers("probe.4.remote-missing")
 async def test_a_dataset_that_is_gone_is_loaded_anew_and_this_is_said(make: Make, memory: Any) -> None:
     pipeline = make()
     await pipeline.set_local_state_val("kept", 1)
@@ -146,6 +151,7 @@ async def test_a_dataset_that_is_gone_is_loaded_anew_and_this_is_said(make: Make
     assert pipeline.get_local_state_val("kept") == 1
 
 
+@pytest.mark.covers("Pipeline.run.dataset_name", "probe.4.renamed")
 async def test_a_new_dataset_name_never_wipes_silently(make: Make, memory: Any) -> None:
     """Probe of behaviour.md 12.2: the reference wipes schemas, state and pending packages without a word."""
     pipeline = make()
@@ -163,6 +169,7 @@ async def test_a_new_dataset_name_never_wipes_silently(make: Make, memory: Any) 
     assert (values(memory), values(memory, "other")) == ([1, 2, 3], [1, 2])
 
 
+@pytest.mark.covers("probe.4.renamed")
 async def test_pending_packages_go_with_a_new_dataset_name_and_this_is_said(make: Make, memory: Any) -> None:
     pipeline = make()
     await pipeline.run(counter())
@@ -180,6 +187,7 @@ async def test_pending_packages_go_with_a_new_dataset_name_and_this_is_said(make
     assert values(memory, "other") == [2, 3, 4]
 
 
+@pytest.mark.covers("Pipeline.load.destination")
 async def test_another_destination_can_be_named_at_load(make: Make, memory: Any) -> None:
     other = asyncelt.destinations.memory(destination_name="second")
     pipeline = make()
@@ -190,6 +198,7 @@ async def test_another_destination_can_be_named_at_load(make: Make, memory: Any)
     assert (values(memory), values(other)) == ([], [1])
 
 
+@pytest.mark.covers("probe.4.remote-missing")
 async def test_a_dataset_that_knows_nothing_of_the_pipeline_makes_state_start_anew(make: Make, memory: Any) -> None:
     await make("neighbour", dataset_name="shared").run([{"id": 1}], table_name="t")
     pipeline = make()
@@ -240,6 +249,11 @@ async def test_syncing_without_a_destination_is_a_failed_step(tmp_path: Path) ->
     assert caught.value.step == "sync"
 
 
+@pytest.mark.covers(
+    "Pipeline.sync_destination",
+    "Pipeline.sync_destination.destination",
+    "Pipeline.sync_destination.dataset_name",
+)
 async def test_syncing_can_change_destination_and_dataset(make: Make, memory: Any) -> None:
     await make().run(counter())
     pipeline = make("p", destination=asyncelt.destinations.memory(), dataset_name="elsewhere")

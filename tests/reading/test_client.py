@@ -178,6 +178,7 @@ async def test_a_statement_that_changes_is_done_when_its_cursor_is_closed(tmp_pa
     assert await pipeline.dataset()["items"].select("id").fetchall() == [(3,)]
 
 
+@pytest.mark.covers("Pipeline.sql_client.schema_name")
 async def test_an_unknown_schema_is_refused(pipeline):
     with pytest.raises(SchemaNotFound, match="no schema 'nope'"):
         async with pipeline.sql_client("nope"):

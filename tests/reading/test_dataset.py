@@ -157,6 +157,7 @@ async def test_loads_are_known_and_rows_by_load(kind, tmp_path):
         dataset["_dlt_version"].with_load_id_col()
 
 
+@pytest.mark.covers("Pipeline.dataset")
 async def test_a_dataset_follows_what_its_pipeline_loads(kind, tmp_path):
     pipeline = make_pipeline(kind, tmp_path)
     dataset = pipeline.dataset()
@@ -173,6 +174,7 @@ async def test_a_table_that_was_replaced_by_nothing_is_empty(kind, tmp_path):
     assert await pipeline.dataset()["owners"].fetchall() == []
 
 
+@pytest.mark.covers("Pipeline.dataset", "Pipeline.dataset.schema")
 async def test_several_schemas_are_read_together_or_alone(kind, tmp_path):
     pipeline = make_pipeline(kind, tmp_path)
 

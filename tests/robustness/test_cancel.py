@@ -108,6 +108,7 @@ async def check_nothing_is_left(folder: Path, threads_before: set[str], tasks_be
             await anyio.sleep(0.005)
 
 
+@pytest.mark.covers("probe.2.cancel")
 @pytest.mark.parametrize("kind", ["duckdb", "filesystem"])
 @pytest.mark.timeout(120)
 @pytest.mark.filterwarnings("ignore:.*NOT taken:asyncelt.AsynceltWarning")
@@ -151,6 +152,7 @@ async def test_cancelled_at_any_turn_of_the_loop_nothing_is_left(tmp_path: Path,
     assert last == len(ids)
 
 
+@pytest.mark.covers("probe.2.cancel")
 @pytest.mark.timeout(120)
 async def test_steps_that_are_cancelled_at_any_turn_leave_whole_packages_or_nothing(tmp_path: Path) -> None:
     """Each step by itself, cancelled at moments spread over all of them; then every row is there once."""

@@ -9,6 +9,7 @@ import pytest
 from tests.robustness.kill import SCENARIOS, kill_everywhere, report
 
 
+@pytest.mark.covers("probe.3.kill")
 @pytest.mark.slow
 @pytest.mark.kill
 @pytest.mark.timeout(300)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import pyarrow as pa
+from pydantic import BaseModel, ConfigDict
+
 from tests.differential.cases import Case, Run
 
 FIRST = ({"id": 1, "v": 1, "l": [{"x": 1}]}, {"id": 2, "v": 2, "l": [{"x": 2}]})
@@ -15,6 +18,7 @@ CHANGES: dict[str, tuple[object, ...]] = {
     "json": ({"id": 3, "v": {"k": 1}}, {"id": 4, "v": [1]}),
 }
 MODES = ("freeze", "discard_row", "discard_value")
+ALL_MODES = ("evolve", *MODES)
 
 
 def _changes() -> list[Case]:
@@ -29,7 +33,81 @@ def _changes() -> list[Case]:
             raises=_frozen(change, mode),
         )
         for change, rows in CHANGES.items()
-        for mode in MODES
+        for mode in ALL_MODES
+    ]
+
+
+TABLE = pa.table({"id": [1, 2], "v": [1, 2]})
+LATER: dict[str, pa.Table] = {
+    "columns": pa.table({"id": [3, 4], "v": [3, 4], "new": ["n", None]}),
+    "data_type": pa.table({"id": [3, 4], "v": ["text", "4"]}),
+}
+"""What Arrow tables bring that breaks a contract. Where types may change, the two differ: docs/departures.md."""
+
+
+class Ignoring(BaseModel):
+    """Other fields are left out."""
+
+    id: int
+    v: int | None = None
+
+
+class Forbidding(Ignoring):
+    """Other fields are refused."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class Allowing(Ignoring):
+    """Other fields become columns."""
+
+    model_config = ConfigDict(extra="allow")
+
+
+def _arrow() -> list[Case]:
+    return [
+        Case(
+            id=f"6-arrow-{entity}-{mode}",
+            runs=(
+                Run(pages=((TABLE,),)),
+                Run(pages=((table,),), arguments={"schema_contract": {entity: mode}}),
+            ),
+            forms=("pages",),
+            raises="contract" if mode == "freeze" else None,
+        )
+        for entity, table in LATER.items()
+        for mode in (MODES if entity == "columns" else MODES[:1])
+    ] + [
+        Case(
+            id=f"6-arrow-tables-{mode}",
+            runs=(
+                Run(pages=((TABLE,),)),
+                Run(pages=((TABLE,),), table_name="other", arguments={"schema_contract": {"tables": mode}}),
+            ),
+            forms=("pages",),
+            raises="contract" if mode == "freeze" else None,
+        )
+        for mode in ALL_MODES
+    ]
+
+
+def _models() -> list[Case]:
+    return [
+        Case(
+            id=f"6-model-{model.__name__.lower()}-{change}",
+            runs=(
+                Run(pages=(({"id": 1, "v": 1},),), arguments={"columns": model}),
+                Run(pages=(rows,), arguments={"columns": model}),
+            ),
+            forms=("pages", "bytes", "one-by-one"),
+            raises=raises,
+        )
+        for model, change, rows, raises in (
+            (Ignoring, "new-field", ({"id": 2, "v": 2, "new": 1},), None),
+            (Forbidding, "new-field", ({"id": 2, "v": 2, "new": 1},), "contract"),
+            (Allowing, "new-field", ({"id": 2, "v": 2, "new": 1},), None),
+            (Ignoring, "wrong-type", ({"id": 2, "v": "text"},), "contract"),
+        )
     ]
 
 
@@ -45,6 +123,8 @@ def _entity(change: str) -> str:
 
 CASES: tuple[Case, ...] = (
     *_changes(),
+    *_arrow(),
+    *_models(),
     *(
         Case(
             id=f"6-new-root-table-{mode}",
@@ -107,6 +187,6 @@ CASES: tuple[Case, ...] = (
             ),
             raises=_frozen("all", mode),
         )
-        for mode in MODES
+        for mode in ALL_MODES
     ),
 )

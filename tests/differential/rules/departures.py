@@ -74,6 +74,16 @@ def _cursor(name: str, *runs: Sequence[object], reference: Rows | str, ours: Row
     )
 
 
+def _arrow(name: str, contract: str | None, *, reference: Rows | str, ours: Rows) -> Departure:
+    """A column of numbers, and then one of texts of which one is no number."""
+    numbers = Run(pages=((pa.table({"id": [1], "v": [1]}),),))
+    texts = pa.table({"id": [2, 3], "v": ["text", "3"]})
+    arguments = {} if contract is None else {"schema_contract": {"data_type": contract}}
+    case = Case(id=f"departure-{name}", runs=(numbers, Run(pages=((texts,),), arguments=arguments)), forms=("pages",))
+
+    return Departure(name=name, case=case, reference=reference, ours=ours)
+
+
 BOUNDARY = {"boundary_timestamp": "2024-05-01T00:00:00Z"}
 MAY = datetime(2024, 5, 1, tzinfo=UTC)
 ORDER = {"id": 1, "lines": [{"n": 1}]}
@@ -301,5 +311,23 @@ ALL: tuple[Departure, ...] = (
         reference={"items": [{"id": 1, "at": 1}]},
         ours={"items": [{"id": 1, "at": 1}, {"id": 1, "at": 2}]},
         primary_key="id",
+    ),
+    _arrow(
+        "arrow-column-of-another-type",
+        None,
+        reference="Could not convert string 'text' to INT64",
+        ours={"items": [{"id": 1, "v": 1}, {"id": 2, "v__v_text": "text"}, {"id": 3, "v": 3}]},
+    ),
+    _arrow(
+        "arrow-rows-of-another-type",
+        "discard_row",
+        reference={"items": [{"id": 1, "v": 1}]},
+        ours={"items": [{"id": 1, "v": 1}, {"id": 3, "v": 3}]},
+    ),
+    _arrow(
+        "arrow-values-of-another-type",
+        "discard_value",
+        reference={"items": [{"id": 1, "v": 1}, {"id": 2}, {"id": 3}]},
+        ours={"items": [{"id": 1, "v": 1}, {"id": 2}, {"id": 3, "v": 3}]},
     ),
 )

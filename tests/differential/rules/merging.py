@@ -142,14 +142,17 @@ CASES: tuple[Case, ...] = (
         ],
         options={"skip_unchanged_rows": True},
     ),
-    _case(
-        "row-version",
-        "upsert",
-        [
-            [{"id": 1, "n": 1, "v": "a"}, {"id": 2, "n": 1, "v": "b"}],
-            [{"id": 1, "n": 1, "v": "A"}, {"id": 2, "n": 2, "v": "B"}],
-        ],
-        options={"skip_unchanged_rows": True, "row_version_column_name": "n"},
+    *(
+        _case(
+            "row-version",
+            one,
+            [
+                [{"id": 1, "n": 1, "v": "a"}, {"id": 2, "n": 1, "v": "b"}, {"id": 3, "n": 1, "v": "c"}],
+                [{"id": 1, "n": 1, "v": "A"}, {"id": 2, "n": 2, "v": "B"}, {"id": 3, "n": 1, "v": "c"}],
+            ],
+            options={"skip_unchanged_rows": True, "row_version_column_name": "n"},
+        )
+        for one in ("upsert", "cdc")
     ),
     _case("filter", "delete-insert", REGIONS, options={"source_filter": "region <> 'ap'"}),
     _case("scope", "delete-insert", REGIONS, options={"destination_scope": "region = 'eu'"}),

@@ -1,0 +1,1 @@
+"""Streams: packages that are rolled while their sources go on."""

@@ -1,0 +1,228 @@
+"""Which messages of a stream are where: delivered, on their way in a package, committed. Belongs to the event loop."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from asyncelt._async import shielded
+from asyncelt.errors import AsynceltWarning, ConfigError
+from asyncelt.extract.intervals import EMPTY, Intervals
+from asyncelt.extract.messages import EventSource, Receipt
+from asyncelt.failpoints import failpoint
+from asyncelt.flow import PositionMove
+from asyncelt.load.protocol import StoredPosition
+
+__all__ = ["Ledger", "Taken"]
+
+_CLEANUP_S = 10.0
+_Key = tuple[str, str]
+"""Name of the source, and partition."""
+Look = Callable[[], Awaitable[Sequence[StoredPosition]]]
+Taken = Sequence[tuple[EventSource | None, Receipt]]
+
+
+@dataclass(slots=True)
+class _Partition:
+    """What is known of one partition."""
+
+    committed: Intervals = EMPTY
+    epoch: int = 0
+    in_flight: set[int] = field(default_factory=set)
+    """Delivered to this stream, and not committed."""
+    floor: int | None = None
+    """The newest that the source has told, not committed yet."""
+
+
+class Ledger:
+    """Decides which deliveries are wanted, and acknowledges what has committed.
+
+    What it holds is bounded by the data in flight, and by the gaps between committed messages.
+
+    Args:
+        stored: What is committed.
+        look: Reads again what is committed; None: the destination keeps no positions.
+    """
+
+    def __init__(self, stored: Sequence[StoredPosition], look: Look | None) -> None:
+        self._look = look
+        self._partitions: dict[_Key, _Partition] = {
+            (one.source, one.partition): _Partition(Intervals.parse(one.position), one.epoch) for one in stored
+        }
+        self._sources: dict[int, EventSource] = {}
+        self._unsettled: dict[int, dict[int, Receipt]] = {}
+        """By source: receipts that were neither acknowledged nor refused, by their identity."""
+        self.repeated = 0
+        """Deliveries of messages that this stream had, or that were committed."""
+        self.dead_letters = 0
+        """Messages that nobody could read."""
+
+    async def open(self, source: EventSource) -> None:
+        """See `StreamSide.open`."""
+        self._sources[id(source)] = source
+        await source.position({key[1]: one.committed for key, one in self._partitions.items() if key[0] == source.name})
+
+    async def refresh(self) -> None:
+        """See `StreamSide.refresh`."""
+        if self._look is None:
+            return
+
+        for one in await self._look():
+            partition = self._partitions.setdefault((one.source, one.partition), _Partition())
+            partition.committed = partition.committed.union(Intervals.parse(one.position))
+
+    def accept(self, source: EventSource | None, receipt: Receipt) -> bool:
+        """See `StreamSide.accept`."""
+        if source is None:
+            return True
+
+        self._sources.setdefault(id(source), source)
+        self._unsettled.setdefault(id(source), {})[id(receipt)] = receipt
+
+        if receipt.position is None:
+            return True
+
+        if self._look is None:
+            raise ConfigError(
+                f"Source {source.name!r} delivers messages more than once, and the destination keeps no positions, by "
+                "which they are told apart. Use one that does: DuckDB, for instance."
+            )
+
+        partition = self._partitions.setdefault((source.name, receipt.partition), _Partition())
+
+        if receipt.position in partition.committed or receipt.position in partition.in_flight:
+            self.repeated += 1
+
+            return False
+
+        partition.in_flight.add(receipt.position)
+
+        return True
+
+    def spoiled(self, count: int) -> None:
+        """See `StreamSide.spoiled`."""
+        self.dead_letters += count
+
+    def moves(self, taken: Taken, before: Sequence[PositionMove] = ()) -> tuple[PositionMove, ...]:
+        """How positions move when a package with these messages commits.
+
+        Args:
+            taken: Receipts of the package, repetitions included.
+            before: Moves of packages that are sealed or about to be, and not committed: a repetition of one of theirs
+                is theirs.
+        """
+        found: dict[_Key, set[int]] = {}
+
+        for source, receipt in taken:
+            if source is not None and receipt.position is not None:
+                found.setdefault((source.name, receipt.partition), set()).add(receipt.position)
+
+        moves = []
+
+        for key, positions in found.items():
+            partition = self._partitions[key]
+            theirs = [Intervals.parse(one.taken) for one in before if (one.source, one.partition) == key]
+            fresh = _without(Intervals.of(positions), positions, [partition.committed, *theirs])
+
+            if fresh:
+                moves.append(
+                    PositionMove(
+                        source=key[0],
+                        partition=key[1],
+                        taken=fresh.text(),
+                        floor=partition.floor,
+                        epoch=partition.epoch,
+                    )
+                )
+
+        return tuple(moves)
+
+    def committed(self, moves: Sequence[PositionMove]) -> None:
+        """A package with these moves has committed."""
+        for move in moves:
+            partition = self._partitions[move.source, move.partition]
+            taken = Intervals.parse(move.taken)
+            partition.committed = partition.committed.union(taken).raised(move.floor)
+
+            for first, last in taken.ranges:
+                partition.in_flight.difference_update(range(first, last + 1))
+
+    async def acknowledge(self, taken: Taken) -> int:
+        """Tell the sources that these have been committed. One that cannot be told will deliver them again.
+
+        Returns:
+            How many were acknowledged.
+        """
+        count = 0
+
+        for source, receipts in _by_source(taken):
+            failpoint("stream.before_ack")
+
+            try:
+                floors = await source.ack(receipts)
+            except Exception as error:  # whatever a broker's client raises: nothing is lost by it
+                warnings.warn(
+                    f"{len(receipts)} messages of {source.name!r} have been committed, but could not be acknowledged: "
+                    f"{type(error).__name__}: {error}. They will be delivered again, and left out then.",
+                    AsynceltWarning,
+                    stacklevel=2,
+                )
+                continue
+            finally:
+                self._settle(source, receipts)
+
+            failpoint("stream.after_ack")
+            count += len(receipts)
+            self._raise_floors(source, floors)
+
+        return count
+
+    async def close(self) -> None:
+        """Give back what was delivered and not committed, and close the sources."""
+        for key, source in self._sources.items():
+            receipts = list(self._unsettled.pop(key, {}).values())
+
+            with shielded(_CLEANUP_S):
+                try:
+                    if receipts:
+                        await source.nack(receipts)
+                except Exception as error:  # whatever a broker's client raises; it will find out by itself
+                    warnings.warn(
+                        f"{len(receipts)} messages of {source.name!r} could not be given back: {error}",
+                        AsynceltWarning,
+                        stacklevel=2,
+                    )
+                finally:
+                    await source.close()
+
+        self._sources.clear()
+
+    def _settle(self, source: EventSource, receipts: Sequence[Receipt]) -> None:
+        unsettled = self._unsettled.get(id(source), {})
+
+        for receipt in receipts:
+            unsettled.pop(id(receipt), None)
+
+    def _raise_floors(self, source: EventSource, floors: Mapping[str, int]) -> None:
+        for name, floor in floors.items():
+            partition = self._partitions.setdefault((source.name, name), _Partition())
+            partition.floor = floor if partition.floor is None else max(floor, partition.floor)
+
+
+def _without(found: Intervals, positions: set[int], known: Sequence[Intervals]) -> Intervals:
+    """What of ``found``, which is made of ``positions``, is not known."""
+    if all(one.overlap(found) is None for one in known):
+        return found
+
+    return Intervals.of(position for position in positions if not any(position in one for one in known))
+
+
+def _by_source(taken: Taken) -> list[tuple[EventSource, list[Receipt]]]:
+    found: dict[int, tuple[EventSource, list[Receipt]]] = {}
+
+    for source, receipt in taken:
+        if source is not None:
+            found.setdefault(id(source), (source, []))[1].append(receipt)
+
+    return list(found.values())

@@ -1,0 +1,327 @@
+"""A stream: extraction, packing and committing side by side, each package as soon as it is cut.
+
+While package N is committed, N+1 is normalized and the pages of N+2 are read. Commits keep their order: one task makes
+them. When the destination is slow or gone, a sealed package waits for it, the next one is packed and waits too, and
+what is read after that fills the memory budget, until the sources wait.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
+
+import anyio
+from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
+
+from asyncelt._async import retrying
+from asyncelt.config import Retry, Roll
+from asyncelt.engine.extraction import Extraction, Port, document_of
+from asyncelt.engine.intake import Intake, ResourcePlan
+from asyncelt.engine.loading import Loaded, load_bundles
+from asyncelt.engine.normalization import Normalization
+from asyncelt.engine.ownership import Owned, next_load_ids
+from asyncelt.engine.plan import RunPlan, RunRequest, plan_of_sources, starting_schema
+from asyncelt.engine.shaping import SchemaBook
+from asyncelt.engine.steps import one_error, step
+from asyncelt.engine.stream.ledger import Ledger, Taken
+from asyncelt.engine.stream.roller import Roller, Segment
+from asyncelt.extract.safety import is_automatic
+from asyncelt.failpoints import failpoint
+from asyncelt.flow import PositionMove
+from asyncelt.info.streams import StreamStats
+from asyncelt.load.protocol import StoredPosition, SupportsIdle, SupportsPositions
+from asyncelt.observe import PackageCommitted
+from asyncelt.schema.model import Schema
+from asyncelt.schema.system import is_system_name
+from asyncelt.storage.package import SealedPackage
+from asyncelt.types import FileFormat, LoadId
+
+__all__ = ["Counts", "Streaming"]
+
+_IDLE_AFTER_S = 0.25
+"""A destination that can let go of its file does so when no package has come for this long."""
+_ALWAYS = 1_000_000_000
+_LONGEST_S = 15.0
+"""Between two attempts while a destination is gone."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Packed:
+    """A package that waits for its commit; without one, only messages that wait to be acknowledged."""
+
+    bundle: list[SealedPackage]
+    receipts: Taken
+    moves: tuple[PositionMove, ...]
+    nbytes: int
+    began_at: float
+
+
+@dataclass(slots=True)
+class Counts:
+    """What `StreamStats` is made of; changed by the stream's tasks, all of them on the loop."""
+
+    packages: int = 0
+    rows: int = 0
+    nbytes: int = 0
+    messages: int = 0
+    retries: int = 0
+    last_load_id: LoadId | None = None
+    last_commit_at: float | None = None
+    lag_s: float | None = None
+
+
+@dataclass(slots=True)
+class Streaming:
+    """One stream of a pipeline that is owned.
+
+    Args:
+        owned: The pipeline. Nothing is pending.
+        request: What to read.
+        roll: When packages end.
+        file_format: Of job files.
+        on_commit: Called after each commit, before its messages are acknowledged.
+    """
+
+    owned: Owned
+    request: RunRequest
+    roll: Roll
+    file_format: FileFormat
+    on_commit: Callable[[], None]
+    counts: Counts = field(default_factory=Counts)
+    started_at: float = field(default_factory=time.time)
+    _roller: Roller | None = None
+    _is_draining: bool = False
+
+    async def run(self) -> None:
+        """Read until every source has ended or `drain` was called, and commit all of it.
+
+        Raises:
+            PipelineStepFailed: Names the step. What was sealed is pending; what was not is delivered again.
+
+        Cancellation:
+            Safe. Messages that were not committed are given back to their sources.
+        """
+        owned = self.owned
+        environment = owned.environment
+        owned.environment = replace(
+            environment, settings=replace(environment.settings, retry=_patient(environment.settings.retry))
+        )
+        account = environment.budget.account()
+        keeps = isinstance(owned.session, SupportsPositions)
+        ledger = Ledger(await self._positions(), self._positions if keeps else None)
+        document = document_of(owned.tip.document, environment.pipeline_name)
+        self._roller = roller = Roller(self.roll, account, ledger, document)
+        plan, extraction = self._extraction(roller)
+
+        if self._is_draining:
+            roller.drain()
+
+        try:
+            with one_error():
+                async with anyio.create_task_group() as tasks:
+                    send, receive = anyio.create_memory_object_stream[_Packed](0)
+                    tasks.start_soon(self._commit_all, receive, roller)
+                    tasks.start_soon(self._pack_all, plan, send, roller)
+                    await self._read_all(extraction, roller)
+        finally:
+            account.close()
+            await ledger.close()
+
+    def drain(self) -> None:
+        """End every source at its next safe point."""
+        self._is_draining = True
+
+        if self._roller is not None:
+            self._roller.drain()
+
+    def stats(self) -> StreamStats:
+        """Figures as of now."""
+        counts, roller, environment = self.counts, self._roller, self.owned.environment
+        ledger = roller.ledger if roller is not None else None
+
+        return StreamStats(
+            pipeline_name=environment.pipeline_name,
+            started_at=self.started_at,
+            seconds=time.time() - self.started_at,
+            packages=counts.packages,
+            rows=counts.rows,
+            bytes=counts.nbytes,
+            messages=counts.messages,
+            repeated=ledger.repeated if ledger is not None else 0,
+            dead_letters=ledger.dead_letters if ledger is not None else 0,
+            queued=len(roller.uncommitted) if roller is not None else 0,
+            memory=environment.budget.used,
+            waited_s=roller.waited_s if roller is not None else 0.0,
+            retries=counts.retries,
+            last_load_id=counts.last_load_id,
+            last_commit_at=counts.last_commit_at,
+            lag_s=counts.lag_s,
+        )
+
+    # ------------------------------------------------------------------ reading
+
+    def _extraction(self, roller: Roller) -> tuple[RunPlan, Extraction]:
+        owned, environment = self.owned, self.owned.environment
+        nesting = environment.capabilities.max_table_nesting
+        plan, reading = plan_of_sources(
+            self.request,
+            owned.tip,
+            default_schema_name=environment.default_schema_name,
+            last_load_id=self._last_id(),
+            forced_nesting=nesting,
+        )
+        automatic = {id(one): is_automatic(resource) for _, resource, one in reading}
+
+        def port_of(one: ResourcePlan) -> Port:
+            return roller.port(one, is_automatic=automatic[id(one)])
+
+        limits = environment.settings.limits
+        extraction = Extraction(
+            plan=plan,
+            reading=reading,
+            state=document_of(owned.tip.document, environment.pipeline_name),
+            # A page is never larger than a package, and no resource waits for another to end.
+            limits=replace(
+                limits,
+                gather_rows=min(limits.gather_rows, self.roll.rows),
+                gather_bytes=min(limits.gather_bytes, self.roll.bytes),
+                next_item_mode="round_robin",
+            ),
+            forced_nesting=nesting,
+            port_of=port_of,
+        )
+
+        return plan, extraction
+
+    async def _read_all(self, extraction: Extraction, roller: Roller) -> None:
+        def schema_of(name: str) -> Schema:
+            return starting_schema(extraction.plan, self.owned.tip, name, self.owned.environment.capabilities)
+
+        with step("extract", pipeline_name=self.owned.environment.pipeline_name), one_error():
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(roller.roll_by_time)
+                await extraction.run(roller.take, schema_of)
+                tasks.cancel_scope.cancel()
+
+        roller.finish()
+
+    # ------------------------------------------------------------------ packing
+
+    async def _pack_all(self, plan: RunPlan, packed: MemoryObjectSendStream[_Packed], roller: Roller) -> None:
+        with packed:
+            async for segment in roller.segments():
+                one = await self._pack(plan, segment, roller)
+
+                try:
+                    await packed.send(one)
+                except anyio.BrokenResourceError:
+                    # Committing has failed and is about to cancel this task; its error is the one to report.
+                    await anyio.sleep_forever()
+
+    async def _pack(self, plan: RunPlan, segment: Segment, roller: Roller) -> _Packed:
+        """Normalize a segment while it is still being filled, and seal it when it is closed."""
+        owned, began_at = self.owned, time.time()
+        ids = next_load_ids(began_at, self._last_id(), len(plan.load_ids))
+        own = replace(plan, load_ids=dict(zip(plan.load_ids, ids, strict=True)), created_at=began_at)
+        run = Normalization(owned, own, owned.tip, file_format=self.file_format, account=roller.account, is_paid=True)
+
+        async def feed(intake: Intake, book: SchemaBook) -> Mapping[str, object]:
+            del book
+
+            while (entry := await segment.next()) is not None:
+                await intake.send(*entry)
+
+            run.positions = segment.moves
+
+            return segment.state
+
+        bundle = await run.run(feed)
+        failpoint("stream.sealed")
+
+        return _Packed(bundle, segment.receipts, segment.moves, segment.nbytes, began_at)
+
+    def _last_id(self) -> LoadId | None:
+        known = (self.owned.restored.last_load_id, self.owned.tip.load_id, self.counts.last_load_id)
+
+        return max((one for one in known if one is not None), key=float, default=None)
+
+    # ------------------------------------------------------------------ committing
+
+    async def _commit_all(self, packed: MemoryObjectReceiveStream[_Packed], roller: Roller) -> None:
+        with packed:
+            while True:
+                try:
+                    one = await self._next(packed)
+                except anyio.EndOfStream:
+                    return
+
+                await self._commit(one, roller)
+
+    async def _next(self, packed: MemoryObjectReceiveStream[_Packed]) -> _Packed:
+        """Wait for a package; if that takes long, let the destination go meanwhile."""
+        session = self.owned.session
+
+        if isinstance(session, SupportsIdle):
+            with anyio.move_on_after(_IDLE_AFTER_S):
+                return await packed.receive()
+
+            await session.idle()
+
+        return await packed.receive()
+
+    async def _commit(self, one: _Packed, roller: Roller) -> None:
+        if one.bundle:
+            loaded = Loaded()
+            await load_bundles(self.owned, [one.bundle], loaded, raise_on_failed_jobs=True, is_fresh=True)
+            self._count(one, loaded)
+
+        failpoint("stream.committed")
+        roller.uncommitted.popleft()
+        roller.ledger.committed(one.moves)
+        self.counts.messages += await roller.ledger.acknowledge(one.receipts)
+
+    def _count(self, one: _Packed, loaded: Loaded) -> None:
+        counts, now = self.counts, time.time()
+        packages = [sealed.package for sealed in one.bundle]
+        rows = sum(
+            count
+            for package in packages
+            for table, count in package.row_counts.items()
+            if package.schema.tables[table].parent is None and not is_system_name(table)
+        )
+        counts.packages += len(packages)
+        counts.rows += rows
+        counts.nbytes += one.nbytes
+        counts.retries += sum(bundle.report.retries for bundle in loaded.bundles)
+        counts.last_load_id = packages[-1].load_id
+        counts.last_commit_at = now
+        counts.lag_s = now - one.began_at
+        self.on_commit()
+        self.owned.environment.emit(
+            PackageCommitted(
+                pipeline_name=self.owned.environment.pipeline_name,
+                load_id=packages[-1].load_id,
+                rows=rows,
+                bytes=one.nbytes,
+                messages=len(one.receipts),
+                lag_s=counts.lag_s,
+            )
+        )
+
+    async def _positions(self) -> list[StoredPosition]:
+        session = self.owned.session
+
+        if not isinstance(session, SupportsPositions):
+            return []
+
+        with step("sync", pipeline_name=self.owned.environment.pipeline_name):
+            read = partial(session.positions, self.owned.environment.pipeline_name)
+
+            return list(await retrying(read, self.owned.environment.settings.retry))
+
+
+def _patient(retry: Retry) -> Retry:
+    """For as long as it takes."""
+    return replace(retry, attempts=_ALWAYS, max_s=min(retry.max_s, _LONGEST_S))

@@ -1,0 +1,191 @@
+"""What a resource of a stream may yield beside rows: messages with a receipt, and checkpoints.
+
+A *safe point* is a place in a resource's data where a package may end: everything before it is handed over, and the
+state or the positions say so. `SafePoint` is how it travels, in the order of the rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Protocol, runtime_checkable
+
+from asyncelt.errors import ConfigError
+from asyncelt.extract.intervals import Intervals
+
+__all__ = [
+    "Checkpoint",
+    "EventSource",
+    "Message",
+    "Messages",
+    "Receipt",
+    "SafePoint",
+    "StreamSide",
+    "checkpoint",
+    "entered",
+    "required_stream_side",
+    "stream_side",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What is kept of a message until its package has committed."""
+
+    partition: str = ""
+    """Positions are compared within a partition only."""
+    position: int | None = None
+    """Its place in the partition, the same each time it is delivered; None: it is never delivered twice."""
+    token: object = None
+    """What the source needs to acknowledge it."""
+    again: bool = False
+    """Whether the source has delivered it before, to whomever: maybe somebody else has committed it since."""
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A row, a page or a body with a receipt. Its package commits, then its source hears of it.
+
+    Args:
+        value: Whatever a resource may yield.
+        receipt: Where it stands in its source.
+        origin: The source; None: nobody wants to hear.
+        table_name: The table it goes to; None: the resource's.
+    """
+
+    value: object
+    receipt: Receipt = field(default_factory=Receipt)
+    origin: EventSource | None = None
+    table_name: str | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+    key: bytes | str | None = None
+    topic: str | None = None
+    timestamp: float | None = None
+    """Unix time in seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Messages:
+    """Several messages of one source that go to one table, as one item. None of them is a repetition."""
+
+    item: object
+    receipts: Sequence[Receipt]
+    origin: EventSource
+    table_name: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A safe point of the user's own. Made by `checkpoint`."""
+
+
+def checkpoint() -> Checkpoint:
+    """Yield this where a package of a stream may end: all rows so far are complete, and the state goes with them.
+
+    Nothing happens in a run, which commits as a whole.
+    """
+    return Checkpoint()
+
+
+@dataclass(frozen=True, slots=True)
+class SafePoint:
+    """Everything before this is complete. On its way from the chain to the pump, between rows."""
+
+    receipts: Sequence[Receipt] = ()
+    origin: EventSource | None = None
+    state: Mapping[str, object] | None = None
+    """A copy of the source's state as of here, of a checkpoint; None: the state does not say where this is."""
+
+
+@runtime_checkable
+class EventSource(Protocol):
+    """Where messages come from: a broker's consumer, a queue. Public: third parties implement it.
+
+    The stream calls ``position`` once, then ``fetch`` again and again, ``ack`` after each commit in the order of the
+    commits, ``nack`` for what will not be committed, ``close`` at the end. Calls may overlap; ``fetch`` has one caller.
+    """
+
+    @property
+    def name(self) -> str:
+        """Name under which positions are kept: the same after a restart, unique within the pipeline."""
+        ...
+
+    async def position(self, committed: Mapping[str, Intervals]) -> None:
+        """Connect. What has been committed, by partition: a source that can goes there, whatever the broker thinks."""
+        ...
+
+    async def fetch(self, most: int) -> Sequence[Message]:
+        """Wait for messages; at most so many. Empty: the source has ended.
+
+        Cancellation:
+            Safe: a message that was not returned counts as not delivered.
+        """
+        ...
+
+    async def ack(self, receipts: Sequence[Receipt]) -> Mapping[str, int]:
+        """These have been committed.
+
+        Returns:
+            By partition, the position up to which no message that is not committed will be delivered, where it knows:
+            the stored positions are then pruned up to there. It must hold for all consumers of the source.
+        """
+        ...
+
+    async def nack(self, receipts: Sequence[Receipt]) -> None:
+        """These were delivered and will not be committed by this stream: they are for somebody else, or for later."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of everything. Called once, whatever has failed."""
+        ...
+
+
+class StreamSide(Protocol):
+    """What a running stream knows about messages."""
+
+    async def open(self, source: EventSource) -> None:
+        """Position a source, and take care of it from here on."""
+        ...
+
+    async def refresh(self) -> None:
+        """Look again what has been committed, by anybody."""
+        ...
+
+    def accept(self, source: EventSource | None, receipt: Receipt) -> bool:
+        """Take note of a delivery. False: the message is committed already, or about to be: its rows are not wanted."""
+        ...
+
+    def spoiled(self, count: int) -> None:
+        """So many messages could not be read."""
+        ...
+
+
+stream_side: ContextVar[StreamSide | None] = ContextVar("asyncelt_stream", default=None)
+"""Of the stream that reads the resource at hand; None in a run."""
+
+
+@contextmanager
+def entered(side: StreamSide | None) -> Iterator[None]:
+    """Let code inside find the stream it runs for."""
+    token = stream_side.set(side)
+
+    try:
+        yield
+    finally:
+        stream_side.reset(token)
+
+
+def required_stream_side() -> StreamSide:
+    """The stream that reads the resource at hand.
+
+    Raises:
+        ConfigError: There is none.
+    """
+    side = stream_side.get()
+
+    if side is None:
+        raise ConfigError("An event source can only be read by a stream: await pipeline.stream(source).")
+
+    return side

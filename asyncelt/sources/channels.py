@@ -1,0 +1,177 @@
+"""A source inside the program: rows are sent to it, and whoever sends can wait until they are committed."""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Literal, TypeAlias
+
+import anyio
+from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
+
+from asyncelt.errors import AsynceltWarning, ConfigError, MessageNotCommitted
+from asyncelt.extract.intervals import Intervals
+from asyncelt.extract.messages import Message, Receipt
+
+__all__ = ["Channel", "Until", "channel"]
+
+Until: TypeAlias = Literal["committed", "accepted"]
+
+
+class Channel:
+    """A queue in memory that is an `EventSource`. Made by `channel`. Belongs to one event loop."""
+
+    def __init__(self, name: str, capacity: int) -> None:
+        self._name = name
+        self._capacity = capacity
+        self._send: MemoryObjectSendStream[Message]
+        self._receive: MemoryObjectReceiveStream[Message]
+        self._send, self._receive = anyio.create_memory_object_stream[Message](capacity)
+        self._why_closed: str | None = None
+
+    @property
+    def name(self) -> str:
+        """See `EventSource.name`."""
+        return self._name
+
+    async def send(self, row: object, *, until: Until = "committed", table_name: str | None = None) -> None:
+        """Send one row, or a list of rows that stay together.
+
+        Waits while the channel is full, and then until the row is committed, or not at all.
+
+        Args:
+            row: What a resource may yield: a dict, a model, JSON bytes, a list of rows.
+            until: ``committed``: returns when the row is in the destination; ``accepted``: when it is in the queue,
+                from which it is lost if the process dies.
+            table_name: The table it goes to; None: the stream's for this channel.
+
+        Raises:
+            MessageNotCommitted: The stream has ended without committing it. If its package was sealed, the next stream
+                or run of the pipeline commits it all the same.
+            ConfigError: ``until`` is neither.
+
+        Cancellation:
+            A row that is in the queue stays there: it will be committed, and nobody is told.
+        """
+        if until not in ("committed", "accepted"):
+            raise ConfigError(f"Channel.send(until=...) is 'committed' or 'accepted', not {until!r}.")
+
+        sent = _Sent() if until == "committed" else None
+
+        try:
+            await self._send.send(Message(row, Receipt(token=sent), self, table_name))
+        except (anyio.BrokenResourceError, anyio.ClosedResourceError):
+            raise self._not_committed() from None
+
+        if sent is None:
+            return
+
+        await sent.done.wait()
+
+        if not sent.is_committed:
+            raise self._not_committed()
+
+    def end(self) -> None:
+        """Nothing more will be sent: the stream ends when it has committed what is here."""
+        self._why_closed = "it was ended"
+        self._send.close()
+
+    # ------------------------------------------------------------------ for the stream
+
+    async def position(self, committed: Mapping[str, Intervals]) -> None:
+        """See `EventSource.position`."""
+        del committed
+
+    async def fetch(self, most: int) -> Sequence[Message]:
+        """See `EventSource.fetch`."""
+        try:
+            found = [await self._receive.receive()]
+        except anyio.EndOfStream:
+            return ()
+
+        with contextlib.suppress(anyio.WouldBlock, anyio.EndOfStream):
+            while len(found) < most:
+                found.append(self._receive.receive_nowait())
+
+        return found
+
+    async def ack(self, receipts: Sequence[Receipt]) -> Mapping[str, int]:
+        """See `EventSource.ack`."""
+        for receipt in receipts:
+            if isinstance(receipt.token, _Sent):
+                receipt.token.finish(is_committed=True)
+
+        return {}
+
+    async def nack(self, receipts: Sequence[Receipt]) -> None:
+        """See `EventSource.nack`."""
+        self._give_up(receipts)
+
+    async def close(self) -> None:
+        """See `EventSource.close`. What is still in the queue is not taken any more."""
+        self._why_closed = self._why_closed or "its stream has ended"
+        left = []
+
+        while True:
+            try:
+                left.append(self._receive.receive_nowait().receipt)
+            except (anyio.WouldBlock, anyio.EndOfStream):
+                break
+
+        self._receive.close()
+        self._send.close()
+        self._give_up(left)
+
+    def _give_up(self, receipts: Sequence[Receipt]) -> None:
+        unheard = 0
+
+        for receipt in receipts:
+            if isinstance(receipt.token, _Sent):
+                receipt.token.finish(is_committed=False)
+            else:
+                unheard += 1
+
+        if unheard:
+            warnings.warn(
+                f"Channel {self._name!r}: {unheard} messages that were sent with until='accepted' were not committed "
+                "before the stream ended.",
+                AsynceltWarning,
+                stacklevel=3,
+            )
+
+    def _not_committed(self) -> MessageNotCommitted:
+        return MessageNotCommitted(
+            f"Channel {self._name!r}: the row was not committed, since {self._why_closed or 'its stream has ended'}. "
+            "Send it again to a channel of a new stream, which tells repetitions apart only by a primary key."
+        )
+
+
+class _Sent:
+    """Somebody who waits for a commit."""
+
+    __slots__ = ("done", "is_committed")
+
+    def __init__(self) -> None:
+        self.done = anyio.Event()
+        self.is_committed = False
+
+    def finish(self, *, is_committed: bool) -> None:
+        self.is_committed = is_committed
+        self.done.set()
+
+
+def channel(name: str = "channel", *, capacity: int = 1000) -> Channel:
+    """A source for `Pipeline.stream` that other code of the same program sends rows to.
+
+    Args:
+        name: Of its resource and, unless `events` says otherwise, its table.
+        capacity: How many sent rows may wait for the stream; then `Channel.send` waits.
+
+    Raises:
+        ConfigError: A capacity below 1.
+    """
+    if capacity < 1:
+        raise ConfigError(f"channel({name!r}): capacity must be at least 1, not {capacity}.")
+
+    return Channel(name, capacity)

@@ -1,0 +1,189 @@
+"""A resource from an event source: fetched in batches, decoded, sorted into tables, each with its receipt."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final, TypeAlias, get_args
+
+import msgspec
+import orjson
+
+from asyncelt.errors import ConfigError
+from asyncelt.extract.messages import EventSource, Message, Messages, Receipt, required_stream_side
+from asyncelt.extract.resource import Resource
+from asyncelt.flow import JsonBody
+from asyncelt.schema.hints import TableHints
+from asyncelt.sources.dead_letters import dead_letters
+from asyncelt.types import Metadata
+
+__all__ = ["Decode", "events"]
+
+Decode: TypeAlias = Callable[[Message], object]
+"""The row, or the rows, of a message. What it raises sends the message to the dead-letter table."""
+
+_BATCH: Final = 1000
+_raw = msgspec.json.Decoder(msgspec.Raw)
+_LINE_ENDS = bytes.maketrans(b"\n\r", b"  ")
+
+
+def events(
+    source: EventSource,
+    *,
+    name: str | None = None,
+    table_name: str | Callable[[Message], str] | None = None,
+    decode: Decode | None = None,
+    metadata: Sequence[Metadata] = (),
+    batch: int = _BATCH,
+) -> Resource:
+    """A resource of the messages of ``source``, for streams. Messages of a partition keep their order.
+
+    Bytes and text are JSON; without ``decode`` and ``metadata`` no Python object is made of them. Messages that cannot
+    be read go to the table ``_asyncelt_dead_letters`` and are acknowledged with their package.
+
+    Args:
+        source: Where messages come from.
+        name: Of the resource; None: that of the source.
+        table_name: Table of all messages, or a function of a message that says it; None: the resource's name.
+        decode: Makes rows of a message.
+        metadata: What else of each message becomes a column: ``topic`` as ``_topic``, and so on.
+        batch: Messages to ask for at a time, at most.
+
+    Raises:
+        ConfigError: An argument is wrong.
+    """
+    unknown = set(metadata) - set(get_args(Metadata))
+
+    if unknown or batch < 1:
+        raise ConfigError(
+            f"events({source.name!r}): metadata is any of {', '.join(get_args(Metadata))}, and batch at least 1; got "
+            f"{list(metadata)} and {batch}."
+        )
+
+    resource_name = name or source.name
+    arrange = _Arranger(source, table_name if callable(table_name) else None, decode, tuple(metadata))
+
+    async def deliveries() -> AsyncIterator[object]:
+        side = required_stream_side()
+        await side.open(source)
+
+        while fetched := await source.fetch(batch):
+            if any(message.receipt.again for message in fetched):
+                await side.refresh()
+
+            wanted = []
+            repeated = []
+
+            for message in fetched:
+                if side.accept(source, message.receipt):
+                    wanted.append(message)
+                else:
+                    repeated.append(message.receipt)
+
+            if repeated:
+                yield Messages([], repeated, source)
+
+            for item in arrange.items(wanted):
+                yield item
+
+            if arrange.spoiled:
+                side.spoiled(len(arrange.spoiled))
+                receipts = [message.receipt for message, _ in arrange.spoiled]
+                yield Messages(dead_letters(source.name, arrange.spoiled), receipts, source)
+                arrange.spoiled = []
+
+    return Resource(
+        deliveries,
+        resource_name,
+        hints=TableHints(name=resource_name),
+        table_name=table_name if isinstance(table_name, str) else None,
+    )
+
+
+@dataclass(slots=True)
+class _Arranger:
+    """Makes items of messages: as few as possible, in order."""
+
+    source: EventSource
+    table_of: Callable[[Message], str] | None
+    decode: Decode | None
+    metadata: tuple[Metadata, ...]
+    spoiled: list[tuple[Message, Exception]] = field(default_factory=list)
+
+    def items(self, messages: Sequence[Message]) -> list[Messages]:
+        """The messages as items; those that cannot be read are in ``spoiled``."""
+        found: list[Messages] = []
+        values: list[object] = []
+        receipts: list[Receipt] = []
+        place: tuple[bool, str | None] | None = None
+
+        for message in messages:
+            try:
+                value = self._value(message)
+                here = (
+                    isinstance(value, bytes),
+                    self.table_of(message) if self.table_of is not None else message.table_name,
+                )
+            except Exception as error:  # of the user's function, of a parser: whatever it is, the message is the cause
+                self.spoiled.append((message, error))
+                continue
+
+            if here != place and place is not None:
+                found.append(self._item(values, receipts, place[1]))
+                values, receipts = [], []
+
+            place = here
+            values += value if isinstance(value, list) else (value,)
+            receipts.append(message.receipt)
+
+        if place is not None:
+            found.append(self._item(values, receipts, place[1]))
+
+        return found
+
+    def _value(self, message: Message) -> object:
+        """Bytes of one JSON object, or something that is not JSON any more."""
+        value = message.value if self.decode is None else self.decode(message)
+
+        if isinstance(value, str) and self.decode is None:
+            value = value.encode()
+
+        if isinstance(value, bytes):
+            value = _checked(value, as_object=bool(self.metadata))
+
+        return {**value, **self._described(message)} if self.metadata and isinstance(value, Mapping) else value
+
+    def _described(self, message: Message) -> dict[str, object]:
+        known: dict[str, object] = {
+            "topic": message.topic,
+            "partition": message.receipt.partition,
+            "position": message.receipt.position,
+            "key": message.key.decode("utf-8", "replace") if isinstance(message.key, bytes) else message.key,
+            "timestamp": message.timestamp,
+            "headers": dict(message.headers),
+        }
+
+        return {f"_{name}": known[name] for name in self.metadata}
+
+    def _item(self, values: list[object], receipts: list[Receipt], table: str | None) -> Messages:
+        item: object = values
+
+        if isinstance(values[0], bytes):
+            item = JsonBody(b"\n".join(values))  # type: ignore[arg-type]  # values of an item are of one type
+
+        return Messages(item, receipts, self.source, table)
+
+
+def _checked(body: bytes, *, as_object: bool) -> object:
+    """A JSON object on one line; anything else that is JSON as Python values.
+
+    Raises:
+        ValueError: It is not JSON.
+    """
+    if as_object or body.lstrip()[:1] != b"{":
+        return orjson.loads(body)
+
+    _raw.decode(body)
+
+    # Line ends cannot be inside of strings.
+    return body.translate(_LINE_ENDS) if b"\n" in body or b"\r" in body else body

@@ -1,0 +1,212 @@
+"""NATS JetStream on a real server: what is committed is there once, whatever is killed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+import asyncelt
+from asyncelt.errors import AsynceltWarning, ConfigError
+from tests.sources import worker
+from tests.sources.server import NatsServer
+from tests.sources.worker import pipeline_in, streamed
+from tests.support.killing import KILLED, Nursery
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("nats")]
+nats = pytest.importorskip("nats")
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsServer]:
+    started = NatsServer(tmp_path_factory.mktemp("nats"))
+    started.start()
+    yield started
+    started.kill()
+
+
+@pytest.fixture(scope="module")
+def nursery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nursery]:
+    with Nursery(tmp_path_factory.mktemp("nursery")) as started:
+        yield started
+
+
+@pytest.fixture
+async def stream(server: NatsServer, request: pytest.FixtureRequest) -> AsyncIterator[str]:
+    """A stream of this test's own; messages are published to ``<name>.x``."""
+    name = f"s{abs(hash(request.node.nodeid))}"
+    client = await nats.connect(server.url)
+    await client.jetstream().add_stream(name=name, subjects=[f"{name}.>"])
+    yield name
+    await client.close()
+
+
+async def publish(server: NatsServer, stream: str, numbers: range, subject: str = "x") -> None:
+    client = await nats.connect(server.url)
+    jetstream = client.jetstream()
+
+    for n in numbers:
+        await jetstream.publish(f"{stream}.{subject}", b'{"n": %d, "who": {"name": "x"}}' % n)
+
+    await client.close()
+
+
+async def numbers_in(folder: Path) -> list[int]:
+    async with pipeline_in(folder).sql_client() as client:
+        found = await client.query("SELECT n FROM numbers ORDER BY n")
+
+    return [int(row["n"]) for row in found.to_pylist()]
+
+
+async def test_messages_are_loaded_once_and_a_restart_goes_on(server: NatsServer, stream: str, tmp_path: Path) -> None:
+    await publish(server, stream, range(50))
+    first = await streamed(tmp_path, server.url, stream, 50)
+    await publish(server, stream, range(50, 80))
+    second = await streamed(tmp_path, server.url, stream, 80)
+
+    assert await numbers_in(tmp_path) == list(range(80))
+    assert (first.messages, second.messages, second.repeated) == (50, 30, 0)
+
+    async with pipeline_in(tmp_path).sql_client() as client:
+        found = (await client.query("SELECT * FROM _asyncelt_positions")).to_pylist()
+
+    # Everything is acknowledged, so the positions are a mere watermark by now, or two pieces.
+    assert len(found) == 1
+    assert found[0]["partition"].startswith(f"{stream}@")
+    assert found[0]["position"].count(";") <= 1
+
+
+async def test_a_lost_consumer_is_made_again_after_what_was_committed(
+    server: NatsServer, stream: str, tmp_path: Path
+) -> None:
+    await publish(server, stream, range(20))
+    await streamed(tmp_path, server.url, stream, 20)
+    client = await nats.connect(server.url)
+    await client.jetstream().delete_consumer(stream, "d")
+    await client.close()
+    await publish(server, stream, range(20, 30))
+    await streamed(tmp_path, server.url, stream, 30)
+
+    assert await numbers_in(tmp_path) == list(range(30))
+
+
+async def test_only_some_subjects_and_columns_of_the_message(server: NatsServer, stream: str, tmp_path: Path) -> None:
+    await publish(server, stream, range(3), "a")
+    await publish(server, stream, range(3, 5), "b")
+    source = asyncelt.sources.nats(stream, durable="d", subject=f"{stream}.b", servers=server.url)
+    pipeline = pipeline_in(tmp_path)
+    resource = asyncelt.sources.events(source, table_name="numbers", metadata=["topic", "position"])
+
+    async with pipeline.stream(resource, roll=asyncelt.Roll(rows=2, seconds=3600)) as running:
+        while not running.stats.messages:
+            await asyncio.sleep(0.01)
+
+    async with pipeline.sql_client() as client:
+        found = await client.query("SELECT n, _topic, _position FROM numbers ORDER BY n")
+
+    assert [tuple(row.values()) for row in found.to_pylist()] == [(3, f"{stream}.b", 4), (4, f"{stream}.b", 5)]
+
+
+@pytest.mark.filterwarnings("ignore:.*could not be acknowledged")
+async def test_a_server_that_is_killed_comes_back_and_nothing_is_doubled(tmp_path: Path) -> None:
+    server = NatsServer(tmp_path / "nats")
+    server.start()
+
+    try:
+        client = await nats.connect(server.url)
+        await client.jetstream().add_stream(name="s", subjects=["s.>"])
+        await client.close()
+        await publish(server, "s", range(200))
+        source = asyncelt.sources.nats("s", durable="d", servers=server.url, ack_wait_s=1.0)
+        pipeline = pipeline_in(tmp_path)
+        resource = asyncelt.sources.events(source, table_name="numbers", batch=20)
+
+        async with pipeline.stream(resource, roll=asyncelt.Roll(rows=20, seconds=0.05)) as running:
+            while running.stats.rows < 100:
+                await asyncio.sleep(0.01)
+
+            await asyncio.to_thread(server.kill)
+            await asyncio.to_thread(server.start)
+            await publish(server, "s", range(200, 300))
+
+            while running.stats.rows < 300:
+                await asyncio.sleep(0.01)
+
+        assert await numbers_in(tmp_path) == list(range(300))
+    finally:
+        server.kill()
+
+
+POINTS = [
+    "stream.roll",
+    "stream.sealed",
+    "stream.committed",
+    "stream.before_ack",
+    "stream.after_ack",
+    "package.before_seal",
+    "package.after_seal",
+    "package.before_done",
+    "duckdb.before_commit",
+    "duckdb.after_commit",
+    "load.before_commit",
+    "load.after_commit",
+]
+
+
+@pytest.mark.kill
+@pytest.mark.parametrize("point", POINTS)
+async def test_a_killed_process_loses_and_doubles_nothing(
+    point: str, server: NatsServer, stream: str, tmp_path: Path, nursery: Nursery
+) -> None:
+    await publish(server, stream, range(30))
+    environment = {"ASYNCELT_FAILPOINT": f"{point}:1"}
+    doomed = nursery.start(worker.stream_all, tmp_path, server.url, stream, 30, environment=environment)
+    assert await asyncio.to_thread(doomed.wait) == KILLED
+    await publish(server, stream, range(30, 40))
+    await released(server, stream)
+    await streamed(tmp_path, server.url, stream, 40)
+
+    assert await numbers_in(tmp_path) == list(range(40))
+
+
+@pytest.mark.kill
+@pytest.mark.parametrize("point", ["stream.before_ack", "package.after_seal"])
+async def test_another_member_takes_over_from_a_killed_one(
+    point: str, server: NatsServer, stream: str, tmp_path: Path, nursery: Nursery
+) -> None:
+    await publish(server, stream, range(30))
+    environment = {"ASYNCELT_FAILPOINT": f"{point}:1"}
+    doomed = nursery.start(worker.stream_all, tmp_path, server.url, stream, 30, "a", environment=environment)
+    assert await asyncio.to_thread(doomed.wait) == KILLED
+    await released(server, stream)
+    await streamed(tmp_path, server.url, stream, 30, "b")
+
+    assert await numbers_in(tmp_path) == list(range(30))
+
+    # What the dead one had sealed, it would commit now; others have its messages, so it gives the package up.
+    await publish(server, stream, range(30, 35))
+
+    if point == "package.after_seal":
+        with pytest.warns(AsynceltWarning, match="were given up"):
+            await streamed(tmp_path, server.url, stream, 35, "a")
+    else:
+        await streamed(tmp_path, server.url, stream, 35, "a")
+
+    assert await numbers_in(tmp_path) == list(range(35))
+
+
+async def released(server: NatsServer, stream: str) -> None:
+    """Let the server deliver at once what the dead process has not acknowledged, not after its patience has ended."""
+    client = await nats.connect(server.url)
+    jetstream = client.jetstream()
+    config = (await jetstream.consumer_info(stream, "d")).config
+    config.ack_wait = 0.2
+    await jetstream.add_consumer(stream, config)
+    await client.close()
+
+
+async def test_names_are_needed() -> None:
+    with pytest.raises(ConfigError, match="both names"):
+        asyncelt.sources.nats("", durable="d")
