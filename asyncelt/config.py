@@ -24,7 +24,9 @@ class Limits:
     max_memory: int = 256 * MIB
     """Bytes of data in flight between source and package files, over all stages of a run."""
     max_disk: int | None = None
-    """Bytes of package files that may wait on the disk; None: no bound."""
+    """Bytes of package files that may lie in the working folder, pending packages included; None: no bound. A call
+    that comes to more ends with `asyncelt.errors.DiskLimitReached` and leaves nothing; a stream waits for its commits
+    first. Passed by at most what each table writes at once (``buffer_max_bytes``)."""
     max_parallel_items: int = 20
     """Coroutines, deferred functions and calls of asynchronous or parallelized transformers that one resource may have
     under way. Results keep their order."""

@@ -77,7 +77,7 @@ def _package(owned: Owned, draft: PackageDraft, schema: Schema) -> Package:
 
     for table in schema.tables.values():
         if any(column.data_type is not None for column in table.columns.values()):
-            files = TableFiles(draft.jobs_folder, table.name, capabilities.file_formats[0], limits, capabilities)
+            files = TableFiles(draft, table.name, capabilities.file_formats[0], limits, capabilities)
             files.append(Chunk(table=table, batches=(), rows=0, nbytes=0))
             files.finish()
             jobs += files.jobs
