@@ -39,7 +39,7 @@ def values(pipeline: asyncelt.Pipeline, table: str = "counter", column: str = "n
 # -------------------------------------------------------------------------------------------- schema files
 
 
-@pytest.mark.covers("pipeline.sync_schema")
+@pytest.mark.covers("Pipeline.sync_schema")
 @pytest.mark.parametrize("kind", ["memory", "duckdb"])
 async def test_an_edited_schema_comes_into_the_dataset_without_a_load(
     make: Make, memory: Any, tmp_path: Path, kind: str
