@@ -99,6 +99,9 @@ class Settings:
     """File format of job files; None: what the destination prefers."""
     raise_on_failed_jobs: bool = True
     """Whether a job that the destination refuses fails the call; else the info reports it and the package waits."""
+    auto_abort_on_terminal_error: bool = False
+    """Whether a package that the destination refuses for good is given up at once, with those after it, instead of
+    waiting: the next run extracts their rows again."""
 
 
 def working_root(env: Mapping[str, str] | None = None) -> Path:

@@ -38,6 +38,7 @@ def configured_settings() -> Settings:
     """
     settings = Settings()
     raises = _configured(bool, ("asyncelt.load.raise_on_failed_jobs", "load.raise_on_failed_jobs"))
+    aborts = _configured(bool, ("asyncelt.load.auto_abort_on_terminal_error", "load.auto_abort_on_terminal_error"))
     loader_file_format = _configured(FileFormat | None, ("asyncelt.loader_file_format",))
 
     return replace(
@@ -45,6 +46,7 @@ def configured_settings() -> Settings:
         limits=_laid_over(settings.limits, "limits"),
         retry=_laid_over(settings.retry, "retry"),
         raise_on_failed_jobs=raises if isinstance(raises, bool) else settings.raise_on_failed_jobs,
+        auto_abort_on_terminal_error=aborts is True,
         loader_file_format=cast("FileFormat | None", None if loader_file_format is _NOTHING else loader_file_format),
     )
 

@@ -193,3 +193,9 @@ async def test_attach_never_begins_anew(monkeypatch, place):
     monkeypatch.setenv("PIPELINES__DEV_MODE", "true")
     found = await asyncelt.attach("mine", **folder)
     assert (found.dev_mode, found.first_run, found.schema_names) == (False, False, ["mine"])
+
+
+@pytest.mark.parametrize("name", ["LOAD__AUTO_ABORT_ON_TERMINAL_ERROR", "ASYNCELT__LOAD__AUTO_ABORT_ON_TERMINAL_ERROR"])
+def test_packages_that_are_refused_can_be_given_up_by_configuration(monkeypatch, name):
+    monkeypatch.setenv(name, "true")
+    assert configured_settings() == asyncelt.Settings(auto_abort_on_terminal_error=True)
