@@ -101,7 +101,7 @@ class Resource:
         self._hints = hints or TableHints(name=name)
         self._incremental = None if incremental is None else Incremental.of(incremental)
         self._cursor_is_hint = False
-        self._on_error = checked_policy(on_error, f"Resource {name!r}")
+        self._on_error: OnError = checked_policy(on_error, f"Resource {name!r}")
         self._check()
 
     # ------------------------------------------------------------------ what it is
