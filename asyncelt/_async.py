@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -13,9 +13,10 @@ from anyio.to_thread import run_sync
 from asyncelt.config import Retry
 from asyncelt.errors import AsynceltError
 
-__all__ = ["backoff_delays", "in_thread", "retrying", "shielded", "unwrap"]
+__all__ = ["backoff_delays", "each", "in_thread", "retrying", "shielded", "unwrap"]
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 
 async def in_thread(work: Callable[[], T], limiter: anyio.CapacityLimiter) -> T:
@@ -25,6 +26,32 @@ async def in_thread(work: Callable[[], T], limiter: anyio.CapacityLimiter) -> T:
         Takes effect after ``work`` has returned; so ``work`` has to be short, or cut into slices.
     """
     return await run_sync(work, limiter=limiter)
+
+
+async def each(work: Callable[[T], Awaitable[R]], items: Sequence[T], *, at_once: int) -> list[R]:
+    """Do ``work`` with every item, ``at_once`` of them at a time.
+
+    Returns:
+        The results, in the order of the items.
+
+    Raises:
+        BaseException: The first error of ``work``; what was going on beside it is cancelled.
+    """
+    results: dict[int, R] = {}
+    waiting = iter(enumerate(items))
+
+    async def worker() -> None:
+        for at, item in waiting:
+            results[at] = await work(item)
+
+    try:
+        async with anyio.create_task_group() as tasks:
+            for _ in range(min(at_once, len(items))):
+                tasks.start_soon(worker)
+    except BaseExceptionGroup as group:
+        raise unwrap(group) from group
+
+    return [results[at] for at in range(len(items))]
 
 
 @contextmanager

@@ -52,12 +52,20 @@ class Rows:
 
 @dataclass(frozen=True, slots=True)
 class Unloadable:
-    """Stands for a row that can neither be loaded nor be written down, among the rows of a page."""
+    """Stands for a row that cannot be loaded, among the rows of a page."""
 
     message: str
     """Why."""
     description: str
     """What it looked like."""
+    payload: bytes | None = None
+    """The row as it was received; None: nothing but the description is left of it."""
+    kind: str = "BadRecord"
+    """Class of the error."""
+    origin: str | None = None
+    """Where a message came from."""
+    position: str | None = None
+    """Its position there."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,15 +7,19 @@ whatever order.
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 
 import duckdb
+import psycopg2
 
 from benchmarks.job import DATASET, Job
 
 __all__ = ["Signature", "differences", "signatures"]
 
+_OF_DATASET = "WHERE table_schema = %s ORDER BY table_name, ordinal_position"
+_CSV = "delim = ',', quote = '\"', escape = '\"', new_line = '\\n'"
 LINKS = frozenset({"_dlt_id", "_dlt_parent_id", "_dlt_root_id", "_dlt_load_id"})
 
 
@@ -34,13 +38,47 @@ def signatures(job: Job) -> dict[str, Signature]:
 
     with duckdb.connect(database, read_only=job.target == "duckdb") as connection:
         connection.execute("SET TimeZone = 'UTC'")
-        sources = _tables_of_database(connection) if job.target == "duckdb" else _tables_of_folder(job.output)
+        sources = _sources(connection, job)
 
         return {
             table: _signature(connection, table, sources)
             for table in sorted(sources)
             if not table.startswith(("_dlt_", "_asyncelt_"))
         }
+
+
+def _sources(connection: duckdb.DuckDBPyConnection, job: Job) -> dict[str, str]:
+    if job.target == "duckdb":
+        return _tables_of_database(connection)
+
+    return _copies_from_postgres(connection, job) if job.target == "postgres" else _tables_of_folder(job.output)
+
+
+def _copies_from_postgres(connection: duckdb.DuckDBPyConnection, job: Job) -> dict[str, str]:
+    """Tables of the same names in DuckDB: doubles as they are, all else as the text that Postgres makes of it."""
+    sources, columns = {}, f"SELECT table_name, column_name, data_type FROM information_schema.columns {_OF_DATASET}"
+
+    with contextlib.closing(psycopg2.connect(job.dsn)) as server, server.cursor() as cursor:
+        cursor.execute("SET TimeZone = 'UTC'")
+        cursor.execute(columns, [DATASET])
+        tables: dict[str, list[tuple[str, str]]] = {}
+
+        for table, column, kind in cursor.fetchall():
+            tables.setdefault(table, []).append((column, kind))
+
+        for table, held in tables.items():
+            names = ", ".join(f'"{name}"' for name, _ in held)
+            path = Path(job.folder) / f"{table}.csv"
+
+            with path.open("wb") as file:
+                cursor.copy_expert(f'COPY (SELECT {names} FROM "{DATASET}"."{table}") TO STDOUT (FORMAT csv)', file)
+
+            types = {name: "DOUBLE" if kind == "double precision" else "VARCHAR" for name, kind in held}
+            options = f"header = false, auto_detect = false, {_CSV}, columns = {types}"
+            connection.execute(f"CREATE TABLE \"{table}\" AS FROM read_csv('{path}', {options})")
+            sources[table] = f'"{table}"'
+
+    return sources
 
 
 def differences(expected: dict[str, Signature], actual: dict[str, Signature]) -> list[str]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import dataclasses
+import functools
 import json
 import os
 import platform
@@ -19,6 +21,7 @@ from typing import Any
 
 from benchmarks import bare, compare, reference
 from benchmarks.job import Job, Measured
+from tests.support.postgres import PostgresServer
 
 __all__ = ["Case", "CaseResult", "SideResult", "machine", "run_case", "run_job"]
 
@@ -129,6 +132,7 @@ def _one_round(case: Case, result: SideResult, found: dict[tuple[str, str], dict
         rows=case.rows,
         folder=folder,
         settings=result.settings,
+        dsn=_server().new_database() if case.target == "postgres" else "",
     )
 
     try:
@@ -140,6 +144,18 @@ def _one_round(case: Case, result: SideResult, found: dict[tuple[str, str], dict
         result.error = str(error)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@functools.cache
+def _server() -> PostgresServer:
+    """A server for as long as the program runs; without fsync, for both sides."""
+    folder = tempfile.mkdtemp(prefix="pg-")
+    server = PostgresServer(Path(folder) / "server")
+    server.__enter__()
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    atexit.register(server.stop)
+
+    return server
 
 
 def run_job(job: Job) -> Measured:
@@ -192,6 +208,11 @@ BEST: dict[str, tuple[str, ...]] = {
         "parquet, no gzip",
         "parquet, no gzip, 2 workers, file rotation",
         "jsonl, no gzip, 2 workers, file rotation",
+    ),
+    "postgres": (
+        "csv, no gzip",
+        "csv, no gzip, 2 workers, file rotation",
+        "parquet, no gzip, 2 workers, file rotation",
     ),
 }
 """The fastest settings by target; found by ``--all-settings``."""

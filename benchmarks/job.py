@@ -13,6 +13,8 @@ __all__ = ["Job", "Measured", "Meter", "cpu_seconds"]
 
 MIB = 1024 * 1024
 DATASET = "data"
+WARM = "warm"
+"""Folder of the warm-up run."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,14 +27,21 @@ class Job:
     form: str
     """``dict``, ``bytes`` or ``arrow``: what the source yields."""
     target: str
-    """``parquet`` (a local folder) or ``duckdb``."""
+    """``parquet`` (a local folder), ``duckdb`` or ``postgres``."""
     rows: int
     folder: str
     page_rows: int | None = None
     settings: str = "default"
     """Name of the side's settings; what it stands for is in the output."""
+    dsn: str = ""
+    """Of a database that nobody else uses, for ``postgres``."""
     fresh: bool = False
     """Whether the source makes new Python objects for every page; else it yields the same ones again."""
+
+    @property
+    def dataset(self) -> str:
+        """Where tables go; the warm-up run has one of its own."""
+        return f"{DATASET}_warm" if Path(self.folder).name == WARM else DATASET
 
     @property
     def output(self) -> Path:

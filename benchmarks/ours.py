@@ -13,7 +13,7 @@ import anyio
 import asyncelt
 from asyncelt.types import FileFormat
 from benchmarks.data import Pool
-from benchmarks.job import DATASET, Job, Measured, Meter, cpu_seconds
+from benchmarks.job import WARM, Job, Measured, Meter, cpu_seconds
 
 __all__ = ["SETTINGS", "measure"]
 
@@ -30,7 +30,7 @@ def measure(job: Job, pool: Pool) -> Measured:
 
 
 async def _measure(job: Job, pool: Pool) -> Measured:
-    warm = replace(job, folder=str(Path(job.folder) / "warm"), rows=5 * pool.shape.page_rows)
+    warm = replace(job, folder=str(Path(job.folder) / WARM), rows=5 * pool.shape.page_rows)
     await _run(warm, list(pool.pages(job.form, warm.rows)))
     pages = pool.pages(job.form, job.rows, fresh=True) if job.fresh else _held(pool, job)
     meter, cpu, start = Meter(), cpu_seconds(), time.perf_counter()
@@ -59,7 +59,7 @@ async def _run(job: Job, pages: Iterable[Any]) -> None:
     pipeline = asyncelt.pipeline(
         "bench",
         destination=_destination(job),
-        dataset_name=DATASET,
+        dataset_name=job.dataset,
         pipelines_dir=str(folder / "pipelines"),
         settings=settings,
     )
@@ -70,6 +70,9 @@ async def _run(job: Job, pages: Iterable[Any]) -> None:
 def _destination(job: Job) -> Any:
     if job.target == "duckdb":
         return asyncelt.destinations.duckdb(str(job.output))
+
+    if job.target == "postgres":
+        return asyncelt.destinations.postgres(job.dsn)
 
     return asyncelt.destinations.filesystem(job.output.as_uri())
 

@@ -15,7 +15,7 @@ from typing import Any
 import orjson
 
 from benchmarks.data import Pool
-from benchmarks.job import DATASET, Job, Measured, Meter, cpu_seconds, largest_child
+from benchmarks.job import WARM, Job, Measured, Meter, cpu_seconds, largest_child
 
 __all__ = ["SETTINGS", "measure"]
 
@@ -33,6 +33,13 @@ SETTINGS: dict[str, dict[str, str]] = {
         "NORMALIZE__WORKERS": "2",
         "format": "parquet",
     },
+    "csv, no gzip": {**PLAIN, "format": "csv"},
+    "csv, no gzip, 2 workers, file rotation": {
+        **PLAIN,
+        ROTATE: "{quarter}",
+        "NORMALIZE__WORKERS": "2",
+        "format": "csv",
+    },
     "jsonl, no gzip, 2 workers, file rotation": {
         **PLAIN,
         ROTATE: "{quarter}",
@@ -45,16 +52,17 @@ SETTINGS: dict[str, dict[str, str]] = {
 
 def candidates(target: str) -> list[str]:
     """The settings that make sense for a target."""
-    formats = ("parquet", "jsonl")
+    formats = {"parquet": (), "duckdb": ("parquet", "jsonl"), "postgres": ("parquet", "csv")}[target]
+    others = tuple({"parquet", "jsonl", "csv"}.difference(formats))
 
-    return [name for name in SETTINGS if target == "duckdb" or not name.startswith(formats)]
+    return [name for name in SETTINGS if not name.startswith(others)]
 
 
 def measure(job: Job, pool: Pool) -> Measured:
     """Run the job once, after a small warm-up run elsewhere. Must be the only run of its process."""
     settings = {key: value.format(quarter=max(job.rows // 4, 1)) for key, value in SETTINGS[job.settings].items()}
     _environment(settings, Path(job.folder))
-    warm = replace(job, folder=str(Path(job.folder) / "warm"), rows=5 * pool.shape.page_rows, settings="default")
+    warm = replace(job, folder=str(Path(job.folder) / WARM), rows=5 * pool.shape.page_rows, settings="default")
     _run(warm, list(pool.pages(job.form, warm.rows)), settings)
     pages = pool.pages(job.form, job.rows, fresh=True) if job.fresh else _held(pool, job)
     meter, cpu, start = Meter(), cpu_seconds(), time.perf_counter()
@@ -99,7 +107,7 @@ def _run(job: Job, pages: Iterable[Any], settings: dict[str, str]) -> None:
     folder = Path(job.folder)
     folder.mkdir(parents=True, exist_ok=True)
     pipeline = dlt.pipeline(
-        "bench", destination=_destination(dlt, job), dataset_name=DATASET, pipelines_dir=str(folder / "pipelines")
+        "bench", destination=_destination(dlt, job), dataset_name=job.dataset, pipelines_dir=str(folder / "pipelines")
     )
     source = _parsed(pages) if job.form == "bytes" and isinstance(pages, list) else pages
     pipeline.run(
@@ -111,5 +119,8 @@ def _run(job: Job, pages: Iterable[Any], settings: dict[str, str]) -> None:
 def _destination(dlt: Any, job: Job) -> Any:
     if job.target == "duckdb":
         return dlt.destinations.duckdb(str(job.output))
+
+    if job.target == "postgres":
+        return dlt.destinations.postgres(job.dsn)
 
     return dlt.destinations.filesystem(job.output.as_uri())

@@ -6,6 +6,7 @@ imports no driver::
     asyncelt.destinations.duckdb("data.duckdb")
     asyncelt.destinations.filesystem("file:///data/lake")
     asyncelt.destinations.memory()
+    asyncelt.destinations.postgres("postgresql://user@host/database")
 
 The implementations live in modules of other names, so that a factory is never shadowed by its module.
 """
@@ -24,13 +25,15 @@ if TYPE_CHECKING:
     from asyncelt.destinations.duckdb_impl.factory import duckdb as duckdb
     from asyncelt.destinations.filesystem_impl.factory import filesystem as filesystem
     from asyncelt.destinations.memory_impl.factory import memory as memory
+    from asyncelt.destinations.postgres_impl.factory import postgres as postgres
 
-__all__ = ["duckdb", "filesystem", "memory"]
+__all__ = ["duckdb", "filesystem", "memory", "postgres"]
 
 _FACTORIES = {
     "duckdb": "asyncelt.destinations.duckdb_impl.factory",
     "filesystem": "asyncelt.destinations.filesystem_impl.factory",
     "memory": "asyncelt.destinations.memory_impl.factory",
+    "postgres": "asyncelt.destinations.postgres_impl.factory",
 }
 
 

@@ -14,7 +14,7 @@ import anyio
 
 from asyncelt.errors import DestinationUnavailable
 
-__all__ = ["Busy", "lock_file", "patiently"]
+__all__ = ["Busy", "OwnerAlive", "lock_file", "patiently"]
 
 T = TypeVar("T")
 
@@ -24,6 +24,10 @@ _MAX_WAIT_S = 1.0
 
 class Busy(DestinationUnavailable):
     """Another process or session holds it now. Nothing has been changed; wait and try again."""
+
+
+class OwnerAlive(Busy):
+    """Another owner of the pipeline is alive."""
 
 
 async def patiently(call: Callable[[], Awaitable[T]], *, timeout_s: float, advice: str) -> T:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import tempfile
 from collections.abc import Iterator
 from inspect import iscoroutinefunction
 from pathlib import Path
@@ -80,6 +81,27 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     metafunc.parametrize("anyio_backend", VARIANTS if everywhere else [PLAIN], indirect=True, scope="session")
 
 
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[Any]:
+    """A real PostgreSQL server: one per process that runs tests."""
+    from tests.support.postgres import PostgresServer
+
+    # A short path: the name of a socket has at most 107 bytes.
+    with tempfile.TemporaryDirectory(prefix="pg-") as folder, PostgresServer(Path(folder) / "server") as server:
+        yield server
+
+
+@pytest.fixture
+def postgres_dsn(postgres_server: Any) -> Iterator[str]:
+    """Connection string of an empty database; afterwards nothing may be under way in it."""
+    from tests.support.postgres import empty, left_behind
+
+    dsn = postgres_server.dsn()
+    empty(dsn)
+    yield dsn
+    assert left_behind(dsn) == []
+
+
 GUARDED = ("engine", "extract", "pipeline", "reading", "test_demo.py")
 """Where code of asyncelt is only reached through its coroutines. Elsewhere tests call the synchronous parts directly."""
 
@@ -109,6 +131,8 @@ def _nothing_blocks_the_loop(request: pytest.FixtureRequest) -> Iterator[None]:
             function.can_block_in("asyncelt/configuration/providers.py", {"_read", "_folders"})
             # Names of destinations: read once in the life of a process, when the first one is asked for.
             function.can_block_in("asyncelt/load/registry.py", {"_registered"})
+            # It looks for passwords and certificates in a few small files when it connects.
+            function.can_block_in("asyncpg/connect_utils.py", {"_parse_connect_arguments"})
 
         guard.functions["os.path.abspath"].deactivate()  # joins two texts, and asks for the current folder
 

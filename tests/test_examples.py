@@ -32,10 +32,14 @@ def programs():
 
 
 @pytest.mark.parametrize("program, origin", list(programs()))
-def test_it_runs(program, origin, tmp_path, monkeypatch, capsys):
+def test_it_runs(program, origin, tmp_path, monkeypatch, capsys, request):
     """Executed as a program of its own would be: as ``__main__``, making its own event loop."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("ASYNCELT_DATA_DIR", str(tmp_path / "data"))
+
+    if "postgres.md" in origin:
+        monkeypatch.setenv("DESTINATION__POSTGRES__CREDENTIALS", request.getfixturevalue("postgres_dsn"))
+
     module = type(sys)("__main__")
     monkeypatch.setitem(sys.modules, "__main__", module)
     code = compile(program, origin, "exec", dont_inherit=True)  # its own future imports only

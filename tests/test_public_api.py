@@ -23,7 +23,7 @@ PUBLIC = {
     """,
     "asyncelt.mark": "make_hints materialize_table_schema with_file_import with_hints with_table_name",
     "asyncelt.sources": "Channel NatsSource channel events incremental nats",
-    "asyncelt.destinations": "duckdb filesystem memory",
+    "asyncelt.destinations": "duckdb filesystem memory postgres",
 }
 
 HEAVY = ("duckdb", "rich", "pandas", "polars", "sqlglot", "asyncpg", "aiobotocore", "tqdm", "dlt", "nats")

@@ -13,7 +13,7 @@ from asyncelt._async import in_thread, retrying
 from asyncelt.engine.environment import Environment
 from asyncelt.engine.reconcile import reconcile
 from asyncelt.engine.steps import step
-from asyncelt.errors import PackageCorrupt
+from asyncelt.errors import PackageCorrupt, PipelineBusy
 from asyncelt.load.protocol import Lease, Restored, Session
 from asyncelt.observe import Warned
 from asyncelt.storage.files import remove_tree
@@ -24,6 +24,9 @@ from asyncelt.storage.package import PackageStore, Pending
 from asyncelt.types import LoadId
 
 __all__ = ["Folder", "Owned", "next_load_ids", "own", "own_folder", "wipe"]
+
+_FIRST_WAIT_S = 0.05
+_MAX_WAIT_S = 1.0
 
 
 @dataclass(slots=True)
@@ -170,7 +173,7 @@ async def own(environment: Environment) -> AsyncIterator[Owned]:
 
         with step("sync", pipeline_name=environment.pipeline_name):
             session = await stack.enter_async_context(destination.connect(environment.target))
-            lease = await retrying(partial(session.acquire, environment.pipeline_name, environment.member), retry)
+            lease = await _lease(environment, session)
             restored = await retrying(partial(session.restore, environment.pipeline_name), retry)
 
         owned = Owned(
@@ -194,6 +197,30 @@ async def own(environment: Environment) -> AsyncIterator[Owned]:
                 await owned.look()
 
         yield owned
+
+
+async def _lease(environment: Environment, session: Session) -> Lease:
+    """Own the pipeline at the destination. An owner there gives no notice when it lets go, so waiting is asking again.
+
+    Raises:
+        PipelineBusy: Another owner is alive and the pipeline was told not to wait.
+    """
+    wait_s = _FIRST_WAIT_S
+
+    async def attempt() -> Lease | PipelineBusy:
+        try:
+            return await session.acquire(environment.pipeline_name, environment.member)
+        except PipelineBusy as busy:
+            return busy
+
+    while isinstance(found := await retrying(attempt, environment.settings.retry), PipelineBusy):
+        if environment.on_busy == "raise":
+            raise found
+
+        await anyio.sleep(wait_s)
+        wait_s = min(wait_s * 2, _MAX_WAIT_S)
+
+    return found
 
 
 def next_load_ids(now: float, last: LoadId | None, count: int) -> list[LoadId]:

@@ -113,6 +113,7 @@ def _line_of(
         status="quarantined",
         tries=origin.tries + 1 if origin is not None else 1,
         said=(path, one.refusal.kind, one.refusal.message, payload, form),
+        came=(one.content.origin, one.content.position) if isinstance(one.content, Unloadable) else (None, None),
     )
 
 
@@ -137,6 +138,7 @@ def _row(
     status: Status,
     tries: int,
     said: tuple[str | None, str, str, str | None, PayloadForm],
+    came: tuple[str | None, str | None] = (None, None),
 ) -> dict[str, object]:
     """A line in the order of the table's columns."""
     path, kind, message, payload, form = said
@@ -154,8 +156,8 @@ def _row(
         "message": _sound(message),
         "payload": payload,
         "payload_form": form,
-        "origin": None,
-        "position": None,
+        "origin": came[0],
+        "position": came[1],
         "created_at": datetime.fromtimestamp(float(context.load_id), UTC),
         "_dlt_load_id": context.load_id,
         "_dlt_id": _digest(record_id, tries, status),
@@ -174,7 +176,7 @@ def _encoded(content: Content) -> tuple[str, PayloadForm]:
         return _text_of(content.data, "json")
 
     if isinstance(content, Unloadable):
-        return _sound(content.description), "repr"
+        return (_sound(content.description), "repr") if content.payload is None else _text_of(content.payload, "text")
 
     return _encoded_row(content)
 

@@ -157,10 +157,6 @@ class StreamSide(Protocol):
         """Take note of a delivery. False: the message is committed already, or about to be: its rows are not wanted."""
         ...
 
-    def spoiled(self, count: int) -> None:
-        """So many messages could not be read."""
-        ...
-
 
 stream_side: ContextVar[StreamSide | None] = ContextVar("asyncelt_stream", default=None)
 """Of the stream that reads the resource at hand; None in a run."""

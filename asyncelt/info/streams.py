@@ -30,7 +30,7 @@ class StreamStats:
     repeated: int = 0
     """Deliveries that were left out because the message was committed, or on its way."""
     dead_letters: int = 0
-    """Messages that could not be read and went to the dead-letter table."""
+    """Messages that could not be read, and rows that could not be loaded: they went to quarantine."""
     queued: int = 0
     """Packages that are closed and wait: to be packed, or for their commit."""
     memory: int = 0

@@ -28,6 +28,7 @@ _BUILT_IN: Mapping[str, str] = {
     "duckdb": "asyncelt.destinations:duckdb",
     "filesystem": "asyncelt.destinations:filesystem",
     "memory": "asyncelt.destinations:memory",
+    "postgres": "asyncelt.destinations:postgres",
 }
 """For a checkout that is not installed, which has no entry points. The same factories that they name."""
 

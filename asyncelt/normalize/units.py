@@ -94,7 +94,7 @@ class _RowUnits:
     @property
     def hopeless(self) -> dict[int, Refusal]:
         return {
-            number: Refusal(kind=BadRecord.__name__, message=item.message)
+            number: Refusal(kind=item.kind, message=item.message)
             for number, item in enumerate(self.items)
             if type(item) is Unloadable
         }

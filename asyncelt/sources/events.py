@@ -12,17 +12,18 @@ import orjson
 from asyncelt.errors import ConfigError
 from asyncelt.extract.messages import EventSource, Message, Messages, Receipt, required_stream_side
 from asyncelt.extract.resource import Resource
-from asyncelt.flow import JsonBody
+from asyncelt.flow import JsonBody, Unloadable
 from asyncelt.schema.hints import TableHints
-from asyncelt.sources.dead_letters import dead_letters
-from asyncelt.types import Metadata
+from asyncelt.types import Metadata, OnError
 
 __all__ = ["Decode", "events"]
 
 Decode: TypeAlias = Callable[[Message], object]
-"""The row, or the rows, of a message. What it raises sends the message to the dead-letter table."""
+"""The row, or the rows, of a message. What it raises sends the message to quarantine."""
 
 _BATCH: Final = 1000
+_DESCRIPTION: Final = 10_000
+"""Characters that are kept of a message that is neither bytes nor text."""
 _raw = msgspec.json.Decoder(msgspec.Raw)
 _LINE_ENDS = bytes.maketrans(b"\n\r", b"  ")
 
@@ -35,11 +36,13 @@ def events(
     decode: Decode | None = None,
     metadata: Sequence[Metadata] = (),
     batch: int = _BATCH,
+    on_error: OnError = "quarantine",
 ) -> Resource:
     """A resource of the messages of ``source``, for streams. Messages of a partition keep their order.
 
     Bytes and text are JSON; without ``decode`` and ``metadata`` no Python object is made of them. Messages that cannot
-    be read go to the table ``_asyncelt_dead_letters`` and are acknowledged with their package.
+    be read, or whose rows break a schema contract, go to the table ``_asyncelt_quarantine`` and are acknowledged with
+    their package; `asyncelt.replay` loads them again.
 
     Args:
         source: Where messages come from.
@@ -48,6 +51,8 @@ def events(
         decode: Makes rows of a message.
         metadata: What else of each message becomes a column: ``topic`` as ``_topic``, and so on.
         batch: Messages to ask for at a time, at most.
+        on_error: What a message that cannot be loaded costs: ``quarantine``, ``skip``, or ``fail``, which ends the
+            stream.
 
     Raises:
         ConfigError: An argument is wrong.
@@ -87,9 +92,8 @@ def events(
                 yield item
 
             if arrange.spoiled:
-                side.spoiled(len(arrange.spoiled))
                 receipts = [message.receipt for message, _ in arrange.spoiled]
-                yield Messages(dead_letters(source.name, arrange.spoiled), receipts, source)
+                yield Messages([_unloadable(*one) for one in arrange.spoiled], receipts, source)
                 arrange.spoiled = []
 
     return Resource(
@@ -97,6 +101,7 @@ def events(
         resource_name,
         hints=TableHints(name=resource_name),
         table_name=table_name if isinstance(table_name, str) else None,
+        on_error=on_error,
     )
 
 
@@ -172,6 +177,27 @@ class _Arranger:
             item = JsonBody(b"\n".join(values))  # type: ignore[arg-type]  # values of an item are of one type
 
         return Messages(item, receipts, self.source, table)
+
+
+def _unloadable(message: Message, error: Exception) -> Unloadable:
+    value, receipt = message.value, message.receipt
+    payload = None
+
+    if isinstance(value, bytes | bytearray | memoryview):
+        payload = bytes(value)
+    elif isinstance(value, str):
+        payload = value.encode("utf-8", "surrogatepass")
+
+    where = [part for part in (message.topic, receipt.partition) if part]
+
+    return Unloadable(
+        f"{type(error).__name__}: {error}",
+        repr(value)[:_DESCRIPTION],
+        payload=payload,
+        kind=type(error).__name__,
+        origin="/".join(where) or None,
+        position=None if receipt.position is None else str(receipt.position),
+    )
 
 
 def _checked(body: bytes, *, as_object: bool) -> object:

@@ -46,13 +46,15 @@ _TAGGED: Final[dict[type, tuple[int, Callable[[object], bytes]]]] = {
 
 
 def _described(value: Unloadable) -> bytes:
-    return _encoder.encode([_surrogates(value.message), _surrogates(value.description)])
+    texts = [_surrogates(value.message), _surrogates(value.description)]
+
+    return _encoder.encode([*texts, value.payload, value.kind, value.origin, value.position])
 
 
 def _undescribed(data: bytes) -> Unloadable:
-    message, description = (text.decode("utf-8", "surrogatepass") for text in _decoder.decode(data))
+    message, description, *rest = _decoder.decode(data)
 
-    return Unloadable(message, description)
+    return Unloadable(message.decode("utf-8", "surrogatepass"), description.decode("utf-8", "surrogatepass"), *rest)
 
 
 def _stamp(value: datetime) -> bytes:

@@ -137,7 +137,8 @@ class DestinationConformance(
             with pytest.raises(LeaseLost):
                 await owner.commit_in(session, commit)
 
-        assert not await owner.has("two")
+        # Tables may have been made before; the schema that has them is not there.
+        assert '"two"' not in (await owner.restore()).schemas[wider.schema.name]
 
     async def test_restore_gives_state_schema_and_load_ids(self, owner: Owner) -> None:
         await owner.run({"one": ONE}, state="old")

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import base64
 import json
-import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import TypeAlias
@@ -59,7 +57,7 @@ def restore(database: Statements, dataset: Dataset, pipeline_name: str, member: 
         exists=LOADS_TABLE in catalog or VERSION_TABLE in catalog,
         state=None if state is None else str(state[0]),
         state_load_id=None if state is None else LoadId(str(state[1])),
-        schemas={str(name): _inflate(str(text)) for name, text in schemas},
+        schemas={str(name): system.inflated(str(text)) for name, text in schemas},
         last_load_id=None if newest is None or newest[0] is None else LoadId(str(newest[0])),
         head_load_id=None if current is None else current.head_load_id,
     )
@@ -167,11 +165,3 @@ def _first(
     found = database.rows(sql, parameters)
 
     return found[0] if found else None
-
-
-def _inflate(text: str) -> str:
-    """A stored schema as JSON; the reference compresses those that are longer than a text column may be."""
-    if text.lstrip().startswith("{"):
-        return text
-
-    return zlib.decompress(base64.b64decode(text)).decode("utf-8")

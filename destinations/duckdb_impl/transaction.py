@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import duckdb
@@ -12,18 +12,26 @@ from asyncelt.destinations.duckdb_impl.errors import translate
 from asyncelt.destinations.duckdb_impl.reading import committed, lease, read_catalog, read_columns
 from asyncelt.destinations.duckdb_impl.statements import DIALECT, Statements
 from asyncelt.destinations.duckdb_impl.types import duckdb_type
-from asyncelt.destinations.duckdb_impl.writing import Work, chain_of, write_package
+from asyncelt.destinations.duckdb_impl.writing import Work, write_package
 from asyncelt.destinations.sql import ddl, system
 from asyncelt.destinations.sql.names import Dataset
-from asyncelt.errors import CommitUnknown, LeaseLost
+from asyncelt.destinations.sql.planning import (
+    check_lease,
+    lease_row,
+    load_row,
+    run_row,
+    tables_with_new_root_key,
+    version_row,
+    wanted_tables,
+)
+from asyncelt.errors import CommitUnknown
 from asyncelt.failpoints import failpoint
 from asyncelt.flow import Package
 from asyncelt.load.positions import moved
 from asyncelt.load.protocol import Commit, CommitResult, Lease, StoredPosition
 from asyncelt.schema.model import Table
-from asyncelt.schema.stored import ENGINE_VERSION, to_json
-from asyncelt.schema.system import LOADS_TABLE, VERSION_TABLE, loads_table, version_table
-from asyncelt.types import LoadId, ReplaceStrategy, TableName
+from asyncelt.schema.system import LOADS_TABLE, VERSION_TABLE
+from asyncelt.types import LoadId, ReplaceStrategy
 
 __all__ = ["commit_packages"]
 
@@ -86,7 +94,8 @@ def _write(work: Work, commit: Commit, newest_epoch: int) -> CommitResult:
         else None
     )
     head = before[-1] if before else commit.parent_load_id
-    _check_lease(work, commit, current or Lease(epoch=0), newest_epoch, head)
+    known = current or Lease(epoch=0)
+    check_lease(work.dataset.name, commit, replace(known, epoch=max(known.epoch, newest_epoch)), head)
     updates = _prepare_tables(work, remaining)
     failpoint("duckdb.after_migrate")
     _write_versions(work, remaining)
@@ -114,27 +123,6 @@ def _already_committed(work: Work, load_ids: Sequence[LoadId]) -> frozenset[Load
     return frozenset(LoadId(str(row[0])) for row in found)
 
 
-def _check_lease(work: Work, commit: Commit, current: Lease, newest_epoch: int, expected_head: LoadId | None) -> None:
-    """Refuse when somebody else has taken over or gone on."""
-    target = commit.target
-    epoch, head = max(current.epoch, newest_epoch), current.head_load_id
-    owner = f"pipeline {target.pipeline_name!r}" + (f", member {target.member!r}" if target.member else "")
-
-    if epoch > commit.lease.epoch:
-        raise LeaseLost(
-            f"Dataset {work.dataset.name!r}: {owner} was taken over by another owner (epoch {epoch}, ours is "
-            f"{commit.lease.epoch}). Nothing was written. Start the pipeline again; it goes on from what the other "
-            "owner has committed."
-        )
-
-    if head != expected_head:
-        raise LeaseLost(
-            f"Dataset {work.dataset.name!r}: the last package of {owner} is {head}, but this one was made on "
-            f"{expected_head}. Somebody else has committed in between, or the dataset was replaced. Nothing was "
-            "written. Drop the pending packages and sync the pipeline with the destination."
-        )
-
-
 def _prepare_tables(work: Work, packages: Sequence[Package]) -> dict[str, Mapping[str, tuple[str, ...]]]:
     """All DROP, CREATE and ALTER of the commit: DuckDB refuses them for tables whose rows it has changed."""
     for package in packages:
@@ -145,7 +133,7 @@ def _prepare_tables(work: Work, packages: Sequence[Package]) -> dict[str, Mappin
     }
 
     for package in packages:
-        for one in _with_new_root_key(package, updates[package.load_id]):
+        for one in tables_with_new_root_key(package, updates[package.load_id]):
             _fill_root_key(work, one, package)
 
     return updates
@@ -164,33 +152,11 @@ def _drop_tables(work: Work, package: Package) -> None:
 
 def _migrate(work: Work, package: Package) -> Mapping[str, tuple[str, ...]]:
     """CREATE and ADD COLUMN for the system tables and the tables that the package touches."""
-    schema = package.schema
-
     if not work.catalog:
         # Before its first table; the schema itself may be there.
         work.database.execute(ddl.create_dataset(work.dataset, DIALECT))
 
-    wanted = {
-        LOADS_TABLE: schema.tables.get(LOADS_TABLE) or loads_table(),
-        VERSION_TABLE: schema.tables.get(VERSION_TABLE) or version_table(),
-    }
-    wanted.update({one.name: one for one in system.OWN_TABLES})
-
-    if package.positions:
-        wanted[system.POSITIONS_TABLE.name] = system.POSITIONS_TABLE
-
-    wanted.update({job.table: schema.tables[job.table] for job in package.jobs})
-
-    for root in package.replaced_tables:
-        # An empty replace creates nothing, but its tables get the columns that the schema has by now.
-        for one in chain_of(package, root):
-            if work.has(one.name):
-                wanted.setdefault(one.name, one)
-
-    for name in package.truncated_tables:
-        if work.has(name) and name in schema.tables:
-            wanted.setdefault(name, schema.tables[name])
-
+    wanted = wanted_tables(package, work.has)
     updates: dict[str, tuple[str, ...]] = {}
     read_columns(work.database, work.dataset, work.catalog, wanted)
 
@@ -219,16 +185,6 @@ def _migrate_table(work: Work, wanted: Table) -> tuple[str, ...]:
     work.catalog.setdefault(wanted.name.lower(), {}).update({one.name.lower(): None for one in columns})
 
     return tuple(one.name for one in columns)
-
-
-def _with_new_root_key(package: Package, updates: Mapping[str, tuple[str, ...]]) -> Iterable[Table]:
-    """Nested tables that the package gives a root key; their rows may be older. Parents before children."""
-    for root in dict.fromkeys(
-        package.schema.root_of(TableName(name)).name for name in updates if name in package.schema.tables
-    ):
-        for one in chain_of(package, root):
-            if one.parent is not None and any(name in updates.get(one.name, ()) for name in one.keys("root_key")):
-                yield one
 
 
 def _fill_root_key(work: Work, child: Table, package: Package) -> None:
@@ -269,42 +225,35 @@ def _write_versions(work: Work, packages: Sequence[Package]) -> None:
     hashes = {package.schema.version_hash: package.schema for package in packages}
     query = system.select_schema_hashes(work.dataset, len(hashes), DIALECT)
     stored = {row[0] for row in work.database.rows(query, list(hashes))}
-    columns = ("version", "engine_version", "inserted_at", "schema_name", "version_hash", "schema")
+    now = datetime.now(UTC)
 
     for version_hash, schema in hashes.items():
         if version_hash not in stored:
-            work.database.execute(
-                system.insert_row(work.dataset, VERSION_TABLE, columns, DIALECT),
-                [schema.version, ENGINE_VERSION, _now(), schema.name, version_hash, to_json(schema)],
-            )
+            _insert(work, VERSION_TABLE, version_row(schema, now))
 
 
 def _write_load_rows(work: Work, packages: Sequence[Package]) -> None:
-    columns = ("load_id", "schema_name", "status", "inserted_at", "schema_version_hash")
+    now = datetime.now(UTC)
 
     for package in packages:
-        work.database.execute(
-            system.insert_row(work.dataset, LOADS_TABLE, columns, DIALECT),
-            [package.load_id, package.schema.name, 0, _now(), package.schema.version_hash],
-        )
+        _insert(work, LOADS_TABLE, load_row(package, now))
 
 
 def _write_lease(work: Work, commit: Commit, head: LoadId, *, has_lease: bool) -> None:
-    target = commit.target
-    row = [target.pipeline_name, target.member, commit.lease.epoch, head, _now()]
+    now = datetime.now(UTC)
+    row = lease_row(commit, head, now)
 
     if has_lease:
-        work.database.execute(system.advance_head(work.dataset, DIALECT), row)
+        work.database.execute(system.advance_head(work.dataset, DIALECT), list(row.values()))
     else:
-        names = system.LEASE_COLUMNS
-        work.database.execute(system.insert_row(work.dataset, system.LEASE_TABLE.name, names, DIALECT), row)
+        _insert(work, system.LEASE_TABLE.name, row)
 
     if commit.run_id is not None:
-        load_ids = json.dumps([package.load_id for package in commit.packages])
-        work.database.execute(
-            system.insert_row(work.dataset, system.RUNS_TABLE.name, system.RUN_COLUMNS, DIALECT),
-            [target.pipeline_name, commit.run_id, load_ids, _now()],
-        )
+        _insert(work, system.RUNS_TABLE.name, run_row(commit, now))
+
+
+def _insert(work: Work, name: str, row: Mapping[str, object]) -> None:
+    work.database.execute(system.insert_row(work.dataset, name, tuple(row), DIALECT), list(row.values()))
 
 
 def _finish(database: Statements, dataset: Dataset, commit: Commit) -> None:
@@ -329,7 +278,3 @@ def _finish(database: Statements, dataset: Dataset, commit: Commit) -> None:
     except BaseException:
         database.rollback()
         raise
-
-
-def _now() -> datetime:
-    return datetime.now(UTC)

@@ -16,16 +16,16 @@ from asyncelt.destinations.duckdb_impl.reading import Catalog
 from asyncelt.destinations.duckdb_impl.statements import DIALECT, Statements
 from asyncelt.destinations.sql import system
 from asyncelt.destinations.sql.merge import MergePlan, appends, merge_statements
-from asyncelt.destinations.sql.names import Dataset, column, identifier, table
+from asyncelt.destinations.sql.names import Dataset, table
+from asyncelt.destinations.sql.planning import Jobs, chain_of, foreign_columns, jobs_by_table
+from asyncelt.destinations.sql.staging import copy_staging, create_staging, drop_staging
 from asyncelt.flow import ROOT_ROW, JobFile, Package
 from asyncelt.schema.evolve import merge_strategy_of
 from asyncelt.schema.model import Column, Table
 from asyncelt.schema.system import STATE_TABLE
 from asyncelt.types import ReplaceStrategy, TableName
 
-__all__ = ["Work", "chain_of", "write_package"]
-
-Jobs = Mapping[TableName, Sequence[JobFile]]
+__all__ = ["Work", "write_package"]
 
 _KEPT_STATES: Final = 100
 """Only the newest is ever restored; the others are history."""
@@ -67,11 +67,7 @@ def write_package(work: Work, package: Package, *, emptied: Iterable[TableName] 
     for name in emptied:
         _empty(work, package, name)
 
-    jobs: dict[TableName, list[JobFile]] = {}
-
-    for job in package.jobs:
-        jobs.setdefault(job.table, []).append(job)
-
+    jobs = jobs_by_table(package)
     written: set[TableName] = set()
 
     for replaced in package.replaced_tables:
@@ -89,11 +85,6 @@ def write_package(work: Work, package: Package, *, emptied: Iterable[TableName] 
     if STATE_TABLE in jobs:
         sql = system.prune_states(work.dataset, _KEPT_STATES, DIALECT)
         work.execute_for(package, STATE_TABLE, sql, [package.pipeline_name])
-
-
-def chain_of(package: Package, root: TableName) -> tuple[Table, ...]:
-    """A root table with its nested tables; nothing if the schema does not have it."""
-    return tuple(package.schema.chain_of(root)) if root in package.schema.tables else ()
 
 
 def _empty(work: Work, package: Package, name: TableName) -> None:
@@ -121,7 +112,7 @@ def _replace(work: Work, package: Package, root: TableName, jobs: Jobs) -> set[T
 
     for one in chain:
         if one.name in staged:
-            work.execute_for(package, one.name, _copy(work, one, staged[one.name]))
+            work.execute_for(package, one.name, copy_staging(work.dataset, one, staged[one.name], DIALECT))
         elif one.name in jobs:
             _append(work, package, one.name, jobs[one.name])
 
@@ -146,7 +137,9 @@ def _merge(work: Work, package: Package, root: Table, jobs: Jobs) -> set[TableNa
 
         return {one.name for one in chain}
 
-    foreign = {one.name: _foreign(work, one) for one in chain if one.name in jobs}
+    foreign = {
+        one.name: foreign_columns(one, work.catalog.get(one.name.lower(), {})) for one in chain if one.name in jobs
+    }
     staged = _stage_all(work, package, chain, jobs, foreign)
     plan = MergePlan(
         dataset=work.dataset,
@@ -167,13 +160,6 @@ def _merge(work: Work, package: Package, root: Table, jobs: Jobs) -> set[TableNa
     _drop_all(work, staged)
 
     return {one.name for one in chain}
-
-
-def _foreign(work: Work, one: Table) -> tuple[str, ...]:
-    """Columns that the table has at the destination and the schema does not know, in lower case."""
-    known = {name.lower() for name, spec in one.columns.items() if spec.data_type is not None}
-
-    return tuple(name for name in work.catalog.get(one.name.lower(), {}) if name not in known)
 
 
 def _stage_all(
@@ -197,30 +183,13 @@ def _stage(
     work: Work, package: Package, one: Table, jobs: Sequence[JobFile], staged: str, foreign: Sequence[str]
 ) -> None:
     """Rows of one table in a temporary table of the target's types. Its row ids are the order of arrival."""
-    names = [name for name, spec in one.columns.items() if spec.data_type is not None]
-    number = exp.cast(exp.Null(), exp.DataType.build("BIGINT"))
-    empty = exp.select(*(column(name) for name in (*names, *foreign)), exp.alias_(number, ROOT_ROW, quoted=True))
-    create = exp.Create(
-        this=table(staged),
-        kind="TABLE",
-        properties=exp.Properties(expressions=[exp.TemporaryProperty()]),
-        expression=empty.from_(table(one.name, work.dataset)).limit(0),
-    )
-    work.database.execute(create.sql(dialect=DIALECT))
+    work.database.execute(create_staging(work.dataset, one, staged, foreign, DIALECT))
     with_number = replace(one, columns={**one.columns, ROOT_ROW: _ROOT_ROW_COLUMN})
 
     for sql, parameters in insert_jobs(package, with_number, jobs, staged, None):
         work.execute_for(package, one.name, sql, parameters)
 
 
-def _copy(work: Work, one: Table, staged: str) -> str:
-    names = [name for name, spec in one.columns.items() if spec.data_type is not None]
-    into = exp.Schema(this=table(one.name, work.dataset), expressions=[identifier(name) for name in names])
-    rows = exp.select(*(column(name) for name in names)).from_(table(staged))
-
-    return exp.Insert(this=into, expression=rows).sql(dialect=DIALECT)
-
-
 def _drop_all(work: Work, staged: Mapping[TableName, str]) -> None:
     for name in staged.values():
-        work.database.execute(exp.Drop(tables=[table(name)], kind="TABLE").sql(dialect=DIALECT))
+        work.database.execute(drop_staging(name, DIALECT))

@@ -5,6 +5,7 @@ does. Ours:
 
 * ``_asyncelt_commits/<last load id>.json``: the marker of a commit. With it, everything that it names is committed.
 * ``_asyncelt_leases/<pipeline>__<member>.json``: epoch and head.
+* ``_asyncelt_uploads/<pipeline>__<member>/<epoch>-<last load id>.json``, in buckets: which files an owner is bringing.
 * ``_asyncelt_runs/<hash>.json``: which packages a run with a caller-given id has committed.
 """
 
@@ -30,6 +31,7 @@ __all__ = [
     "LEASES",
     "LOCK",
     "RUNS",
+    "UPLOADS",
     "MarkedPackage",
     "Marker",
     "lease_document",
@@ -40,12 +42,15 @@ __all__ = [
     "run_path",
     "split_name",
     "state_path",
+    "upload_path",
+    "uploads_folder",
     "version_path",
 ]
 
 COMMITS = "_asyncelt_commits"
 LEASES = "_asyncelt_leases"
 RUNS = "_asyncelt_runs"
+UPLOADS = "_asyncelt_uploads"
 LOCK = "_asyncelt_lock"
 INIT = b'{"initial_version": 2, "current_version": 2}'
 _FORMAT_VERSION = 1
@@ -125,6 +130,16 @@ def parse_marker(content: bytes) -> Marker:
 def lease_path(pipeline_name: str, member: str) -> str:
     """Where epoch and head of a pipeline's member stand."""
     return f"{LEASES}/{path_part(pipeline_name)}__{path_part(member)}.json"
+
+
+def uploads_folder(pipeline_name: str, member: str) -> str:
+    """Where the owners of a pipeline's member announce the files that they bring."""
+    return f"{UPLOADS}/{path_part(pipeline_name)}__{path_part(member)}"
+
+
+def upload_path(pipeline_name: str, member: str, epoch: int, commit_name: str) -> str:
+    """Where an owner announces the files of one commit."""
+    return f"{uploads_folder(pipeline_name, member)}/{epoch}-{commit_name}.json"
 
 
 def run_path(pipeline_name: str, run_id: str) -> str:

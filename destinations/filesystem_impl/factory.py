@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Protocol, cast
 from urllib.parse import unquote, urlsplit
 
-from asyncelt.destinations.filesystem_impl.folder import DatasetFolder
+from anyio.to_thread import run_sync
+
+from asyncelt.destinations.filesystem_impl.dataset import FileDataset
 from asyncelt.destinations.filesystem_impl.layout import DEFAULT_LAYOUT, Layout, Moment, Placeholder, path_part
+from asyncelt.destinations.filesystem_impl.local import LocalPlace
+from asyncelt.destinations.filesystem_impl.s3.config import S3Config, s3_config
 from asyncelt.destinations.filesystem_impl.session import FilesystemSession
+from asyncelt.destinations.filesystem_impl.storage import Place
 from asyncelt.errors import ConfigError
 from asyncelt.load.protocol import Session, Target
 from asyncelt.schema.capabilities import Capabilities
@@ -29,11 +37,66 @@ _CAPABILITIES = Capabilities(
 
 
 @dataclass(frozen=True, slots=True)
+class LocalSite:
+    """A local folder."""
+
+    root: Path
+
+    @property
+    def location(self) -> str:
+        """The folder as a URL."""
+        return f"file://{self.root}"
+
+    @asynccontextmanager
+    async def opened(self, folder: str, target: Target) -> AsyncIterator[Place]:
+        """The files of one dataset, inside the block."""
+        del target
+
+        yield LocalPlace(self.root / folder)
+
+
+@dataclass(frozen=True, slots=True)
+class S3Site:
+    """A prefix in a bucket."""
+
+    config: S3Config
+    _opener: list[Opener] = field(default_factory=list, repr=False, compare=False)
+    """Made by the first session, off the event loop; it keeps what takes long to read."""
+
+    @property
+    def location(self) -> str:
+        """The prefix as a URL."""
+        return self.config.location
+
+    @asynccontextmanager
+    async def opened(self, folder: str, target: Target) -> AsyncIterator[Place]:
+        """The files of one dataset, inside the block."""
+        if not self._opener:
+            self._opener.append(await run_sync(self._made))
+
+        async with self._opener[0].opened(folder, target) as place:
+            yield place
+
+    def _made(self) -> Opener:
+        module = importlib.import_module("asyncelt.destinations.filesystem_impl.s3.place")
+
+        return cast("Opener", module.Bucketeer(self.config))
+
+
+class Opener(Protocol):
+    """What opens places in a bucket, once its driver is there."""
+
+    def opened(self, folder: str, target: Target) -> AbstractAsyncContextManager[Place]:
+        """The files of one dataset, inside the block."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
 class Filesystem:
-    """A folder with one folder per dataset."""
+    """A folder, or a prefix in a bucket, with one folder per dataset."""
 
     destination_name: str
-    root: Path
+    site: LocalSite | S3Site
     layout: Layout
     capabilities: Capabilities
     max_state_files: int = 100
@@ -46,8 +109,8 @@ class Filesystem:
 
     @property
     def location(self) -> str:
-        """The folder as a URL."""
-        return f"file://{self.root}"
+        """The address, without secrets."""
+        return self.site.location
 
     def for_pipeline(self, pipeline_name: str) -> Filesystem:
         """The same: nothing depends on the pipeline."""
@@ -57,19 +120,31 @@ class Filesystem:
 
     def connect(self, target: Target) -> AbstractAsyncContextManager[Session]:
         """A session on one dataset's folder."""
-        folder = DatasetFolder(
-            path=self.root / path_part(target.dataset_name),
-            layout=self.layout,
-            capabilities=self.capabilities,
-            max_state_files=self.max_state_files,
-        )
+        return self._connected(target)
 
-        return _connected(FilesystemSession(folder, target, busy_timeout_s=self.busy_timeout_s))
+    @asynccontextmanager
+    async def _connected(self, target: Target) -> AsyncIterator[FilesystemSession]:
+        async with self.site.opened(path_part(target.dataset_name), target) as place:
+            dataset = FileDataset(
+                place=place,
+                layout=self.layout,
+                capabilities=self.capabilities,
+                max_state_files=self.max_state_files,
+            )
+            session = FilesystemSession(dataset, target, busy_timeout_s=self.busy_timeout_s)
+
+            try:
+                yield session
+            finally:
+                await session.close()
 
 
-def filesystem(
+def filesystem(  # noqa: PLR0913 - what people write down for a dataset; all but the first by name
     bucket_url: str | os.PathLike[str],
     *,
+    endpoint_url: str | None = None,
+    region_name: str | None = None,
+    credentials: Mapping[str, str] | None = None,
     layout: str = DEFAULT_LAYOUT,
     extra_placeholders: Mapping[str, Placeholder] | None = None,
     current_datetime: Moment | None = None,
@@ -78,13 +153,18 @@ def filesystem(
     naming_convention: str = "snake_case",
     busy_timeout_s: float = 30.0,
 ) -> Filesystem:
-    """Load into files, Parquet or JSON lines, in a local folder.
+    """Load into files, Parquet or JSON lines, in a local folder or a bucket of S3.
 
     The packages of a run become visible together through ``dataset()``, which lists the files of committed loads
     only; who lists the folder may see the files of a load a moment before it is committed.
 
     Args:
-        bucket_url: A path, or ``file://`` and a path.
+        bucket_url: A path, ``file://`` and a path, or ``s3://bucket/prefix``, which needs ``asyncelt[s3]``.
+        endpoint_url: Of a service that speaks S3 and is not AWS.
+        region_name: Of the bucket.
+        credentials: For S3: ``aws_access_key_id``, ``aws_secret_access_key``, ``aws_session_token``, or
+            ``profile_name``; also ``region_name``, ``endpoint_url`` and ``s3_url_style`` ("path" or "vhost"). Without
+            them what the AWS tools use counts: variables, profiles, roles.
         layout: Where a data file goes in the dataset's folder. Placeholders: table_name, schema_name, load_id,
             file_id, ext, curr_date, timestamp(_ms), load_package_timestamp(_ms), and parts of the date: YYYY, YY, Y,
             MMMM, MMM, MM, M, DD, D, dddd, ddd, dd, d, HH, H, mm, m, ss, s, SSSS, SSS, SS, S, Q.
@@ -98,16 +178,30 @@ def filesystem(
         busy_timeout_s: How long to wait for another session that is committing to the same dataset.
 
     Raises:
-        ConfigError: The layout is not usable, or the address is not that of a local folder.
+        ConfigError: The layout, the address or the credentials are not usable, or a package is missing.
     """
     return Filesystem(
         destination_name=destination_name or "filesystem",
-        root=_local_path(os.fspath(bucket_url)),
+        site=_site(os.fspath(bucket_url), endpoint_url, region_name, credentials),
         layout=Layout(text=layout, extra=extra_placeholders or {}, now=current_datetime),
         capabilities=replace(_CAPABILITIES, naming_convention=naming_convention),
         max_state_files=max_state_files,
         busy_timeout_s=busy_timeout_s,
     )
+
+
+def _site(url: str, endpoint_url: str | None, region_name: str | None, credentials: object) -> LocalSite | S3Site:
+    if url.startswith(("s3://", "s3a://")):
+        for package in ("aiobotocore", "fsspec"):
+            if find_spec(package) is None:
+                raise ConfigError(f"filesystem({url!r}) needs the package {package}: pip install 'asyncelt[s3]'.")
+
+        return S3Site(config=s3_config(url, endpoint_url, region_name, credentials))
+
+    if endpoint_url or region_name or credentials:
+        raise ConfigError(f"filesystem({url!r}): a local folder has no endpoint_url, region_name or credentials.")
+
+    return LocalSite(root=_local_path(url))
 
 
 def _local_path(url: str) -> Path:
@@ -116,8 +210,8 @@ def _local_path(url: str) -> Path:
 
         if parts.scheme != "file":
             raise ConfigError(
-                f"filesystem({url!r}): only local folders are supported now, as a path or file:// address, not "
-                f"{parts.scheme}://."
+                f"filesystem({url!r}): only local folders, as a path or file:// address, and s3:// are supported "
+                f"now, not {parts.scheme}://."
             )
 
         url = unquote(parts.netloc + parts.path)
@@ -126,11 +220,3 @@ def _local_path(url: str) -> Path:
         raise ConfigError("filesystem() needs a folder: a path or a file:// address.")
 
     return Path(os.path.abspath(os.path.expanduser(url)))
-
-
-@asynccontextmanager
-async def _connected(session: FilesystemSession) -> AsyncIterator[FilesystemSession]:
-    try:
-        yield session
-    finally:
-        await session.close()

@@ -116,9 +116,15 @@ class Layout:
         if self.text.startswith("/") or ".." in self.text.split("/"):
             raise ConfigError(f"Layout {self.text!r} leads out of the dataset's folder.")
 
-    def path_of(self, package: Package, job: JobFile) -> str:
-        """Path of a job's file, relative to the dataset's folder."""
-        file_id = job.job_id.removeprefix(f"{job.table}.")
+    def path_of(self, package: Package, job: JobFile, *, epoch: int | None = None) -> str:
+        """Path of a job's file, relative to the dataset's folder.
+
+        Args:
+            package: Its package.
+            job: The job.
+            epoch: Becomes part of the file id, where files of several owners may not have one name.
+        """
+        file_id = job.job_id.removeprefix(f"{job.table}.") + ("" if epoch is None else f"-e{epoch}")
         extension = job.file_name.rpartition(".")[2]
         values: dict[str, object] = {
             "table_name": path_part(job.table),

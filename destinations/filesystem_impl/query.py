@@ -1,4 +1,4 @@
-"""SQL over a dataset's folder: views over exactly the files that are committed. Blocking.
+"""SQL over a dataset of files: views over exactly the files that are committed. Blocking.
 
 A table that a stored schema has and that no file belongs to is empty, as it would be in a database.
 """
@@ -6,13 +6,12 @@ A table that a stored schema has and that no file belongs to is empty, as it wou
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 
 import duckdb
 from sqlglot import exp
 
 from asyncelt.destinations.duckdb_impl.types import duckdb_type, json_type
-from asyncelt.destinations.filesystem_impl.folder import DatasetFolder
+from asyncelt.destinations.filesystem_impl.dataset import FileDataset
 from asyncelt.destinations.local_sql import LocalQuery
 from asyncelt.destinations.sql.names import column, identifier, table
 from asyncelt.schema.model import Column, Table
@@ -27,21 +26,21 @@ from asyncelt.schema.system import (
 )
 from asyncelt.types import SqlValue, TableName
 
-__all__ = ["folder_query"]
+__all__ = ["dataset_query"]
 
 _DIALECT = "duckdb"
 
 
-def folder_query(folder: DatasetFolder, sql: str, parameters: Sequence[SqlValue]) -> LocalQuery:
-    """One statement over the folder; only the tables whose names stand in it are looked up, when it begins."""
+def dataset_query(dataset: FileDataset, sql: str, parameters: Sequence[SqlValue]) -> LocalQuery:
+    """One statement over the dataset; only the tables whose names stand in it are looked up, when it begins."""
 
     def prepare(connection: duckdb.DuckDBPyConnection) -> None:
-        folder.finish()
-        definitions = _definitions(folder.schemas().values())
-        files = {**dict.fromkeys(definitions, ()), **folder.table_files()}
+        dataset.finish()
+        definitions = _definitions(dataset.schemas().values())
+        files = {**dict.fromkeys(definitions, ()), **dataset.table_files()}
 
         for name in (LOADS_TABLE, VERSION_TABLE, STATE_TABLE):
-            found = sorted(path.relative_to(folder.path).as_posix() for path in (folder.path / name).glob("*.jsonl"))
+            found = sorted(f"{name}/{one}" for one in dataset.store.names(name) if one.endswith(".jsonl"))
 
             if found:
                 files[name] = found
@@ -49,7 +48,7 @@ def folder_query(folder: DatasetFolder, sql: str, parameters: Sequence[SqlValue]
         for name, paths in files.items():
             # In SQL a quote inside a name is doubled; everything else stands as it is.
             if name.lower().replace('"', '""') in sql.lower() and name in definitions:
-                connection.execute(_view(definitions[name], [folder.path / path for path in paths]))
+                connection.execute(_view(definitions[name], dataset.store.attach(connection, paths)))
 
     return LocalQuery(prepare, sql, parameters)
 
@@ -68,13 +67,13 @@ def _definitions(schemas: Iterable[str]) -> Mapping[TableName, Table]:
     return {**tables, **{one.name: one for one in system}}
 
 
-def _view(one: Table, paths: Sequence[Path]) -> str:
+def _view(one: Table, paths: Sequence[str]) -> str:
     """CREATE VIEW over the files, with the table's columns and types even where there is no file."""
     columns = [column for column in one.columns.values() if column.data_type is not None]
     selects = [_nothing(columns)]
 
     for extension, reader in (("parquet", _parquet), ("jsonl", _json_lines)):
-        own = [str(path) for path in paths if f".{extension}" in path.suffixes[-2:]]
+        own = [path for path in paths if path.removesuffix(".gz").endswith(f".{extension}")]
 
         if own:
             selects.append(reader(columns, own))

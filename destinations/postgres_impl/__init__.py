@@ -1,1 +1,1 @@
-"""The PostgreSQL destination."""
+"""The Postgres destination: ``factory`` builds it, the engine talks to ``session``, the rest talks to Postgres."""

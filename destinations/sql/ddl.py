@@ -25,19 +25,30 @@ def create_dataset(dataset: Dataset, dialect: str) -> str:
     return exp.Create(this=schema, kind="SCHEMA", exists=True).sql(dialect=dialect)
 
 
-def create_table(dataset: Dataset, name: str, columns: Iterable[Column], type_of: TypeOf, dialect: str) -> str:
-    """CREATE TABLE with the columns in their order, NOT NULL where the schema says so."""
+def create_table(
+    dataset: Dataset, name: str, columns: Iterable[Column], type_of: TypeOf, dialect: str, *, unique: bool = False
+) -> str:
+    """CREATE TABLE with the columns in their order, NOT NULL where the schema says so.
+
+    Args:
+        dataset: Where.
+        name: Of the table.
+        columns: In their order.
+        type_of: The destination's types.
+        dialect: Of the text.
+        unique: Whether columns that the schema calls unique get an index that makes them so.
+    """
     schema = exp.Schema(
         this=table(name, dataset),
-        expressions=[_definition(one, type_of, dialect, keep_not_null=True) for one in columns],
+        expressions=[_definition(one, type_of, dialect, keep_not_null=True, unique=unique) for one in columns],
     )
 
     return exp.Create(this=schema, kind="TABLE", exists=True).sql(dialect=dialect)
 
 
-def add_column(dataset: Dataset, name: str, new: Column, type_of: TypeOf, dialect: str) -> str:
+def add_column(dataset: Dataset, name: str, new: Column, type_of: TypeOf, dialect: str, *, unique: bool = False) -> str:
     """ADD COLUMN, always nullable: the rows that are there have no value for it."""
-    action = _definition(new, type_of, dialect, keep_not_null=False)
+    action = _definition(new, type_of, dialect, keep_not_null=False, unique=unique)
 
     return exp.Alter(this=table(name, dataset), kind="TABLE", actions=[action]).sql(dialect=dialect)
 
@@ -78,15 +89,26 @@ def fill_root_key(dataset: Dataset, child: Table, parent: Table, dialect: str) -
     return update.sql(dialect=dialect)
 
 
-def new_columns(wanted: Table, existing: Mapping[str, object] | None) -> tuple[Column, ...]:
-    """Columns of ``wanted`` that have a type and are not in ``existing``, whose keys are lower-case names."""
+def new_columns(
+    wanted: Table, existing: Mapping[str, object] | None, *, fold: Callable[[str], str] = str.lower
+) -> tuple[Column, ...]:
+    """Columns of ``wanted`` that have a type and are not in ``existing``.
+
+    Args:
+        wanted: The table as the schema has it.
+        existing: Columns that are there, by names as ``fold`` makes them; None: there is no table.
+        fold: What the destination makes of a name before it compares it.
+    """
     typed = (one for one in wanted.columns.values() if one.data_type is not None)
 
-    return tuple(one for one in typed if existing is None or one.name.lower() not in existing)
+    return tuple(one for one in typed if existing is None or fold(one.name) not in existing)
 
 
-def _definition(one: Column, type_of: TypeOf, dialect: str, *, keep_not_null: bool) -> exp.ColumnDef:
+def _definition(one: Column, type_of: TypeOf, dialect: str, *, keep_not_null: bool, unique: bool) -> exp.ColumnDef:
     constraints = []
+
+    if unique and one.unique:
+        constraints.append(exp.ColumnConstraint(kind=exp.UniqueColumnConstraint()))
 
     if keep_not_null and not one.nullable:
         constraints.append(exp.ColumnConstraint(kind=exp.NotNullColumnConstraint()))

@@ -56,6 +56,8 @@ class MergePlan:
     existing: frozenset[TableName]
     arrival: Callable[[], exp.Expression]
     keeps_order: bool = False
+    analyzes: bool = False
+    """Whether the planner has to be told what a temporary table holds."""
     dialect: str
     strategy: MergeStrategy
     created_at: float
@@ -166,6 +168,9 @@ def delete_root_rows(
     doomed = selects[0].distinct() if len(selects) == 1 else exp.union(*selects)
     properties = exp.Properties(expressions=[exp.TemporaryProperty()])
     yield root.name, exp.Create(this=table(DOOMED), kind="TABLE", properties=properties, expression=doomed), parameters
+
+    if plan.analyzes:
+        yield root.name, exp.Analyze(tables=[table(DOOMED)]), ()
 
     for one in reversed(nested):
         yield one.name, exp.delete(plan.target(one)).where(_hangs_below_doomed(plan, one)), ()

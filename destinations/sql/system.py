@@ -5,6 +5,8 @@ Values are always parameters, numbered from 1 in the order in which each functio
 
 from __future__ import annotations
 
+import base64
+import zlib
 from collections.abc import Sequence
 from functools import lru_cache
 
@@ -23,9 +25,11 @@ __all__ = [
     "advance_head",
     "delete_all",
     "delete_schema_versions",
+    "inflated",
     "insert_row",
     "move_position",
     "prune_states",
+    "raise_epoch",
     "select_committed",
     "select_lease",
     "select_newest_load",
@@ -183,6 +187,23 @@ def _position_key() -> list[exp.Expression]:
 
 
 @lru_cache(maxsize=64)
+def raise_epoch(dataset: Dataset, dialect: str) -> str:
+    """UPDATE of the lease row of (pipeline_name, member, updated_at) to the next epoch; returns epoch and head."""
+    epoch = column("epoch")
+    update = exp.Update(
+        this=table(LEASE_TABLE.name, dataset),
+        expressions=[
+            exp.EQ(this=epoch.copy(), expression=exp.Add(this=epoch.copy(), expression=exp.Literal.number(1))),
+            exp.EQ(this=column("updated_at"), expression=parameter(3)),
+        ],
+        where=exp.Where(this=all_of([_equals("pipeline_name", 1), _equals("member", 2)])),
+        returning=exp.Returning(expressions=[epoch.copy(), column("head_load_id")]),
+    )
+
+    return update.sql(dialect=dialect)
+
+
+@lru_cache(maxsize=64)
 def select_committed(dataset: Dataset, count: int, dialect: str) -> str:
     """Which of ``count`` load ids have a row in ``_dlt_loads`` that says they are complete."""
     wanted = exp.In(this=column("load_id"), expressions=[parameter(at + 1) for at in range(count)])
@@ -270,6 +291,14 @@ def prune_states(dataset: Dataset, keep: int, dialect: str) -> str:
     older = exp.LT(this=column("_dlt_load_id"), expression=oldest_kept.subquery())
 
     return exp.delete(table(STATE_TABLE, dataset)).where(_equals("pipeline_name", 1), older).sql(dialect=dialect)
+
+
+def inflated(text: str) -> str:
+    """A stored schema as JSON; the reference compresses those that are longer than a text column may be."""
+    if text.lstrip().startswith("{"):
+        return text
+
+    return zlib.decompress(base64.b64decode(text)).decode("utf-8")
 
 
 def _equals(name: str, position: int) -> exp.Expression:

@@ -1,4 +1,4 @@
-"""Runs the reference in a process of its own: `python dlt_worker.py duckdb|filesystem FOLDER RUNS`.
+"""Runs the reference in a process of its own: `python dlt_worker.py duckdb|filesystem|postgres FOLDER RUNS`.
 
 Instead of a number of runs, RUNS may be the arguments of one: a JSON object with ``rows`` and ``write_disposition``.
 """
@@ -18,6 +18,9 @@ def main(kind: str, folder: str, runs: str) -> None:
 
     if kind == "duckdb":
         destination = dlt.destinations.duckdb(f"{folder}/data.duckdb")
+    elif kind == "postgres":
+        with open(f"{folder}/dsn") as file:
+            destination = dlt.destinations.postgres(file.read())
     else:
         destination = dlt.destinations.filesystem(f"{folder}/files")
 

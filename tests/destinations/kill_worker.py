@@ -21,13 +21,24 @@ def destination_of(kind: str, folder: Path) -> Destination:
     if kind == "duckdb":
         return destinations.duckdb(folder / "data.duckdb")
 
+    if kind == "postgres":
+        return destinations.postgres((folder / "dsn").read_text())
+
+    if kind == "s3":
+        # The server that the test has started, and a prefix of its own.
+        url, endpoint, key, secret = (folder / "s3.txt").read_text().split()
+        credentials = {"aws_access_key_id": key, "aws_secret_access_key": secret}
+
+        return destinations.filesystem(url, endpoint_url=endpoint, credentials=credentials)
+
     return destinations.filesystem(folder / "files")
 
 
 async def commit(kind: str, folder: Path, *, load_id: str = LOAD_ID, parent: str | None = None) -> Commit:
     """Make the package, the same each time, and commit it."""
     destination = destination_of(kind, folder)
-    rows = pa.table({"load": [load_id] * 3})
+    # The new column of the second load is there, or not, whatever happens to its rows.
+    rows = pa.table({"load": [load_id] * 3, f"in_{load_id.partition('.')[0]}": [True] * 3})
     package = await asyncio.to_thread(
         make_package,
         folder / f"packages-{os.urandom(4).hex()}",

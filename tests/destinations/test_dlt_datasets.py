@@ -29,14 +29,24 @@ async def run_dlt(kind, folder, runs):
     return int(done.stdout.split()[-1])
 
 
+@pytest.fixture
+def folder(kind, tmp_path, request):
+    """Where the data goes, or stands where it goes."""
+    if kind == "postgres":
+        (tmp_path / "dsn").write_text(request.getfixturevalue("postgres_dsn"))
+
+    return tmp_path
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(120)
-@pytest.mark.parametrize("kind", ["duckdb", "filesystem"])
-async def test_both_carry_on_what_the_other_has_written(kind, tmp_path):
-    assert await run_dlt(kind, tmp_path, 2) == 2
+@pytest.mark.parametrize("kind", ["duckdb", "filesystem", "postgres"])
+async def test_both_carry_on_what_the_other_has_written(kind, folder):
+    assert await run_dlt(kind, folder, 2) == 2
     made = {
-        "duckdb": lambda: destinations.duckdb(tmp_path / "data.duckdb"),
-        "filesystem": lambda: destinations.filesystem(tmp_path / "files"),
+        "duckdb": lambda: destinations.duckdb(folder / "data.duckdb"),
+        "filesystem": lambda: destinations.filesystem(folder / "files"),
+        "postgres": lambda: destinations.postgres((folder / "dsn").read_text()),
     }
     destination = made[kind]()
 
@@ -51,13 +61,13 @@ async def test_both_carry_on_what_the_other_has_written(kind, tmp_path):
         rows = pa.table({"id": [9], "at": [9], "extra": ["new"], "_dlt_load_id": [load_id], "_dlt_id": ["x"]})
         schema = from_json(restored.schemas["theirs"])
         package = await asyncio.to_thread(
-            make_package, tmp_path / "packages", load_id, {"orders": rows}, target=TARGET, schema=schema
+            make_package, folder / "packages", load_id, {"orders": rows}, target=TARGET, schema=schema
         )
         lease = await session.acquire("theirs", "")
         result = await session.commit(make_commit(TARGET, lease, package))
         assert result.schema_updates[load_id] == {"orders": ("extra",)}
 
-    assert await run_dlt(kind, tmp_path, 1) == 3
+    assert await run_dlt(kind, folder, 1) == 3
 
     async with destination.connect(TARGET) as session:
         found = await session.query("SELECT id, extra FROM orders ORDER BY id")

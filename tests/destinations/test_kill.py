@@ -9,6 +9,7 @@ import pytest
 from tests.destinations import kill_worker
 from tests.destinations.kill_worker import LOAD_ID, TARGET, destination_of
 from tests.support.killing import KILLED, Nursery
+from tests.support.seaweed import KEY, SECRET
 
 OLD = "1700000001.5"
 POINTS = {
@@ -23,13 +24,43 @@ POINTS = {
         "before_load_row",
         "finished",
     ],
+    "postgres": [
+        "before_migrate_commit",
+        "after_migrate",
+        "before_begin",
+        "after_lease",
+        "after_package",
+        "before_commit",
+        "after_commit",
+    ],
+    "s3": [
+        "loaded",
+        "before_marker",
+        "after_marker",
+        "before_load_row",
+    ],
 }
+PREFIX = {"s3": "filesystem"}
+"""Of the failpoints, where it is not the kind."""
 
 
 @pytest.fixture(scope="module")
 def nursery(tmp_path_factory):
     with Nursery(tmp_path_factory.mktemp("nursery")) as started:
         yield started
+
+
+@pytest.fixture
+def folder(kind, tmp_path, request):
+    """Where the data goes, or stands where it goes."""
+    if kind == "postgres":
+        (tmp_path / "dsn").write_text(request.getfixturevalue("postgres_dsn"))
+
+    if kind == "s3":
+        server, url = request.getfixturevalue("seaweed"), request.getfixturevalue("bucket_url")
+        (tmp_path / "s3.txt").write_text(f"{url} {server.url} {KEY} {SECRET}")
+
+    return tmp_path
 
 
 async def rows_of(session):
@@ -40,13 +71,13 @@ async def rows_of(session):
 @pytest.mark.slow
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize("kind, point", [(kind, point) for kind, points in POINTS.items() for point in points])
-async def test_a_killed_commit_is_whole_or_absent(kind, point, tmp_path, nursery):
-    await kill_worker.commit(kind, tmp_path, load_id=OLD)
-    environment = {"ASYNCELT_FAILPOINT": f"{kind}.{point}"}
-    doomed = nursery.start(kill_worker.commit_once, kind, tmp_path, environment=environment)
+async def test_a_killed_commit_is_whole_or_absent(kind, point, folder, nursery):
+    await kill_worker.commit(kind, folder, load_id=OLD)
+    environment = {"ASYNCELT_FAILPOINT": f"{PREFIX.get(kind, kind)}.{point}"}
+    doomed = nursery.start(kill_worker.commit_once, kind, folder, environment=environment)
     assert await asyncio.to_thread(doomed.wait) == KILLED
 
-    async with destination_of(kind, tmp_path).connect(TARGET) as session:
+    async with destination_of(kind, folder).connect(TARGET) as session:
         happened = LOAD_ID in await session.committed([LOAD_ID])
         newest = LOAD_ID if happened else OLD
         restored = await session.restore(TARGET.pipeline_name)
@@ -55,7 +86,7 @@ async def test_a_killed_commit_is_whole_or_absent(kind, point, tmp_path, nursery
         assert (restored.state, restored.head_load_id, restored.last_load_id) == (newest, newest, newest)
         assert await session.run_of(TARGET.pipeline_name, LOAD_ID) == ((LOAD_ID,) if happened else ())
 
-    await kill_worker.commit(kind, tmp_path, parent=OLD)
+    await kill_worker.commit(kind, folder, parent=OLD)
 
-    async with destination_of(kind, tmp_path).connect(TARGET) as session:
+    async with destination_of(kind, folder).connect(TARGET) as session:
         assert await rows_of(session) == [LOAD_ID] * 3

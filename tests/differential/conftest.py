@@ -35,7 +35,8 @@ def reference(reference_process: Reference, request: pytest.FixtureRequest) -> C
     Answers are remembered between sessions under everything they depend on: the case, the versions, and the code that
     asks and reads. ``--cache-clear`` forgets them.
     """
-    folder = Path(request.config.cache.mkdir("differential")) if request.config.cache else None
+    cache = getattr(request.config, "cache", None)
+    folder = Path(cache.mkdir("differential")) if cache else None
     salt = _salt()
 
     def answer(case: Case) -> Outcome:

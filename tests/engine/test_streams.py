@@ -416,15 +416,39 @@ async def test_poison_goes_to_its_table_and_is_acknowledged(tmp_path: Path) -> N
 
     log = Bytes([[1, 2, 3, 4]])
     pipeline = make(tmp_path)
-    stats = await pipeline.stream(log, primary_key="n", write_disposition="merge")
+
+    with pytest.warns(AsynceltWarning, match="are in _asyncelt_quarantine"):
+        stats = await pipeline.stream(log, primary_key="n", write_disposition="merge")
 
     assert await ask(pipeline, "SELECT n FROM log ORDER BY n") == [(1,), (3,), (4,)]
-    assert await ask(pipeline, "SELECT topic, position, payload FROM _asyncelt_dead_letters ORDER BY position") == [
-        ("t", 2, b"{broken"),
-        ("t", 4, b"\xff"),
-    ]
+    found = "SELECT origin, position, payload, payload_form FROM _asyncelt_quarantine ORDER BY position"
+    assert await ask(pipeline, found) == [("t/p", "2", "{broken", "text"), ("t/p", "4", "/w==", "base64")]
     assert sorted(log.acked) == [1, 2, 3, 4]
     assert stats.dead_letters == 2
+
+
+async def test_a_row_that_breaks_the_contract_goes_to_quarantine_and_can_be_replayed(tmp_path: Path) -> None:
+    class Mixed(Log):
+        async def fetch(self, most: int) -> Sequence[asyncelt.Message]:
+            bodies = {1: b'{"n": 1}', 2: b'{"n": "no number"}', 3: b'{"n": 3}'}
+            found = await Log.fetch(self, most)
+
+            return [asyncelt.Message(bodies[one.receipt.position or 0], one.receipt, self) for one in found]
+
+    pipeline = make(tmp_path)
+    log = Mixed([[1, 2, 3]])
+    frozen = {"data_type": "freeze"}
+
+    with pytest.warns(AsynceltWarning, match="are in _asyncelt_quarantine"):
+        stats = await pipeline.stream(log, columns={"n": {"data_type": "bigint"}}, schema_contract=frozen)
+
+    assert await ask(pipeline, "SELECT n FROM log ORDER BY n") == [(1,), (3,)]
+    assert sorted(log.acked) == [1, 2, 3]
+    assert stats.dead_letters == 1
+
+    lenient = asyncelt.resource([], name="log", schema_contract="evolve")
+    await asyncelt.replay(pipeline, lenient)
+    assert await ask(pipeline, "SELECT n, n__v_text FROM log ORDER BY n") == [(1, None), (3, None), (None, "no number")]
 
 
 async def test_json_messages_count_as_rows(tmp_path: Path) -> None:

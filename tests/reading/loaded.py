@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncelt
 
-KINDS = ["duckdb", "filesystem", "memory"]
+KINDS = ["duckdb", "filesystem", "memory", "postgres"]
 ITEMS = [
     {"id": 1, "name": "one", "price": 1.5, "at": "2024-01-01T00:00:00Z", "tags": [{"tag": "a", "of": [{"z": 1}]}]},
     {"id": 2, "name": "two", "price": 2.5, "at": "2024-01-02T00:00:00Z", "tags": [{"tag": "b"}, {"tag": "c"}]},
@@ -13,9 +13,17 @@ ITEMS = [
 OWNERS = [{"item": 1, "owner": "Ann"}, {"item": 2, "owner": "Bob"}, {"item": 9, "owner": "Cid"}]
 
 
+def dsn_of(folder):
+    """The file that says which database of Postgres belongs to a folder."""
+    return folder.with_name(f"{folder.name}.dsn")
+
+
 def destination(kind, folder):
     if kind == "duckdb":
         return asyncelt.destinations.duckdb(folder / "data.duckdb")
+
+    if kind == "postgres":
+        return asyncelt.destinations.postgres(dsn_of(folder).read_text())
 
     return asyncelt.destinations.filesystem(folder / "lake") if kind == "filesystem" else asyncelt.destinations.memory()
 

@@ -65,13 +65,13 @@ async def test_a_cursor_goes_on_where_it_stopped(client):
 
 async def test_names_are_found_from_everywhere(client, kind):
     name = client.make_qualified_table_name("items")
-    assert name == ('"data"."raw"."items"' if kind == "duckdb" else '"items"')
+    assert name == {"duckdb": '"data"."raw"."items"', "postgres": '"raw"."items"'}.get(kind, '"items"')
     assert client.make_qualified_table_name("items", quote=False) == name.replace('"', "")
     assert await client.execute_sql(f"SELECT count(*) FROM {name}") == [(3,)]
     assert client.escape_column_name('a"b') == '"a""b"'
     assert client.dataset_name == "raw"
     assert client.staging_dataset_name == "raw_staging"
-    assert client.capabilities.sqlglot_dialect == "duckdb"
+    assert client.capabilities.sqlglot_dialect == ("postgres" if kind == "postgres" else "duckdb")
 
 
 async def test_a_file_that_is_called_like_the_dataset(tmp_path):

@@ -62,19 +62,35 @@ async def test_a_query_is_a_relation(dataset):
     [
         ("SELECT count(*) FROM items", [(3,)]),
         ("SELECT sum(id) AS s FROM raw.items", [(6,)]),
-        ('SELECT "ID" FROM "RAW"."Items" WHERE id = 1;', [(1,)]),
         ("WITH few AS (SELECT id FROM items WHERE id > 2) SELECT * FROM few", [(3,)]),
         ("SELECT id FROM items WHERE id = 1 UNION ALL SELECT item FROM owners WHERE item = 9", [(1,), (9,)]),
         (
             "SELECT i.id, t.tag FROM items i JOIN items__tags t ON t._dlt_parent_id = i._dlt_id WHERE i.id = 1",
             [(1, "a")],
         ),
-        ("SELECT n FROM range(2) AS r(n)", [(0,), (1,)]),
-        ("FROM items SELECT id WHERE id = 3", [(3,)]),
     ],
 )
 async def test_queries_of_many_kinds(dataset, sql, expected):
     assert await dataset(sql).fetchall() == expected
+
+
+DIALECTS = {
+    "duckdb": [
+        ('SELECT "ID" FROM "RAW"."Items" WHERE id = 1;', [(1,)]),
+        ("SELECT n FROM range(2) AS r(n)", [(0,), (1,)]),
+        ("FROM items SELECT id WHERE id = 3", [(3,)]),
+    ],
+    "postgres": [
+        ("SELECT ID FROM RAW.Items WHERE id = 1;", [(1,)]),
+        ("SELECT n FROM generate_series(0, 1) AS r(n)", [(0,), (1,)]),
+        ("SELECT DISTINCT ON (id > 0) id FROM items ORDER BY id > 0, id DESC", [(3,)]),
+    ],
+}
+
+
+async def test_queries_of_one_database_only(dataset):
+    for sql, expected in DIALECTS[dataset.dialect]:
+        assert await dataset(sql).fetchall() == expected
 
 
 async def test_a_query_in_another_dialect_is_translated(dataset):

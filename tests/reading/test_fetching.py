@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime as dt
 from contextlib import aclosing
 from decimal import Decimal
@@ -20,9 +21,9 @@ ROWS = 25_000
 
 
 @pytest.fixture(scope="session")
-async def many(anyio_backend, kind, tmp_path_factory):
+async def many(anyio_backend, kind, new_folder):
     """A table of several files, larger than a chunk."""
-    pipeline = make_pipeline(kind, tmp_path_factory.mktemp(f"many-{kind}"))
+    pipeline = make_pipeline(kind, await asyncio.to_thread(new_folder))
 
     for start in (0, 15_000):
         stop = min(start + 15_000, ROWS)

@@ -28,6 +28,7 @@ MODULES = (
     "anyio._backends._asyncio",
     "asyncelt.destinations.duckdb_impl.session",
     "asyncelt.destinations.filesystem_impl.session",
+    "asyncelt.destinations.postgres_impl.database",
     "asyncelt.pipeline",
     "asyncelt.testing",
     "duckdb",

@@ -55,7 +55,6 @@ class Ledger:
         """By source: receipts that were neither acknowledged nor refused, by their identity."""
         self.repeated = 0
         """Deliveries of messages that this stream had, or that were committed."""
-        self.dead_letters = 0
         """Messages that nobody could read."""
 
     async def open(self, source: EventSource) -> None:
@@ -99,10 +98,6 @@ class Ledger:
         partition.in_flight.add(receipt.position)
 
         return True
-
-    def spoiled(self, count: int) -> None:
-        """See `StreamSide.spoiled`."""
-        self.dead_letters += count
 
     def moves(self, taken: Taken, before: Sequence[PositionMove] = ()) -> tuple[PositionMove, ...]:
         """How positions move when a package with these messages commits.

@@ -34,6 +34,7 @@ from asyncelt.info.streams import StreamStats
 from asyncelt.load.protocol import StoredPosition, SupportsIdle, SupportsPositions
 from asyncelt.observe import PackageCommitted
 from asyncelt.schema.model import Schema
+from asyncelt.schema.quarantine import QUARANTINE_TABLE
 from asyncelt.schema.system import is_system_name
 from asyncelt.storage.package import SealedPackage
 from asyncelt.types import FileFormat, LoadId
@@ -66,6 +67,7 @@ class Counts:
     rows: int = 0
     nbytes: int = 0
     messages: int = 0
+    dead_letters: int = 0
     retries: int = 0
     last_load_id: LoadId | None = None
     last_commit_at: float | None = None
@@ -160,7 +162,7 @@ class Streaming:
             bytes=counts.nbytes,
             messages=counts.messages,
             repeated=ledger.repeated if ledger is not None else 0,
-            dead_letters=ledger.dead_letters if ledger is not None else 0,
+            dead_letters=counts.dead_letters,
             queued=len(roller.uncommitted) if roller is not None else 0,
             memory=environment.budget.used,
             waited_s=roller.waited_s if roller is not None else 0.0,
@@ -319,6 +321,12 @@ class Streaming:
             if package.schema.tables[table].parent is None and not is_system_name(table)
         )
         counts.packages += len(packages)
+        counts.dead_letters += sum(
+            count
+            for package in packages
+            for table, count in package.row_counts.items()
+            if package.schema.tables[table].resource == QUARANTINE_TABLE
+        )
         counts.rows += rows
         counts.nbytes += one.nbytes
         counts.retries += sum(bundle.report.retries for bundle in loaded.bundles)

@@ -1,4 +1,4 @@
-"""One dataset's folder: what is committed in it, and how a commit gets there. Blocking, used by one thread.
+"""One dataset of files: what is committed in it, and how a commit gets there. Blocking, used by one thread.
 
 A commit goes: data files at their final names (before, by the session), the marker (the moment at which it all
 becomes true), then what follows from the marker and can be done again: versions, states, removal of superseded
@@ -8,79 +8,84 @@ unfinished; whoever comes next finishes it.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 
 import orjson
 
-from asyncelt.destinations.busy import lock_file
 from asyncelt.destinations.filesystem_impl import documents
 from asyncelt.destinations.filesystem_impl.documents import MarkedPackage, Marker
 from asyncelt.destinations.filesystem_impl.layout import Layout
+from asyncelt.destinations.filesystem_impl.storage import Place, Store
 from asyncelt.destinations.job_files import read_job
 from asyncelt.errors import DestinationRejected, LeaseLost
 from asyncelt.failpoints import failpoint
-from asyncelt.flow import Package
+from asyncelt.flow import JobFile, Package
 from asyncelt.load.protocol import Commit, CommitResult, Lease, Restored
 from asyncelt.schema.capabilities import Capabilities
 from asyncelt.schema.model import Schema
 from asyncelt.schema.stored import ENGINE_VERSION, from_json, to_json
 from asyncelt.schema.system import LOADS_TABLE, STATE_TABLE, VERSION_TABLE
-from asyncelt.storage.files import fsync_directory, write_atomically
 from asyncelt.types import JsonValue, LoadId, TableName
 
-__all__ = ["DatasetFolder"]
+__all__ = ["FileDataset"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DatasetFolder:
-    """The folder of one dataset.
+class FileDataset:
+    """The files of one dataset.
 
     Args:
-        path: Need not exist.
+        place: Where they are; there need not be any.
         layout: Of data files.
         capabilities: Decide the types in which state rows are read from job files.
         max_state_files: States that stay, per pipeline.
     """
 
-    path: Path
+    place: Place
     layout: Layout
     capabilities: Capabilities
     max_state_files: int
 
+    @property
+    def store(self) -> Store:
+        """Small files and names."""
+        return self.place.store
+
+    def path_of(self, commit: Commit, package: Package, job: JobFile) -> str:
+        """Where a job's file goes."""
+        return self.layout.path_of(package, job, epoch=commit.lease.epoch if self.place.marks_epochs else None)
+
     def restore(self, pipeline_name: str, member: str) -> Restored:
         """What the dataset knows about a pipeline. Creates nothing in a dataset that is not there."""
-        if not self.path.is_dir():
+        if not self.store.exists():
             return Restored()
 
         self.finish()
         loads = self._load_ids()
         states = [
             (parts[1], name)
-            for name in self._names(STATE_TABLE)
+            for name in self.store.names(STATE_TABLE)
             if len(parts := documents.split_name(name, 3)) == 3 and parts[0] == pipeline_name and parts[1] in loads
         ]
         state_id, state_file = max(states, default=(None, ""))
         state = None if state_id is None else str(self._row(f"{STATE_TABLE}/{state_file}")["state"])
 
         return Restored(
-            exists=bool(loads) or bool(self._names(VERSION_TABLE)),
+            exists=bool(loads) or bool(self.store.names(VERSION_TABLE)),
             state=state,
             state_load_id=None if state_id is None else LoadId(state_id),
             schemas=self.schemas(),
             last_load_id=max(loads, default=None),
-            head_load_id=self._lease(pipeline_name, member).head_load_id,
+            head_load_id=self.place.journal.lease(pipeline_name, member).head_load_id,
         )
 
     def schemas(self) -> dict[str, str]:
         """Newest stored schema JSON per schema name."""
         newest: dict[str, tuple[str, str]] = {}
 
-        for name in self._names(VERSION_TABLE):
+        for name in self.store.names(VERSION_TABLE):
             parts = documents.split_name(name, 3)
 
             if len(parts) == 3:
@@ -90,25 +95,17 @@ class DatasetFolder:
 
     def acquire(self, pipeline_name: str, member: str) -> Lease:
         """Raise the epoch. An owner that has never committed leaves no trace: its first commit decides."""
-        if not self.path.is_dir():
+        if not self.store.exists():
             return Lease(epoch=1)
 
         self.finish()
-        path = self.path / documents.lease_path(pipeline_name, member)
+        journal = self.place.journal
 
-        if not path.exists():
-            return Lease(epoch=1)
-
-        with self._exclusive():
-            current = self._lease(pipeline_name, member)
-            lease = Lease(epoch=current.epoch + 1, head_load_id=current.head_load_id)
-            write_atomically(path, documents.lease_document(lease), durable=False)
-
-        return lease
+        return journal.take(pipeline_name, member) if journal.lease(pipeline_name, member).epoch else Lease(epoch=1)
 
     def committed(self, load_ids: Sequence[LoadId]) -> frozenset[LoadId]:
         """Which of the load ids are committed."""
-        if not self.path.is_dir():
+        if not self.store.exists():
             return frozenset()
 
         self.finish()
@@ -118,17 +115,16 @@ class DatasetFolder:
     def run_of(self, pipeline_name: str, run_id: str) -> tuple[LoadId, ...]:
         """Load ids that this run has committed."""
         self.finish()
-        path = self.path / documents.run_path(pipeline_name, run_id)
+        content = self.store.read(documents.run_path(pipeline_name, run_id))
 
-        return tuple(LoadId(load_id) for load_id in orjson.loads(path.read_bytes())) if path.exists() else ()
+        return () if content is None else tuple(LoadId(load_id) for load_id in orjson.loads(content))
 
     def commit(self, commit: Commit) -> CommitResult:
         """Write the marker of data files that are all in place, then finish."""
         failpoint("filesystem.before_commit")
-        self.path.mkdir(parents=True, exist_ok=True)
         load_ids = tuple(package.load_id for package in commit.packages)
 
-        with self._exclusive():
+        with self.place.journal.turn():
             self._finish_unlocked()
             done = self._load_ids().intersection(load_ids)
 
@@ -141,13 +137,13 @@ class DatasetFolder:
             marker = self._marker(commit, [package for package in commit.packages if package.load_id not in done])
 
             if not commit.is_load:
-                self._write_versions(marker)
+                self.store.write_all(self._versions(marker))
 
                 return CommitResult(load_ids=load_ids, schema_updates=updates)
 
             self._settle_data(marker)
             failpoint("filesystem.before_marker")
-            self._write_marker(marker)
+            self.place.journal.append(marker)
             failpoint("filesystem.after_marker")
             self._follow(marker)
 
@@ -155,8 +151,8 @@ class DatasetFolder:
 
     def finish(self) -> None:
         """Do what an owner that died after its marker has left undone."""
-        if self._unfinished():
-            with self._exclusive():
+        if self.place.journal.unsettled(self._load_ids()):
+            with self.place.journal.turn():
                 self._finish_unlocked()
 
     def table_files(self) -> dict[TableName, list[str]]:
@@ -164,7 +160,7 @@ class DatasetFolder:
 
         Files that the reference wrote count by their load id, where the layout has it.
         """
-        markers = self._markers()
+        markers = self.place.journal.markers()
         files: dict[TableName, list[str]] = {}
         superseded = {path for marker in markers for path in marker.superseded}
         marked: set[str] = set()
@@ -193,11 +189,7 @@ class DatasetFolder:
             if table.name not in {LOADS_TABLE, VERSION_TABLE, STATE_TABLE}
         }
         found: dict[TableName, list[str]] = {}
-        paths = sorted(
-            path.relative_to(self.path).as_posix()
-            for path in self.path.rglob("*")
-            if path.suffix in {".parquet", ".jsonl", ".gz"}
-        )
+        paths = self.store.files()
 
         for name in names:
             pattern = self.layout.pattern_of(name)
@@ -211,7 +203,7 @@ class DatasetFolder:
 
     def _marker(self, commit: Commit, packages: Sequence[Package]) -> Marker:
         current = self.table_files() if any(_emptied(package) for package in packages) else {}
-        stored = [(name, documents.split_name(name, 3)) for name in self._names(VERSION_TABLE)]
+        stored = [(name, documents.split_name(name, 3)) for name in self.store.names(VERSION_TABLE)]
         versions = {parts[2] for _, parts in stored if len(parts) == 3}
         superseded: list[str] = []
         marked = []
@@ -225,7 +217,7 @@ class DatasetFolder:
                 superseded += [f"{VERSION_TABLE}/{name}" for name, _ in forgotten]
                 versions -= {parts[2] for _, parts in forgotten}
 
-            files = self._files_of(package)
+            files = self._files_of(commit, package)
 
             for table, paths in files.items():
                 current.setdefault(table, []).extend(paths)
@@ -252,12 +244,12 @@ class DatasetFolder:
             superseded=superseded,
         )
 
-    def _files_of(self, package: Package) -> dict[TableName, list[str]]:
+    def _files_of(self, commit: Commit, package: Package) -> dict[TableName, list[str]]:
         files: dict[TableName, list[str]] = {}
 
         for job in package.jobs:
             if job.table != STATE_TABLE:
-                files.setdefault(job.table, []).append(self.layout.path_of(package, job))
+                files.setdefault(job.table, []).append(self.path_of(commit, package, job))
 
         return files
 
@@ -291,113 +283,92 @@ class DatasetFolder:
 
     def _settle_data(self, marker: Marker) -> None:
         """Make sure that every data file is there and that its name survives a crash of the machine."""
-        folders: set[Path] = set()
-
         for package in marker.packages:
             paths = [path for of_table in package.files.values() for path in of_table]
-
-            for path in paths:
-                if not (self.path / path).exists():
-                    raise DestinationRejected(
-                        f"Load {package.load_id}: the data file {path} is not in {self.path}. Load its job again."
-                    )
-
-                parent = (self.path / path).parent
-
-                while parent not in folders and parent != self.path.parent:
-                    folders.add(parent)
-                    parent = parent.parent
 
             if len(set(paths)) < len(paths):
                 raise DestinationRejected(
                     f"Load {package.load_id}: layout {self.layout.text!r} gives several files the same name."
                 )
 
-        for folder in folders:
-            fsync_directory(folder)
+        everything = [path for one in marker.packages for of_table in one.files.values() for path in of_table]
+        missing = self.store.settle(everything)
 
-    def _write_marker(self, marker: Marker) -> None:
-        folder = self.path / documents.COMMITS
-        folder.mkdir(exist_ok=True)
-        write_atomically(folder / f"{marker.name}.json", marker.to_json(), durable=True)
-        fsync_directory(folder)
-        fsync_directory(self.path)
+        if missing is not None:
+            raise DestinationRejected(
+                f"Load {marker.name}: the data file {missing} is not in {self.store.address}. Load its job again."
+            )
 
     def _follow(self, marker: Marker) -> None:
         """Everything that follows from a marker. May be done any number of times."""
-        self._write_versions(marker)
+        contents = self._versions(marker)
 
         for package in marker.packages:
             for state in package.states:
                 path = documents.state_path(marker.pipeline_name, package.load_id, str(state["version_hash"]))
-                self._write(path, orjson.dumps(state))
-
-        for path in marker.superseded:
-            failpoint("filesystem.before_remove")
-            (self.path / path).unlink(missing_ok=True)
-
-        self._prune_states(marker)
-        lease = Lease(epoch=marker.epoch, head_load_id=marker.name)
-        self._write(documents.lease_path(marker.pipeline_name, marker.member), documents.lease_document(lease))
+                contents[path] = orjson.dumps(state)
 
         if marker.run_id is not None:
             load_ids = [package.load_id for package in marker.packages]
-            self._write(documents.run_path(marker.pipeline_name, marker.run_id), orjson.dumps(load_ids))
+            contents[documents.run_path(marker.pipeline_name, marker.run_id)] = orjson.dumps(load_ids)
+
+        self.store.write_all(contents)
+
+        if marker.superseded:
+            failpoint("filesystem.before_remove")
+            self.store.remove(marker.superseded)
+
+        self._prune_states(marker)
+        self.place.journal.followed(marker)
 
         for package in marker.packages:
             failpoint("filesystem.before_load_row")
             path = documents.load_path(package.schema_name, package.load_id)
-            self._write(path, orjson.dumps(documents.load_document(package)))
+            self.store.write_all({path: orjson.dumps(documents.load_document(package))})
 
         failpoint("filesystem.finished")
 
-    def _write_versions(self, marker: Marker) -> None:
-        for folder in (LOADS_TABLE, VERSION_TABLE, STATE_TABLE, documents.LEASES, documents.RUNS):
-            (self.path / folder).mkdir(exist_ok=True)
-
-        if not (self.path / "init").exists():
-            self._write("init", documents.INIT)
+    def _versions(self, marker: Marker) -> dict[str, bytes]:
+        """New versions of schemas, by path; and what says that this is a dataset."""
+        contents: dict[str, bytes] = {} if self.store.read("init") is not None else {"init": documents.INIT}
 
         for package in marker.packages:
             if package.version is not None:
                 path = documents.version_path(package.schema_name, package.load_id, package.version_hash)
-                self._write(path, orjson.dumps(package.version))
+                contents[path] = orjson.dumps(package.version)
+
+        return contents
 
     def _prune_states(self, marker: Marker) -> None:
         own = [
             (parts[1], name)
-            for name in self._names(STATE_TABLE)
+            for name in self.store.names(STATE_TABLE)
             if len(parts := documents.split_name(name, 3)) == 3 and parts[0] == marker.pipeline_name
         ]
 
-        for _, name in sorted(own, reverse=True)[self.max_state_files :]:
-            (self.path / STATE_TABLE / name).unlink(missing_ok=True)
+        old = sorted(own, reverse=True)[self.max_state_files :]
+        self.store.remove([f"{STATE_TABLE}/{name}" for _, name in old])
 
     def _finish_unlocked(self) -> None:
-        for name in sorted(self._unfinished()):
-            self._follow(documents.parse_marker((self.path / documents.COMMITS / f"{name}.json").read_bytes()))
-
-    def _unfinished(self) -> set[str]:
-        markers = {name.removesuffix(".json") for name in self._names(documents.COMMITS) if name.endswith(".json")}
-
-        return markers - self._load_ids() if markers else set()
+        for marker in self.place.journal.unsettled(self._load_ids()):
+            self._follow(marker)
 
     def _check_lease(self, commit: Commit, expected_head: LoadId | None) -> None:
         target = commit.target
-        lease = self._lease(target.pipeline_name, target.member)
+        lease = self.place.journal.lease(target.pipeline_name, target.member)
         epoch = lease.epoch or commit.lease.epoch
 
         if epoch != commit.lease.epoch:
             raise LeaseLost(
-                f"{self.path}: pipeline {target.pipeline_name!r} was taken over by another owner (epoch {epoch}, ours "
-                f"is {commit.lease.epoch}). Nothing was committed. Start the pipeline again."
+                f"{self.store.address}: pipeline {target.pipeline_name!r} was taken over by another owner "
+                f"(epoch {epoch}, ours is {commit.lease.epoch}). Nothing was committed. Start the pipeline again."
             )
 
         if lease.head_load_id != expected_head:
             raise LeaseLost(
-                f"{self.path}: the last package of pipeline {target.pipeline_name!r} is {lease.head_load_id}, but this "
-                f"one was made on {expected_head}. Nothing was committed. Drop the pending packages and sync the "
-                "pipeline with the destination."
+                f"{self.store.address}: the last package of pipeline {target.pipeline_name!r} is {lease.head_load_id}, "
+                f"but this one was made on {expected_head}. Nothing was committed. Drop the pending packages "
+                "and sync the pipeline with the destination."
             )
 
     def _schema_updates(self, commit: Commit) -> dict[str, Mapping[str, tuple[str, ...]]]:
@@ -422,44 +393,15 @@ class DatasetFolder:
 
         return updates
 
-    def _lease(self, pipeline_name: str, member: str) -> Lease:
-        """What the lease file says; epoch 0 without one."""
-        try:
-            content = (self.path / documents.lease_path(pipeline_name, member)).read_bytes()
-        except FileNotFoundError:
-            return Lease(epoch=0)
-
-        return Lease(**orjson.loads(content))
-
     def _load_ids(self) -> frozenset[LoadId]:
-        names = (documents.split_name(name, 2) for name in self._names(LOADS_TABLE) if name.endswith(".jsonl"))
+        names = (documents.split_name(name, 2) for name in self.store.names(LOADS_TABLE) if name.endswith(".jsonl"))
 
         return frozenset(LoadId(parts[1]) for parts in names if len(parts) == 2)
 
-    def _markers(self) -> list[Marker]:
-        names = sorted(name for name in self._names(documents.COMMITS) if name.endswith(".json"))
-        markers = [documents.parse_marker((self.path / documents.COMMITS / name).read_bytes()) for name in names]
-
-        return sorted(markers, key=lambda marker: marker.committed_at)
-
-    def _names(self, folder: str) -> list[str]:
-        try:
-            return os.listdir(self.path / folder)
-        except FileNotFoundError:
-            return []
-
     def _row(self, path: str) -> dict[str, JsonValue]:
-        row: dict[str, JsonValue] = orjson.loads((self.path / path).read_bytes())
+        row: dict[str, JsonValue] = orjson.loads(self.store.read_all([path])[0])
 
         return row
-
-    def _write(self, path: str, content: bytes) -> None:
-        write_atomically(self.path / path, content, durable=True)
-
-    @contextmanager
-    def _exclusive(self) -> Iterator[None]:
-        with lock_file(self.path / documents.LOCK, f"Another session is committing to {self.path}."):
-            yield
 
 
 def _emptied(package: Package) -> list[TableName]:

@@ -1,0 +1,133 @@
+"""Small files and names in a bucket. Called by a session's thread; the requests are made on its event loop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Mapping, Sequence, Set as AbstractSet
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from asyncelt._async import each
+from asyncelt.destinations.filesystem_impl.s3.bucket import AT_ONCE, Bucket
+from asyncelt.destinations.filesystem_impl.s3.reading import SCHEME, Objects
+from asyncelt.errors import DestinationUnavailable
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+__all__ = ["S3Store"]
+
+T = TypeVar("T")
+
+
+class S3Store:
+    """See `Store`. Made on the event loop.
+
+    Args:
+        bucket: Where.
+        prefix: Of the dataset, with a slash at its end.
+        brought: Paths of data files that are known to be there.
+    """
+
+    def __init__(self, bucket: Bucket, prefix: str, brought: AbstractSet[str]) -> None:
+        self._bucket = bucket
+        self._prefix = prefix
+        self._brought = brought
+        self._loop = asyncio.get_running_loop()
+        self._objects = Objects(self._span, self._size)
+
+    @property
+    def address(self) -> str:
+        """The prefix as a URL."""
+        return f"s3://{self._bucket.config.bucket}/{self._prefix}".rstrip("/")
+
+    def wait(self, request: Coroutine[Any, Any, T]) -> T:
+        """Have the event loop make a request, and wait for its end in this thread."""
+        return asyncio.run_coroutine_threadsafe(request, self._loop).result()
+
+    def exists(self) -> bool:
+        """See `Store.exists`."""
+        return bool(self.wait(self._bucket.keys(self._prefix, most=1)))
+
+    def names(self, folder: str, *, after: str = "") -> list[str]:
+        """See `Store.names`; only those that sort behind ``after``."""
+        prefix = f"{self._prefix}{folder}/"
+        keys = self.wait(self._bucket.keys(prefix, after=prefix + after if after else ""))
+
+        return [key.removeprefix(prefix) for key in keys]
+
+    def files(self) -> list[str]:
+        """See `Store.files`."""
+        keys = self.wait(self._bucket.keys(self._prefix))
+
+        return [key.removeprefix(self._prefix) for key in keys if key.endswith((".parquet", ".jsonl", ".gz"))]
+
+    def read(self, path: str) -> bytes | None:
+        """See `Store.read`."""
+        return self.wait(self._bucket.read(self._prefix + path))
+
+    def read_all(self, paths: Sequence[str]) -> list[bytes]:
+        """See `Store.read_all`."""
+
+        async def one(path: str) -> bytes:
+            content = await self._bucket.read(self._prefix + path)
+
+            if content is None:
+                raise DestinationUnavailable(f"{self.address}: {path} has been removed at this moment. Try again.")
+
+            return content
+
+        return self.wait(each(one, paths, at_once=AT_ONCE))
+
+    def write_all(self, contents: Mapping[str, bytes]) -> None:
+        """See `Store.write_all`."""
+
+        async def one(item: tuple[str, bytes]) -> None:
+            await self._bucket.write(self._prefix + item[0], item[1])
+
+        self.wait(each(one, list(contents.items()), at_once=AT_ONCE))
+
+    def create(self, path: str, content: bytes) -> bool:
+        """Write a small file where none is; whether it was."""
+        return self.wait(self._bucket.create(self._prefix + path, content)) is not None
+
+    def remove(self, paths: Sequence[str]) -> None:
+        """See `Store.remove`."""
+        if paths:
+            self.wait(self._bucket.remove([self._prefix + path for path in paths]))
+
+    def settle(self, paths: Sequence[str]) -> str | None:
+        """See `Store.settle`. An object that was put is durable; only those of other sessions are looked for."""
+
+        async def missing(path: str) -> bool:
+            return await self._bucket.size(self._prefix + path) is None
+
+        unknown = [path for path in paths if path not in self._brought]
+        answers = self.wait(each(missing, unknown, at_once=AT_ONCE))
+
+        return next((path for path, is_missing in zip(unknown, answers, strict=True) if is_missing), None)
+
+    def abort_uploads(self, paths: AbstractSet[str]) -> None:
+        """Abort the uploads to these files that are open."""
+
+        async def abort() -> None:
+            for key, upload in await self._bucket.uploads(self._prefix):
+                if key.removeprefix(self._prefix) in paths:
+                    await self._bucket.abort(key, upload)
+
+        self.wait(abort())
+
+    def attach(self, connection: DuckDBPyConnection, paths: Sequence[str]) -> list[str]:
+        """See `Store.attach`. DuckDB asks for the ranges that it needs; small files of system tables come as one."""
+        if SCHEME not in connection.list_filesystems():
+            connection.register_filesystem(self._objects)
+
+        if paths and all(path.startswith("_dlt_") for path in paths):
+            return [self._objects.address_of(b"\n".join(self.read_all(paths)), ".jsonl")]
+
+        return [self._objects.address_of(path, path[path.rindex(".", 0, -3) :]) for path in paths]
+
+    def _span(self, path: str, start: int, stop: int) -> bytes | None:
+        return self.wait(self._bucket.read(self._prefix + path, (start, stop)))
+
+    def _size(self, path: str) -> int | None:
+        return self.wait(self._bucket.size(self._prefix + path))

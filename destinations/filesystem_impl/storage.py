@@ -1,0 +1,160 @@
+"""What a dataset of files needs of the place where the files are: a local folder, or a prefix in a bucket."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from asyncelt.destinations.filesystem_impl.documents import Marker
+from asyncelt.load.protocol import Lease
+from asyncelt.types import LoadId
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+__all__ = ["Carrier", "Journal", "Place", "Store"]
+
+
+class Store(Protocol):
+    """Small files and names. Blocking; called by a session's thread. Paths are relative to the dataset."""
+
+    @property
+    def address(self) -> str:
+        """For messages."""
+        ...
+
+    def exists(self) -> bool:
+        """Whether there is anything of the dataset."""
+        ...
+
+    def names(self, folder: str) -> list[str]:
+        """Names of the files in a folder of the dataset, none if there is no such folder."""
+        ...
+
+    def files(self) -> list[str]:
+        """Paths of all Parquet and JSON lines files, sorted."""
+        ...
+
+    def read(self, path: str) -> bytes | None:
+        """A small file; None if it is not there."""
+        ...
+
+    def read_all(self, paths: Sequence[str]) -> list[bytes]:
+        """Small files that are there, in order."""
+        ...
+
+    def write_all(self, contents: Mapping[str, bytes]) -> None:
+        """Write small files. Each is there with all of its content or not at all; durable on return."""
+        ...
+
+    def remove(self, paths: Sequence[str]) -> None:
+        """Remove files; one that is not there is fine."""
+        ...
+
+    def settle(self, paths: Sequence[str]) -> str | None:
+        """Make sure that data files are there and stay there.
+
+        Returns:
+            One that is missing; None: all are there.
+        """
+        ...
+
+    def attach(self, connection: DuckDBPyConnection, paths: Sequence[str]) -> list[str]:
+        """Addresses under which this DuckDB can read the files, in order."""
+        ...
+
+
+class Journal(Protocol):
+    """Which commits there were, in order, and who may make the next one. Blocking, like `Store`."""
+
+    def markers(self) -> Sequence[Marker]:
+        """All commits, oldest first."""
+        ...
+
+    def unsettled(self, settled: frozenset[LoadId]) -> Sequence[Marker]:
+        """Commits whose name is not among ``settled``, oldest first."""
+        ...
+
+    def lease(self, pipeline_name: str, member: str) -> Lease:
+        """Epoch and head; epoch 0 when this pipeline has never committed."""
+        ...
+
+    def take(self, pipeline_name: str, member: str) -> Lease:
+        """Raise the epoch of a pipeline that has committed before.
+
+        Raises:
+            Busy: Another owner is alive.
+        """
+        ...
+
+    def turn(self) -> AbstractContextManager[None]:
+        """Inside the block this session alone commits; or its `append` is refused because another one was quicker.
+
+        Raises:
+            Busy: It is somebody else's turn.
+        """
+        ...
+
+    def append(self, marker: Marker) -> None:
+        """The moment of the commit: before, nothing has happened; afterwards everything has. Inside a `turn`.
+
+        Raises:
+            Busy: Another session was quicker; what was looked up has to be looked up again.
+            CommitUnknown: No answer came.
+        """
+        ...
+
+    def followed(self, marker: Marker) -> None:
+        """Write down what follows for the lease. May be called again."""
+        ...
+
+
+class Carrier(Protocol):
+    """Brings data files to their final names. On the event loop."""
+
+    async def announce(self, commit_name: str, epoch: int, paths: Sequence[str]) -> None:
+        """Say which files will come, so that whoever owns the pipeline next finds what a dead run has left."""
+        ...
+
+    async def bring(self, source: Path, path: str, tag: str) -> None:
+        """Bring one file. Nothing is at its name before all of it is; doing it again is fine.
+
+        Args:
+            source: A file that nobody changes.
+            path: Relative to the dataset.
+            tag: Tells temporary names of several loads apart.
+
+        Cancellation:
+            Leaves nothing behind.
+        """
+        ...
+
+    async def close(self) -> None:
+        """End. Never raises because of the other side."""
+        ...
+
+
+class Place(Protocol):
+    """One dataset's files, as a session uses them."""
+
+    @property
+    def store(self) -> Store:
+        """Small files and names."""
+        ...
+
+    @property
+    def journal(self) -> Journal:
+        """Commits and leases."""
+        ...
+
+    @property
+    def carrier(self) -> Carrier:
+        """Data files."""
+        ...
+
+    @property
+    def marks_epochs(self) -> bool:
+        """Whether names of data files tell the epoch of the owner that wrote them."""
+        ...

@@ -1,0 +1,125 @@
+"""Which Postgres database, and how it is written. Imports no driver."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
+
+from asyncelt.errors import ConfigError
+from asyncelt.types import ReplaceStrategy
+
+if TYPE_CHECKING:
+    from asyncpg import Pool, Record
+
+__all__ = ["Address", "PostgresConfig", "address_of"]
+
+_SCHEMES = ("postgresql", "postgres")
+_PARTS = ("host", "port", "database", "user", "password", "ssl")
+_ALIASES = {"username": "user", "dbname": "database", "sslmode": "ssl"}
+_IGNORED = frozenset({"drivername", "client_encoding"})
+"""Keys of the reference's credentials that say nothing here: asyncpg speaks UTF-8 only."""
+_TIMEOUT = "connect_timeout"
+_DEFAULT_TIMEOUT_S = 15.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Address:
+    """How to connect. What it does not say is taken from the environment (``PGHOST`` and others), as libpq does."""
+
+    dsn: str | None = field(default=None, repr=False)
+    parts: Mapping[str, str | int] = field(default_factory=dict, repr=False)
+    """Arguments of ``asyncpg.connect``; they win over the DSN."""
+    timeout_s: float = _DEFAULT_TIMEOUT_S
+
+    @property
+    def location(self) -> str:
+        """Host, port and database, without secrets."""
+        url = urlsplit(self.dsn or "")
+        host = str(self.parts.get("host") or url.hostname or "")
+        port = self.parts.get("port") or _port_of(url.netloc)
+        database = str(self.parts.get("database") or url.path.removeprefix("/"))
+
+        return f"postgresql://{quote(host, safe='')}{f':{port}' if port else ''}/{database}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PostgresConfig:
+    """Either an address, or a pool of the caller."""
+
+    address: Address = field(default_factory=Address)
+    pool: Pool[Record] | None = None
+    pool_size: int = 4
+    create_indexes: bool = True
+    replace_strategy: ReplaceStrategy = "truncate-and-insert"
+    """Of tables that do not name one."""
+    commit_timeout_s: float = 60.0
+    """How long the answer to a COMMIT is waited for when the caller has been cancelled."""
+
+    @property
+    def location(self) -> str:
+        """Where the data goes, fit for printing."""
+        return "postgresql://:external:" if self.pool is not None else self.address.location
+
+
+def address_of(credentials: str | Mapping[str, object] | None, parts: Mapping[str, object]) -> Address:
+    """The address that a user means.
+
+    Args:
+        credentials: A connection string, a mapping with its parts, or nothing.
+        parts: Single parts; they win.
+
+    Raises:
+        ConfigError: The string has another scheme, or the mapping a key that is no part of an address.
+    """
+    dsn, timeout = _split(credentials) if isinstance(credentials, str) else (None, None)
+    named = dict(credentials) if isinstance(credentials, Mapping) else {}
+    named.update({key: value for key, value in parts.items() if value is not None})
+    given = named.pop(_TIMEOUT, timeout)
+
+    return Address(
+        dsn=dsn,
+        parts=dict(_part(key, value) for key, value in named.items() if key not in _IGNORED and value is not None),
+        timeout_s=_DEFAULT_TIMEOUT_S if given is None else float(str(given)),
+    )
+
+
+def _split(dsn: str) -> tuple[str, str | None]:
+    """A connection string without what asyncpg would hand to the server as a setting; and its timeout."""
+    url = urlsplit(dsn)
+    scheme, _, _driver = url.scheme.partition("+")
+
+    if scheme not in _SCHEMES:
+        # The string is not shown: it may be a password.
+        raise ConfigError("postgres credentials must begin with postgresql://, as in postgresql://user@host:5432/name.")
+
+    options = parse_qsl(url.query, keep_blank_values=True)
+    kept = [(key, value) for key, value in options if key != _TIMEOUT and key not in _IGNORED]
+    query = urlencode(kept, quote_via=quote)
+
+    return urlunsplit(("postgresql", url.netloc, url.path, query, "")), dict(options).get(_TIMEOUT)
+
+
+def _part(key: str, value: object) -> tuple[str, str | int]:
+    name = _ALIASES.get(key, key)
+
+    if name not in _PARTS:
+        raise ConfigError(
+            f"postgres credentials have no {key!r}; they have host, port, database, username, password, sslmode, "
+            "connect_timeout."
+        )
+
+    if name != "port":
+        return name, str(value)
+
+    try:
+        return name, int(str(value))
+    except ValueError:
+        raise ConfigError(f"postgres credentials: the port is not a number: {value!r}.") from None
+
+
+def _port_of(netloc: str) -> str:
+    _, colon, port = netloc.rpartition("@")[2].rpartition(":")
+
+    return port if colon and port.isdigit() else ""

@@ -1,0 +1,186 @@
+"""The connections of one session, and what is true of each: it ends clean, whatever happens to its caller."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import anyio
+import asyncpg
+from asyncpg.pool import PoolConnectionProxy
+
+from asyncelt._async import shielded
+from asyncelt.destinations._worker import wait_out
+from asyncelt.destinations.postgres_impl.config import PostgresConfig
+from asyncelt.destinations.postgres_impl.errors import DRIVER_ERRORS, translated
+from asyncelt.errors import DestinationRejected
+
+if TYPE_CHECKING:
+    from asyncpg import Pool, Record
+
+    Connection: TypeAlias = "asyncpg.Connection[Record] | PoolConnectionProxy[Record]"
+
+__all__ = ["Connection", "Connections", "commit_now"]
+
+if not TYPE_CHECKING:
+    Connection = object
+
+_CLEANUP_S = 5.0
+"""How long a connection may take to end a transaction that nobody wants; then it is cut, which ends it too."""
+_KEEPALIVE = """
+SELECT set_config('tcp_keepalives_idle', '10', false), set_config('tcp_keepalives_interval', '5', false),
+    set_config('tcp_keepalives_count', '3', false)
+"""
+"""The lock of an owner whose machine has vanished is free after 25 seconds."""
+_logger = logging.getLogger("asyncelt.destinations.postgres")
+_SETTINGS = "SELECT set_config('search_path', $1, true), set_config('TimeZone', 'UTC', true)"
+
+
+class Connections:
+    """A pool that is made when it is first needed, or the caller's.
+
+    Args:
+        config: Where to connect.
+        application: How the server lists the connections.
+    """
+
+    def __init__(self, config: PostgresConfig, application: str) -> None:
+        self._config = config
+        self._application = application
+        self._pool: Pool[Record] | None = config.pool
+        self._lock = anyio.Lock()
+        self._dedicated: Connection | None = None
+
+    @asynccontextmanager
+    async def transaction(self, search_path: str, *, doing: str, begin: str = "BEGIN") -> AsyncIterator[Connection]:
+        """A transaction, which is undone when the block is left, unless `commit_now` has been called before.
+
+        Args:
+            search_path: Of the transaction.
+            doing: For messages.
+            begin: The statement that begins it.
+
+        Raises:
+            DestinationUnavailable: There is no connection, or it broke.
+
+        Cancellation:
+            The statement that runs is stopped by the server, and the transaction undone.
+        """
+        with translated(doing):
+            pool = await self._open_pool()
+            connection = await pool.acquire(timeout=self._config.address.timeout_s)
+
+        try:
+            with translated(doing):
+                await connection.execute(begin)
+                await connection.fetchrow(_SETTINGS, search_path)
+
+            yield connection
+        finally:
+            await _leave(pool, connection)
+
+    async def dedicated(self) -> Connection:
+        """A connection that stays open until the session is closed; always the same."""
+        if self._dedicated is None:
+            pool = self._config.pool
+
+            if pool is None:
+                self._dedicated = await asyncpg.connect(**self._arguments())
+            else:
+                self._dedicated = await pool.acquire(timeout=self._config.address.timeout_s)
+
+            await self._dedicated.fetchrow(_KEEPALIVE)
+
+        return self._dedicated
+
+    async def close(self) -> None:
+        """Close what this session has opened, also while the task is being cancelled."""
+        own, self._dedicated = self._dedicated, None
+        pool, self._pool = self._pool, None
+
+        with shielded(_CLEANUP_S):
+            if isinstance(own, PoolConnectionProxy):
+                if self._config.pool is not None:
+                    await self._config.pool.release(own)
+            elif own is not None:
+                await _close(own)
+
+            if pool is not None and pool is not self._config.pool:
+                await pool.close()
+
+                return
+
+        if pool is not None and pool is not self._config.pool:
+            pool.terminate()
+
+    async def _open_pool(self) -> Pool[Record]:
+        async with self._lock:
+            if self._pool is None:
+                pool = asyncpg.create_pool(min_size=0, max_size=self._config.pool_size, **self._arguments())
+                self._pool = await pool
+
+            return self._pool
+
+    def _arguments(self) -> dict[str, Any]:
+        address = self._config.address
+
+        return {
+            "dsn": address.dsn,
+            **address.parts,
+            "timeout": address.timeout_s,
+            "server_settings": {"application_name": self._application},
+        }
+
+
+async def commit_now(connection: Connection, *, timeout_s: float) -> None:
+    """COMMIT, which no cancellation disturbs.
+
+    Raises:
+        DestinationRejected: A statement of the transaction had failed, so that the server has undone it.
+
+    Cancellation:
+        Goes on when the answer has come, at latest after ``timeout_s``.
+    """
+    answer = asyncio.ensure_future(connection.execute("COMMIT"))
+
+    try:
+        await asyncio.wait([answer])
+    except asyncio.CancelledError:
+        await wait_out(answer, grace_s=timeout_s)
+        raise
+
+    if answer.result() != "COMMIT":
+        raise DestinationRejected(
+            "A statement of the transaction had failed, so Postgres has undone all of it. Leave the transaction when a "
+            "statement fails, or put a SAVEPOINT before it."
+        )
+
+
+async def _leave(pool: Pool[Record], connection: PoolConnectionProxy[Record]) -> None:
+    """Give a connection back; an open transaction is undone, if need be by cutting the connection."""
+    is_clean = False
+
+    try:
+        with shielded(_CLEANUP_S):
+            if connection.is_in_transaction():
+                await connection.execute("ROLLBACK")
+
+            await pool.release(connection)
+            is_clean = True
+    except DRIVER_ERRORS:
+        _logger.debug("A connection could not be given back; it is cut.", exc_info=True)
+    finally:
+        if not is_clean:
+            # Its server process ends with it, and so does the transaction. What has broken is out of the pool already.
+            with suppress(asyncpg.InterfaceError):
+                connection.terminate()
+
+
+async def _close(connection: asyncpg.Connection[Record]) -> None:
+    try:
+        await connection.close(timeout=_CLEANUP_S)
+    except DRIVER_ERRORS:
+        connection.terminate()

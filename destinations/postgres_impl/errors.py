@@ -1,0 +1,121 @@
+"""Errors of Postgres and its driver as ours, in one table."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import asyncpg
+
+from asyncelt.errors import DestinationRejected, DestinationUnavailable, LoadError, LoadTimeout, UndefinedRelation
+
+__all__ = ["DRIVER_ERRORS", "translate", "translated"]
+
+DRIVER_ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
+"""Everything that a call of the driver raises."""
+
+_PASSING = frozenset(
+    {
+        "08",  # connection exceptions
+        "40",  # deadlocks, serialization
+        "53",  # too many connections, out of memory, disk full
+        "58",  # errors of the operating system below the server
+    }
+)
+_PASSING_STATES = frozenset(
+    {
+        "25P02",  # the transaction has failed before
+        "25P03",  # idle in transaction for too long
+        "55006",  # object in use
+        "55P03",  # lock timeout
+        "57P01",  # the server is being shut down
+        "57P02",  # it has crashed
+        "57P03",  # it is starting
+        "57P05",  # idle for too long
+        # Somebody else has just made what was not there: next time it is.
+        "42P06",
+        "42P07",
+        "42701",
+        "42710",
+    }
+)
+_STALE = (asyncpg.InvalidCachedStatementError, asyncpg.OutdatedSchemaCacheError)
+"""What the driver remembers of a table was true once."""
+_CANCELED = "57014"
+_UNDEFINED = frozenset({"42P01", "3F000"})
+_HINTS = {
+    "28P01": "check username and password in the credentials.",
+    "28000": "check the credentials, and pg_hba.conf of the server.",
+    "3D000": "create the database first; asyncelt creates schemas and tables in it.",
+    "42501": "grant the role CREATE on the database, and USAGE and CREATE on the schema.",
+    "25006": "connect to the primary server; this one only answers queries.",
+    "22021": "Postgres cannot store the character NUL in text; remove it in a map step (add_map).",
+}
+_PLACE = re.compile(r"COPY .*?, line (\d+)(?:, column ([^:]+))?")
+_CATALOG = "pg_"
+
+
+def translate(error: BaseException, doing: str) -> LoadError:
+    """Our error for one of `DRIVER_ERRORS`. ``doing`` completes the sentence "Postgres failed while ..."."""
+    # What the server says more is not part of its message.
+    said = error.args[0] if isinstance(error, asyncpg.PostgresError) and error.args else error
+    message = f"Postgres failed while {doing}: {str(said).strip() or type(error).__name__}"
+
+    if isinstance(error, asyncpg.PostgresError):
+        return _of_server(error, message)
+
+    if isinstance(error, asyncpg.InterfaceError) and "closed" not in str(error) and "released" not in str(error):
+        return DestinationRejected(message, code=type(error).__name__)
+
+    return DestinationUnavailable(message)
+
+
+@contextmanager
+def translated(doing: str) -> Iterator[None]:
+    """Raise our errors for the driver's inside the block."""
+    try:
+        yield
+    except LoadError:
+        raise
+    except DRIVER_ERRORS as error:
+        raise translate(error, doing) from error
+
+
+def _of_server(error: asyncpg.PostgresError, message: str) -> LoadError:
+    state = error.sqlstate or ""
+
+    if state == _CANCELED:
+        return LoadTimeout(message)
+
+    if state[:2] in _PASSING or state in _PASSING_STATES or isinstance(error, _STALE) or _is_race(error):
+        return DestinationUnavailable(message)
+
+    kind = UndefinedRelation if state in _UNDEFINED else DestinationRejected
+    hint = _HINTS.get(state) or _text(error, "hint")
+
+    return kind(message + _place_of(error), code=state, detail=_text(error, "detail"), hint=hint)
+
+
+def _is_race(error: asyncpg.PostgresError) -> bool:
+    """Two transactions that make the same schema, table or type meet in a unique index of the catalog."""
+    return isinstance(error, asyncpg.UniqueViolationError) and (_text(error, "table_name") or "").startswith(_CATALOG)
+
+
+def _place_of(error: asyncpg.PostgresError) -> str:
+    """Column and row, where Postgres knows them."""
+    found = _PLACE.search(_text(error, "context") or "")
+    column = _text(error, "column_name") or (found[2] if found else None)
+    row = found[1] if found else None
+
+    if column is None and row is None:
+        return ""
+
+    return f" ({', '.join([f'column {column!r}'] * bool(column) + [f'row {row}'] * bool(row))})"
+
+
+def _text(error: asyncpg.PostgresError, name: str) -> str | None:
+    # The driver sets as attributes what the server has sent.
+    value = getattr(error, name, None)
+
+    return value if isinstance(value, str) and value else None

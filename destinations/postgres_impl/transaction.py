@@ -1,0 +1,158 @@
+"""The commit: lease, tables, rows, state and load rows of all packages of a run in one transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from functools import partial
+
+from asyncelt._async import in_thread
+from asyncelt.destinations.postgres_impl.locks import take_commit_turn, take_table_turns
+from asyncelt.destinations.postgres_impl.migrating import Updates, migrate, names_of
+from asyncelt.destinations.postgres_impl.positions import move_positions
+from asyncelt.destinations.postgres_impl.reading import DIALECT, committed, lease, read_catalog
+from asyncelt.destinations.postgres_impl.writing import Work, write_package
+from asyncelt.destinations.sql import ddl, system
+from asyncelt.destinations.sql.planning import check_lease, lease_row, load_row, run_row, version_row
+from asyncelt.failpoints import failpoint
+from asyncelt.flow import Package
+from asyncelt.load.protocol import Commit, CommitResult, Lease
+from asyncelt.schema.system import LOADS_TABLE, VERSION_TABLE
+from asyncelt.types import LoadId
+
+__all__ = ["write_commit"]
+
+
+async def write_commit(work: Work, commit: Commit, updates: Updates) -> CommitResult:
+    """Write everything, inside a transaction that is not committed here; what is committed already is left out.
+
+    Args:
+        work: The transaction; its catalog may be empty.
+        commit: The packages of one run.
+        updates: What was migrated before.
+
+    Raises:
+        LeaseLost: Another owner has taken over or committed since the lease was taken.
+    """
+    load_ids = tuple(package.load_id for package in commit.packages)
+    await take_commit_turn(work.connection, commit.target)
+    work.catalog.update(await read_catalog(work.connection, work.dataset, names_of(commit.packages)))
+    done = await committed(work.connection, work.dataset, work.catalog, load_ids)
+
+    if len(done) == len(load_ids):
+        return CommitResult(load_ids=load_ids, already_committed=True)
+
+    remaining = [package for package in commit.packages if package.load_id not in done]
+    before = [load_id for load_id in load_ids if load_id in done]
+    owner = (commit.target.pipeline_name, commit.target.member)
+    current = await lease(work.connection, work.dataset, work.catalog, owner, for_update=True)
+    head = before[-1] if before else commit.parent_load_id
+    check_lease(work.dataset.name, commit, current or Lease(epoch=0), head)
+    failpoint("postgres.after_lease")
+
+    await take_table_turns(work.connection, work.dataset.name, _shared_tables(remaining))
+    late = await _prepare_tables(work, remaining)
+    await _write_versions(work, remaining)
+
+    if not commit.is_load:
+        return CommitResult(load_ids=load_ids, schema_updates=_joined(updates, late))
+
+    await move_positions(work, commit.target.pipeline_name, remaining)
+
+    for package in remaining:
+        # A table that was dropped is there again if an earlier package has rows for it; they go too.
+        await write_package(work, package, emptied=(*package.dropped_tables, *package.truncated_tables))
+        failpoint("postgres.after_package")
+
+    await _write_load_rows(work, remaining)
+    await _write_lease(work, commit, remaining[-1].load_id, has_lease=current is not None)
+
+    return CommitResult(load_ids=load_ids, schema_updates=_joined(updates, late))
+
+
+def _shared_tables(packages: Sequence[Package]) -> set[str]:
+    """Root tables whose rows are changed, not only added to: two transactions that do that would disturb each other."""
+    names: set[str] = set()
+
+    for package in packages:
+        names.update(package.replaced_tables, package.truncated_tables, package.dropped_tables)
+        names.update(
+            package.schema.root_of(job.table).name
+            for job in package.jobs
+            if package.schema.disposition_of(job.table) == "merge"
+        )
+
+    return names
+
+
+async def _prepare_tables(work: Work, packages: Sequence[Package]) -> Updates:
+    """DROP, and CREATE of what was dropped: readers see the old tables until the commit, and then the new ones."""
+    for package in packages:
+        await _drop_tables(work, package)
+
+    late = await migrate(work.connection, work.dataset, packages, create_indexes=work.create_indexes)
+
+    if late or any(package.dropped_tables for package in packages):
+        work.catalog.clear()
+        work.catalog.update(await read_catalog(work.connection, work.dataset, names_of(packages)))
+
+    return late
+
+
+async def _drop_tables(work: Work, package: Package) -> None:
+    for name in package.dropped_tables:
+        if work.has(name):
+            await work.execute_for(package, name, ddl.drop_table(work.dataset, name, DIALECT))
+            del work.catalog[name]
+
+    if package.dropped_tables and work.has(VERSION_TABLE):
+        sql = system.delete_schema_versions(work.dataset, DIALECT)
+        await work.execute_for(package, VERSION_TABLE, sql, [package.schema.name])
+
+
+async def _write_versions(work: Work, packages: Sequence[Package]) -> None:
+    hashes = {package.schema.version_hash: package.schema for package in packages}
+    query = system.select_schema_hashes(work.dataset, len(hashes), DIALECT)
+    stored = {row[0] for row in await work.connection.fetch(query, *hashes)}
+    now = datetime.now(UTC)
+
+    for version_hash, schema in hashes.items():
+        if version_hash not in stored:
+            # A large schema takes a while to become text.
+            row = await in_thread(partial(version_row, schema, now), work.threads)
+            await _insert(work, VERSION_TABLE, row)
+
+
+async def _write_load_rows(work: Work, packages: Sequence[Package]) -> None:
+    now = datetime.now(UTC)
+
+    for package in packages:
+        await _insert(work, LOADS_TABLE, load_row(package, now))
+
+
+async def _write_lease(work: Work, commit: Commit, head: LoadId, *, has_lease: bool) -> None:
+    now = datetime.now(UTC)
+    row = lease_row(commit, head, now)
+
+    if has_lease:
+        await work.connection.execute(system.advance_head(work.dataset, DIALECT), *row.values())
+    else:
+        await _insert(work, system.LEASE_TABLE.name, row)
+
+    if commit.run_id is not None:
+        await _insert(work, system.RUNS_TABLE.name, run_row(commit, now))
+
+
+async def _insert(work: Work, name: str, row: Mapping[str, object]) -> None:
+    await work.connection.execute(system.insert_row(work.dataset, name, tuple(row), DIALECT), *row.values())
+
+
+def _joined(early: Updates, late: Updates) -> Updates:
+    joined = {load_id: dict(tables) for load_id, tables in early.items()}
+
+    for load_id, tables in late.items():
+        for name, columns in tables.items():
+            known = joined.setdefault(load_id, {})
+            known[name] = tuple(dict.fromkeys((*known.get(name, ()), *columns)))
+
+    return joined

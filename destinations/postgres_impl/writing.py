@@ -1,0 +1,225 @@
+"""The rows of one package: emptied tables, appended rows, merges. Inside the commit's transaction."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import anyio
+from sqlglot import exp
+
+from asyncelt.destinations.postgres_impl.connections import Connection
+from asyncelt.destinations.postgres_impl.copy import CopyValueError
+from asyncelt.destinations.postgres_impl.copying import copy_files
+from asyncelt.destinations.postgres_impl.errors import DRIVER_ERRORS, translate
+from asyncelt.destinations.postgres_impl.reading import DIALECT, Catalog
+from asyncelt.destinations.sql import system
+from asyncelt.destinations.sql.merge import MergePlan, appends, merge_statements
+from asyncelt.destinations.sql.names import Dataset, table
+from asyncelt.destinations.sql.planning import Jobs, chain_of, foreign_columns, jobs_by_table
+from asyncelt.destinations.sql.staging import copy_staging, create_staging, drop_staging
+from asyncelt.errors import DestinationRejected, LoadError
+from asyncelt.flow import ROOT_ROW, JobFile, Package
+from asyncelt.schema.evolve import merge_strategy_of
+from asyncelt.schema.model import Table
+from asyncelt.schema.system import STATE_TABLE
+from asyncelt.types import ReplaceStrategy, TableName
+
+__all__ = ["Work", "write_package"]
+
+_KEPT_STATES: Final = 100
+"""Only the newest is ever restored; the others are history."""
+_WORTH_STATISTICS: Final = 5_000
+"""Rows of a staging table from which on the planner should know more of it than its size."""
+
+_logger = logging.getLogger("asyncelt.destinations.postgres")
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """One transaction on one dataset. The catalog is kept up to date by whoever creates, changes and drops tables."""
+
+    connection: Connection
+    dataset: Dataset
+    catalog: Catalog
+    threads: anyio.CapacityLimiter
+    replace_strategy: ReplaceStrategy = "truncate-and-insert"
+    create_indexes: bool = True
+
+    def has(self, name: str) -> bool:
+        """Whether the dataset has the table."""
+        return name in self.catalog
+
+    async def execute_for(self, package: Package, name: str, sql: str, parameters: Sequence[object] = ()) -> None:
+        """Run a statement that writes a table of a package; an error says which."""
+        try:
+            await self.connection.execute(sql, *parameters)
+        except DRIVER_ERRORS as error:
+            raise located(error, package, name) from error
+
+    async def copy(
+        self, package: Package, name: TableName, jobs: Sequence[JobFile], *, staged: str | None = None
+    ) -> None:
+        """Append the rows of a table's job files to it, or to its staging table."""
+        types = self.catalog[name] if staged is None else {**self.catalog[name], ROOT_ROW: "bigint"}
+
+        try:
+            await copy_files(
+                self.connection,
+                [package.path_of(job) for job in jobs],
+                types,
+                target=staged or name,
+                schema=self.dataset.name if staged is None else None,
+                threads=self.threads,
+            )
+        except CopyValueError as error:
+            raise DestinationRejected(
+                f"Table {name!r} of load {package.load_id}, column {error.column!r}, row {error.row + 1}: the value "
+                f"{error.reason}. Mend it in a map step (add_map), or give the column another type."
+            ).at(load_id=package.load_id, table=name) from error
+        except LoadError as error:
+            raise error.at(load_id=package.load_id, table=name) from error
+        except DRIVER_ERRORS as error:
+            raise located(error, package, name) from error
+
+
+def located(error: BaseException, package: Package, name: str) -> LoadError:
+    """The driver's error as ours, knowing which table of which package it is about."""
+    found = translate(error, f"writing table {name!r} of load {package.load_id}")
+
+    return found.at(load_id=package.load_id, table=name)
+
+
+async def write_package(work: Work, package: Package, *, emptied: Iterable[TableName] = ()) -> None:
+    """Write the rows of one package; its tables are there with all their columns.
+
+    Args:
+        work: The transaction.
+        package: What to write.
+        emptied: Tables whose rows go first.
+    """
+    for name in emptied:
+        await _empty(work, package, name)
+
+    jobs = jobs_by_table(package)
+    written: set[TableName] = set()
+
+    for replaced in package.replaced_tables:
+        written |= await _replace(work, package, replaced, jobs)
+
+    for name, of_table in jobs.items():
+        if name in written:
+            continue
+
+        if package.schema.disposition_of(name) == "merge":
+            written |= await _merge(work, package, package.schema.root_of(name), jobs)
+        else:
+            await work.copy(package, name, of_table)
+
+    if STATE_TABLE in jobs:
+        sql = system.prune_states(work.dataset, _KEPT_STATES, DIALECT)
+        await work.execute_for(package, STATE_TABLE, sql, [package.pipeline_name])
+
+
+async def _empty(work: Work, package: Package, name: TableName) -> None:
+    # Not TRUNCATE: readers with an older snapshot would see an empty table.
+    if work.has(name):
+        await work.execute_for(package, name, system.delete_all(work.dataset, name, DIALECT))
+
+
+async def _replace(work: Work, package: Package, root: TableName, jobs: Jobs) -> set[TableName]:
+    """Put the new rows of a chain in place of the old ones; returns the tables that are written with that.
+
+    Readers see the old rows until the commit, by either strategy.
+    """
+    chain = chain_of(package, root)
+    given = package.schema.tables[root].hints.get("x-replace-strategy") if chain else None
+    strategy = given or work.replace_strategy
+    staged = await _stage_all(work, package, chain, jobs) if strategy == "insert-from-staging" else {}
+
+    for one in chain:
+        await _empty(work, package, one.name)
+
+    for one in chain:
+        if one.name in staged:
+            sql = copy_staging(work.dataset, one, staged[one.name], DIALECT)
+            await work.execute_for(package, one.name, sql)
+        elif one.name in jobs:
+            await work.copy(package, one.name, jobs[one.name])
+
+    await _drop_all(work, staged)
+
+    return {one.name for one in chain}
+
+
+async def _merge(work: Work, package: Package, root: Table, jobs: Jobs) -> set[TableName]:
+    """Merge a chain; returns its tables."""
+    chain = tuple(package.schema.chain_of(root.name))
+    strategy = merge_strategy_of(package.schema, root.name) or "delete-insert"
+
+    if appends(root, strategy):
+        _logger.warning(
+            "Table %r is to be merged but has neither a primary key nor a merge key: its rows are appended.", root.name
+        )
+
+        for one in chain:
+            if one.name in jobs:
+                await work.copy(package, one.name, jobs[one.name])
+
+        return {one.name for one in chain}
+
+    foreign = {one.name: foreign_columns(one, work.catalog.get(one.name, {})) for one in chain if one.name in jobs}
+    staged = await _stage_all(work, package, chain, jobs, foreign)
+    plan = MergePlan(
+        dataset=work.dataset,
+        chain=chain,
+        staged={name: table(one) for name, one in staged.items()},
+        existing=frozenset(one.name for one in chain if work.has(one.name)),
+        # The place of a row: rows of a new table stand in the order in which they came.
+        arrival=lambda: exp.column("ctid"),
+        keeps_order=True,
+        analyzes=True,
+        dialect=DIALECT,
+        strategy=strategy,
+        created_at=package.created_at,
+        foreign=foreign,
+    )
+
+    for statement in merge_statements(plan):
+        await work.execute_for(package, statement.table, statement.sql, statement.parameters)
+
+    await _drop_all(work, staged)
+
+    return {one.name for one in chain}
+
+
+async def _stage_all(
+    work: Work,
+    package: Package,
+    chain: Sequence[Table],
+    jobs: Jobs,
+    foreign: Mapping[TableName, tuple[str, ...]] | None = None,
+) -> dict[TableName, str]:
+    """Temporary tables with the rows of those tables of a chain that the package has rows for, by table."""
+    staged = {one.name: f"_asyncelt_staging_{at}" for at, one in enumerate(chain) if one.name in jobs}
+
+    for one in chain:
+        if one.name not in staged:
+            continue
+
+        name = staged[one.name]
+        create = create_staging(work.dataset, one, name, (foreign or {}).get(one.name, ()), DIALECT)
+        await work.execute_for(package, one.name, create)
+        await work.copy(package, one.name, jobs[one.name], staged=name)
+
+        if sum(job.rows for job in jobs[one.name]) >= _WORTH_STATISTICS:
+            await work.execute_for(package, one.name, f"ANALYZE {table(name).sql(dialect=DIALECT)}")
+
+    return staged
+
+
+async def _drop_all(work: Work, staged: Mapping[TableName, str]) -> None:
+    for name in staged.values():
+        await work.connection.execute(drop_staging(name, DIALECT))
