@@ -24,7 +24,9 @@ class Limits:
     max_memory: int = 256 * MIB
     """Bytes of data in flight between source and package files, over all stages of a run."""
     max_disk: int | None = None
-    """Bytes of package files that may wait on the disk; None: no bound."""
+    """Bytes of package files that may lie in the working folder, pending packages included; None: no bound. A call
+    that comes to more ends with `asyncelt.errors.DiskLimitReached` and leaves nothing; a stream waits for its commits
+    first. Passed by at most what each table writes at once (``buffer_max_bytes``)."""
     max_parallel_items: int = 20
     """Coroutines, deferred functions and calls of asynchronous or parallelized transformers that one resource may have
     under way. Results keep their order."""
@@ -97,6 +99,9 @@ class Settings:
     """File format of job files; None: what the destination prefers."""
     raise_on_failed_jobs: bool = True
     """Whether a job that the destination refuses fails the call; else the info reports it and the package waits."""
+    auto_abort_on_terminal_error: bool = False
+    """Whether a package that the destination refuses for good is given up at once, with those after it, instead of
+    waiting: the next run extracts their rows again."""
 
 
 def working_root(env: Mapping[str, str] | None = None) -> Path:

@@ -34,6 +34,7 @@ retry loop looks at)::
     ├─ StorageError
     │  ├─ PackageCorrupt               a manifest or job file does not match
     │  ├─ PackageState                 this move is not allowed from this state
+    │  ├─ DiskLimitReached             package files would take more than Limits.max_disk
     │  ├─ LoadPackageNotFound          (also FileNotFoundError)
     │  └─ CannotRestorePipeline        neither a working folder nor a destination knows the pipeline
     ├─ QueryError(ValueError)          a relation that cannot be read like this; raised before the destination is asked
@@ -65,6 +66,7 @@ __all__ = [
     "DataValidationError",
     "DestinationRejected",
     "DestinationUnavailable",
+    "DiskLimitReached",
     "ExtractError",
     "IncrementalBoundaryChanged",
     "IncrementalCursorInvalidCoercion",
@@ -293,6 +295,10 @@ class PackageCorrupt(StorageError):
 
 class PackageState(StorageError):
     """The package is in a state from which this is not allowed."""
+
+
+class DiskLimitReached(StorageError):
+    """Package files would take more of the disk than ``Limits.max_disk`` allows."""
 
 
 class LoadPackageNotFound(StorageError, FileNotFoundError):

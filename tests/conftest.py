@@ -129,6 +129,8 @@ def _nothing_blocks_the_loop(request: pytest.FixtureRequest) -> Iterator[None]:
             function.can_block_in("asyncelt/pipeline/factory.py", {"pipeline"})
             # Configuration files are small, and read once, when the first value is asked for.
             function.can_block_in("asyncelt/configuration/providers.py", {"_read", "_folders"})
+            # Names of destinations: read once in the life of a process, when the first one is asked for.
+            function.can_block_in("asyncelt/load/registry.py", {"_registered"})
             # It looks for passwords and certificates in a few small files when it connects.
             function.can_block_in("asyncpg/connect_utils.py", {"_parse_connect_arguments"})
 

@@ -10,9 +10,9 @@ from typing import Any, TypeVar, cast
 
 from asyncelt.config import Limits, Retry, Settings
 from asyncelt.configuration.lookup import Wanted, find
-from asyncelt.types import FileFormat
+from asyncelt.types import FileFormat, OnBusy, Refresh
 
-__all__ = ["PipelineOptions", "configured_settings", "pipeline_options"]
+__all__ = ["PipelineOptions", "configured_name", "configured_settings", "pipeline_options"]
 
 _Group = TypeVar("_Group", Limits, Retry)
 
@@ -38,6 +38,7 @@ def configured_settings() -> Settings:
     """
     settings = Settings()
     raises = _configured(bool, ("asyncelt.load.raise_on_failed_jobs", "load.raise_on_failed_jobs"))
+    aborts = _configured(bool, ("asyncelt.load.auto_abort_on_terminal_error", "load.auto_abort_on_terminal_error"))
     loader_file_format = _configured(FileFormat | None, ("asyncelt.loader_file_format",))
 
     return replace(
@@ -45,6 +46,7 @@ def configured_settings() -> Settings:
         limits=_laid_over(settings.limits, "limits"),
         retry=_laid_over(settings.retry, "retry"),
         raise_on_failed_jobs=raises if isinstance(raises, bool) else settings.raise_on_failed_jobs,
+        auto_abort_on_terminal_error=aborts is True,
         loader_file_format=cast("FileFormat | None", None if loader_file_format is _NOTHING else loader_file_format),
     )
 
@@ -57,15 +59,27 @@ class PipelineOptions:
     """
 
     pipelines_dir: str | None = None
+    pipeline_salt: str | None = None
     destination: str | None = None
+    staging: str | None = None
     dataset_name: str | None = None
+    import_schema_path: str | None = None
+    export_schema_path: str | None = None
+    dev_mode: bool | None = None
+    refresh: Refresh | None = None
     progress: str | None = None
+    on_busy: OnBusy | None = None
     restore_from_destination: bool | None = None
 
 
 _OPTION_KEYS: Mapping[str, tuple[str, ...]] = {
     "destination": ("destination", "destination_type", "destination_name"),
+    "staging": ("staging", "staging_type", "staging_name"),
 }
+_BARE_OPTIONS = frozenset({"restore_from_destination", "pipelines_dir", "import_schema_path", "export_schema_path"})
+"""What counts without a section too. The reference reads all of them so, but a variable ``DEV_MODE`` of the machine
+must not empty a working folder."""
+_SECRETS = frozenset({"pipeline_salt"})
 
 
 def pipeline_options(pipeline_name: str) -> PipelineOptions:
@@ -81,7 +95,8 @@ def pipeline_options(pipeline_name: str) -> PipelineOptions:
 
     for option in fields(PipelineOptions):
         for key in _OPTION_KEYS.get(option.name, (option.name,)):
-            value = find(Wanted(key=key, sections=("pipelines", pipeline_name), bare=key in _BARE_OPTIONS))
+            sections, is_bare = ("pipelines", pipeline_name), key in _BARE_OPTIONS
+            value = find(Wanted(key=key, sections=sections, bare=is_bare, secret=key in _SECRETS))
 
             if value is not None:
                 found[option.name] = typed(value, hints[option.name])
@@ -90,8 +105,17 @@ def pipeline_options(pipeline_name: str) -> PipelineOptions:
     return PipelineOptions(**found)
 
 
-_BARE_OPTIONS = frozenset({"restore_from_destination", "pipelines_dir"})
-"""What the reference also reads without a section."""
+def configured_name() -> str | None:
+    """The name of a pipeline that is given none.
+
+    Raises:
+        ConfigError: It is not text.
+    """
+    from asyncelt.configuration.casting import typed
+
+    found = find(Wanted(key="pipeline_name", sections=("pipelines",), exact=True))
+
+    return None if found is None else cast(str, typed(found, str))
 
 
 class _Nothing:

@@ -61,7 +61,7 @@ class Hold:
     _spool: PageSpool = field(init=False)
 
     def __post_init__(self) -> None:
-        self._spool = PageSpool(self.draft.pages_folder, self.limits.file_max_bytes, self._gate())
+        self._spool = PageSpool(self.draft, self.limits.file_max_bytes, self._gate())
 
     async def take(self, plan: ResourcePlan, page: Page) -> None:
         """Write one page down; waits while the memory budget is used up.

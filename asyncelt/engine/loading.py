@@ -17,6 +17,7 @@ from asyncelt.load.protocol import Commit
 from asyncelt.observe import Warned
 from asyncelt.storage.head import Tip
 from asyncelt.storage.manifest import Outcome, SealedPackage, read_outcome, write_outcome
+from asyncelt.storage.package import PackageStore
 from asyncelt.types import LoadId
 
 __all__ = ["Loaded", "LoadedBundle", "load_bundles", "load_pending"]
@@ -34,6 +35,8 @@ class LoadedBundle:
     outcomes: Mapping[LoadId, Outcome]
     report: LoadReport
     is_loaded: bool
+    is_aborted: bool = False
+    """Whether it was given up: nothing waits for it."""
     started_at: float
     finished_at: float
 
@@ -47,7 +50,7 @@ class Loaded:
     @property
     def is_stuck(self) -> bool:
         """Whether a bundle failed; later ones wait for it."""
-        return any(not bundle.is_loaded for bundle in self.bundles)
+        return any(not bundle.is_loaded and not bundle.is_aborted for bundle in self.bundles)
 
 
 async def load_pending(owned: Owned, loaded: Loaded, *, raise_on_failed_jobs: bool) -> None:
@@ -126,12 +129,17 @@ async def _load(
 
         failed = _failed_jobs(commit.packages, cause)
         outcomes = await in_thread(partial(_note_failure, bundle, failed, str(cause)), owned.threads)
+        is_aborted = environment.settings.auto_abort_on_terminal_error
+
+        if is_aborted:
+            bundle = await _give_up(owned, bundle)
 
         if raise_on_failed_jobs:
-            raise _with_advice(error, failed) from cause
+            raise (_given_up(error, bundle) if is_aborted else _with_advice(error, failed)) from cause
 
         return LoadedBundle(
             packages=bundle,
+            is_aborted=is_aborted,
             outcomes=outcomes,
             report=report,
             is_loaded=False,
@@ -227,6 +235,38 @@ async def _file_away(owned: Owned, bundle: Sequence[SealedPackage], report: Load
 
     if not owned.pending:
         owned.tip = Tip(load_id=owned.head.load_id, state=owned.head.state, schemas=owned.head.schemas)
+
+
+async def _give_up(owned: Owned, bundle: Sequence[SealedPackage]) -> tuple[SealedPackage, ...]:
+    """Abort a bundle and everything that was made after it; the state goes back to what is committed."""
+    load_ids = [one.package.load_id for one in bundle]
+    doomed = [one for one in owned.pending.all if one in load_ids or float(one) > float(load_ids[0])]
+    keep = owned.environment.settings.limits.keep_completed
+
+    with shielded(_CLEANUP_S):
+        await in_thread(partial(owned.store.abort, doomed, keep=keep), owned.threads)
+        await owned.look()
+
+        return await in_thread(partial(_kept, owned.store, bundle), owned.threads)
+
+
+def _kept(store: PackageStore, bundle: Sequence[SealedPackage]) -> tuple[SealedPackage, ...]:
+    """The packages as they are filed away; as they were where manifests are not kept. Blocking."""
+    known = set(store.done_ids())
+
+    return tuple(store.read(one.package.load_id) if one.package.load_id in known else one for one in bundle)
+
+
+def _given_up(error: PipelineStepFailed, bundle: Sequence[SealedPackage]) -> PipelineStepFailed:
+    load_id = bundle[0].package.load_id
+
+    return PipelineStepFailed(
+        f"{error} Load package {load_id} and what came after it were given up (auto_abort_on_terminal_error): the next "
+        "run extracts their rows again.",
+        pipeline_name=error.pipeline_name,
+        step=error.step,
+        load_id=load_id,
+    )
 
 
 def _outcomes(bundle: Sequence[SealedPackage]) -> dict[LoadId, Outcome]:

@@ -110,7 +110,7 @@ async def own_folder(environment: Environment) -> AsyncIterator[Folder]:
     what = f"Pipeline {name!r}" + (f" (member {member!r})" if member else "")
 
     async with hold_lock(root / ".lock", on_busy=environment.on_busy, what=what):
-        store = PackageStore(root)
+        store = PackageStore(root, max_disk=environment.settings.limits.max_disk)
         folder, message = await in_thread(partial(_open, environment, store, threads), threads)
 
         if message is not None:

@@ -202,6 +202,10 @@ async def run_normalize(
                 has_pending_data=True,
             ) from error.__cause__
 
+    if len(bundles) > 1:
+        # What each has added to its own schema, whatever those after it were extracted on.
+        await folder.look()
+
 
 async def _normalize_bundle(folder: Folder, bundle: Sequence[ExtractedPackage], file_format: FileFormat) -> Normalized:
     started_at = time.time()

@@ -1,19 +1,21 @@
-"""A load without rows, which brings a dataset to a schema."""
+"""A commit without rows, which brings a dataset to a schema."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 
 from asyncelt._async import in_thread, shielded
-from asyncelt.engine.loading import Loaded, load_bundles
 from asyncelt.engine.ownership import Owned, next_load_ids
 from asyncelt.flow import JobFile, Package
+from asyncelt.load.committing import load_bundle
+from asyncelt.load.protocol import Commit
 from asyncelt.schema.evolve import bump
 from asyncelt.schema.model import Schema
 from asyncelt.schema.stored import from_json
-from asyncelt.storage.package import PackageDraft, SealedPackage
+from asyncelt.storage.package import PackageDraft
 from asyncelt.storage.writer import Chunk, TableFiles
 
 __all__ = ["sync_schema"]
@@ -22,13 +24,13 @@ _CLEANUP_S = 10.0
 
 
 async def sync_schema(owned: Owned, schema: Schema) -> Mapping[str, tuple[str, ...]]:
-    """Make every table of ``schema`` that has columns, in one commit.
+    """Make every table of ``schema`` that has columns, and store the schema, in one commit that is no load.
 
     Returns:
         New columns by table; empty when the dataset has this very schema.
 
     Raises:
-        PipelineStepFailed: Step ``load``. Nothing is pending afterwards.
+        LoadError: The destination refuses it. Nothing has changed there, and nothing is pending.
     """
     wanted = bump(schema)
     stored = owned.restored.schemas.get(schema.name)
@@ -36,49 +38,58 @@ async def sync_schema(owned: Owned, schema: Schema) -> Mapping[str, tuple[str, .
     if stored is not None and from_json(stored).version_hash == wanted.version_hash:
         return {}
 
+    environment = owned.environment
+    # Of a draft only: it is never sealed, so no later call could take it for a load.
     known = [one for one in (owned.restored.last_load_id, owned.tip.load_id) if one is not None]
     (load_id,) = next_load_ids(time.time(), max(known, key=float, default=None), 1)
     draft = await in_thread(partial(owned.store.draft, load_id), owned.threads)
-    loaded = Loaded()
 
     try:
-        (sealed,) = await in_thread(partial(_seal, owned, draft, wanted), owned.threads)
-        await load_bundles(owned, [[sealed]], loaded, raise_on_failed_jobs=True, is_fresh=True)
-    except BaseException:
+        package = await in_thread(partial(_package, owned, draft, wanted), owned.threads)
+        commit = Commit(
+            target=environment.target,
+            lease=owned.lease,
+            packages=(package,),
+            parent_load_id=package.parent_load_id,
+            is_load=False,
+        )
+        report = await load_bundle(
+            owned.session,
+            commit,
+            environment.settings,
+            environment.emit,
+            max_parallel=environment.capabilities.max_parallel_load_jobs,
+        )
+        await owned.save_head(replace(owned.head, schemas={**owned.head.schemas, wanted.name: wanted}))
+        await owned.look()
+    finally:
         with shielded(_CLEANUP_S):
             await in_thread(partial(owned.store.discard, [draft]), owned.threads)
-            # There are no rows in it that could be lost.
-            await in_thread(partial(owned.store.abort, [load_id], keep=0), owned.threads)
-
-        raise
-
-    report = loaded.bundles[0].report
 
     return report.result.schema_updates.get(load_id, {}) if report.result is not None else {}
 
 
-def _seal(owned: Owned, draft: PackageDraft, schema: Schema) -> list[SealedPackage]:
+def _package(owned: Owned, draft: PackageDraft, schema: Schema) -> Package:
+    """A package whose job files are empty: destinations make the tables of jobs. Blocking."""
     environment = owned.environment
     limits, capabilities = environment.settings.limits, environment.capabilities
     jobs: list[JobFile] = []
 
     for table in schema.tables.values():
         if any(column.data_type is not None for column in table.columns.values()):
-            files = TableFiles(draft.jobs_folder, table.name, capabilities.file_formats[0], limits, capabilities)
+            files = TableFiles(draft, table.name, capabilities.file_formats[0], limits, capabilities)
             files.append(Chunk(table=table, batches=(), rows=0, nbytes=0))
             files.finish()
             jobs += files.jobs
 
-    package = Package(
+    return Package(
         load_id=draft.load_id,
         pipeline_name=environment.pipeline_name,
         dataset_name=environment.dataset_name,
         folder=draft.folder,
         schema=schema,
         jobs=tuple(jobs),
-        parent_load_id=owned.tip.load_id,
+        parent_load_id=owned.lease.head_load_id,
         bundle=(draft.load_id,),
         created_at=time.time(),
     )
-
-    return owned.store.seal([SealedPackage(package=package, state=owned.tip.state, place=environment.place)])

@@ -205,7 +205,7 @@ def _write_state_row(harvest: Harvest, draft: PackageDraft, table: Table, docume
     row = state_row_values(document, draft.load_id, datetime.fromtimestamp(harvest.created_at, UTC))
     schema = file_schema(table, harvest.capabilities)
     data = pa.Table.from_pylist([row], schema=schema)
-    files = TableFiles(draft.jobs_folder, table.name, harvest.file_format, harvest.limits, harvest.capabilities)
+    files = TableFiles(draft, table.name, harvest.file_format, harvest.limits, harvest.capabilities)
     batch = TableBatch(table=table.name, data=data, rows=1)
     files.append(Chunk(table=table, batches=(batch,), rows=1, nbytes=int(data.nbytes)))
     files.finish()

@@ -384,7 +384,7 @@ class Shaping:
             schema_name, table = key
             plan = self._plan
             files = self._files[key] = TableFiles(
-                plan.drafts[schema_name].jobs_folder, table, plan.file_format, plan.limits, plan.capabilities
+                plan.drafts[schema_name], table, plan.file_format, plan.limits, plan.capabilities
             )
 
         return files

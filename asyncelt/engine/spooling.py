@@ -79,7 +79,7 @@ class Spooling:
         try:
             for name, load_id in plan.load_ids.items():
                 drafts[name] = await in_thread(partial(store.page_draft, load_id), self._folder.threads)
-                spool = PageSpool(drafts[name].pages_folder, limits.file_max_bytes, Gate(_gate(), limits.slice_s))
+                spool = PageSpool(drafts[name], limits.file_max_bytes, Gate(_gate(), limits.slice_s))
                 self._lanes[name] = _Lane(spool, anyio.CapacityLimiter(1))
 
             with stage(environment, "extract", plan.first_id):

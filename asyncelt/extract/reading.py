@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias, cast, get_args
@@ -24,6 +25,8 @@ __all__ = [
     "bound_cursor",
     "check_definition",
     "checked_policy",
+    "without_arguments",
+    "without_parent",
 ]
 
 WriteDispositionHint: TypeAlias = str | Mapping[str, object]
@@ -102,3 +105,20 @@ def bound_cursor(
     key = cast("KeyHint | None", hints.primary_key)
 
     return definition.bind(name, state_of, primary_key=key, merges=disposition == "merge" and bool(key))
+
+
+def without_parent(name: str) -> ConfigError:
+    """The error of a transformer that is read without a resource before it."""
+    return ConfigError(
+        f"Transformer {name!r} has no resource to take its items from: pass data_from=..., or use "
+        "resource | transformer."
+    )
+
+
+def without_arguments(name: str, function: Callable[..., object], *, is_transformer: bool) -> ConfigError:
+    """The error of a resource that is read before its function has the arguments it needs."""
+    kind, besides = ("Transformer", " besides the item") if is_transformer else ("Resource", "")
+
+    return ConfigError(
+        f"{kind} {name!r} takes arguments{besides} {inspect.signature(function)}; call it with them before it is run."
+    )

@@ -22,6 +22,8 @@ from asyncelt.extract.reading import (
     bound_cursor,
     check_definition,
     checked_policy,
+    without_arguments,
+    without_parent,
 )
 from asyncelt.extract.requests import TableName
 from asyncelt.extract.steps import (
@@ -36,8 +38,10 @@ from asyncelt.extract.steps import (
     insert_step,
     limit_step,
 )
+from asyncelt.extract.table_schema import table_of
 from asyncelt.schema.columns import ColumnHints
 from asyncelt.schema.hints import TableHints, validate_hints
+from asyncelt.schema.model import Table
 from asyncelt.types import JsonValue, OnError
 
 __all__ = ["Contract", "Names", "NestedHints", "Resource", "WriteDispositionHint"]
@@ -126,6 +130,18 @@ class Resource:
             resource=self.name,
             incremental=None if cursor is None else cursor.get_cursor_column_name(),
         )
+
+    def compute_table_schema(self, item: object = None, meta: object = None) -> Table:  # noqa: ARG002
+        """The table that the hints make, before anything is read.
+
+        Args:
+            item: A row, for hints that are functions of one; may be wrapped by `asyncelt.mark`, which names its table.
+            meta: Accepted for the reference's sake.
+
+        Raises:
+            ConfigError: A hint needs a row, or is wrong.
+        """
+        return table_of(self.hint_book(), self.table_name, item)
 
     @property
     def write_disposition(self) -> WriteDispositionHint:
@@ -221,11 +237,7 @@ class Resource:
             ConfigError: Arguments, a parent or a cursor path are missing.
         """
         if self.requires_args:
-            raise ConfigError(
-                f"{'Transformer' if self._is_transformer else 'Resource'} {self.name!r} takes arguments"
-                f"{' besides the item' if self._is_transformer else ''} {inspect.signature(self._function())}; call it "
-                "with them before it is run."
-            )
+            raise without_arguments(self.name, self._function(), is_transformer=self._is_transformer)
 
         cursor = bound_cursor(self.cursor, self.hints, self.name, state_of)
         data = self._call().ready(cursor) if is_function(self._data) else self._data
@@ -242,7 +254,10 @@ class Resource:
         if feed is not None:
             return Reading(feed, (step, *steps))
 
-        parent = self._required_parent().reading(state_of)
+        if self._parent is None:
+            raise without_parent(self.name)
+
+        parent = self._parent.reading(state_of)
 
         return Reading(parent.data, (*parent.steps, step, *steps))
 
@@ -265,14 +280,8 @@ class Resource:
             TypeError: The function does not take these arguments.
         """
         if self.args_bound:
-            raise UsageError(
-                f"Resource {self.name!r} cannot be called: "
-                + (
-                    "it has its arguments already."
-                    if self._arguments
-                    else "it was made from data, not from a function."
-                )
-            )
+            why = "it has its arguments already" if self._arguments else "it was made from data, not from a function"
+            raise UsageError(f"Resource {self.name!r} cannot be called: {why}.")
 
         call = Call(self._function(), args, kwargs, takes_item=self._is_transformer)
 
@@ -485,15 +494,6 @@ class Resource:
 
     def _call(self) -> Call:
         return self._arguments or Call(self._function(), takes_item=self._is_transformer)
-
-    def _required_parent(self) -> Resource:
-        if self._parent is None:
-            raise ConfigError(
-                f"Transformer {self.name!r} has no resource to take its items from: pass data_from=..., or use "
-                "resource | transformer."
-            )
-
-        return self._parent
 
     def _check(self) -> None:
         check_definition(self.name, self._data, self._table_name, self._hints)

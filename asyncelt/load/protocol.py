@@ -90,6 +90,9 @@ class Commit:
     parent_load_id: LoadId | None
     """Head of the pipeline's chain that these packages were made on; the commit is refused when it has moved."""
     run_id: str | None = None
+    is_load: bool = True
+    """False: tables and the stored schema alone. Job files have no rows and need not be read, no load row is written,
+    and the head stays where it is."""
 
     @property
     def positions(self) -> tuple[PositionMove, ...]:

@@ -11,6 +11,7 @@ from asyncelt.pipeline.base import PipelineBase
 from asyncelt.reading.client import SqlClient, opened_client
 from asyncelt.reading.dataset import Dataset, chosen_schemas
 from asyncelt.schema.model import Schema
+from asyncelt.schema.system import new_schema
 
 __all__ = ["ClientCalls"]
 
@@ -56,6 +57,8 @@ class ClientCalls(PipelineBase):
     def dataset(self, schema: Schema | str | None = None) -> Dataset:
         """The dataset as lazy relations that are read by awaiting them; does no I/O. See `Dataset`.
 
+        Its tables and columns are those that have been loaded; what pending packages will add is not there yet.
+
         Args:
             schema: Only this schema; all that the pipeline knows unless given.
 
@@ -66,6 +69,10 @@ class ClientCalls(PipelineBase):
         """
         destination = self._require_destination()
         chosen = partial(chosen_schemas, wanted=schema, default=self.default_schema_name)
-        chosen(self._tip.schemas)
+        chosen(self._loaded_schemas())
 
-        return Dataset(destination, self._environment().target, lambda: chosen(self._tip.schemas))
+        return Dataset(destination, self._environment().target, lambda: chosen(self._loaded_schemas()))
+
+    def _loaded_schemas(self) -> dict[str, Schema]:
+        """All schemas, as the destination has them; one that is only pending has the tables of every dataset."""
+        return {name: self._head.schemas.get(name) or new_schema(name) for name in self._tip.schemas}

@@ -15,7 +15,7 @@ from asyncelt._async import in_thread
 from asyncelt.budget import ByteBudget
 from asyncelt.config import Settings, working_root
 from asyncelt.configuration.lookup import PIPELINE
-from asyncelt.configuration.settings import configured_settings, pipeline_options
+from asyncelt.configuration.settings import configured_name, configured_settings, pipeline_options
 from asyncelt.errors import CannotRestorePipeline, ConfigError
 from asyncelt.info.steps import LoadInfo
 from asyncelt.load.protocol import Destination
@@ -52,14 +52,14 @@ def pipeline(
     import_schema_path: str | Path | None = None,
     export_schema_path: str | Path | None = None,
     *,
-    dev_mode: bool = False,
+    dev_mode: bool | None = None,
     refresh: Refresh | None = None,
     progress: str | Observer | None = None,
     settings: Settings | None = None,
     max_memory: int | ByteBudget | None = None,
     workers: int | None = None,
     member: str = "",
-    on_busy: OnBusy = "wait",
+    on_busy: OnBusy | None = None,
     restore_from_destination: bool | None = None,
 ) -> Pipeline:
     """Make a pipeline, or find the one that is active in this task when called without arguments.
@@ -96,15 +96,12 @@ def pipeline(
     if pipeline_name is None and destination is None and dataset_name is None and found is not None:
         return found
 
-    name = check_pipeline_name(pipeline_name if pipeline_name is not None else f"asyncelt_{_program_name()}")
+    name = check_pipeline_name(pipeline_name or configured_name() or f"asyncelt_{_program_name()}")
     one_of("on_busy", on_busy, OnBusy)
     one_of("refresh", refresh, Refresh)
     PIPELINE.set(name)
     checked = _with_workers(settings or configured_settings(), workers)
     configured = pipeline_options(name)
-    folder = pipelines_dir if pipelines_dir is not None else configured.pipelines_dir
-    shown = progress if progress is not None else configured.progress
-    restores = restore_from_destination if restore_from_destination is not None else configured.restore_from_destination
 
     if isinstance(max_memory, int):
         checked = replace(checked, limits=replace(checked.limits, max_memory=max_memory))
@@ -112,27 +109,37 @@ def pipeline(
     if member:
         check_pipeline_name(member)
 
+    shown = configured.progress if progress is None else progress
+    is_dev = bool(configured.dev_mode if dev_mode is None else dev_mode)
+    restores = configured.restore_from_destination if restore_from_destination is None else restore_from_destination
     options = Options(
-        pipelines_dir=Path(folder) if folder is not None else working_root(),
+        pipelines_dir=_path(pipelines_dir or configured.pipelines_dir) or working_root(),
         settings=checked,
         budget=max_memory if isinstance(max_memory, ByteBudget) else ByteBudget(checked.limits.max_memory),
         observers=(observer_for(shown),) if shown is not None else (),
         member=member,
-        on_busy=on_busy,
+        on_busy=on_busy or configured.on_busy or "wait",
         restore_from_destination=restores is not False,
-        pipeline_salt=pipeline_salt if pipeline_salt is not None else default_salt(name),
-        import_schema_path=Path(import_schema_path) if import_schema_path is not None else None,
-        export_schema_path=Path(export_schema_path) if export_schema_path is not None else None,
-        dev_mode=dev_mode,
-        dataset_suffix=dev_suffix() if dev_mode else "",
-        refresh=refresh,
-        starts_anew=dev_mode,
+        pipeline_salt=pipeline_salt or configured.pipeline_salt or default_salt(name),
+        import_schema_path=_path(import_schema_path or configured.import_schema_path),
+        export_schema_path=_path(export_schema_path or configured.export_schema_path),
+        dev_mode=is_dev,
+        dataset_suffix=dev_suffix() if is_dev else "",
+        refresh=refresh or configured.refresh,
+        starts_anew=is_dev,
     )
 
-    target = destination if destination is not None else configured.destination
-    dataset = dataset_name if dataset_name is not None else configured.dataset_name
+    return _made(
+        name,
+        options,
+        configured.destination if destination is None else destination,
+        configured.staging if staging is None else staging,
+        dataset_name or configured.dataset_name,
+    )
 
-    return _made(name, options, target, staging, dataset)
+
+def _path(given: str | Path | None) -> Path | None:
+    return None if given is None else Path(given)
 
 
 def _made(
@@ -212,6 +219,7 @@ async def attach(
         staging=staging,
         dataset_name=dataset_name,
         progress=progress,
+        dev_mode=False,
     )
     found = await in_thread(partial(_continued, found, destination), anyio.CapacityLimiter(1))
     found.activate()

@@ -134,7 +134,7 @@ def loaded_packages(loaded: Loaded) -> Iterable[tuple[LoadedBundle, LoadPackageI
                 package_info(
                     sealed,
                     outcome=bundle.outcomes.get(load_id),
-                    status="loaded" if bundle.is_loaded else None,
+                    status="loaded" if bundle.is_loaded else "aborted" if bundle.is_aborted else None,
                     schema_update=updates.get(load_id),
                     completed_at=bundle.finished_at if bundle.is_loaded else None,
                 ),

@@ -115,7 +115,7 @@ class StateCalls(PipelineBase):
     async def sync_schema(self, schema_name: str | None = None) -> Mapping[str, tuple[str, ...]]:
         """Bring the dataset to a schema without loading rows: tables and columns that are not there are made.
 
-        It is a load of its own, so ``_dlt_loads`` gets a row.
+        It is no load: ``_dlt_version`` gets the schema, ``_dlt_loads`` gets no row.
 
         Args:
             schema_name: Which; None: the default one.

@@ -26,6 +26,8 @@ from typing import TypeVar, cast
 from asyncelt.errors import LoadPackageNotFound, PackageCorrupt
 from asyncelt.failpoints import failpoint
 from asyncelt.flow import Package
+from asyncelt.storage.disk import DiskMeter
+from asyncelt.storage.draft import PackageDraft
 from asyncelt.storage.extracted import ExtractedPackage, extracted_from_manifest, extracted_to_manifest
 from asyncelt.storage.files import fsync_directory, remove_tree, rename_directory
 from asyncelt.storage.manifest import (
@@ -42,24 +44,6 @@ from asyncelt.types import LoadId, PackageStatus
 __all__ = ["FORMAT_VERSION", "PackageDraft", "PackageStore", "Pending", "SealedPackage"]
 
 _P = TypeVar("_P", SealedPackage, ExtractedPackage)
-
-
-@dataclass(frozen=True, slots=True)
-class PackageDraft:
-    """A package that is being built."""
-
-    load_id: LoadId
-    folder: Path
-
-    @property
-    def jobs_folder(self) -> Path:
-        """Where job files are written."""
-        return self.folder / "jobs"
-
-    @property
-    def pages_folder(self) -> Path:
-        """Where page files are written."""
-        return self.folder / "pages"
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,10 +76,12 @@ class PackageStore:
 
     Args:
         root: The working folder; created if needed.
+        max_disk: Bytes of pages and job files that may lie in it; None: no bound.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, max_disk: int | None = None) -> None:
         self.root = root
+        self.disk = DiskMeter(root, max_disk)
         self._building = root / "packages" / "building"
         self._extracted = root / "packages" / "extracted"
         self._sealed = root / "packages" / "sealed"
@@ -134,14 +120,14 @@ class PackageStore:
         folder = self._building / load_id
         (folder / "jobs").mkdir(parents=True)
 
-        return PackageDraft(load_id, folder)
+        return PackageDraft(load_id, folder, self.disk)
 
     def page_draft(self, load_id: LoadId) -> PackageDraft:
         """Start a package of pages."""
         folder = self._building / load_id
         (folder / "pages").mkdir(parents=True)
 
-        return PackageDraft(load_id, folder)
+        return PackageDraft(load_id, folder, self.disk)
 
     def discard(self, drafts: Sequence[PackageDraft]) -> None:
         """Remove unfinished packages."""
@@ -338,10 +324,6 @@ class PackageStore:
     def _prune(self, keep: int) -> None:
         for load_id in self.done_ids()[: -keep or None]:
             remove_tree(self._done / load_id)
-
-    def size(self) -> int:
-        """Bytes of all data files on the disk."""
-        return sum(path.stat().st_size for path in (self.root / "packages").glob("*/*/[jp]*/*"))
 
 
 def _ids(folder: Path) -> list[LoadId]:

@@ -21,6 +21,7 @@ from asyncelt.failpoints import failpoint
 from asyncelt.flow import ArrowPage, JsonBody, JsonPages, Payload, Rows, Unloadable
 from asyncelt.normalize.gating import Gate
 from asyncelt.normalize.walk import excerpt
+from asyncelt.storage.draft import PackageDraft
 from asyncelt.storage.files import fsync_file
 from asyncelt.storage.rowpack import pack_row, unpack_rows
 from asyncelt.types import OnError
@@ -68,12 +69,12 @@ class PageSpool:
     """Writes the pages of one package. Used by one thread at a time.
 
     Args:
-        folder: The package's ``pages`` folder; made by the first page.
+        draft: The package; its ``pages`` folder is made by the first page.
         file_max_bytes: A file that has grown to this size is followed by another one.
         gate: Rows become bytes in slices that pass it.
     """
 
-    folder: Path
+    draft: PackageDraft
     file_max_bytes: int
     gate: Gate
     pages: list[StoredPage] = field(default_factory=list)
@@ -96,12 +97,13 @@ class PageSpool:
 
         Raises:
             BadRecord: A row holds a value that no column can hold, and ``on_error`` is ``fail``.
+            DiskLimitReached: There is more on the disk now than there may be.
         """
         form, pieces, bodies = self._pieces(table, payload, on_error)
         file = self._file(table, form)
         length = sum(map(len, pieces))
 
-        with (self.folder / file.name).open("ab") as stream:
+        with (self.draft.pages_folder / file.name).open("ab") as stream:
             for piece in pieces:
                 stream.write(piece)
 
@@ -122,11 +124,12 @@ class PageSpool:
         )
         file.size += length
         self.sizes[file.name] = file.size
+        self.draft.disk.wrote(length, table)
 
     def finish(self) -> None:
         """Make all files durable."""
         for name in self.sizes:
-            fsync_file(self.folder / name)
+            fsync_file(self.draft.pages_folder / name)
 
     def _file(self, table: str, form: PageForm) -> _File:
         key = (table, form)
@@ -134,7 +137,7 @@ class PageSpool:
 
         if file is None or file.size >= self.file_max_bytes:
             if not self.sizes:
-                self.folder.mkdir(exist_ok=True)
+                self.draft.pages_folder.mkdir(exist_ok=True)
 
             # The counter in front keeps the order of files in the order of their names.
             file_id = f"{len(self.sizes):04x}{os.urandom(3).hex()}"

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, cast
 
 import pyarrow as pa
@@ -20,6 +19,7 @@ from asyncelt.flow import ROOT_ROW, JobFile, TableBatch
 from asyncelt.schema.arrow import arrow_type
 from asyncelt.schema.capabilities import Capabilities
 from asyncelt.schema.model import Table
+from asyncelt.storage.draft import PackageDraft
 from asyncelt.storage.files import fsync_file
 from asyncelt.storage.formats import EXTENSIONS, FileWriter, open_writer
 from asyncelt.types import FileFormat, TableName
@@ -80,7 +80,7 @@ class TableFiles:
     """The job files of one table of one package. Used by one thread at a time.
 
     Args:
-        folder: The package's ``jobs`` folder.
+        draft: The package.
         table: Table name; starts every file name.
         file_format: Of all files.
         limits: When to roll: ``file_max_items``, ``file_max_bytes``.
@@ -88,9 +88,10 @@ class TableFiles:
     """
 
     def __init__(
-        self, folder: Path, table: TableName, file_format: FileFormat, limits: Limits, capabilities: Capabilities
+        self, draft: PackageDraft, table: TableName, file_format: FileFormat, limits: Limits, capabilities: Capabilities
     ) -> None:
-        self._folder = folder
+        self._folder = draft.jobs_folder
+        self._disk = draft.disk
         self._table = table
         self._format: FileFormat = file_format
         self._limits = limits
@@ -101,10 +102,15 @@ class TableFiles:
         self._numbered = False
         self._file_id = ""
         self._rows = 0
+        self._nbytes = 0
         self.jobs: list[JobFile] = []
 
     def append(self, chunk: Chunk) -> None:
-        """Write one chunk, rolling files where limits or the schema ask for it."""
+        """Write one chunk, rolling files where limits or the schema ask for it.
+
+        Raises:
+            DiskLimitReached: There is more on the disk now than there may be.
+        """
         numbered = any(ROOT_ROW in batch.data.schema.names for batch in chunk.batches)
 
         if self._columns is not chunk.table.columns or self._numbered != numbered:
@@ -123,8 +129,10 @@ class TableFiles:
         aligned = _align(chunk, self._schema)
 
         for piece in self._pieces(aligned):
-            self._open().write(piece)
+            writer = self._open()
+            writer.write(piece)
             self._rows += piece.num_rows
+            self._note(writer.tell())
 
             if self._is_full():
                 self.finish()
@@ -140,6 +148,7 @@ class TableFiles:
         path = self._folder / name
         fsync_file(path)
         failpoint("storage.job_written")
+        self._note(path.stat().st_size)
         self.jobs.append(
             JobFile(
                 job_id=f"{self._table}.{self._file_id}",
@@ -147,7 +156,7 @@ class TableFiles:
                 file_name=name,
                 file_format=self._format,
                 rows=self._rows,
-                nbytes=path.stat().st_size,
+                nbytes=self._nbytes,
             )
         )
 
@@ -161,11 +170,16 @@ class TableFiles:
         if self._writer is None:
             # The counter in front keeps the order of files in the order of their names.
             self._file_id = f"{len(self.jobs):04x}{os.urandom(3).hex()}"
-            self._rows = 0
+            self._rows = self._nbytes = 0
             compression = self._limits.parquet_compression or self._capabilities.parquet_compression
             self._writer = open_writer(self._folder / self._file_name(), self._schema, self._format, compression)
 
         return self._writer
+
+    def _note(self, nbytes: int) -> None:
+        """The open file has grown to this size."""
+        self._disk.wrote(nbytes - self._nbytes, self._table)
+        self._nbytes = nbytes
 
     def _file_name(self) -> str:
         return f"{self._table}.{self._file_id}.0.{EXTENSIONS[self._format]}"

@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 from collections.abc import Sequence
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -99,6 +100,45 @@ class DestinationConformance(
         [load] = await owner.rows(LOADS_TABLE)
         assert (load["load_id"], load["schema_name"], load["status"]) == (package.load_id, package.schema.name, 0)
         assert load["schema_version_hash"] == package.schema.version_hash
+
+    async def test_tables_without_a_load_are_made_and_leave_no_load(self, owner: Owner) -> None:
+        first = await owner.make({"one": ONE}, state="first state")
+        await owner.commit(first)
+        wider = await owner.make({"one": ONE.append_column("new", [["x"] * 3]).slice(0, 0), "two": TWO.slice(0, 0)})
+
+        async with owner.destination.connect(owner.target) as session:
+            commit = replace(make_commit(owner.target, await owner.acquire(session), wider), is_load=False)
+            result = await owner.commit_in(session, commit)
+            again = await owner.commit_in(session, commit)
+
+        assert result.schema_updates[wider.load_id] == {"one": ("new",), "two": ("id", "name")}
+        assert not any(again.schema_updates.values())
+        assert await owner.committed(first.load_id, wider.load_id) == {first.load_id}
+        assert len(await owner.rows(LOADS_TABLE)) == 1
+        assert {row["new"] for row in await owner.rows("one")} == {None}
+        assert await owner.rows("two") == []
+
+        restored = await owner.restore()
+        assert (restored.head_load_id, restored.last_load_id) == (first.load_id, first.load_id)
+        assert '"new"' in restored.schemas[wider.schema.name]
+
+        # The chain goes on where it was.
+        await owner.run({"two": TWO})
+        assert await owner.rows("two") == TWO.to_pylist()
+
+    async def test_tables_without_a_load_are_refused_to_an_owner_that_has_lost_its_lease(self, owner: Owner) -> None:
+        await owner.run({"one": ONE})
+        wider = await owner.make({"two": TWO.slice(0, 0)})
+
+        async with owner.destination.connect(owner.target) as session:
+            commit = replace(make_commit(owner.target, await owner.acquire(session), wider), is_load=False)
+            await session.acquire(owner.target.pipeline_name, owner.target.member)
+
+            with pytest.raises(LeaseLost):
+                await owner.commit_in(session, commit)
+
+        # Tables may have been made before; the schema that has them is not there.
+        assert '"two"' not in (await owner.restore()).schemas[wider.schema.name]
 
     async def test_restore_gives_state_schema_and_load_ids(self, owner: Owner) -> None:
         await owner.run({"one": ONE}, state="old")

@@ -98,6 +98,10 @@ def _write(work: Work, commit: Commit, newest_epoch: int) -> CommitResult:
     check_lease(work.dataset.name, commit, replace(known, epoch=max(known.epoch, newest_epoch)), head)
     updates = _prepare_tables(work, remaining)
     failpoint("duckdb.after_migrate")
+    _write_versions(work, remaining)
+
+    if not commit.is_load:
+        return CommitResult(load_ids=load_ids, schema_updates=updates)
 
     for package in remaining:
         # A table that was dropped is there again if an earlier package has rows for it; they go too.
@@ -217,7 +221,7 @@ def _move_positions(work: Work, commit: Commit, packages: Sequence[Package]) -> 
             work.database.execute(system.insert_row(work.dataset, system.POSITIONS_TABLE.name, names, DIALECT), row)
 
 
-def _write_load_rows(work: Work, packages: Sequence[Package]) -> None:
+def _write_versions(work: Work, packages: Sequence[Package]) -> None:
     hashes = {package.schema.version_hash: package.schema for package in packages}
     query = system.select_schema_hashes(work.dataset, len(hashes), DIALECT)
     stored = {row[0] for row in work.database.rows(query, list(hashes))}
@@ -226,6 +230,10 @@ def _write_load_rows(work: Work, packages: Sequence[Package]) -> None:
     for version_hash, schema in hashes.items():
         if version_hash not in stored:
             _insert(work, VERSION_TABLE, version_row(schema, now))
+
+
+def _write_load_rows(work: Work, packages: Sequence[Package]) -> None:
+    now = datetime.now(UTC)
 
     for package in packages:
         _insert(work, LOADS_TABLE, load_row(package, now))

@@ -135,6 +135,12 @@ class FileDataset:
             self._check_lease(commit, before[-1] if before else commit.parent_load_id)
             updates = self._schema_updates(commit)
             marker = self._marker(commit, [package for package in commit.packages if package.load_id not in done])
+
+            if not commit.is_load:
+                self.store.write_all(self._versions(marker))
+
+                return CommitResult(load_ids=load_ids, schema_updates=updates)
+
             self._settle_data(marker)
             failpoint("filesystem.before_marker")
             self.place.journal.append(marker)
@@ -295,13 +301,9 @@ class FileDataset:
 
     def _follow(self, marker: Marker) -> None:
         """Everything that follows from a marker. May be done any number of times."""
-        contents: dict[str, bytes] = {} if self.store.read("init") is not None else {"init": documents.INIT}
+        contents = self._versions(marker)
 
         for package in marker.packages:
-            if package.version is not None:
-                path = documents.version_path(package.schema_name, package.load_id, package.version_hash)
-                contents[path] = orjson.dumps(package.version)
-
             for state in package.states:
                 path = documents.state_path(marker.pipeline_name, package.load_id, str(state["version_hash"]))
                 contents[path] = orjson.dumps(state)
@@ -325,6 +327,17 @@ class FileDataset:
             self.store.write_all({path: orjson.dumps(documents.load_document(package))})
 
         failpoint("filesystem.finished")
+
+    def _versions(self, marker: Marker) -> dict[str, bytes]:
+        """New versions of schemas, by path; and what says that this is a dataset."""
+        contents: dict[str, bytes] = {} if self.store.read("init") is not None else {"init": documents.INIT}
+
+        for package in marker.packages:
+            if package.version is not None:
+                path = documents.version_path(package.schema_name, package.load_id, package.version_hash)
+                contents[path] = orjson.dumps(package.version)
+
+        return contents
 
     def _prune_states(self, marker: Marker) -> None:
         own = [

@@ -1,4 +1,7 @@
-"""SQL over a dataset of files: views over exactly the files that are committed. Blocking."""
+"""SQL over a dataset of files: views over exactly the files that are committed. Blocking.
+
+A table that a stored schema has and that no file belongs to is empty, as it would be in a database.
+"""
 
 from __future__ import annotations
 
@@ -33,8 +36,8 @@ def dataset_query(dataset: FileDataset, sql: str, parameters: Sequence[SqlValue]
 
     def prepare(connection: duckdb.DuckDBPyConnection) -> None:
         dataset.finish()
-        files = dataset.table_files()
         definitions = _definitions(dataset.schemas().values())
+        files = {**dict.fromkeys(definitions, ()), **dataset.table_files()}
 
         for name in (LOADS_TABLE, VERSION_TABLE, STATE_TABLE):
             found = sorted(f"{name}/{one}" for one in dataset.store.names(name) if one.endswith(".jsonl"))

@@ -64,6 +64,9 @@ class FilesystemSession:
         Raises:
             Unsupported: A table is to be merged.
         """
+        if not commit.is_load:
+            return
+
         for package in commit.packages:
             merged = {job.table for job in package.jobs if package.schema.disposition_of(job.table) == "merge"}
 
@@ -83,7 +86,7 @@ class FilesystemSession:
 
     async def load(self, commit: Commit, package: Package, job: JobFile) -> None:
         """Bring a job's file to its final name. No dataset lists it before the commit."""
-        if job.table == STATE_TABLE:
+        if job.table == STATE_TABLE or not commit.is_load:
             # States are documents of their own, which the commit writes.
             return
 
@@ -94,8 +97,9 @@ class FilesystemSession:
     async def commit(self, commit: Commit) -> CommitResult:
         """See `Session.commit`."""
         await self.migrate(commit)
+        load_ids = [package.load_id for package in commit.packages]
 
-        if len(await self.committed([package.load_id for package in commit.packages])) < len(commit.packages):
+        if commit.is_load and len(await self.committed(load_ids)) < len(load_ids):
             for package in commit.packages:
                 for job in package.jobs:
                     await self.load(commit, package, job)

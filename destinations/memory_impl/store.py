@@ -17,7 +17,7 @@ from asyncelt.load.positions import moved
 from asyncelt.load.protocol import Commit, CommitResult, Lease, Restored, StoredPosition
 from asyncelt.schema.capabilities import Capabilities
 from asyncelt.schema.evolve import merge_strategy_of
-from asyncelt.schema.model import Table
+from asyncelt.schema.model import Schema, Table
 from asyncelt.schema.stored import ENGINE_VERSION, to_json
 from asyncelt.schema.system import LOADS_TABLE, STATE_TABLE, VERSION_TABLE, loads_table, version_table
 from asyncelt.types import LoadId, TableName
@@ -125,7 +125,13 @@ def after_commit(
 
             _drop(tables, package)
             updates[package.load_id] = _migrate(tables, package, capabilities)
+            _write_version(tables, package.schema, capabilities)
+
+        if package.load_id not in done and commit.is_load:
             _write(tables, package, staged[package.load_id], capabilities)
+
+    if not commit.is_load:
+        return replace(contents, tables=tables), CommitResult(load_ids=load_ids, schema_updates=updates)
 
     key = (commit.target.pipeline_name, commit.target.member)
     lease = Lease(epoch=commit.lease.epoch, head_load_id=load_ids[-1])
@@ -232,15 +238,16 @@ def _write(
             )
             tables.update({one: data for one, data in result.items() if one in tables})
 
-    now = datetime.now(UTC)
-    schema = package.schema
-
-    if schema.version_hash not in tables[VERSION_TABLE].column("version_hash").to_pylist():
-        version = (schema.version, ENGINE_VERSION, now, schema.name, schema.version_hash, to_json(schema))
-        tables[VERSION_TABLE] = _appended(tables[VERSION_TABLE], _one_row(version_table(), version, capabilities))
-
-    load = (package.load_id, schema.name, 0, now, schema.version_hash)
+    load = (package.load_id, package.schema.name, 0, datetime.now(UTC), package.schema.version_hash)
     tables[LOADS_TABLE] = _appended(tables[LOADS_TABLE], _one_row(loads_table(), load, capabilities))
+
+
+def _write_version(tables: dict[TableName, pa.Table], schema: Schema, capabilities: Capabilities) -> None:
+    if schema.version_hash in tables[VERSION_TABLE].column("version_hash").to_pylist():
+        return
+
+    row = (schema.version, ENGINE_VERSION, datetime.now(UTC), schema.name, schema.version_hash, to_json(schema))
+    tables[VERSION_TABLE] = _appended(tables[VERSION_TABLE], _one_row(version_table(), row, capabilities))
 
 
 def _appended(table: pa.Table, rows: pa.Table) -> pa.Table:

@@ -52,6 +52,10 @@ async def write_commit(work: Work, commit: Commit, updates: Updates) -> CommitRe
 
     await take_table_turns(work.connection, work.dataset.name, _shared_tables(remaining))
     late = await _prepare_tables(work, remaining)
+    await _write_versions(work, remaining)
+
+    if not commit.is_load:
+        return CommitResult(load_ids=load_ids, schema_updates=_joined(updates, late))
 
     await move_positions(work, commit.target.pipeline_name, remaining)
 
@@ -106,7 +110,7 @@ async def _drop_tables(work: Work, package: Package) -> None:
         await work.execute_for(package, VERSION_TABLE, sql, [package.schema.name])
 
 
-async def _write_load_rows(work: Work, packages: Sequence[Package]) -> None:
+async def _write_versions(work: Work, packages: Sequence[Package]) -> None:
     hashes = {package.schema.version_hash: package.schema for package in packages}
     query = system.select_schema_hashes(work.dataset, len(hashes), DIALECT)
     stored = {row[0] for row in await work.connection.fetch(query, *hashes)}
@@ -117,6 +121,10 @@ async def _write_load_rows(work: Work, packages: Sequence[Package]) -> None:
             # A large schema takes a while to become text.
             row = await in_thread(partial(version_row, schema, now), work.threads)
             await _insert(work, VERSION_TABLE, row)
+
+
+async def _write_load_rows(work: Work, packages: Sequence[Package]) -> None:
+    now = datetime.now(UTC)
 
     for package in packages:
         await _insert(work, LOADS_TABLE, load_row(package, now))

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 import asyncelt
 from asyncelt.configuration.settings import configured_settings, pipeline_options
 from asyncelt.errors import ConfigError
+from asyncelt.pipeline.options import active
 
 
 def test_without_configuration_they_are_the_defaults():
@@ -120,3 +122,80 @@ def test_importing_reads_no_file_and_no_parser(place, write):
     code = "import sys, asyncelt; print(*sorted({'tomllib', 'pydantic'} & set(sys.modules)))"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.split() == []
+
+
+ARGUMENTS = {
+    "import_schema_path": ("import", Path("import")),
+    "export_schema_path": ("export", Path("export")),
+    "dev_mode": ("true", True),
+    "refresh": ("drop_data", "drop_data"),
+    "on_busy": ("raise", "raise"),
+    "pipeline_salt": ("salt", "salt"),
+}
+PASSED = {
+    "import_schema_path": Path("own"),
+    "export_schema_path": Path("own"),
+    "dev_mode": False,
+    "refresh": "drop_sources",
+    "on_busy": "wait",
+    "pipeline_salt": "own",
+}
+
+
+@pytest.mark.covers(
+    "pipeline.import_schema_path", "pipeline.export_schema_path", "pipeline.dev_mode", "pipeline.refresh"
+)
+@pytest.mark.parametrize("name", ARGUMENTS)
+@pytest.mark.parametrize("section", ["PIPELINES__MINE__", "PIPELINES__", "MINE__PIPELINES__"])
+def test_each_argument_can_be_configured_and_what_is_passed_wins(monkeypatch, place, section, name):
+    text, value = ARGUMENTS[name]
+    monkeypatch.setenv(f"{section}{name.upper()}", text)
+    folder = {"pipelines_dir": place / "work"}
+    assert getattr(asyncelt.pipeline("mine", **folder)._options, name) == value
+    assert getattr(asyncelt.pipeline("mine", **folder, **{name: PASSED[name]})._options, name) == PASSED[name]
+
+
+def test_a_variable_of_the_machine_empties_no_working_folder(monkeypatch, place):
+    monkeypatch.setenv("DEV_MODE", "true")
+    monkeypatch.setenv("REFRESH", "true")
+    monkeypatch.setenv("EXPORT_SCHEMA_PATH", "schemas")
+    found = asyncelt.pipeline("mine", pipelines_dir=place / "work")
+    assert (found.dev_mode, found.refresh) == (False, None)
+    assert found._options.export_schema_path == Path("schemas")
+
+
+@pytest.mark.parametrize(
+    "name, text, message",
+    [("REFRESH", "drop_all", "drop_sources"), ("DEV_MODE", "maybe", "bool"), ("ON_BUSY", "queue", "'wait'")],
+)
+def test_a_configured_argument_that_is_wrong_is_refused_with_its_place(monkeypatch, name, text, message):
+    monkeypatch.setenv(f"PIPELINES__{name}", text)
+
+    with pytest.raises(ConfigError, match=f"PIPELINES__{name}.*{message}"):
+        asyncelt.pipeline("mine")
+
+
+def test_the_name_of_a_pipeline_that_is_given_none(monkeypatch, place):
+    monkeypatch.setenv("PIPELINES__PIPELINE_NAME", "by_configuration")
+    monkeypatch.setenv("PIPELINES__STAGING", "memory")
+    active.set(None)
+    assert asyncelt.pipeline(pipelines_dir=place / "work").pipeline_name == "by_configuration"
+    assert asyncelt.pipeline("own", pipelines_dir=place / "work").pipeline_name == "own"
+
+    with pytest.raises(ConfigError, match="takes no staging destination"):
+        asyncelt.pipeline("own", pipelines_dir=place / "work", destination="memory")
+
+
+async def test_attach_never_begins_anew(monkeypatch, place):
+    memory = asyncelt.destinations.memory()
+    folder = {"pipelines_dir": place / "work", "destination": memory, "dataset_name": "d"}
+    await asyncelt.pipeline("mine", **folder).run([{"id": 1}], table_name="t")
+    monkeypatch.setenv("PIPELINES__DEV_MODE", "true")
+    found = await asyncelt.attach("mine", **folder)
+    assert (found.dev_mode, found.first_run, found.schema_names) == (False, False, ["mine"])
+
+
+@pytest.mark.parametrize("name", ["LOAD__AUTO_ABORT_ON_TERMINAL_ERROR", "ASYNCELT__LOAD__AUTO_ABORT_ON_TERMINAL_ERROR"])
+def test_packages_that_are_refused_can_be_given_up_by_configuration(monkeypatch, name):
+    monkeypatch.setenv(name, "true")
+    assert configured_settings() == asyncelt.Settings(auto_abort_on_terminal_error=True)

@@ -70,7 +70,6 @@ MISSING: dict[str, str] = {
     "Resource.inputs": "data locations for the trace",
     "Resource.add_input": "data locations for the trace",
     "Resource.validator": "models as columns give columns and contract; rows are not run through the model",
-    "Resource.compute_table_schema": "the schema of a table is known after a run",
     "Resource.apply_hints.create_table_variant": "variants come with the data: `mark.with_hints(..., create_table_variant=True)`",
     "Source.exhausted": "a source that can be read once says so when it is run again",
     "Source.discover_schema": "the schema of a source is known after a run",
@@ -95,5 +94,6 @@ ACCEPTED: dict[str, str] = {
     "source.parallelized": "resources always run side by side",
     "Resource.parallelize": "resources always run side by side",
     "Source.parallelize": "resources always run side by side",
+    "Resource.compute_table_schema.meta": "`asyncelt.mark` around the item says the same",
     "Pipeline.drop_pending_packages.with_partial_loads": "no package is ever partially loaded",
 }

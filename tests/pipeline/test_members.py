@@ -371,6 +371,8 @@ async def test_sync_schema_makes_tables_without_rows(make: Make, memory: Any) ->
     update = await pipeline.sync_schema()
     assert set(update) == {"t__l"}
     assert memory.tables("data")["t__l"].num_rows == 0
+    assert memory.tables("data")["_dlt_loads"].num_rows == 1
+    assert not pipeline.has_pending_data
     await pipeline.run([{"id": 2, "l": [2]}], table_name="t")
     assert values(pipeline, "t", "id") == [1, 2]
     await pipeline.extract([{"id": 3}], table_name="t")

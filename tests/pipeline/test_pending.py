@@ -412,3 +412,56 @@ async def test_pending_packages_with_a_run_id_are_not_extracted_again(make: Make
     assert info.data_taken is True
     assert values(pipeline, "t", "id") == [1]
     assert (await make().run([{"id": 1}], table_name="t", run_id="monday")).already_committed
+
+
+def aborting() -> asyncelt.Settings:
+    return asyncelt.Settings(
+        retry=asyncelt.Retry(attempts=2, first_s=0.0), auto_abort_on_terminal_error=True, raise_on_failed_jobs=True
+    )
+
+
+async def test_a_package_that_is_refused_is_given_up_at_once_where_settings_say_so(make: Make, faults: Any) -> None:
+    pipeline = make(settings=aborting())
+    await pipeline.run(counter())
+    faults.raise_at("commit", refused())
+
+    with pytest.raises(PipelineStepFailed, match=r"were given up \(auto_abort_on_terminal_error\)") as caught:
+        await pipeline.run(counter())
+
+    assert (caught.value.step, caught.value.has_pending_data, pipeline.has_pending_data) == ("load", False, False)
+    assert caught.value.load_id is not None
+    package = await pipeline.get_load_package_info(caught.value.load_id)
+    assert package.state == "aborted"
+    await pipeline.run(counter())
+    assert values(pipeline) == [1, 2]
+
+
+async def test_what_came_after_a_package_that_is_given_up_goes_too_and_new_data_is_taken(
+    make: Make, faults: Any
+) -> None:
+    pipeline = make(settings=aborting())
+    await pipeline.run(counter())
+
+    for _ in range(2):
+        await pipeline.extract(counter())
+
+    await pipeline.normalize()
+    await pipeline.extract(counter())
+    faults.raise_at("load", refused())
+    info = await pipeline.run(counter(), on_pending="load_then_run", raise_on_failed_jobs=False)
+
+    assert [package.state for package in info.load_packages] == ["aborted", "loaded"]
+    assert info.has_failed_jobs
+    assert values(pipeline) == [1, 2]
+
+
+async def test_an_error_that_may_pass_gives_nothing_up(make: Make, faults: Any) -> None:
+    pipeline = make(settings=aborting())
+    faults.raise_at("commit", DestinationUnavailable("away"), times=2)
+
+    with pytest.warns(AsynceltWarning, match="away"), pytest.raises(PipelineStepFailed):
+        await pipeline.run(counter())
+
+    assert pipeline.has_pending_data
+    await pipeline.load()
+    assert values(pipeline) == [1]

@@ -39,6 +39,40 @@ def values(pipeline: asyncelt.Pipeline, table: str = "counter", column: str = "n
 # -------------------------------------------------------------------------------------------- schema files
 
 
+@pytest.mark.covers("Pipeline.sync_schema")
+@pytest.mark.parametrize("kind", ["memory", "duckdb"])
+async def test_an_edited_schema_comes_into_the_dataset_without_a_load(
+    make: Make, memory: Any, tmp_path: Path, kind: str
+) -> None:
+    """Versions of records that an empty load would have retired stay valid: it is no load."""
+    target = memory if kind == "memory" else asyncelt.destinations.duckdb(tmp_path / "data.duckdb")
+    options = {"import_schema_path": tmp_path / "in", "destination": target}
+    rows = asyncelt.resource(
+        [{"id": 1}, {"id": 2}], name="t", write_disposition={"disposition": "merge", "strategy": "scd2"}
+    )
+    await make(**options).run(rows)
+    imported = tmp_path / "in" / "p.schema.yaml"
+    text = imported.read_text()
+    imported.write_text(
+        text.replace("tables:\n", "tables:\n  extra:\n    columns:\n      id:\n        data_type: bigint\n", 1)
+    )
+    pipeline = make(**options)
+
+    with pytest.warns(AsynceltWarning, match="which was edited"):
+        assert await pipeline.sync_schema() == {"extra": ("id",)}
+
+    dataset = pipeline.dataset()
+    assert await dataset["extra"].fetchall() == []
+    assert await dataset["t"].where("_dlt_valid_to", "eq", None).select("id").fetchall() == [(1,), (2,)]
+    assert len(await dataset.loads_table().fetchall()) == 1
+    assert await pipeline.sync_schema() == {}
+
+    # Nothing was committed that the next run, here or elsewhere, could stumble over.
+    await make(**options).run([{"id": 7}], table_name="extra")
+    await make(**options, pipelines_dir=tmp_path / "other").run([{"id": 8}], table_name="extra")
+    assert await pipeline.dataset()["extra"].select("id").fetchall() == [(7,), (8,)]
+
+
 @pytest.mark.covers("pipeline.import_schema_path", "pipeline.export_schema_path", "probe.5.import")
 async def test_schemas_are_exported_and_edited_ones_imported(make: Make, tmp_path: Path) -> None:
     folders = {"import_schema_path": tmp_path / "in", "export_schema_path": tmp_path / "out"}

@@ -18,6 +18,7 @@ from asyncelt.errors import (
     UnknownTable,
     UsageError,
 )
+from asyncelt.schema.system import new_schema
 from tests.reading.loaded import destination, loaded, make_pipeline
 
 DATA = ["items", "items__tags", "items__tags__of", "owners"]
@@ -281,3 +282,23 @@ print(*sorted({{"sqlglot", "duckdb"}} & set(sys.modules)))
 """
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.split() == []
+
+
+async def test_columns_and_tables_that_are_still_pending_are_not_asked_for(kind, tmp_path):
+    pipeline = await loaded(kind, tmp_path)
+    dataset = pipeline.dataset()
+    before = dataset["items"].columns
+    await pipeline.extract([{"id": 4, "later": True, "tags": [{"more": 1}]}], table_name="items")
+    await pipeline.extract([{"id": 5}], table_name="pending", schema=new_schema("other"))
+    await pipeline.normalize()
+    assert "later" in pipeline.default_schema.tables["items"].columns
+
+    assert dataset["items"].columns == before
+    assert len(await dataset["items"].fetchall()) == 3
+    assert "more" not in (await dataset["items__tags"].arrow()).column_names
+    assert "pending" not in dataset.tables
+    assert await pipeline.dataset("other").row_counts(dlt_tables=False).fetchall() == []
+
+    await pipeline.load()
+    assert await dataset["items"].select("id", "later").where("later", "eq", value=True).fetchall() == [(4, True)]
+    assert await dataset["pending"].select("id").fetchall() == [(5,)]

@@ -93,7 +93,7 @@ def test_a_completed_package_keeps_its_manifest_and_drops_its_data(store: Packag
     assert not store.pending()
     assert store.done_ids() == ["1.0"]
     assert store.read(LoadId("1.0")).package.status == "loaded"
-    assert store.size() == 0
+    assert store.disk.measure() == 0
 
 
 def test_only_so_many_manifests_are_kept(store: PackageStore) -> None:

@@ -15,8 +15,9 @@ from asyncelt.flow import ROOT_ROW, TableBatch
 from asyncelt.schema.capabilities import Capabilities
 from asyncelt.schema.model import Column, Table
 from asyncelt.storage.jsonl import json_lines
+from asyncelt.storage.package import PackageDraft, PackageStore
 from asyncelt.storage.writer import Chunk, TableBuffer, TableFiles
-from asyncelt.types import ColumnName, DataType, TableName
+from asyncelt.types import ColumnName, DataType, LoadId, TableName
 
 NAME = TableName("t")
 
@@ -40,14 +41,21 @@ def chunk_of(table: Table, *pages: dict[str, list[object]]) -> Chunk:
     return buffer.take(table)
 
 
+def draft_in(folder: Path, max_disk: int | None = None) -> PackageDraft:
+    """A package below a working folder."""
+    return PackageStore(folder, max_disk=max_disk).draft(LoadId("1.0"))
+
+
 def files_in(folder: Path, limits: Limits | None = None) -> TableFiles:
     """A writer of Parquet files."""
-    return TableFiles(folder, NAME, "parquet", limits or Limits(), Capabilities())
+    return TableFiles(draft_in(folder), NAME, "parquet", limits or Limits(), Capabilities())
 
 
 def read(folder: Path, files: TableFiles) -> list[list[dict[str, object]]]:
     """Rows of every file, in file order."""
-    return [pq.read_table(folder / job.file_name).to_pylist() for job in files.jobs]
+    jobs = folder / "packages" / "building" / "1.0" / "jobs"
+
+    return [pq.read_table(jobs / job.file_name).to_pylist() for job in files.jobs]
 
 
 def test_numbers_of_root_rows_go_into_the_files_of_those_that_have_them(tmp_path: Path) -> None:

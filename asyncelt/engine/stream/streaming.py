@@ -1,8 +1,8 @@
 """A stream: extraction, packing and committing side by side, each package as soon as it is cut.
 
 While package N is committed, N+1 is normalized and the pages of N+2 are read. Commits keep their order: one task makes
-them. When the destination is slow or gone, a sealed package waits for it, the next one is packed and waits too, and
-what is read after that fills the memory budget, until the sources wait.
+them. When the destination is slow or gone, a sealed package waits for it, the next one is packed and waits too, as far
+as ``max_disk`` lets it, and what is read after that fills the memory budget, until the sources wait.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from functools import partial
 import anyio
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
-from asyncelt._async import retrying
+from asyncelt._async import in_thread, retrying
 from asyncelt.config import Retry, Roll
 from asyncelt.engine.extraction import Extraction, Port, document_of
 from asyncelt.engine.intake import Intake, ResourcePlan
@@ -95,6 +95,10 @@ class Streaming:
     started_at: float = field(default_factory=time.time)
     _roller: Roller | None = None
     _is_draining: bool = False
+    _sealed: int = 0
+    """Bundles that wait for their commit."""
+    _committed: anyio.Event = field(default_factory=anyio.Event)
+    """Set, and replaced, with each commit."""
 
     async def run(self) -> None:
         """Read until every source has ended or `drain` was called, and commit all of it.
@@ -110,6 +114,12 @@ class Streaming:
         owned.environment = replace(
             environment, settings=replace(environment.settings, retry=_patient(environment.settings.retry))
         )
+        most = environment.settings.limits.max_disk
+
+        if most is not None:
+            # One is committed while the next is written, and files may be larger than what was received.
+            self.roll = replace(self.roll, bytes=max(min(self.roll.bytes, most // 4), 1))
+
         account = environment.budget.account()
         keeps = isinstance(owned.session, SupportsPositions)
         ledger = Ledger(await self._positions(), self._positions if keeps else None)
@@ -214,13 +224,27 @@ class Streaming:
     async def _pack_all(self, plan: RunPlan, packed: MemoryObjectSendStream[_Packed], roller: Roller) -> None:
         with packed:
             async for segment in roller.segments():
+                await self._room_on_disk()
                 one = await self._pack(plan, segment, roller)
+                self._sealed += bool(one.bundle)
 
                 try:
                     await packed.send(one)
                 except anyio.BrokenResourceError:
                     # Committing has failed and is about to cancel this task; its error is the one to report.
                     await anyio.sleep_forever()
+
+    async def _room_on_disk(self) -> None:
+        """Wait for commits while what is on the disk leaves no room for another package."""
+        disk = self.owned.store.disk
+
+        while disk.limit is not None and self._sealed:
+            committed = self._committed
+
+            if await in_thread(disk.measure, self.owned.threads) <= disk.limit // 2:
+                return
+
+            await committed.wait()
 
     async def _pack(self, plan: RunPlan, segment: Segment, roller: Roller) -> _Packed:
         """Normalize a segment while it is still being filled, and seal it when it is closed."""
@@ -278,6 +302,9 @@ class Streaming:
             loaded = Loaded()
             await load_bundles(self.owned, [one.bundle], loaded, raise_on_failed_jobs=True, is_fresh=True)
             self._count(one, loaded)
+            self._sealed -= 1
+            self._committed.set()
+            self._committed = anyio.Event()
 
         failpoint("stream.committed")
         roller.uncommitted.popleft()
