@@ -62,8 +62,7 @@ class FileDataset:
         if not self.store.exists():
             return Restored()
 
-        self.finish()
-        loads = self._load_ids()
+        loads = self.finish()
         states = [
             (parts[1], name)
             for name in self.store.names(STATE_TABLE)
@@ -108,9 +107,7 @@ class FileDataset:
         if not self.store.exists():
             return frozenset()
 
-        self.finish()
-
-        return self._load_ids().intersection(load_ids)
+        return self.finish().intersection(load_ids)
 
     def run_of(self, pipeline_name: str, run_id: str) -> tuple[LoadId, ...]:
         """Load ids that this run has committed."""
@@ -125,8 +122,7 @@ class FileDataset:
         load_ids = tuple(package.load_id for package in commit.packages)
 
         with self.place.journal.turn():
-            self._finish_unlocked()
-            done = self._load_ids().intersection(load_ids)
+            done = self._finish_unlocked(self._load_ids()).intersection(load_ids)
 
             if len(done) == len(load_ids):
                 return CommitResult(load_ids=load_ids, already_committed=True)
@@ -143,34 +139,32 @@ class FileDataset:
 
         return CommitResult(load_ids=load_ids, schema_updates=updates)
 
-    def finish(self) -> None:
-        """Do what an owner that died after its marker has left undone."""
-        if self.place.journal.unsettled(self._load_ids()):
+    def finish(self) -> frozenset[LoadId]:
+        """Do what an owner that died after its marker has left undone.
+
+        Returns:
+            All loads that are committed.
+        """
+        load_ids = self._load_ids()
+
+        if self.place.journal.unsettled(load_ids):
             with self.place.journal.turn():
-                self._finish_unlocked()
+                load_ids = self._finish_unlocked(self._load_ids())
+
+        return load_ids
 
     def table_files(self) -> dict[TableName, list[str]]:
         """Files of every table that ever had some, as of the last commit, in the order of their commits.
 
         Files that the reference wrote count by their load id, where the layout has it.
         """
-        markers = self.place.journal.markers()
-        files: dict[TableName, list[str]] = {}
-        superseded = {path for marker in markers for path in marker.superseded}
-        marked: set[str] = set()
-
-        for marker in markers:
-            for package in marker.packages:
-                marked.add(package.load_id)
-
-                for table, paths in package.files.items():
-                    files.setdefault(TableName(table), []).extend(path for path in paths if path not in superseded)
-
-        foreign = self._load_ids() - marked
+        content = self.place.journal.content()
+        files = {table: list(paths) for table, paths in content.files.items()}
+        foreign = self._load_ids() - content.load_ids
 
         if foreign:
             for table, paths in self._foreign_files(foreign).items():
-                files[table] = [*(path for path in paths if path not in superseded), *files.get(table, [])]
+                files[table] = [*(path for path in paths if path not in content.superseded), *files.get(table, [])]
 
         return files
 
@@ -336,9 +330,13 @@ class FileDataset:
         old = sorted(own, reverse=True)[self.max_state_files :]
         self.store.remove([f"{STATE_TABLE}/{name}" for _, name in old])
 
-    def _finish_unlocked(self) -> None:
-        for marker in self.place.journal.unsettled(self._load_ids()):
+    def _finish_unlocked(self, load_ids: frozenset[LoadId]) -> frozenset[LoadId]:
+        unsettled = self.place.journal.unsettled(load_ids)
+
+        for marker in unsettled:
             self._follow(marker)
+
+        return load_ids.union(package.load_id for marker in unsettled for package in marker.packages)
 
     def _check_lease(self, commit: Commit, expected_head: LoadId | None) -> None:
         target = commit.target

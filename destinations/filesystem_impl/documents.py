@@ -4,6 +4,7 @@ The reference's own (``_dlt_loads``, ``_dlt_version``, ``_dlt_pipeline_state``, 
 does. Ours:
 
 * ``_asyncelt_commits/<last load id>.json``: the marker of a commit. With it, everything that it names is committed.
+* ``_asyncelt_checkpoints/``, in buckets: what the commits up to one of them come to, so that nobody reads all of them.
 * ``_asyncelt_leases/<pipeline>__<member>.json``: epoch and head.
 * ``_asyncelt_uploads/<pipeline>__<member>/<epoch>-<last load id>.json``, in buckets: which files an owner is bringing.
 * ``_asyncelt_runs/<hash>.json``: which packages a run with a caller-given id has committed.
@@ -26,6 +27,7 @@ from asyncelt.schema.system import LOADS_TABLE, STATE_TABLE, VERSION_TABLE
 from asyncelt.types import JsonValue, LoadId, TableName
 
 __all__ = [
+    "CHECKPOINTS",
     "COMMITS",
     "INIT",
     "LEASES",
@@ -47,6 +49,7 @@ __all__ = [
     "version_path",
 ]
 
+CHECKPOINTS = "_asyncelt_checkpoints"
 COMMITS = "_asyncelt_commits"
 LEASES = "_asyncelt_leases"
 RUNS = "_asyncelt_runs"

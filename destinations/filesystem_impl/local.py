@@ -18,6 +18,7 @@ import orjson
 from asyncelt.destinations._worker import wait_out
 from asyncelt.destinations.busy import lock_file
 from asyncelt.destinations.filesystem_impl import documents
+from asyncelt.destinations.filesystem_impl.content import Content
 from asyncelt.destinations.filesystem_impl.documents import Marker
 from asyncelt.failpoints import failpoint
 from asyncelt.load.protocol import Lease
@@ -139,9 +140,9 @@ class LocalJournal:
         self._path = path
         self._store = store
 
-    def markers(self) -> list[Marker]:
-        """See `Journal.markers`."""
-        return sorted(self._read(self._names()), key=lambda marker: marker.committed_at)
+    def content(self) -> Content:
+        """See `Journal.content`."""
+        return Content().after(sorted(self._read(self._names()), key=lambda marker: marker.committed_at))
 
     def unsettled(self, settled: frozenset[LoadId]) -> list[Marker]:
         """See `Journal.unsettled`."""

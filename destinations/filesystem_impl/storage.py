@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from asyncelt.destinations.filesystem_impl.content import Content
 from asyncelt.destinations.filesystem_impl.documents import Marker
 from asyncelt.load.protocol import Lease
 from asyncelt.types import LoadId
@@ -69,8 +70,8 @@ class Store(Protocol):
 class Journal(Protocol):
     """Which commits there were, in order, and who may make the next one. Blocking, like `Store`."""
 
-    def markers(self) -> Sequence[Marker]:
-        """All commits, oldest first."""
+    def content(self) -> Content:
+        """What all commits together have made of the dataset."""
         ...
 
     def unsettled(self, settled: frozenset[LoadId]) -> Sequence[Marker]:
