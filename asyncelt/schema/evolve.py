@@ -180,7 +180,8 @@ def merge_strategy_of(
     if root.write_disposition != "merge":
         return None
 
-    supported = ("delete-insert",) if capabilities is None else capabilities.merge_strategies
+    chosen = () if capabilities is None else capabilities.strategies_for(root.hints.get("table_format"))
+    supported = ("delete-insert",) if capabilities is None else chosen
     hint = root.hints.get("x-merge-strategy")
 
     if capabilities is not None and not supported:

@@ -23,6 +23,9 @@ class Content:
     superseded: frozenset[str] = frozenset()
     """Files that count no more but may still be there. A checkpoint is only made when they have been removed."""
 
+    staged: frozenset[str] = frozenset()
+    """Files from which tables have been made, or will be."""
+
     def after(self, markers: Sequence[Marker]) -> Content:
         """The content after further commits, oldest first."""
         superseded = self.superseded.union(path for marker in markers for path in marker.superseded)
@@ -37,6 +40,7 @@ class Content:
             files={table: [path for path in paths if path not in superseded] for table, paths in files.items()},
             load_ids=self.load_ids.union(package.load_id for marker in markers for package in marker.packages),
             superseded=superseded,
+            staged=self.staged.union(path for marker in markers for one in marker.packages for path in one.staged),
         )
 
     def to_json(self) -> bytes:

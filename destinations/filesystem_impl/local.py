@@ -20,6 +20,7 @@ from asyncelt.destinations.busy import lock_file
 from asyncelt.destinations.filesystem_impl import documents
 from asyncelt.destinations.filesystem_impl.content import Content
 from asyncelt.destinations.filesystem_impl.documents import Marker
+from asyncelt.destinations.filesystem_impl.layout import path_part
 from asyncelt.failpoints import failpoint
 from asyncelt.load.protocol import Lease
 from asyncelt.storage.files import fsync_directory, write_atomically
@@ -125,6 +126,10 @@ class LocalStore:
             fsync_directory(folder)
 
         return None
+
+    def table_address(self, name: str) -> tuple[str, dict[str, str]]:
+        """See `Store.table_address`."""
+        return str(self._path / path_part(name)), {}
 
     def attach(self, connection: DuckDBPyConnection, paths: Sequence[str]) -> list[str]:
         """See `Store.attach`: DuckDB reads local files itself."""

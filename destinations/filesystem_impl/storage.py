@@ -62,6 +62,10 @@ class Store(Protocol):
         """
         ...
 
+    def table_address(self, name: str) -> tuple[str, dict[str, str]]:
+        """Address of a table in a table format, and options with which its driver gets there."""
+        ...
+
     def attach(self, connection: DuckDBPyConnection, paths: Sequence[str]) -> list[str]:
         """Addresses under which this DuckDB can read the files, in order."""
         ...

@@ -241,7 +241,8 @@ class S3Journal:
 
         announcements = [f"{folder}/{name}" for name in old]
         announced = {path for content in self._store.read_all(announcements) for path in orjson.loads(content)}
-        live = {path for paths in self.content().files.values() for path in paths}
+        content = self.content()
+        live = content.staged.union(path for paths in content.files.values() for path in paths)
         self._store.abort_uploads(announced)
         self._store.remove(sorted(announced - live))
         self._store.remove(announcements)
