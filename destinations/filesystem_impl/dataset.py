@@ -17,7 +17,7 @@ import orjson
 
 from asyncelt.destinations.filesystem_impl import documents
 from asyncelt.destinations.filesystem_impl.documents import MarkedPackage, Marker
-from asyncelt.destinations.filesystem_impl.lake import LakeWrite, format_of, mode_of
+from asyncelt.destinations.filesystem_impl.lake import LakeWrite, check_formats, format_of, mode_of
 from asyncelt.destinations.filesystem_impl.layout import Layout
 from asyncelt.destinations.filesystem_impl.storage import Place, Store
 from asyncelt.destinations.job_files import read_job
@@ -411,7 +411,12 @@ class FileDataset:
         updates: dict[str, Mapping[str, tuple[str, ...]]] = {}
 
         for package in commit.packages:
-            before = from_json(known[package.schema.name]).tables if package.schema.name in known else {}
+            stored = from_json(known[package.schema.name]) if package.schema.name in known else None
+            before = {} if stored is None else stored.tables
+
+            if stored is not None:
+                check_formats(stored, package, _emptied(package))
+
             changed = {}
 
             for name in {job.table: None for job in package.jobs}:

@@ -7,7 +7,7 @@ does. Ours:
 * ``_asyncelt_checkpoints/``, in buckets: what the commits up to one of them come to, so that nobody reads all of them.
 * ``_asyncelt_leases/<pipeline>__<member>.json``: epoch and head.
 * ``_asyncelt_uploads/<pipeline>__<member>/<epoch>-<last load id>.json``, in buckets: which files an owner is bringing.
-* ``_asyncelt_staged/<load id>/``: rows of tables in a table format, from before the marker until their table has them.
+* ``_asyncelt_staged/<load id>.<job>``: rows of tables in a table format, from before the marker until their table has them.
 * ``_asyncelt_runs/<hash>.json``: which packages a run with a caller-given id has committed.
 """
 
@@ -161,7 +161,8 @@ def staged_path(load_id: LoadId, job: JobFile, epoch: int | None) -> str:
     owner = "" if epoch is None else f"-e{epoch}"
     extension = job.file_name.partition(f"{job.job_id}.")[2]
 
-    return f"{STAGED}/{load_id}{owner}/{path_part(job.job_id)}.{extension}"
+    # No folder per load: in a local folder it would stay.
+    return f"{STAGED}/{load_id}{owner}.{path_part(job.job_id)}.{extension}"
 
 
 def lease_path(pipeline_name: str, member: str) -> str:

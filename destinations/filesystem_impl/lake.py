@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Literal, TypeAlias
 
-from asyncelt.errors import ConfigError, Unsupported
+from asyncelt.errors import ConfigError, DestinationRejected, Unsupported
 from asyncelt.flow import Package
 from asyncelt.schema.model import Schema
 from asyncelt.types import TableName
 
-__all__ = ["LakeMode", "LakeWrite", "check_lakes", "format_of", "mode_of"]
+__all__ = ["LakeMode", "LakeWrite", "check_formats", "check_lakes", "format_of", "mode_of"]
 
 LakeMode: TypeAlias = Literal["append", "overwrite", "upsert"]
 
@@ -77,6 +77,27 @@ def check_lakes(package: Package) -> None:
             for hint in ("hard_delete", "dedup_sort"):
                 if root.keys(hint):
                     raise Unsupported(f"Table {name}: {hint} has no effect on Delta tables yet. Use a database.")
+
+
+def check_formats(stored: Schema, package: Package, emptied: Collection[TableName]) -> None:
+    """Refuse rows for a table that is kept in another format: those it has would be seen no more.
+
+    Raises:
+        DestinationRejected: Names the table and what to do.
+    """
+    for name in dict.fromkeys(job.table for job in package.jobs):
+        table = stored.tables.get(name)
+
+        if table is None or name in emptied or all(one.data_type is None for one in table.columns.values()):
+            continue
+
+        before, now = (format_of(schema, name) or "plain" for schema in (stored, package.schema))
+
+        if before != now:
+            raise DestinationRejected(
+                f"Load {package.load_id}, table {name}: its rows are kept in format {before}, the schema says {now}. "
+                "Nothing was committed. Give it the old table_format, replace its rows, or load into another table."
+            )
 
 
 def _check_upsert(name: TableName, hints: Mapping[str, object], *, nested: bool, keyed: bool) -> None:

@@ -12,7 +12,7 @@ from deltalake import DeltaTable
 
 import asyncelt
 from asyncelt import destinations
-from asyncelt.errors import Unsupported
+from asyncelt.errors import DestinationRejected, Unsupported
 from asyncelt.failpoints import installed
 from asyncelt.schema.model import Column, Table
 from asyncelt.testing.fixture import Owner
@@ -190,6 +190,21 @@ async def test_of_two_sessions_that_finish_a_commit_one_writes(owner):
 
     assert entered
     assert sorted(row["id"] for row in await owner.rows("one")) == [1, 2, 2, 3]
+
+
+@pytest.mark.parametrize("destination", ["local"], indirect=True)
+@pytest.mark.parametrize("formats", [("plain", "delta"), ("delta", "plain")])
+async def test_a_table_keeps_its_format_unless_its_rows_are_replaced(owner, formats):
+    definitions = {"delta": table("one"), "plain": replace(table("one"), hints={})}
+    first, second = (definitions[one] for one in formats)
+    await owner.run({"one": ONE}, tables=[first])
+
+    with pytest.raises(DestinationRejected, match=f"table one: its rows are kept in format {formats[0]}"):
+        await owner.run({"one": TWO}, tables=[second])
+
+    assert sorted(row["id"] for row in await owner.rows("one")) == [1, 2]
+    await owner.run({"one": TWO}, tables=[second], replaced=["one"])
+    assert sorted(row["id"] for row in await owner.rows("one")) == [2, 3]
 
 
 @pytest.mark.parametrize("destination", ["local"], indirect=True)
