@@ -7,7 +7,7 @@ does. Ours:
 * ``_asyncelt_checkpoints/``, in buckets: what the commits up to one of them come to, so that nobody reads all of them.
 * ``_asyncelt_leases/<pipeline>__<member>.json``: epoch and head.
 * ``_asyncelt_uploads/<pipeline>__<member>/<epoch>-<last load id>.json``, in buckets: which files an owner is bringing.
-* ``_asyncelt_staged/<load id>.<job>``: rows of tables in a table format, from before the marker until their table has them.
+* ``_asyncelt_staged/<load id>.<job>``: rows of a table in a table format, from before the marker until it has them.
 * ``_asyncelt_runs/<hash>.json``: which packages a run with a caller-given id has committed.
 """
 

@@ -201,7 +201,7 @@ async def test_a_marker_whose_answer_was_lost_commits_once(owner, s3, monkeypatc
 
 @pytest.fixture
 def folded_often(monkeypatch):
-    monkeypatch.setattr("asyncelt.destinations.filesystem_impl.s3.journal.FOLDED", 3)
+    monkeypatch.setattr("asyncelt.destinations.filesystem_impl.s3.journal.FOLDED", 2)
 
 
 @pytest.fixture
@@ -223,48 +223,48 @@ def requests(monkeypatch):
 async def test_a_late_commit_costs_what_an_early_one_did(owner, folded_often, requests):
     costs = []
 
-    for at in range(10):
+    for at in range(7):
         requests.clear()
-        await owner.run({"one": pa.table({"id": [at]})}, replaced=["one"] if at == 5 else [], state=str(at))
+        await owner.run({"one": pa.table({"id": [at]})}, replaced=["one"] if at == 3 else [], state=str(at))
         costs.append(len(requests))
         entries = [key for operation, key in requests if operation == "get_object" and "_asyncelt_commits/0" in key]
-        assert len(entries) <= 3
+        assert len(entries) <= 2
         # One to see whether there is anything to bring, one in the commit; a replace asks for files of the reference.
-        assert len([key for _, key in requests if key.endswith("/_dlt_loads/")]) == 2 + (at == 5)
+        assert len([key for _, key in requests if key.endswith("/_dlt_loads/")]) == 2 + (at == 3)
 
     # The third checkpoint is the first that removes an old one.
-    assert (costs[9], costs[8], costs[7]) == (costs[6] + 1, costs[2], costs[1])
-    assert sorted(row["id"] for row in await owner.rows("one")) == [5, 6, 7, 8, 9]
-    assert len(await owner.rows("_dlt_loads")) == 10
+    assert (costs[6], costs[5]) == (costs[4] + 1, costs[1])
+    assert sorted(row["id"] for row in await owner.rows("one")) == [3, 4, 5, 6]
+    assert len(await owner.rows("_dlt_loads")) == 7
     restored = await owner.restore()
-    assert (restored.state, restored.head_load_id) == ("9", owner.last.load_id)
+    assert (restored.state, restored.head_load_id) == ("6", owner.last.load_id)
 
 
 async def test_a_checkpoint_that_is_old_or_lost_costs_time_and_nothing_else(owner, s3, folded_often):
-    for at in range(4):
+    for at in range(3):
         await owner.run({"one": pa.table({"id": [at]})})
 
     prefix = f"{s3.site.config.prefix}/data/_asyncelt_checkpoints/"
 
     async with bucket_of(s3) as bucket:
         old = await bucket.read(prefix + "latest.json")
-        assert json.loads(old)["number"] == 3
+        assert json.loads(old)["number"] == 2
 
-        for at in range(4, 13):
-            await owner.run({"one": pa.table({"id": [at]})}, replaced=["one"] if at == 5 else [])
+        for at in range(3, 7):
+            await owner.run({"one": pa.table({"id": [at]})}, replaced=["one"] if at == 3 else [])
 
         # A session that had fallen asleep puts back what it has made; its list of files is gone by now.
-        assert prefix + "0000000003.json" not in await bucket.keys(prefix)
+        assert prefix + "0000000002.json" not in await bucket.keys(prefix)
         await bucket.write(prefix + "latest.json", old)
-        assert sorted(row["id"] for row in await owner.rows("one")) == list(range(5, 13))
+        assert sorted(row["id"] for row in await owner.rows("one")) == list(range(3, 7))
         await owner.run({"one": TWO})
-        assert json.loads(await bucket.read(prefix + "latest.json"))["number"] == 13
+        assert json.loads(await bucket.read(prefix + "latest.json"))["number"] == 7
 
-    assert len(await owner.rows("one")) == 9
+    assert len(await owner.rows("one")) == 5
 
 
 async def test_a_commit_that_dies_while_it_makes_a_checkpoint_is_made_again(owner, folded_often):
-    for at in range(3):
+    for at in range(2):
         await owner.run({"one": pa.table({"id": [at]})})
 
     package = await owner.make({"one": TWO})
@@ -272,9 +272,9 @@ async def test_a_commit_that_dies_while_it_makes_a_checkpoint_is_made_again(owne
     with installed(raising("filesystem.before_checkpoint", RuntimeError("died"))), pytest.raises(RuntimeError):
         await owner.commit(package)
 
-    assert len(await owner.rows("one")) == 3
+    assert len(await owner.rows("one")) == 2
     await owner.commit(package)
-    assert len(await owner.rows("one")) == 4
+    assert len(await owner.rows("one")) == 3
 
 
 @asynccontextmanager
