@@ -42,9 +42,11 @@ def _check_disposition(resource: Resource, destination: Destination) -> None:
     capabilities = destination.capabilities
     disposition = disposition_of(resource)
     strategy = _options_of(resource).get("strategy")
-    strategies = {"merge": capabilities.merge_strategies, "replace": capabilities.replace_strategies}.get(disposition)
+    merging = capabilities.strategies_for(resource.table_hints(resource.name).table_format)
+    strategies = {"merge": merging, "replace": capabilities.replace_strategies}.get(disposition)
+    possible = (*capabilities.write_dispositions, *(("merge",) if merging else ()))
 
-    if disposition not in capabilities.write_dispositions:
+    if disposition not in possible:
         raise ConfigError(
             f"Resource {resource.name!r} asks for {disposition!r}, which destination "
             f"{destination.destination_name!r} cannot do. It can: {', '.join(capabilities.write_dispositions)}."
@@ -60,7 +62,8 @@ def _check_disposition(resource: Resource, destination: Destination) -> None:
 def _check_options(resource: Resource, capabilities: Capabilities) -> None:
     """Options of a merge that its strategy, which the destination may have chosen, does not know."""
     options = _options_of(resource)
-    strategy = str(options.get("strategy") or next(iter(capabilities.merge_strategies), ""))
+    merging = capabilities.strategies_for(resource.table_hints(resource.name).table_format)
+    strategy = str(options.get("strategy") or next(iter(merging), ""))
 
     strategies_of_option = {**STRATEGIES_OF_OPTION, **dict.fromkeys(SCD2_OPTIONS, ("scd2",))}
 

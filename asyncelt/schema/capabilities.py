@@ -20,6 +20,10 @@ class Capabilities:
     write_dispositions: tuple[WriteDisposition, ...] = ("append", "replace", "merge", "skip")
     merge_strategies: tuple[MergeStrategy, ...] = ()
     """Empty: no merge. The first is the default."""
+    table_formats: tuple[str, ...] = ()
+    """Table formats in which it can keep tables (hint ``table_format``)."""
+    table_format_strategies: tuple[MergeStrategy, ...] = ()
+    """By which such tables can be merged; the first is the default."""
     replace_strategies: tuple[ReplaceStrategy, ...] = ("truncate-and-insert",)
     naming_convention: str = "snake_case"
     case_sensitive: bool = False
@@ -38,3 +42,7 @@ class Capabilities:
     """Whether its sessions keep positions of messages: `asyncelt.load.protocol.SupportsPositions`."""
     sqlglot_dialect: str | None = None
     max_parallel_load_jobs: int | None = None
+
+    def strategies_for(self, table_format: object) -> tuple[MergeStrategy, ...]:
+        """How tables with this ``table_format`` can be merged; empty: not at all."""
+        return self.table_format_strategies if table_format in self.table_formats else self.merge_strategies

@@ -180,13 +180,14 @@ def merge_strategy_of(
     if root.write_disposition != "merge":
         return None
 
-    supported = ("delete-insert",) if capabilities is None else capabilities.merge_strategies
-    hint = root.hints.get("x-merge-strategy")
+    hint = cast("MergeStrategy | None", root.hints.get("x-merge-strategy"))
 
-    if capabilities is not None and not supported:
-        return None
+    if capabilities is None:
+        return hint or "delete-insert"
 
-    return cast("MergeStrategy", hint or supported[0])
+    supported = capabilities.strategies_for(root.hints.get("table_format"))
+
+    return (hint or supported[0]) if supported else None
 
 
 def requires_root_key(schema: Schema, root: TableName, capabilities: Capabilities | None = None) -> bool:

@@ -8,7 +8,8 @@ unfinished; whoever comes next finishes it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import importlib
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -16,6 +17,7 @@ import orjson
 
 from asyncelt.destinations.filesystem_impl import documents
 from asyncelt.destinations.filesystem_impl.documents import MarkedPackage, Marker
+from asyncelt.destinations.filesystem_impl.lake import LakeWrite, check_formats, format_of, mode_of
 from asyncelt.destinations.filesystem_impl.layout import Layout
 from asyncelt.destinations.filesystem_impl.storage import Place, Store
 from asyncelt.destinations.job_files import read_job
@@ -55,15 +57,19 @@ class FileDataset:
 
     def path_of(self, commit: Commit, package: Package, job: JobFile) -> str:
         """Where a job's file goes."""
-        return self.layout.path_of(package, job, epoch=commit.lease.epoch if self.place.marks_epochs else None)
+        epoch = commit.lease.epoch if self.place.marks_epochs else None
+
+        if format_of(package.schema, job.table) is not None:
+            return documents.staged_path(package.load_id, job, epoch)
+
+        return self.layout.path_of(package, job, epoch=epoch)
 
     def restore(self, pipeline_name: str, member: str) -> Restored:
         """What the dataset knows about a pipeline. Creates nothing in a dataset that is not there."""
         if not self.store.exists():
             return Restored()
 
-        self.finish()
-        loads = self._load_ids()
+        loads = self.finish()
         states = [
             (parts[1], name)
             for name in self.store.names(STATE_TABLE)
@@ -108,9 +114,7 @@ class FileDataset:
         if not self.store.exists():
             return frozenset()
 
-        self.finish()
-
-        return self._load_ids().intersection(load_ids)
+        return self.finish().intersection(load_ids)
 
     def run_of(self, pipeline_name: str, run_id: str) -> tuple[LoadId, ...]:
         """Load ids that this run has committed."""
@@ -125,10 +129,12 @@ class FileDataset:
         load_ids = tuple(package.load_id for package in commit.packages)
 
         with self.place.journal.turn():
-            self._finish_unlocked()
-            done = self._load_ids().intersection(load_ids)
+            done = self._finish_unlocked(self._load_ids()).intersection(load_ids)
 
             if len(done) == len(load_ids):
+                # Whoever did not know that it was committed has brought them again.
+                self.store.remove([path for one in commit.packages for path in self._staged(commit, one)])
+
                 return CommitResult(load_ids=load_ids, already_committed=True)
 
             before = [load_id for load_id in load_ids if load_id in done]
@@ -149,44 +155,42 @@ class FileDataset:
 
         return CommitResult(load_ids=load_ids, schema_updates=updates)
 
-    def finish(self) -> None:
-        """Do what an owner that died after its marker has left undone."""
-        if self.place.journal.unsettled(self._load_ids()):
+    def finish(self) -> frozenset[LoadId]:
+        """Do what an owner that died after its marker has left undone.
+
+        Returns:
+            All loads that are committed.
+        """
+        load_ids = self._load_ids()
+
+        if self.place.journal.unsettled(load_ids):
             with self.place.journal.turn():
-                self._finish_unlocked()
+                load_ids = self._finish_unlocked(self._load_ids())
+
+        return load_ids
 
     def table_files(self) -> dict[TableName, list[str]]:
         """Files of every table that ever had some, as of the last commit, in the order of their commits.
 
         Files that the reference wrote count by their load id, where the layout has it.
         """
-        markers = self.place.journal.markers()
-        files: dict[TableName, list[str]] = {}
-        superseded = {path for marker in markers for path in marker.superseded}
-        marked: set[str] = set()
-
-        for marker in markers:
-            for package in marker.packages:
-                marked.add(package.load_id)
-
-                for table, paths in package.files.items():
-                    files.setdefault(TableName(table), []).extend(path for path in paths if path not in superseded)
-
-        foreign = self._load_ids() - marked
+        content = self.place.journal.content()
+        files = {table: list(paths) for table, paths in content.files.items()}
+        foreign = self._load_ids() - content.load_ids
 
         if foreign:
             for table, paths in self._foreign_files(foreign).items():
-                files[table] = [*(path for path in paths if path not in superseded), *files.get(table, [])]
+                files[table] = [*(path for path in paths if path not in content.superseded), *files.get(table, [])]
 
         return files
 
     def _foreign_files(self, load_ids: frozenset[LoadId]) -> dict[TableName, list[str]]:
         """Files of loads that have no marker, because the reference wrote them."""
         names = {
-            table.name
-            for text in self.schemas().values()
-            for table in from_json(text).tables.values()
-            if table.name not in {LOADS_TABLE, VERSION_TABLE, STATE_TABLE}
+            name
+            for schema in map(from_json, self.schemas().values())
+            for name in schema.tables
+            if name not in {LOADS_TABLE, VERSION_TABLE, STATE_TABLE} and format_of(schema, name) is None
         }
         found: dict[TableName, list[str]] = {}
         paths = self.store.files()
@@ -228,6 +232,7 @@ class FileDataset:
                     schema_name=package.schema.name,
                     version_hash=package.schema.version_hash,
                     files=files,
+                    lakes=self._lakes_of(commit, package),
                     version=self._version_row(package.schema, package.load_id, versions),
                     states=self._state_rows(package),
                 )
@@ -248,10 +253,30 @@ class FileDataset:
         files: dict[TableName, list[str]] = {}
 
         for job in package.jobs:
-            if job.table != STATE_TABLE:
+            if job.table != STATE_TABLE and format_of(package.schema, job.table) is None:
                 files.setdefault(job.table, []).append(self.path_of(commit, package, job))
 
         return files
+
+    def _staged(self, commit: Commit, package: Package) -> Iterator[str]:
+        return (path for write in self._lakes_of(commit, package) for path in write.files)
+
+    def _lakes_of(self, commit: Commit, package: Package) -> list[LakeWrite]:
+        """What becomes of tables that are kept in a table format."""
+        emptied = [name for name in _emptied(package) if name in package.schema.tables]
+        jobs = [job for job in package.jobs if job.table != STATE_TABLE]
+        names = dict.fromkeys((*emptied, *(job.table for job in jobs)))
+
+        return [
+            LakeWrite(
+                table=name,
+                mode=mode_of(package.schema, name, emptied),
+                files=[self.path_of(commit, package, job) for job in jobs if job.table == name],
+                keys=package.schema.tables[name].keys("primary_key"),
+            )
+            for name in names
+            if format_of(package.schema, name) is not None
+        ]
 
     def _version_row(self, schema: Schema, load_id: LoadId, stored: set[str]) -> Mapping[str, JsonValue] | None:
         digits = documents.split_name(documents.version_path(schema.name, load_id, schema.version_hash), 3)[2]
@@ -284,14 +309,14 @@ class FileDataset:
     def _settle_data(self, marker: Marker) -> None:
         """Make sure that every data file is there and that its name survives a crash of the machine."""
         for package in marker.packages:
-            paths = [path for of_table in package.files.values() for path in of_table]
+            paths = list(package.paths)
 
             if len(set(paths)) < len(paths):
                 raise DestinationRejected(
                     f"Load {package.load_id}: layout {self.layout.text!r} gives several files the same name."
                 )
 
-        everything = [path for one in marker.packages for of_table in one.files.values() for path in of_table]
+        everything = [path for one in marker.packages for path in one.paths]
         missing = self.store.settle(everything)
 
         if missing is not None:
@@ -313,6 +338,9 @@ class FileDataset:
             contents[documents.run_path(marker.pipeline_name, marker.run_id)] = orjson.dumps(load_ids)
 
         self.store.write_all(contents)
+
+        for package in marker.packages:
+            self._write_lakes(marker, package)
 
         if marker.superseded:
             failpoint("filesystem.before_remove")
@@ -339,6 +367,21 @@ class FileDataset:
 
         return contents
 
+    def _write_lakes(self, marker: Marker, package: MarkedPackage) -> None:
+        """Commit each table that is kept in a table format, unless that has been done; then staged files may go."""
+        if not package.lakes:
+            return
+
+        # The driver takes a quarter of a second to import.
+        module = importlib.import_module("asyncelt.destinations.filesystem_impl.delta")
+        application = module.Application(marker.pipeline_name, marker.member, package.load_id)
+        tables = from_json(self.schemas()[package.schema_name]).tables
+
+        for write in package.lakes:
+            module.write_delta(self.store, write, tables[write.table], application)
+
+        self.store.remove([path for write in package.lakes for path in write.files])
+
     def _prune_states(self, marker: Marker) -> None:
         own = [
             (parts[1], name)
@@ -349,9 +392,13 @@ class FileDataset:
         old = sorted(own, reverse=True)[self.max_state_files :]
         self.store.remove([f"{STATE_TABLE}/{name}" for _, name in old])
 
-    def _finish_unlocked(self) -> None:
-        for marker in self.place.journal.unsettled(self._load_ids()):
+    def _finish_unlocked(self, load_ids: frozenset[LoadId]) -> frozenset[LoadId]:
+        unsettled = self.place.journal.unsettled(load_ids)
+
+        for marker in unsettled:
             self._follow(marker)
+
+        return load_ids.union(package.load_id for marker in unsettled for package in marker.packages)
 
     def _check_lease(self, commit: Commit, expected_head: LoadId | None) -> None:
         target = commit.target
@@ -377,7 +424,12 @@ class FileDataset:
         updates: dict[str, Mapping[str, tuple[str, ...]]] = {}
 
         for package in commit.packages:
-            before = from_json(known[package.schema.name]).tables if package.schema.name in known else {}
+            stored = from_json(known[package.schema.name]) if package.schema.name in known else None
+            before = {} if stored is None else stored.tables
+
+            if stored is not None:
+                check_formats(stored, package, _emptied(package))
+
             changed = {}
 
             for name in {job.table: None for job in package.jobs}:

@@ -4,8 +4,10 @@ The reference's own (``_dlt_loads``, ``_dlt_version``, ``_dlt_pipeline_state``, 
 does. Ours:
 
 * ``_asyncelt_commits/<last load id>.json``: the marker of a commit. With it, everything that it names is committed.
+* ``_asyncelt_checkpoints/``, in buckets: what the commits up to one of them come to, so that nobody reads all of them.
 * ``_asyncelt_leases/<pipeline>__<member>.json``: epoch and head.
 * ``_asyncelt_uploads/<pipeline>__<member>/<epoch>-<last load id>.json``, in buckets: which files an owner is bringing.
+* ``_asyncelt_staged/<load id>.<job>``: rows of a table in a table format, from before the marker until it has them.
 * ``_asyncelt_runs/<hash>.json``: which packages a run with a caller-given id has committed.
 """
 
@@ -13,24 +15,28 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import cast
 
 import orjson
 
+from asyncelt.destinations.filesystem_impl.lake import LakeWrite
 from asyncelt.destinations.filesystem_impl.layout import path_part
+from asyncelt.flow import JobFile
 from asyncelt.load.protocol import Lease
 from asyncelt.schema.system import LOADS_TABLE, STATE_TABLE, VERSION_TABLE
 from asyncelt.types import JsonValue, LoadId, TableName
 
 __all__ = [
+    "CHECKPOINTS",
     "COMMITS",
     "INIT",
     "LEASES",
     "LOCK",
     "RUNS",
+    "STAGED",
     "UPLOADS",
     "MarkedPackage",
     "Marker",
@@ -41,15 +47,18 @@ __all__ = [
     "parse_marker",
     "run_path",
     "split_name",
+    "staged_path",
     "state_path",
     "upload_path",
     "uploads_folder",
     "version_path",
 ]
 
+CHECKPOINTS = "_asyncelt_checkpoints"
 COMMITS = "_asyncelt_commits"
 LEASES = "_asyncelt_leases"
 RUNS = "_asyncelt_runs"
+STAGED = "_asyncelt_staged"
 UPLOADS = "_asyncelt_uploads"
 LOCK = "_asyncelt_lock"
 INIT = b'{"initial_version": 2, "current_version": 2}'
@@ -67,6 +76,19 @@ class MarkedPackage:
     """Paths relative to the dataset's folder, in job order."""
     version: Mapping[str, JsonValue] | None = None
     states: Sequence[Mapping[str, JsonValue]] = ()
+    lakes: Sequence[LakeWrite] = ()
+    """Commits of tables that are kept in a table format; they follow from the marker."""
+
+    @property
+    def staged(self) -> Iterator[str]:
+        """Files that are there until the tables have been committed."""
+        return (path for write in self.lakes for path in write.files)
+
+    @property
+    def paths(self) -> Iterator[str]:
+        """All files that have to be there for the commit."""
+        yield from (path for of_table in self.files.values() for path in of_table)
+        yield from self.staged
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,6 +124,7 @@ def _plain(marker: Marker) -> dict[str, object]:
             "files": dict(one.files),
             "version": one.version,
             "states": list(one.states),
+            **({"lakes": [asdict(write) for write in one.lakes]} if one.lakes else {}),
         }
         for one in marker.packages
     ]
@@ -121,10 +144,25 @@ def _plain(marker: Marker) -> dict[str, object]:
 def parse_marker(content: bytes) -> Marker:
     """The marker that `Marker.to_json` wrote."""
     fields = cast("dict[str, object]", orjson.loads(content))
-    packages = [MarkedPackage(**one) for one in cast("list[dict[str, object]]", fields.pop("packages"))]  # type: ignore[arg-type]
+    packages = [_marked(one) for one in cast("list[dict[str, object]]", fields.pop("packages"))]
     del fields["format_version"]
 
     return Marker(packages=packages, **fields)  # type: ignore[arg-type]
+
+
+def _marked(fields: dict[str, object]) -> MarkedPackage:
+    writes = cast("list[dict[str, object]]", fields.pop("lakes", []))
+
+    return MarkedPackage(lakes=[LakeWrite(**one) for one in writes], **fields)  # type: ignore[arg-type]
+
+
+def staged_path(load_id: LoadId, job: JobFile, epoch: int | None) -> str:
+    """Where a job's file waits for the commit of its table."""
+    owner = "" if epoch is None else f"-e{epoch}"
+    extension = job.file_name.partition(f"{job.job_id}.")[2]
+
+    # No folder per load: in a local folder it would stay.
+    return f"{STAGED}/{load_id}{owner}.{path_part(job.job_id)}.{extension}"
 
 
 def lease_path(pipeline_name: str, member: str) -> str:

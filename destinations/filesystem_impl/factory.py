@@ -30,6 +30,8 @@ _CAPABILITIES = Capabilities(
     file_formats=("jsonl", "parquet"),
     write_dispositions=("append", "replace", "skip"),
     merge_strategies=(),
+    table_formats=("delta",),
+    table_format_strategies=("upsert",),
     case_sensitive=True,
     transactional=False,
     sqlglot_dialect="duckdb",
@@ -74,19 +76,20 @@ class S3Site:
         if not self._opener:
             self._opener.append(await run_sync(self._made))
 
-        async with self._opener[0].opened(folder, target) as place:
+        async with self._opener[0].opened(self.config, folder, target) as place:
             yield place
 
-    def _made(self) -> Opener:
+    @staticmethod
+    def _made() -> Opener:
         module = importlib.import_module("asyncelt.destinations.filesystem_impl.s3.place")
 
-        return cast("Opener", module.Bucketeer(self.config))
+        return cast("Opener", module.Bucketeer())
 
 
 class Opener(Protocol):
     """What opens places in a bucket, once its driver is there."""
 
-    def opened(self, folder: str, target: Target) -> AbstractAsyncContextManager[Place]:
+    def opened(self, config: S3Config, folder: str, target: Target) -> AbstractAsyncContextManager[Place]:
         """The files of one dataset, inside the block."""
         ...
 

@@ -18,7 +18,9 @@ import orjson
 from asyncelt.destinations._worker import wait_out
 from asyncelt.destinations.busy import lock_file
 from asyncelt.destinations.filesystem_impl import documents
+from asyncelt.destinations.filesystem_impl.content import Content
 from asyncelt.destinations.filesystem_impl.documents import Marker
+from asyncelt.destinations.filesystem_impl.layout import path_part
 from asyncelt.failpoints import failpoint
 from asyncelt.load.protocol import Lease
 from asyncelt.storage.files import fsync_directory, write_atomically
@@ -125,6 +127,10 @@ class LocalStore:
 
         return None
 
+    def table_address(self, name: str) -> tuple[str, dict[str, str]]:
+        """See `Store.table_address`."""
+        return str(self._path / path_part(name)), {}
+
     def attach(self, connection: DuckDBPyConnection, paths: Sequence[str]) -> list[str]:
         """See `Store.attach`: DuckDB reads local files itself."""
         del connection
@@ -139,9 +145,9 @@ class LocalJournal:
         self._path = path
         self._store = store
 
-    def markers(self) -> list[Marker]:
-        """See `Journal.markers`."""
-        return sorted(self._read(self._names()), key=lambda marker: marker.committed_at)
+    def content(self) -> Content:
+        """See `Journal.content`."""
+        return Content().after(sorted(self._read(self._names()), key=lambda marker: marker.committed_at))
 
     def unsettled(self, settled: frozenset[LoadId]) -> list[Marker]:
         """See `Journal.unsettled`."""

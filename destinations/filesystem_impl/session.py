@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar, cast
 
 import anyio
@@ -13,8 +14,9 @@ import pyarrow as pa
 from asyncelt.destinations._worker import Worker
 from asyncelt.destinations.busy import OwnerAlive, patiently
 from asyncelt.destinations.filesystem_impl.dataset import FileDataset
+from asyncelt.destinations.filesystem_impl.lake import check_lakes
 from asyncelt.destinations.streaming import BatchStream
-from asyncelt.errors import DestinationRejected, DestinationUnavailable, PipelineBusy, Unsupported
+from asyncelt.errors import DestinationRejected, DestinationUnavailable, PipelineBusy
 from asyncelt.failpoints import failpoint
 from asyncelt.flow import JobFile, Package
 from asyncelt.load.protocol import Commit, CommitResult, Lease, Restored, Target
@@ -62,19 +64,13 @@ class FilesystemSession:
         """Files need no tables. Refuses what this destination cannot do, before any data moves; announces the files.
 
         Raises:
-            Unsupported: A table is to be merged.
+            Unsupported: A table is to be written in a way that is not there.
         """
         if not commit.is_load:
             return
 
         for package in commit.packages:
-            merged = {job.table for job in package.jobs if package.schema.disposition_of(job.table) == "merge"}
-
-            if merged:
-                raise Unsupported(
-                    f"The filesystem destination cannot merge into plain files (tables {', '.join(sorted(merged))}). "
-                    "Use write_disposition append or replace, or a database."
-                )
+            await self._run(partial(check_lakes, package))
 
         paths = [
             self._dataset.path_of(commit, package, job)

@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from asyncelt.destinations.filesystem_impl.content import Content
 from asyncelt.destinations.filesystem_impl.documents import Marker
 from asyncelt.load.protocol import Lease
 from asyncelt.types import LoadId
@@ -61,6 +62,10 @@ class Store(Protocol):
         """
         ...
 
+    def table_address(self, name: str) -> tuple[str, dict[str, str]]:
+        """Address of a table in a table format, and options with which its driver gets there."""
+        ...
+
     def attach(self, connection: DuckDBPyConnection, paths: Sequence[str]) -> list[str]:
         """Addresses under which this DuckDB can read the files, in order."""
         ...
@@ -69,8 +74,8 @@ class Store(Protocol):
 class Journal(Protocol):
     """Which commits there were, in order, and who may make the next one. Blocking, like `Store`."""
 
-    def markers(self) -> Sequence[Marker]:
-        """All commits, oldest first."""
+    def content(self) -> Content:
+        """What all commits together have made of the dataset."""
         ...
 
     def unsettled(self, settled: frozenset[LoadId]) -> Sequence[Marker]:

@@ -10,8 +10,10 @@ import pyarrow as pa
 
 from asyncelt import destinations
 from asyncelt.load.protocol import Commit, Destination, Target
+from asyncelt.schema.model import Table
 from asyncelt.schema.system import pipeline_state_table
 from asyncelt.testing import make_commit, make_package, state_row
+from asyncelt.types import TableName
 
 TARGET = Target(pipeline_name="killed", dataset_name="ds")
 LOAD_ID = "1700000002.5"
@@ -39,13 +41,18 @@ async def commit(kind: str, folder: Path, *, load_id: str = LOAD_ID, parent: str
     destination = destination_of(kind, folder)
     # The new column of the second load is there, or not, whatever happens to its rows.
     rows = pa.table({"load": [load_id] * 3, f"in_{load_id.partition('.')[0]}": [True] * 3})
+    tables = [pipeline_state_table()]
+
+    if kind == "delta":
+        tables.append(Table(name=TableName("one"), resource="one", hints={"table_format": "delta"}))
+
     package = await asyncio.to_thread(
         make_package,
         folder / f"packages-{os.urandom(4).hex()}",
         load_id,
         {"one": rows, "_dlt_pipeline_state": state_row(TARGET, load_id, load_id)},
         target=TARGET,
-        tables=[pipeline_state_table()],
+        tables=tables,
         capabilities=destination.capabilities,
         replaced=["one"],
         parent_load_id=parent,

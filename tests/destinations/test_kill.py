@@ -24,6 +24,12 @@ POINTS = {
         "before_load_row",
         "finished",
     ],
+    "delta": [
+        "before_marker",
+        "before_table",
+        "after_table",
+        "before_load_row",
+    ],
     "postgres": [
         "before_migrate_commit",
         "after_migrate",
@@ -40,7 +46,7 @@ POINTS = {
         "before_load_row",
     ],
 }
-PREFIX = {"s3": "filesystem"}
+PREFIX = {"s3": "filesystem", "delta": "filesystem"}
 """Of the failpoints, where it is not the kind."""
 
 

@@ -199,6 +199,84 @@ async def test_a_marker_whose_answer_was_lost_commits_once(owner, s3, monkeypatc
     assert len(await owner.rows("_dlt_loads")) == 2
 
 
+@pytest.fixture
+def folded_often(monkeypatch):
+    monkeypatch.setattr("asyncelt.destinations.filesystem_impl.s3.journal.FOLDED", 2)
+
+
+@pytest.fixture
+def requests(monkeypatch):
+    """Every request that is made, by operation and key."""
+    made = []
+    raw = Bucket._raw
+
+    async def noted(self, operation, **arguments):
+        made.append((operation, str(arguments.get("Key", arguments.get("Prefix", "")))))
+
+        return await raw(self, operation, **arguments)
+
+    monkeypatch.setattr(Bucket, "_raw", noted)
+
+    return made
+
+
+async def test_a_late_commit_costs_what_an_early_one_did(owner, folded_often, requests):
+    costs = []
+
+    for at in range(7):
+        requests.clear()
+        await owner.run({"one": pa.table({"id": [at]})}, replaced=["one"] if at == 3 else [], state=str(at))
+        costs.append(len(requests))
+        entries = [key for operation, key in requests if operation == "get_object" and "_asyncelt_commits/0" in key]
+        assert len(entries) <= 2
+        # One to see whether there is anything to bring, one in the commit; a replace asks for files of the reference.
+        assert len([key for _, key in requests if key.endswith("/_dlt_loads/")]) == 2 + (at == 3)
+
+    # The third checkpoint is the first that removes an old one.
+    assert (costs[6], costs[5]) == (costs[4] + 1, costs[1])
+    assert sorted(row["id"] for row in await owner.rows("one")) == [3, 4, 5, 6]
+    assert len(await owner.rows("_dlt_loads")) == 7
+    restored = await owner.restore()
+    assert (restored.state, restored.head_load_id) == ("6", owner.last.load_id)
+
+
+async def test_a_checkpoint_that_is_old_or_lost_costs_time_and_nothing_else(owner, s3, folded_often):
+    for at in range(3):
+        await owner.run({"one": pa.table({"id": [at]})})
+
+    prefix = f"{s3.site.config.prefix}/data/_asyncelt_checkpoints/"
+
+    async with bucket_of(s3) as bucket:
+        old = await bucket.read(prefix + "latest.json")
+        assert json.loads(old)["number"] == 2
+
+        for at in range(3, 7):
+            await owner.run({"one": pa.table({"id": [at]})}, replaced=["one"] if at == 3 else [])
+
+        # A session that had fallen asleep puts back what it has made; its list of files is gone by now.
+        assert prefix + "0000000002.json" not in await bucket.keys(prefix)
+        await bucket.write(prefix + "latest.json", old)
+        assert sorted(row["id"] for row in await owner.rows("one")) == list(range(3, 7))
+        await owner.run({"one": TWO})
+        assert json.loads(await bucket.read(prefix + "latest.json"))["number"] == 7
+
+    assert len(await owner.rows("one")) == 5
+
+
+async def test_a_commit_that_dies_while_it_makes_a_checkpoint_is_made_again(owner, folded_often):
+    for at in range(2):
+        await owner.run({"one": pa.table({"id": [at]})})
+
+    package = await owner.make({"one": TWO})
+
+    with installed(raising("filesystem.before_checkpoint", RuntimeError("died"))), pytest.raises(RuntimeError):
+        await owner.commit(package)
+
+    assert len(await owner.rows("one")) == 2
+    await owner.commit(package)
+    assert len(await owner.rows("one")) == 3
+
+
 @asynccontextmanager
 async def carrying(destination, target, **changes):
     async with bucket_of(destination, **changes) as bucket:
@@ -373,10 +451,15 @@ async def test_requests_that_fail_for_the_moment_are_repeated(s3, seaweed, tmp_p
 async def test_a_service_that_stays_overloaded_may_be_tried_again_later(s3, seaweed, owner):
     async with (
         faulty(seaweed, ["slow down"] * 50) as endpoint,
-        other(s3, endpoint=endpoint).connect(owner.target) as session,
+        impatient(other(s3, endpoint=endpoint)).connect(owner.target) as session,
     ):
         with pytest.raises(DestinationUnavailable, match="SlowDown"):
             await session.restore(owner.target.pipeline_name)
+
+
+def impatient(destination):
+    """Pauses between attempts take seconds; how often it tries is tested above."""
+    return replace(destination, site=replace(destination.site, config=replace(destination.site.config, attempts=1)))
 
 
 def other(s3, **changes):
@@ -384,7 +467,10 @@ def other(s3, **changes):
     url = f"s3://{credentials.pop('bucket', 'lake')}/{s3.site.config.prefix}"
     endpoint = credentials.pop("endpoint", s3.site.config.endpoint_url)
 
-    return destinations.filesystem(url, endpoint_url=endpoint, credentials=credentials)
+    made = destinations.filesystem(url, endpoint_url=endpoint, credentials=credentials)
+
+    # The description of the service is the same for everybody.
+    return replace(made, site=replace(s3.site, config=made.site.config))
 
 
 @pytest.mark.parametrize(
@@ -419,7 +505,7 @@ async def test_somebody_who_may_only_read_is_told_before_data_moves(s3, tmp_path
 
 
 async def test_a_server_that_is_not_there_may_be_tried_again(s3, owner):
-    async with other(s3, endpoint="http://127.0.0.1:9").connect(owner.target) as session:
+    async with impatient(other(s3, endpoint="http://127.0.0.1:9")).connect(owner.target) as session:
         with pytest.raises(DestinationUnavailable, match="Is the server reachable"):
             await session.restore(owner.target.pipeline_name)
 

@@ -10,6 +10,10 @@ pytestmark = pytest.mark.slow
 
 
 class TestConformance(DestinationConformance):
+    # Each of these is a commit of some forty requests. Those that are left out differ in nothing that is only done here.
+    cancelled_after = (1, 5, 21)
+    spared = frozenset({"filesystem.before_upload", "filesystem.before_commit", "filesystem.finished"})
+
     @pytest.fixture
     def destination(self, s3):
         return s3

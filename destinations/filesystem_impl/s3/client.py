@@ -59,7 +59,7 @@ def _built(session: AioSession, config: S3Config) -> Client:
         connect_timeout=10,
         read_timeout=60,
         max_pool_connections=32,
-        retries={"mode": "standard", "total_max_attempts": 4},
+        retries={"mode": "standard", "total_max_attempts": config.attempts},
         s3={"addressing_style": "path" if config.path_style else "auto"},
         request_checksum_calculation=checksums,
         response_checksum_validation=checksums,

@@ -39,6 +39,8 @@ class S3Config:
     """After this time without a sign of life an owner counts as gone."""
     part_bytes: int = 8 * 1024 * 1024
     """Files up to this size go in one request; of larger ones, parts of this size."""
+    attempts: int = 4
+    """Times that a request is made before its failure counts."""
     slots: int = 4
     """Requests with data at once; so many parts are in memory at most."""
 

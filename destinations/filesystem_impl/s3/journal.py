@@ -4,18 +4,24 @@ Whoever wants to commit has read all entries up to number n, checks what is to b
 the condition that there is none. If another session was quicker, the condition fails and everything is looked up and
 checked again. An owner that takes over puts an entry too: one that was only paused meanwhile finds its number taken,
 and then in that entry that its epoch is over.
+
+Entries stay for ever, but a session reads only those behind the last checkpoint. Whoever commits and finds that there
+are many makes a new one: first an object that says which files count, then the one that says up to which entry, and who
+owns what. Nothing depends on them: where one is missing, all entries are read.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 
 import orjson
 
 from asyncelt.destinations.busy import Busy
+from asyncelt.destinations.filesystem_impl.content import Content
 from asyncelt.destinations.filesystem_impl.documents import (
+    CHECKPOINTS,
     COMMITS,
     Marker,
     parse_marker,
@@ -29,7 +35,11 @@ from asyncelt.failpoints import failpoint
 from asyncelt.load.protocol import Lease
 from asyncelt.types import LoadId
 
-__all__ = ["S3Journal"]
+__all__ = ["FOLDED", "S3Journal"]
+
+FOLDED = 64
+"""Entries behind a checkpoint from which on the next commit makes a new one."""
+_LATEST = f"{CHECKPOINTS}/latest.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +55,27 @@ class Takeover:
         return orjson.dumps({"format_version": 1, "takeover": asdict(self)})
 
 
+@dataclass(frozen=True, slots=True)
+class _Checkpoint:
+    number: int = 0
+    """Of the last entry that is in it."""
+    leases: Mapping[tuple[str, str], Lease] = field(default_factory=dict)
+
+    def to_json(self) -> bytes:
+        leases = [[*owner, lease.epoch, lease.head_load_id] for owner, lease in self.leases.items()]
+
+        return orjson.dumps({"format_version": 1, "number": self.number, "leases": leases})
+
+    @classmethod
+    def from_json(cls, text: bytes) -> _Checkpoint:
+        fields = orjson.loads(text)
+        leases = {
+            (name, member): Lease(epoch=epoch, head_load_id=head) for name, member, epoch, head in fields["leases"]
+        }
+
+        return cls(fields["number"], leases)
+
+
 class S3Journal:
     """See `Journal`. Entries never change, so each is read once.
 
@@ -56,27 +87,28 @@ class S3Journal:
     def __init__(self, store: S3Store, holding: Holding) -> None:
         self._store = store
         self._holding = holding
+        self._checkpoint: _Checkpoint | None = None
+        self._before: Content | None = None
         self._entries: dict[int, Marker | Takeover] = {}
         self._in_turn = False
 
-    def markers(self) -> list[Marker]:
-        """See `Journal.markers`."""
-        return [entry for entry in self._read() if isinstance(entry, Marker)]
+    def content(self) -> Content:
+        """See `Journal.content`."""
+        return self._content_before().after(_markers(self._read()))
 
     def unsettled(self, settled: frozenset[LoadId]) -> Sequence[Marker]:
-        """See `Journal.unsettled`."""
-        return [marker for marker in self.markers() if marker.name not in settled]
+        """See `Journal.unsettled`. In a turn it is also the time for a checkpoint: of what has been settled."""
+        entries = self._read()
+        unsettled = [marker for marker in _markers(entries) if marker.name not in settled]
+
+        if self._in_turn and not unsettled and len(entries) >= FOLDED:
+            self._fold()
+
+        return unsettled
 
     def lease(self, pipeline_name: str, member: str) -> Lease:
         """See `Journal.lease`."""
-        lease = Lease(epoch=0)
-
-        for entry in self._read():
-            if (entry.pipeline_name, entry.member) == (pipeline_name, member):
-                head = entry.name if isinstance(entry, Marker) else lease.head_load_id
-                lease = Lease(epoch=entry.epoch, head_load_id=head)
-
-        return lease
+        return self._leases().get((pipeline_name, member), Lease(epoch=0))
 
     def take(self, pipeline_name: str, member: str) -> Lease:
         """See `Journal.take`. What dead owners have left half-done is gone afterwards."""
@@ -122,18 +154,74 @@ class S3Journal:
         """See `Journal.followed`. Epoch and head are in the entries; the announcement has become superfluous."""
         self._store.remove([upload_path(marker.pipeline_name, marker.member, marker.epoch, marker.name)])
 
+    def _leases(self) -> dict[tuple[str, str], Lease]:
+        entries = self._read()
+        leases = dict(self._beginning().leases)
+
+        for entry in entries:
+            owner = (entry.pipeline_name, entry.member)
+            before = leases.get(owner, Lease(epoch=0))
+            head = entry.name if isinstance(entry, Marker) else before.head_load_id
+            leases[owner] = Lease(epoch=entry.epoch, head_load_id=head)
+
+        return leases
+
+    def _beginning(self) -> _Checkpoint:
+        if self._checkpoint is None:
+            text = self._store.read(_LATEST)
+            self._checkpoint = _Checkpoint() if text is None else _Checkpoint.from_json(text)
+
+        return self._checkpoint
+
+    def _content_before(self) -> Content:
+        """What is in the checkpoint, which only those need who read or replace."""
+        if self._before is None:
+            number = self._beginning().number
+            text = self._store.read(_content_path(number)) if number else None
+
+            if text is None and number:
+                # Another session has made two more checkpoints since.
+                before = self._all(after=0, to=number)
+                self._before = Content().after(_markers(before[at] for at in sorted(before)))
+            else:
+                self._before = Content() if text is None else Content.from_json(text)
+
+        return self._before
+
+    def _fold(self) -> None:
+        last = _Checkpoint(self._last, self._leases())
+        content = self.content()
+        old = self._beginning().number
+        self._store.write_all({_content_path(last.number): content.to_json()})
+        failpoint("filesystem.before_checkpoint")
+        self._store.write_all({_LATEST: last.to_json()})
+        # That of the last but one stays for those who are about to read it.
+        names = sorted(self._store.names(CHECKPOINTS))
+        spare = [name for name in names if name.removesuffix(".json").isdecimal() and int(name[:-5]) < old]
+        self._store.remove([f"{CHECKPOINTS}/{name}" for name in spare])
+        self._checkpoint, self._before, self._entries = last, content, {}
+
+    @property
+    def _last(self) -> int:
+        return max(self._entries, default=self._beginning().number)
+
     def _read(self) -> list[Marker | Takeover]:
         if not self._in_turn:
-            after = f"{max(self._entries):010d}.json" if self._entries else ""
-            names = [name for name in self._store.names(COMMITS, after=after) if name.removesuffix(".json").isdecimal()]
-
-            for name, content in zip(names, self._store.read_all([f"{COMMITS}/{name}" for name in names]), strict=True):
-                self._entries[int(name.removesuffix(".json"))] = _parsed(content)
+            self._entries |= self._all(after=self._last)
 
         return [self._entries[number] for number in sorted(self._entries)]
 
+    def _all(self, *, after: int, to: int | None = None) -> dict[int, Marker | Takeover]:
+        names = self._store.names(COMMITS, after=f"{after:010d}.json")
+        names = [name for name in names if name.removesuffix(".json").isdecimal()]
+        names = [name for name in names if to is None or int(name.removesuffix(".json")) <= to]
+        contents = self._store.read_all([f"{COMMITS}/{name}" for name in names])
+        found = zip(names, contents, strict=True)
+
+        return {int(name.removesuffix(".json")): _parsed(content) for name, content in found}
+
     def _put(self, entry: Marker | Takeover) -> None:
-        number = max(self._entries, default=0) + 1
+        number = self._last + 1
         path = f"{COMMITS}/{number:010d}.json"
         content = entry.to_json()
 
@@ -153,16 +241,19 @@ class S3Journal:
 
         announcements = [f"{folder}/{name}" for name in old]
         announced = {path for content in self._store.read_all(announcements) for path in orjson.loads(content)}
-        live = {
-            path
-            for marker in self.markers()
-            for package in marker.packages
-            for paths in package.files.values()
-            for path in paths
-        }
+        content = self.content()
+        live = content.staged.union(path for paths in content.files.values() for path in paths)
         self._store.abort_uploads(announced)
         self._store.remove(sorted(announced - live))
         self._store.remove(announcements)
+
+
+def _markers(entries: Iterable[Marker | Takeover]) -> list[Marker]:
+    return [entry for entry in entries if isinstance(entry, Marker)]
+
+
+def _content_path(number: int) -> str:
+    return f"{CHECKPOINTS}/{number:010d}.json"
 
 
 def _parsed(content: bytes) -> Marker | Takeover:

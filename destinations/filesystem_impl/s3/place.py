@@ -39,34 +39,36 @@ class S3Place:
 
 
 class Bucketeer:
-    """Opens places, and keeps what takes long to read for the next one.
+    """Opens places, and keeps what takes long to read for the next one."""
 
-    Args:
-        config: Which bucket.
-    """
-
-    def __init__(self, config: S3Config) -> None:
-        self._config = config
-        self._made: tuple[AioSession, Mapping[str, object]] | None = None
+    def __init__(self) -> None:
+        self._process: Mapping[str, object] = {}
+        self._sessions: dict[str | None, AioSession] = {}
 
     @asynccontextmanager
-    async def opened(self, folder: str, target: Target) -> AsyncIterator[S3Place]:
+    async def opened(self, config: S3Config, folder: str, target: Target) -> AsyncIterator[S3Place]:
         """A place inside the block. Makes no request.
 
         Args:
+            config: Which bucket.
             folder: Of the dataset, below the prefix.
             target: For whom.
         """
-        if self._made is None:
-            self._made = await run_sync(lambda: (new_session(self._config), this_process()))
+        session = await run_sync(self._session_of, config)
+        prefix = f"{config.prefix}/{folder}/".lstrip("/")
 
-        session, process = self._made
-        prefix = f"{self._config.prefix}/{folder}/".lstrip("/")
-
-        async with opened_client(session, self._config) as client:
-            bucket = Bucket(client, self._config)
-            holding = Holding(bucket, prefix, process)
+        async with opened_client(session, config) as client:
+            bucket = Bucket(client, config)
+            holding = Holding(bucket, prefix, self._process)
             carrier = S3Carrier(bucket, prefix, target, holding)
             store = S3Store(bucket, prefix, carrier.brought)
 
             yield S3Place(store, S3Journal(store, holding), carrier)
+
+    def _session_of(self, config: S3Config) -> AioSession:
+        self._process = self._process or this_process()
+
+        if config.profile_name not in self._sessions:
+            self._sessions[config.profile_name] = new_session(config)
+
+        return self._sessions[config.profile_name]

@@ -7,6 +7,7 @@ from collections.abc import Coroutine, Mapping, Sequence, Set as AbstractSet
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from asyncelt._async import each
+from asyncelt.destinations.filesystem_impl.layout import path_part
 from asyncelt.destinations.filesystem_impl.s3.bucket import AT_ONCE, Bucket
 from asyncelt.destinations.filesystem_impl.s3.reading import SCHEME, Objects
 from asyncelt.errors import DestinationUnavailable
@@ -115,6 +116,26 @@ class S3Store:
                     await self._bucket.abort(key, upload)
 
         self.wait(abort())
+
+    def table_address(self, name: str) -> tuple[str, dict[str, str]]:
+        """See `Store.table_address`. Commits are conditional puts."""
+        config = self._bucket.config
+        given = {
+            "aws_access_key_id": config.access_key_id,
+            "aws_secret_access_key": config.secret_access_key,
+            "aws_session_token": config.session_token,
+            "aws_region": config.region_name or ("us-east-1" if config.endpoint_url else None),
+            "aws_endpoint_url": config.endpoint_url,
+            "aws_allow_http": "true" if str(config.endpoint_url).startswith("http://") else None,
+            "aws_virtual_hosted_style_request": "false" if config.path_style else "true",
+            "aws_profile": config.profile_name,
+            "aws_conditional_put": "etag",
+        }
+
+        return (
+            f"s3://{config.bucket}/{self._prefix}{path_part(name)}",
+            {option: value for option, value in given.items() if value is not None},
+        )
 
     def attach(self, connection: DuckDBPyConnection, paths: Sequence[str]) -> list[str]:
         """See `Store.attach`. DuckDB asks for the ranges that it needs; small files of system tables come as one."""

@@ -1,0 +1,97 @@
+"""Views of a DuckDB over files, with the columns and types of the schema. Pure: the statements only."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+from sqlglot import exp
+
+from asyncelt.destinations.duckdb_impl.types import duckdb_type, json_type
+from asyncelt.destinations.sql.names import column, identifier, table
+from asyncelt.schema.model import Column, Table
+
+__all__ = ["view_of", "view_over"]
+
+_DIALECT = "duckdb"
+
+
+def view_of(one: Table, paths: Sequence[str]) -> str:
+    """CREATE VIEW over the files, with the table's columns and types even where there is no file."""
+    columns = [column for column in one.columns.values() if column.data_type is not None]
+    selects = [_nothing(columns)]
+
+    for extension, reader in (("parquet", _parquet), ("jsonl", _json_lines)):
+        own = [path for path in paths if path.removesuffix(".gz").endswith(f".{extension}")]
+
+        if own:
+            selects.append(reader(columns, own))
+
+    union: exp.Expression = selects[0]
+
+    for select in selects[1:]:
+        union = exp.Union(this=union, expression=select, distinct=False, by_name=True)
+
+    return exp.Create(this=table(one.name), kind="VIEW", expression=union).sql(dialect=_DIALECT)
+
+
+def _nothing(columns: Sequence[Column]) -> exp.Select:
+    nulls = [exp.alias_(_cast(exp.null(), one), one.name, quoted=True) for one in columns]
+
+    return exp.select(*nulls).where(exp.false())
+
+
+def _parquet(columns: Sequence[Column], paths: Sequence[str]) -> exp.Select:
+    del columns
+    reader = exp.Anonymous(this="read_parquet", expressions=[_list(paths), _option("union_by_name", exp.true())])
+
+    return exp.select(exp.Star()).from_(reader)
+
+
+def _json_lines(columns: Sequence[Column], paths: Sequence[str]) -> exp.Select:
+    types = exp.Struct(
+        expressions=[
+            exp.PropertyEQ(this=identifier(one.name), expression=exp.Literal.string(json_type(one))) for one in columns
+        ]
+    )
+    reader = exp.Anonymous(
+        this="read_json",
+        expressions=[
+            _list(paths),
+            _option("format", exp.Literal.string("newline_delimited")),
+            _option("columns", types),
+        ],
+    )
+    values = []
+
+    for one in columns:
+        value: exp.Expression = column(one.name)
+
+        if one.data_type == "binary":
+            value = exp.Anonymous(this="from_base64", expressions=[value])
+
+        values.append(exp.alias_(_cast(value, one), one.name, quoted=True))
+
+    return exp.select(*values).from_(reader)
+
+
+def _cast(value: exp.Expression, one: Column) -> exp.Expression:
+    return exp.cast(value, exp.DataType.build(duckdb_type(one), dialect=_DIALECT))
+
+
+def _list(paths: Sequence[str]) -> exp.Expression:
+    return exp.Array(expressions=[exp.Literal.string(path) for path in paths])
+
+
+def _option(name: str, value: exp.Expression) -> exp.Expression:
+    return exp.PropertyEQ(this=exp.to_identifier(name), expression=value)
+
+
+def view_over(source: str, one: Table, known: Collection[str]) -> str:
+    """CREATE VIEW over something registered; columns that it does not have are null."""
+    columns = [found for found in one.columns.values() if found.data_type is not None]
+    values = [_cast(column(found.name) if found.name in known else exp.null(), found) for found in columns]
+    select = exp.select(
+        *(exp.alias_(value, found.name, quoted=True) for value, found in zip(values, columns, strict=True))
+    )
+
+    return exp.Create(this=table(one.name), kind="VIEW", expression=select.from_(table(source))).sql(dialect=_DIALECT)
