@@ -15,6 +15,7 @@ from asyncelt.extract.resource import Resource
 from asyncelt.flow import JsonBody
 from asyncelt.schema.hints import TableHints
 from asyncelt.sources.dead_letters import dead_letters
+from asyncelt.sources.keys import Keyed, keyed_hints, with_key
 from asyncelt.types import Metadata
 
 __all__ = ["Decode", "events"]
@@ -41,6 +42,9 @@ def events(
     Bytes and text are JSON; without ``decode`` and ``metadata`` no Python object is made of them. Messages that cannot
     be read go to the table ``_asyncelt_dead_letters`` and are acknowledged with their package.
 
+    Where the source tells messages apart by keys of their senders (`Keyed`), the key becomes the primary key of the
+    table, into which a message is put only once: ``insert-only``.
+
     Args:
         source: Where messages come from.
         name: Of the resource; None: that of the source.
@@ -61,7 +65,8 @@ def events(
         )
 
     resource_name = name or source.name
-    arrange = _Arranger(source, table_name if callable(table_name) else None, decode, tuple(metadata))
+    key_column = source.key_column if isinstance(source, Keyed) else None
+    arrange = _Arranger(source, table_name if callable(table_name) else None, decode, tuple(metadata), key_column)
 
     async def deliveries() -> AsyncIterator[object]:
         side = required_stream_side()
@@ -95,7 +100,7 @@ def events(
     return Resource(
         deliveries,
         resource_name,
-        hints=TableHints(name=resource_name),
+        hints=TableHints(name=resource_name) if key_column is None else keyed_hints(resource_name, key_column),
         table_name=table_name if isinstance(table_name, str) else None,
     )
 
@@ -108,6 +113,7 @@ class _Arranger:
     table_of: Callable[[Message], str] | None
     decode: Decode | None
     metadata: tuple[Metadata, ...]
+    key_column: str | None = None
     spoiled: list[tuple[Message, Exception]] = field(default_factory=list)
 
     def items(self, messages: Sequence[Message]) -> list[Messages]:
@@ -151,7 +157,10 @@ class _Arranger:
         if isinstance(value, bytes):
             value = _checked(value, as_object=bool(self.metadata))
 
-        return {**value, **self._described(message)} if self.metadata and isinstance(value, Mapping) else value
+        if self.metadata and isinstance(value, Mapping):
+            value = {**value, **self._described(message)}
+
+        return value if self.key_column is None else with_key(value, self.key_column, message)
 
     def _described(self, message: Message) -> dict[str, object]:
         known: dict[str, object] = {
