@@ -140,10 +140,8 @@ class SpooledDesk:
         while True:
             self._news = anyio.Event()
 
-            with anyio.CancelScope(shield=True):
-                found = await in_thread(partial(inbox.read, most), self._limiter)
-
-            if found:
+            # The thread is waited for in any case, and what it has read is given out.
+            if found := await in_thread(partial(inbox.read, most), self._limiter):
                 return [self._message(inbox.identity, number, body) for number, body in found]
 
             await self._news.wait()
