@@ -223,7 +223,7 @@ class RedisStreamSource:
         answer = await self._required().xreadgroup(
             self._group,
             self._consumer,
-            wanted,  # type: ignore[arg-type]  # its keys are declared invariant
+            wanted,
             count=most,
             block=wait_ms,
         )
