@@ -6,5 +6,19 @@ from asyncelt.extract.incremental import Incremental as incremental  # noqa: N81
 from asyncelt.sources.channels import Channel as Channel, channel as channel
 from asyncelt.sources.events import events as events
 from asyncelt.sources.jetstream import NatsSource as NatsSource, nats as nats
+from asyncelt.sources.redis_streams import RedisStreamSource as RedisStreamSource, redis_stream as redis_stream
+from asyncelt.sources.webhooks import Webhook as Webhook, WebhookRequest as WebhookRequest, webhook as webhook
 
-__all__ = ["Channel", "NatsSource", "channel", "events", "incremental", "nats"]
+__all__ = [
+    "Channel",
+    "NatsSource",
+    "RedisStreamSource",
+    "Webhook",
+    "WebhookRequest",
+    "channel",
+    "events",
+    "incremental",
+    "nats",
+    "redis_stream",
+    "webhook",
+]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Literal, TypeAlias
 
 import anyio
@@ -54,13 +55,22 @@ class Channel:
         Cancellation:
             A row that is in the queue stays there: it will be committed, and nobody is told.
         """
+        await self.deliver(Message(row, table_name=table_name), until=until)
+
+    async def deliver(self, message: Message, *, until: Until = "committed") -> None:
+        """Send a message with all that is known of it; its receipt and origin become the channel's. As `send`.
+
+        Raises:
+            MessageNotCommitted: See `send`.
+            ConfigError: ``until`` is neither.
+        """
         if until not in ("committed", "accepted"):
             raise ConfigError(f"Channel.send(until=...) is 'committed' or 'accepted', not {until!r}.")
 
         sent = _Sent() if until == "committed" else None
 
         try:
-            await self._send.send(Message(row, Receipt(token=sent), self, table_name))
+            await self._send.send(replace(message, receipt=Receipt(token=sent), origin=self))
         except (anyio.BrokenResourceError, anyio.ClosedResourceError):
             raise self._not_committed() from None
 

@@ -14,6 +14,7 @@ from asyncelt.extract.messages import EventSource, Message, Messages, Receipt, r
 from asyncelt.extract.resource import Resource
 from asyncelt.flow import JsonBody, Unloadable
 from asyncelt.schema.hints import TableHints
+from asyncelt.sources.keys import Keyed, keyed_hints, with_key
 from asyncelt.types import Metadata, OnError
 
 __all__ = ["Decode", "events"]
@@ -44,6 +45,9 @@ def events(
     be read, or whose rows break a schema contract, go to the table ``_asyncelt_quarantine`` and are acknowledged with
     their package; `asyncelt.replay` loads them again.
 
+    Where the source tells messages apart by keys of their senders (`Keyed`), the key becomes the primary key of the
+    table, into which a message is put only once: ``insert-only``.
+
     Args:
         source: Where messages come from.
         name: Of the resource; None: that of the source.
@@ -66,7 +70,8 @@ def events(
         )
 
     resource_name = name or source.name
-    arrange = _Arranger(source, table_name if callable(table_name) else None, decode, tuple(metadata))
+    key_column = source.key_column if isinstance(source, Keyed) else None
+    arrange = _Arranger(source, table_name if callable(table_name) else None, decode, tuple(metadata), key_column)
 
     async def deliveries() -> AsyncIterator[object]:
         side = required_stream_side()
@@ -99,7 +104,7 @@ def events(
     return Resource(
         deliveries,
         resource_name,
-        hints=TableHints(name=resource_name),
+        hints=TableHints(name=resource_name) if key_column is None else keyed_hints(resource_name, key_column),
         table_name=table_name if isinstance(table_name, str) else None,
         on_error=on_error,
     )
@@ -113,6 +118,7 @@ class _Arranger:
     table_of: Callable[[Message], str] | None
     decode: Decode | None
     metadata: tuple[Metadata, ...]
+    key_column: str | None = None
     spoiled: list[tuple[Message, Exception]] = field(default_factory=list)
 
     def items(self, messages: Sequence[Message]) -> list[Messages]:
@@ -156,7 +162,10 @@ class _Arranger:
         if isinstance(value, bytes):
             value = _checked(value, as_object=bool(self.metadata))
 
-        return {**value, **self._described(message)} if self.metadata and isinstance(value, Mapping) else value
+        if self.metadata and isinstance(value, Mapping):
+            value = {**value, **self._described(message)}
+
+        return value if self.key_column is None else with_key(value, self.key_column, message)
 
     def _described(self, message: Message) -> dict[str, object]:
         known: dict[str, object] = {

@@ -1,0 +1,417 @@
+"""Redis and Valkey streams: a consumer group as an event source."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import socket
+import time
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from types import ModuleType
+from typing import TYPE_CHECKING, Final, TypeAlias, cast
+
+import anyio
+
+from asyncelt._async import backoff_delays, in_thread
+from asyncelt.config import Retry
+from asyncelt.errors import ConfigError, ExtractError, UsageError
+from asyncelt.extract.intervals import EMPTY, Intervals
+from asyncelt.extract.messages import Message, Receipt
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
+
+__all__ = ["RedisStreamSource", "redis_stream"]
+
+_Entries: TypeAlias = "Sequence[tuple[bytes, Mapping[bytes, bytes] | None]]"
+
+_LONG_POLL_S: Final = 10.0
+_AWAY: Final = Retry(attempts=1_000_000_000, first_s=0.05, max_s=5.0)
+_SEQUENCE_BITS: Final = 20
+"""An id is milliseconds and a number within them; together they are a position of less than 63 bits."""
+_PIECE: Final = 1000
+"""Ids in a command."""
+
+
+class RedisStreamSource:
+    """Messages of streams, through one consumer group. Made by `redis_stream`.
+
+    Positions are made of entry ids, so what is delivered again, by whatever consumer, is told apart.
+    """
+
+    def __init__(
+        self,
+        streams: Sequence[str],
+        group: str,
+        *,
+        consumer: str | None,
+        url: str,
+        field: str | None,
+        start: str,
+        claim_after_s: float,
+        options: Mapping[str, object],
+    ) -> None:
+        self._streams = tuple(streams)
+        self._group = group
+        self._is_named = consumer is not None
+        self._consumer = consumer or f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+        self._url = url
+        self._field = None if field is None else field.encode()
+        self._start = start
+        self._claim_after_ms = max(int(claim_after_s * 1000), 1)
+        self._options = dict(options)
+        self._committed: dict[str, Intervals] = {}
+        self._client: Redis | None = None
+        self._module: ModuleType | None = None
+        self._mine: dict[str, str] = {}
+        """By stream: entries of this consumer are still to be read again, those behind this id."""
+        self._claims: dict[str, str] = {}
+        """By stream: where looking for the entries of dead consumers goes on."""
+        self._claimed_at: float | None = None
+        self._open: set[tuple[str, bytes]] = set()
+        """Entries that were given to the stream, which has not said what became of them."""
+        self._delays: Iterator[float] | None = None
+
+    @property
+    def name(self) -> str:
+        """See `EventSource.name`."""
+        return f"redis_{'_'.join(self._streams)}_{self._group}"
+
+    async def position(self, committed: Mapping[str, Intervals]) -> None:
+        """See `EventSource.position`. A group that does not exist is made, after what has been committed."""
+        module = self._module = await in_thread(_imported, anyio.CapacityLimiter(1))
+        self._committed = dict(committed)
+        # Answers are read as RESP2 has them; a server that is slow to answer is not one that has gone.
+        options = {"socket_timeout": _LONG_POLL_S * 3, **self._options, "decode_responses": False, "protocol": 2}
+        self._client = module.from_url(self._url, **options)
+        await self._make_groups()
+        self._read_again()
+
+    async def fetch(self, most: int) -> Sequence[Message]:
+        """See `EventSource.fetch`. Never ends by itself; a server that is away is waited for."""
+        errors = importlib.import_module("redis.exceptions")  # imported off the loop before
+
+        while True:
+            try:
+                found = await self._mine_again(most) or await self._claimed(most) or await self._fresh(most)
+                self._delays = None
+            except (errors.ConnectionError, errors.TimeoutError):
+                self._delays = self._delays or backoff_delays(_AWAY)
+                await anyio.sleep(next(self._delays))
+                # An answer that was lost on its way is among what this consumer has not acknowledged.
+                self._read_again()
+                continue
+            except errors.ResponseError as error:
+                if not str(error).startswith("NOGROUP"):
+                    raise
+
+                await self._make_groups()
+                continue
+
+            if found:
+                return found
+
+    async def ack(self, receipts: Sequence[Receipt]) -> Mapping[str, int]:
+        """See `EventSource.ack`. The floor is the group's: what it has delivered and nobody has left open."""
+        client = self._required()
+        self._settle(receipts)
+        floors: dict[str, int] = {}
+
+        for stream, ids in _by_stream(receipts).items():
+            for at in range(0, len(ids), _PIECE):
+                await client.xack(stream, self._group, *ids[at : at + _PIECE])
+
+            floor = await self._floor(client, stream)
+
+            if floor is not None:
+                floors[stream] = floor
+                self._committed[stream] = self._committed.get(stream, EMPTY).raised(floor)
+
+        return floors
+
+    async def nack(self, receipts: Sequence[Receipt]) -> None:
+        """See `EventSource.nack`. Other consumers may claim them at once."""
+        self._settle(receipts)
+
+        for stream, ids in _by_stream(receipts).items():
+            await self._release(stream, ids)
+
+    async def close(self) -> None:
+        """See `EventSource.close`. The group stays, and a consumer that was given a name."""
+        client, self._client = self._client, None
+
+        if client is None:
+            return
+
+        try:
+            if not self._is_named:
+                for stream in self._streams:
+                    await self._leave(client, stream)
+        finally:
+            await client.aclose()
+
+    # ------------------------------------------------------------------ reading
+
+    async def _make_groups(self) -> None:
+        client = self._required()
+        errors = importlib.import_module("redis.exceptions")
+
+        for stream in self._streams:
+            known = self._committed.get(stream, EMPTY)
+            start = self._start if not known else "0" if known.floor is None else _entry_id(known.floor)
+
+            try:
+                await client.xgroup_create(stream, self._group, id=start, mkstream=True)
+            except errors.ResponseError as error:
+                if not str(error).startswith("BUSYGROUP"):
+                    raise
+
+    def _read_again(self) -> None:
+        self._mine = dict.fromkeys(self._streams, "0-0")
+
+    async def _mine_again(self, most: int) -> list[Message]:
+        """What this consumer was given and has not acknowledged: before a crash, or with an answer that was lost."""
+        client = self._required()
+
+        while self._mine:
+            stream, after = next(iter(self._mine.items()))
+            answer = await client.xreadgroup(self._group, self._consumer, {stream: after}, count=most)
+            entries = _entries_of(answer).get(stream, [])
+
+            if not entries:
+                del self._mine[stream]
+                continue
+
+            self._mine[stream] = entries[-1][0].decode()
+
+            if found := self._messages(stream, entries, again=True):
+                return found
+
+        return []
+
+    async def _claimed(self, most: int) -> list[Message]:
+        """What other consumers were given long ago and have not acknowledged: they are dead, or slow."""
+        client = self._required()
+        now = time.monotonic()
+        is_due = self._claimed_at is None or now >= self._claimed_at + self._claim_after_ms / 2000
+
+        if not self._claims and is_due:
+            self._claims = dict.fromkeys(self._streams, "0-0")
+            self._claimed_at = now
+
+        while self._claims:
+            stream, start = next(iter(self._claims.items()))
+            answer = await client.xautoclaim(
+                stream, self._group, self._consumer, self._claim_after_ms, start_id=start, count=most
+            )
+            following, entries = cast("tuple[bytes, _Entries]", tuple(answer)[:2])
+
+            if following == b"0-0":
+                del self._claims[stream]
+            else:
+                self._claims[stream] = following.decode()
+
+            if found := self._messages(stream, entries, again=True):
+                return found
+
+        return []
+
+    async def _fresh(self, most: int) -> list[Message]:
+        wait_ms = min(int(_LONG_POLL_S * 1000), self._claim_after_ms)
+        wanted: dict[str | bytes | memoryview, str | int | bytes | memoryview] = dict.fromkeys(self._streams, ">")
+        answer = await self._required().xreadgroup(
+            self._group,
+            self._consumer,
+            wanted,
+            count=most,
+            block=wait_ms,
+        )
+
+        return [
+            message
+            for stream, entries in _entries_of(answer).items()
+            for message in self._messages(stream, entries, again=False)
+        ]
+
+    def _messages(self, stream: str, entries: _Entries, *, again: bool) -> list[Message]:
+        # An entry that was deleted while somebody had it has no fields. One that is open here may be claimed by
+        # ourselves, which tells the server that somebody is at it.
+        found = [
+            self._message(stream, one, fields, again=again)
+            for one, fields in entries
+            if fields and (stream, one) not in self._open
+        ]
+        self._open.update((stream, one) for one, _ in entries)
+
+        return found
+
+    def _message(self, stream: str, entry: bytes, fields: Mapping[bytes, bytes], *, again: bool) -> Message:
+        milliseconds, position = _position(entry)
+        receipt = Receipt(stream, position, entry, again=again)
+
+        if self._field is None:
+            value: object = {_text(name): _text(one) for name, one in fields.items()}
+            headers: dict[str, str] = {}
+        else:
+            # Without the field it is no JSON, and so a dead letter.
+            value = fields.get(self._field, repr(dict(fields)).encode())
+            headers = {_text(name): _text(one) for name, one in fields.items() if name != self._field}
+
+        return Message(value, receipt, self, headers=headers, topic=stream, timestamp=milliseconds / 1000)
+
+    # ------------------------------------------------------------------ letting go
+
+    async def _floor(self, client: Redis, stream: str) -> int | None:
+        async with client.pipeline(transaction=True) as together:
+            together.xinfo_groups(stream)
+            together.xpending(stream, self._group)
+            groups, pending = await together.execute()
+
+        delivered = next((one["last-delivered-id"] for one in groups if _text(one["name"]) == self._group), None)
+
+        if delivered is None:
+            return None
+
+        return _position(pending["min"])[1] - 1 if pending["pending"] else _position(delivered)[1]
+
+    def _settle(self, receipts: Sequence[Receipt]) -> None:
+        self._open.difference_update((one.partition, one.token) for one in receipts if isinstance(one.token, bytes))
+
+    async def _release(self, stream: str, ids: Sequence[bytes]) -> None:
+        """Make entries look as if they had been idle long enough to be claimed."""
+        for at in range(0, len(ids), _PIECE):
+            await self._required().xclaim(
+                stream,
+                self._group,
+                self._consumer,
+                min_idle_time=0,
+                message_ids=list(ids[at : at + _PIECE]),
+                idle=self._claim_after_ms,
+                justid=True,
+            )
+
+    async def _leave(self, client: Redis, stream: str) -> None:
+        """Forget this consumer, whose name will not come again; its entries are given free first."""
+        while True:
+            pending = await client.xpending_range(stream, self._group, "-", "+", _PIECE, self._consumer, idle=None)
+
+            if not pending:
+                await client.xgroup_delconsumer(stream, self._group, self._consumer)
+                return
+
+            await client.xclaim(
+                stream,
+                self._group,
+                "released",
+                min_idle_time=0,
+                message_ids=[one["message_id"] for one in pending],
+                idle=self._claim_after_ms,
+                justid=True,
+            )
+
+    def _required(self) -> Redis:
+        if self._client is None:
+            raise UsageError(f"Redis source {self.name!r} is not connected. Pass it to pipeline.stream().")
+
+        return self._client
+
+
+def _by_stream(receipts: Sequence[Receipt]) -> dict[str, list[bytes]]:
+    found: dict[str, list[bytes]] = {}
+
+    for one in receipts:
+        if isinstance(one.token, bytes):
+            found.setdefault(one.partition, []).append(one.token)
+
+    return found
+
+
+def _entries_of(answer: object) -> dict[str, _Entries]:
+    pairs = cast("Sequence[tuple[bytes, _Entries]]", answer or ())
+
+    return {_text(stream): entries for stream, entries in pairs}
+
+
+def _position(entry: bytes | str) -> tuple[int, int]:
+    """Milliseconds and position of an entry id.
+
+    Raises:
+        ExtractError: It does not fit.
+    """
+    first, _, second = _text(entry).partition("-")
+    milliseconds, sequence = int(first), int(second or 0)
+
+    if sequence >> _SEQUENCE_BITS or milliseconds >> (63 - _SEQUENCE_BITS):
+        raise ExtractError(
+            f"The entry id {_text(entry)} is too large for a position: at most {2**43 - 1}-{2**20 - 1}. Ids that the "
+            "server makes are not; write with '*' as id."
+        )
+
+    return milliseconds, (milliseconds << _SEQUENCE_BITS) | sequence
+
+
+def _entry_id(position: int) -> str:
+    return f"{position >> _SEQUENCE_BITS}-{position & (1 << _SEQUENCE_BITS) - 1}"
+
+
+def _text(value: bytes | str) -> str:
+    return value if isinstance(value, str) else value.decode("utf-8", "replace")
+
+
+def _imported() -> ModuleType:
+    try:
+        module = importlib.import_module("redis.asyncio")
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            "asyncelt.sources.redis_stream needs the package 'redis': pip install 'asyncelt[redis]'"
+        ) from error
+
+    importlib.import_module("redis.exceptions")
+
+    return module
+
+
+def redis_stream(
+    streams: str | Sequence[str],
+    *,
+    group: str,
+    consumer: str | None = None,
+    url: str = "redis://127.0.0.1:6379",
+    field: str | None = None,
+    start: str = "0",
+    claim_after_s: float = 120.0,
+    **options: object,
+) -> RedisStreamSource:
+    """Messages of Redis or Valkey streams, exactly once in the destination, for `Pipeline.stream`.
+
+    Args:
+        streams: Keys of the streams; made if they do not exist.
+        group: Consumer group; made if it does not exist. Streams that share it share the messages.
+        consumer: Name in the group: one that stays the same has what it left open again at once. None: a new name
+            each time, which is taken away at the end.
+        url: Where to connect.
+        field: Field of an entry that is its payload, in JSON; the others are headers. None: the fields are the row.
+        start: Where a new group starts: ``0`` with all that is there, ``$`` with what comes.
+        claim_after_s: When an entry that somebody has not acknowledged is taken over. Should be longer than a package
+            takes until its commit; when it is not, repetitions are left out.
+        options: More arguments of ``redis.asyncio.from_url``: credentials, TLS.
+
+    Raises:
+        ConfigError: A name is missing.
+    """
+    names = [streams] if isinstance(streams, str) else list(streams)
+
+    if not names or not all(names) or not group:
+        raise ConfigError(f"redis_stream({streams!r}, group={group!r}): both names are needed.")
+
+    return RedisStreamSource(
+        names,
+        group,
+        consumer=consumer,
+        url=url,
+        field=field,
+        start=start,
+        claim_after_s=claim_after_s,
+        options=options,
+    )

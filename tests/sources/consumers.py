@@ -1,0 +1,58 @@
+"""Streams from brokers into DuckDB, in a process of its own that may be killed."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import asyncelt
+from asyncelt.extract.messages import EventSource
+
+__all__ = ["NUMBERS", "numbers_in", "pipeline_in", "source_of", "stream_all", "streamed"]
+
+NUMBERS = "numbers"
+
+
+def pipeline_in(folder: Path, member: str = "") -> asyncelt.Pipeline:
+    return asyncelt.pipeline(
+        "killed",
+        destination=asyncelt.destinations.duckdb(str(folder / "data.duckdb")),
+        dataset_name="data",
+        pipelines_dir=folder / "work",
+        member=member,
+    )
+
+
+def source_of(kind: str, url: str, topic: str) -> EventSource:
+    """The source of this kind, quick to take over what a dead one has left."""
+    assert kind == "redis"
+
+    return asyncelt.sources.redis_stream(topic, group="g", url=url, field="data", claim_after_s=0.2)
+
+
+async def numbers_in(folder: Path) -> list[int]:
+    """What is in the table, in order; nothing if there is none yet."""
+    async with pipeline_in(folder).sql_client() as client:
+        try:
+            found = await client.query(f"SELECT n FROM {NUMBERS} ORDER BY n")
+        except (asyncelt.errors.LoadError, asyncelt.errors.QueryError):
+            return []
+
+    return [int(row["n"]) for row in found.to_pylist()]
+
+
+async def streamed(folder: Path, kind: str, url: str, topic: str, until: int, member: str = "") -> asyncelt.StreamStats:
+    """Stream until so many different numbers have been committed, by whomever, and acknowledge them."""
+    pipeline = pipeline_in(folder, member)
+    source = asyncelt.sources.events(source_of(kind, url, topic), table_name=NUMBERS)
+
+    async with pipeline.stream(source, roll=asyncelt.Roll(seconds=0.05)) as running:
+        while len(set(await numbers_in(folder))) < until:
+            await asyncio.sleep(0.05)
+
+    return running.stats
+
+
+def stream_all(folder: str, kind: str, url: str, topic: str, until: int, member: str = "") -> None:
+    """The process that is killed."""
+    asyncio.run(streamed(Path(folder), kind, url, topic, until, member))

@@ -1,0 +1,217 @@
+"""Streams of a real Valkey: what is committed is there once, whatever is killed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from redis.asyncio import Redis
+
+import asyncelt
+from asyncelt.errors import ConfigError, PipelineStepFailed
+from tests.sources import consumers
+from tests.sources.brokers import Valkey
+from tests.sources.consumers import numbers_in, pipeline_in, source_of, streamed
+from tests.support.killing import KILLED, Nursery
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("valkey")]
+ROLL = asyncelt.Roll(seconds=0.05)
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Valkey]:
+    started = Valkey(tmp_path_factory.mktemp("valkey"))
+    started.start()
+    yield started
+    started.kill()
+
+
+@pytest.fixture(scope="module")
+def nursery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nursery]:
+    with Nursery(tmp_path_factory.mktemp("nursery")) as started:
+        yield started
+
+
+@pytest.fixture
+def topic(request: pytest.FixtureRequest) -> str:
+    return f"s{abs(hash(request.node.nodeid))}"
+
+
+async def publish(server: Valkey, topic: str, numbers: range) -> None:
+    async with Redis.from_url(server.url) as client:
+        for n in numbers:
+            await client.xadd(topic, {"data": b'{"n": %d, "who": {"name": "x"}}' % n, "kind": "test"})
+
+
+async def pending(server: Valkey, topic: str) -> int:
+    async with Redis.from_url(server.url) as client:
+        return (await client.xpending(topic, "g"))["pending"]
+
+
+async def test_messages_are_loaded_once_and_a_restart_goes_on(server: Valkey, topic: str, tmp_path: Path) -> None:
+    await publish(server, topic, range(50))
+    first = await streamed(tmp_path, "redis", server.url, topic, 50)
+    await publish(server, topic, range(50, 80))
+    second = await streamed(tmp_path, "redis", server.url, topic, 80)
+
+    assert await numbers_in(tmp_path) == list(range(80))
+    assert (first.messages, second.messages, second.repeated) == (50, 30, 0)
+    assert await pending(server, topic) == 0
+
+    async with Redis.from_url(server.url) as client:
+        assert await client.xinfo_consumers(topic, "g") == []  # a name that was made up does not stay
+
+
+async def test_what_is_stored_stays_small(server: Valkey, topic: str, tmp_path: Path) -> None:
+    pipeline = pipeline_in(tmp_path)
+    source = asyncelt.sources.events(source_of("redis", server.url, topic), table_name="numbers")
+
+    async with pipeline.stream(source, roll=ROLL) as running:
+        for part in range(3):
+            await publish(server, topic, range(part * 10, part * 10 + 10))
+
+            while running.stats.messages < part * 10 + 10:
+                await asyncio.sleep(0.01)
+
+    async with pipeline.sql_client() as sql:
+        (row,) = (await sql.query("SELECT partition, position FROM _asyncelt_positions")).to_pylist()
+
+    # All but the last package is one number; the floor goes with the package after it.
+    assert row["partition"] == topic
+    assert row["position"].startswith("..")
+    assert row["position"].count(";") <= 20
+
+
+async def test_fields_are_the_row_and_columns_say_where_it_came_from(
+    server: Valkey, topic: str, tmp_path: Path
+) -> None:
+    async with Redis.from_url(server.url) as client:
+        await client.xadd(topic, {"a": "1", "b": "x"}, id="1700000000000-7")
+
+    source = asyncelt.sources.redis_stream(topic, group="g", url=server.url)
+    pipeline = pipeline_in(tmp_path)
+    resource = asyncelt.sources.events(source, name="rows", metadata=["topic", "position", "timestamp"])
+
+    async with pipeline.stream(resource, roll=ROLL) as running:
+        while not running.stats.messages:
+            await asyncio.sleep(0.01)
+
+    async with pipeline.sql_client() as sql:
+        (row,) = (await sql.query("SELECT a, b, _topic, _position, _timestamp FROM rows")).to_pylist()
+
+    assert tuple(row.values()) == ("1", "x", topic, (1_700_000_000_000 << 20) | 7, 1_700_000_000.0)
+
+
+@pytest.mark.filterwarnings("ignore:.*are in _asyncelt_quarantine")
+async def test_an_entry_without_the_payload_is_a_dead_letter(server: Valkey, topic: str, tmp_path: Path) -> None:
+    async with Redis.from_url(server.url) as client:
+        await client.xadd(topic, {"other": "1"})
+
+    await publish(server, topic, range(2))
+    stats = await streamed(tmp_path, "redis", server.url, topic, 2)
+    assert stats.dead_letters == 1
+
+    async with pipeline_in(tmp_path).sql_client() as sql:
+        (row,) = (await sql.query("SELECT payload FROM _asyncelt_quarantine")).to_pylist()
+
+    assert row["payload"] == "{b'other': b'1'}"
+
+
+async def test_a_group_that_was_lost_is_made_again_after_what_was_committed(
+    server: Valkey, topic: str, tmp_path: Path
+) -> None:
+    await publish(server, topic, range(20))
+    await streamed(tmp_path, "redis", server.url, topic, 20)
+
+    async with Redis.from_url(server.url) as client:
+        await client.xgroup_destroy(topic, "g")
+
+    await publish(server, topic, range(20, 30))
+    await streamed(tmp_path, "redis", server.url, topic, 30)
+    assert await numbers_in(tmp_path) == list(range(30))
+
+
+async def test_what_a_stream_gives_back_is_for_another_at_once(server: Valkey, topic: str, tmp_path: Path) -> None:
+    await publish(server, topic, range(5))
+    patient = asyncelt.sources.redis_stream(topic, group="g", url=server.url, field="data", claim_after_s=3600)
+    await patient.position({})
+    taken = await patient.fetch(3)
+    await patient.nack([message.receipt for message in taken[:2]])
+    await patient.close()
+
+    other = asyncelt.sources.redis_stream(topic, group="g", url=server.url, field="data", claim_after_s=3600)
+    pipeline = pipeline_in(tmp_path)
+
+    async with pipeline.stream(asyncelt.sources.events(other, table_name="numbers"), roll=ROLL) as running:
+        while running.stats.messages < 5:
+            await asyncio.sleep(0.01)
+
+    assert await numbers_in(tmp_path) == list(range(5))
+
+
+async def test_a_consumer_with_a_name_has_its_own_again_at_once(server: Valkey, topic: str, tmp_path: Path) -> None:
+    await publish(server, topic, range(5))
+    first = asyncelt.sources.redis_stream(topic, group="g", consumer="c", url=server.url, claim_after_s=3600)
+    await first.position({})
+    await first.fetch(3)
+    await first.close()
+    again = asyncelt.sources.redis_stream(topic, group="g", consumer="c", url=server.url, claim_after_s=3600)
+    await again.position({})
+    assert [message.receipt.again for message in await again.fetch(10)] == [True] * 3
+    assert [message.receipt.again for message in await again.fetch(10)] == [False] * 2
+    await again.close()
+
+
+async def test_ids_that_are_no_positions_are_refused(server: Valkey, topic: str, tmp_path: Path) -> None:
+    async with Redis.from_url(server.url) as client:
+        await client.xadd(topic, {"data": "{}"}, id=f"1-{2**20}")
+
+    with pytest.raises(PipelineStepFailed, match="too large for a position"):
+        await pipeline_in(tmp_path).stream(source_of("redis", server.url, topic))
+
+
+@pytest.mark.filterwarnings("ignore:.*could not be acknowledged")
+async def test_a_server_that_is_killed_comes_back_and_nothing_is_doubled(tmp_path: Path) -> None:
+    server = Valkey(tmp_path / "valkey")
+    server.start()
+
+    try:
+        await publish(server, "s", range(200))
+        pipeline = pipeline_in(tmp_path)
+        resource = asyncelt.sources.events(source_of("redis", server.url, "s"), table_name="numbers", batch=20)
+
+        async with pipeline.stream(resource, roll=asyncelt.Roll(rows=20, seconds=0.05)) as running:
+            while running.stats.rows < 100:
+                await asyncio.sleep(0.01)
+
+            await asyncio.to_thread(server.kill)
+            await asyncio.to_thread(server.start)
+            await publish(server, "s", range(200, 300))
+
+            while running.stats.rows < 300:
+                await asyncio.sleep(0.01)
+
+        assert await numbers_in(tmp_path) == list(range(300))
+    finally:
+        server.kill()
+
+
+@pytest.mark.kill
+@pytest.mark.parametrize("point", ["stream.sealed", "duckdb.after_commit", "stream.before_ack", "stream.after_ack"])
+async def test_another_consumer_takes_over_from_a_killed_one(
+    point: str, server: Valkey, topic: str, tmp_path: Path, nursery: Nursery
+) -> None:
+    await publish(server, topic, range(30))
+    environment = {"ASYNCELT_FAILPOINT": f"{point}:1"}
+    doomed = nursery.start(consumers.stream_all, tmp_path, "redis", server.url, topic, 30, "a", environment=environment)
+    assert await asyncio.to_thread(doomed.wait) == KILLED
+    await publish(server, topic, range(30, 40))
+    await streamed(tmp_path, "redis", server.url, topic, 40, "a")
+    assert await numbers_in(tmp_path) == list(range(40))
+
+
+def test_names_are_needed() -> None:
+    with pytest.raises(ConfigError, match="both names"):
+        asyncelt.sources.redis_stream([], group="g")
