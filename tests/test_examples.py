@@ -41,6 +41,7 @@ def test_it_runs(program, origin, tmp_path, monkeypatch, capsys, request):
         monkeypatch.setenv("DESTINATION__POSTGRES__CREDENTIALS", request.getfixturevalue("postgres_dsn"))
 
     module = type(sys)("__main__")
+    module.__file__ = origin  # an example may start itself again as a process of its own
     monkeypatch.setitem(sys.modules, "__main__", module)
     code = compile(program, origin, "exec", dont_inherit=True)  # its own future imports only
 
