@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, TypeAlias
 
+import anyio
 import orjson
 
 from asyncelt.errors import ConfigError, MessageNotCommitted
@@ -25,6 +26,9 @@ Send: TypeAlias = Callable[[Event], Awaitable[None]]
 
 _RETRY_AFTER: Final = (b"retry-after", b"1")
 KEY_COLUMN: Final = "_dedup_key"
+_THROWN_AWAY: Final = 16 * 1024 * 1024
+"""Bytes of a body that is too long which are taken all the same."""
+_THROWN_AWAY_S: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +162,7 @@ class Webhook:
         said = headers.get("content-length", "")
 
         if said.isdecimal() and int(said) > self._max_body_bytes:
+            await _throw_away(receive)
             raise self._too_large()
 
         parts: list[bytes] = []
@@ -173,12 +178,17 @@ class Webhook:
             part = event.get("body", b"")
             assert isinstance(part, bytes)  # noqa: S101 - ASGI says so
             size += len(part)
+            more = bool(event.get("more_body", False))
 
             if size > self._max_body_bytes:
+                parts.clear()
+
+                if more:
+                    await _throw_away(receive)
+
                 raise self._too_large()
 
             parts.append(part)
-            more = bool(event.get("more_body", False))
 
         client = scope.get("client")
         query = scope.get("query_string", b"")
@@ -216,6 +226,23 @@ class Webhook:
     async def close(self) -> None:
         """See `EventSource.close`. Requests are answered 503 from here on."""
         await self._desk.close()
+
+
+async def _throw_away(receive: Receive) -> None:
+    """Take the rest of a body that is not wanted, but only so much of it, for so long.
+
+    A client that is still sending when the connection is closed never sees the answer.
+    """
+    size = 0
+
+    with anyio.move_on_after(_THROWN_AWAY_S):
+        while size < _THROWN_AWAY:
+            event = await receive()
+            part = event.get("body", b"")
+            size += len(part) if isinstance(part, bytes) else 0
+
+            if event["type"] == "http.disconnect" or not event.get("more_body", False):
+                return
 
 
 async def _live(receive: Receive, send: Send) -> None:

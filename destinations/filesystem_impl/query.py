@@ -36,7 +36,7 @@ def dataset_query(dataset: FileDataset, sql: str, parameters: Sequence[SqlValue]
         dataset.finish()
         schemas = [from_json(text) for text in dataset.schemas().values()]
         definitions = _definitions(schemas)
-        files = {**dict.fromkeys(definitions, ()), **dataset.table_files()}
+        files = {**dict.fromkeys(definitions if schemas else (), ()), **dataset.table_files()}
 
         for name in (LOADS_TABLE, VERSION_TABLE, STATE_TABLE):
             found = sorted(f"{name}/{one}" for one in dataset.store.names(name) if one.endswith(".jsonl"))
