@@ -24,9 +24,14 @@ if TYPE_CHECKING:
 
 __all__ = ["encode"]
 
+_PIECE_VALUES: Final = 25_000
+_PIECE_BYTES: Final = 1 << 23
+"""What is lowered at a time: values of one column, and bytes of all. Each column has its price per piece, which counts
+in tables of some hundreds of columns; the interpreter lock is free between columns."""
 _SLICE_VALUES: Final = 25_000
 _SLICE_BYTES: Final = 1 << 19
-"""One or two milliseconds of work each; the interpreter lock is free between slices."""
+"""What is made into rows at a time, values of all columns: one or two milliseconds during which the interpreter lock is
+held."""
 
 
 def encode(
@@ -34,7 +39,7 @@ def encode(
 ) -> Iterator[bytes]:
     """Yield the stream from header to trailer; without rows it is a valid stream of no rows.
 
-    Columns are found by name; one that a batch does not have is NULL in its rows. No more than a slice of a batch and
+    Columns are found by name; one that a batch does not have is NULL in its rows. No more than a piece of a batch and
     one chunk are held. Blocking: to be consumed in a worker thread. Between two slices others get the interpreter lock.
 
     Args:
@@ -60,15 +65,18 @@ def encode(
     for batch in batches:
         _refuse_unknown(batch, names)
 
-        for piece in _slices(batch, len(lanes)):
+        for piece in _slices(batch, _PIECE_VALUES, _PIECE_BYTES):
             arrays = [lane.lowered(piece, done) for lane in lanes]
-            parts.append(encoder.write_batch(pa.RecordBatch.from_arrays(arrays, schema=schema)))
-            held += len(parts[-1])
+            lowered = pa.RecordBatch.from_arrays(arrays, schema=schema)
             done += piece.num_rows
 
-            if held >= chunk_bytes:
-                yield b"".join(parts)
-                parts, held = [], 0
+            for few in _slices(lowered, _SLICE_VALUES // max(len(lanes), 1), _SLICE_BYTES):
+                parts.append(encoder.write_batch(few))
+                held += len(parts[-1])
+
+                if held >= chunk_bytes:
+                    yield b"".join(parts)
+                    parts, held = [], 0
 
     parts.append(encoder.finish())
     yield b"".join(parts)
@@ -116,11 +124,11 @@ def _refuse_unknown(batch: pa.RecordBatch, names: set[str]) -> None:
         raise Unsupported(f"The rows have columns that are not copied: {', '.join(map(repr, unknown))}.")
 
 
-def _slices(batch: pa.RecordBatch, width: int) -> Iterator[pa.RecordBatch]:
-    """The batch in pieces that take a few milliseconds each, by the average size of its rows."""
+def _slices(batch: pa.RecordBatch, most_rows: int, most_bytes: int) -> Iterator[pa.RecordBatch]:
+    """The batch in pieces of so many rows and bytes, by the average size of its rows."""
     size: Any = batch.nbytes
-    by_bytes = _SLICE_BYTES * batch.num_rows // max(size, 1)
-    rows = max(min(_SLICE_VALUES // max(width, 1), by_bytes), 1)
+    by_bytes = most_bytes * batch.num_rows // max(size, 1)
+    rows = max(min(most_rows, by_bytes), 1)
 
     for start in range(0, batch.num_rows, rows):
         yield batch.slice(start, rows)
