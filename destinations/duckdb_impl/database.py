@@ -104,8 +104,11 @@ class Database:
                 return commit_packages(self, dataset, commit, newest, replace_strategy=self._config.replace_strategy)
         except (DestinationUnavailable, CommitUnknown):
             # A disk that was full leaves DuckDB a database that it does not use until the file is attached anew.
-            self._hold.close()
             self._holds = False
+
+            with suppress(duckdb.Error):  # the commit's error is the one to report
+                self._hold.close()
+
             raise
 
     def committed(self, load_ids: Sequence[LoadId]) -> frozenset[LoadId]:

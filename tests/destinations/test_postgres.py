@@ -14,7 +14,6 @@ import asyncpg
 import pyarrow as pa
 import pytest
 
-import asyncelt
 from asyncelt import destinations
 from asyncelt.errors import (
     ConfigError,
@@ -29,6 +28,7 @@ from asyncelt.load.protocol import Target
 from asyncelt.schema.model import Column, Table
 from asyncelt.testing.fixture import Owner
 from asyncelt.testing.merging import key, root_table, roots
+from tests.destinations.postgres_runs import numbers, pipeline_on
 
 TARGET = Target(pipeline_name="conformance", dataset_name="data")
 
@@ -48,15 +48,6 @@ async def raw(postgres_dsn):
     connection = await asyncpg.connect(postgres_dsn)
     yield connection
     await connection.close()
-
-
-async def numbers(count):
-    for start in range(0, count, 10):
-        yield [{"id": number, "tags": ["a", "b"]} for number in range(start, start + 10)]
-
-
-def pipeline_on(destination, folder, name="pg", **more):
-    return asyncelt.pipeline(name, destination=destination, dataset_name="raw", pipelines_dir=folder, **more)
 
 
 # --------------------------------------------------------------------------------------------- the address

@@ -11,12 +11,12 @@ import asyncpg
 import pyarrow as pa
 import pytest
 
-import asyncelt
 from asyncelt import destinations
 from asyncelt.errors import AsynceltWarning
 from asyncelt.failpoints import installed
 from asyncelt.load.protocol import Target
 from asyncelt.testing.fixture import Owner
+from tests.destinations.postgres_runs import numbers, pipeline_on
 
 
 @pytest.fixture
@@ -34,15 +34,6 @@ async def raw(postgres_dsn):
     connection = await asyncpg.connect(postgres_dsn)
     yield connection
     await connection.close()
-
-
-async def numbers(count):
-    for start in range(0, count, 10):
-        yield [{"id": number, "tags": ["a", "b"]} for number in range(start, start + 10)]
-
-
-def pipeline_on(destination, folder, name="pg", **more):
-    return asyncelt.pipeline(name, destination=destination, dataset_name="raw", pipelines_dir=folder, **more)
 
 
 @pytest.mark.slow
