@@ -81,6 +81,15 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     metafunc.parametrize("anyio_backend", VARIANTS if everywhere else [PLAIN], indirect=True, scope="session")
 
 
+@pytest.fixture(scope="module")
+def nursery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """Starts processes that are killed: one that has imported everything, and forks."""
+    from tests.support.killing import Nursery
+
+    with Nursery(tmp_path_factory.mktemp("nursery")) as started:
+        yield started
+
+
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[Any]:
     """A real PostgreSQL server: one per process that runs tests."""

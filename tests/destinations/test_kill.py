@@ -8,7 +8,7 @@ import pytest
 
 from tests.destinations import kill_worker
 from tests.destinations.kill_worker import LOAD_ID, TARGET, destination_of
-from tests.support.killing import KILLED, Nursery
+from tests.support.killing import KILLED
 from tests.support.seaweed import KEY, SECRET
 
 OLD = "1700000001.5"
@@ -48,12 +48,6 @@ POINTS = {
 }
 PREFIX = {"s3": "filesystem", "delta": "filesystem"}
 """Of the failpoints, where it is not the kind."""
-
-
-@pytest.fixture(scope="module")
-def nursery(tmp_path_factory):
-    with Nursery(tmp_path_factory.mktemp("nursery")) as started:
-        yield started
 
 
 @pytest.fixture

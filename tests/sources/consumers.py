@@ -23,11 +23,15 @@ def pipeline_in(folder: Path, member: str = "") -> asyncelt.Pipeline:
     )
 
 
-def source_of(kind: str, url: str, topic: str) -> EventSource:
-    """The source of this kind, quick to take over what a dead one has left."""
+QUICKLY_S = 0.2
+PATIENTLY_S = 3600.0
+
+
+def source_of(kind: str, url: str, topic: str, claim_after_s: float = QUICKLY_S) -> EventSource:
+    """The source of this kind, quick to take over what a dead one has left, or what it has itself, if it is slow."""
     assert kind == "redis"
 
-    return asyncelt.sources.redis_stream(topic, group="g", url=url, field="data", claim_after_s=0.2)
+    return asyncelt.sources.redis_stream(topic, group="g", url=url, field="data", claim_after_s=claim_after_s)
 
 
 async def numbers_in(folder: Path) -> list[int]:
@@ -41,10 +45,18 @@ async def numbers_in(folder: Path) -> list[int]:
     return [int(row["n"]) for row in found.to_pylist()]
 
 
-async def streamed(folder: Path, kind: str, url: str, topic: str, until: int, member: str = "") -> asyncelt.StreamStats:
+async def streamed(
+    folder: Path,
+    kind: str,
+    url: str,
+    topic: str,
+    until: int,
+    member: str = "",
+    claim_after_s: float = QUICKLY_S,
+) -> asyncelt.StreamStats:
     """Stream until so many different numbers have been committed, by whomever, and acknowledge them."""
     pipeline = pipeline_in(folder, member)
-    source = asyncelt.sources.events(source_of(kind, url, topic), table_name=NUMBERS)
+    source = asyncelt.sources.events(source_of(kind, url, topic, claim_after_s), table_name=NUMBERS)
 
     async with pipeline.stream(source, roll=asyncelt.Roll(seconds=0.05)) as running:
         while len(set(await numbers_in(folder))) < until:

@@ -27,12 +27,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsServer]:
     started.kill()
 
 
-@pytest.fixture(scope="module")
-def nursery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nursery]:
-    with Nursery(tmp_path_factory.mktemp("nursery")) as started:
-        yield started
-
-
 @pytest.fixture
 async def stream(server: NatsServer, request: pytest.FixtureRequest) -> AsyncIterator[str]:
     """A stream of this test's own; messages are published to ``<name>.x``."""

@@ -13,7 +13,7 @@ import asyncelt
 from asyncelt.errors import ConfigError, PipelineStepFailed
 from tests.sources import consumers
 from tests.sources.brokers import Valkey
-from tests.sources.consumers import numbers_in, pipeline_in, source_of, streamed
+from tests.sources.consumers import PATIENTLY_S, numbers_in, pipeline_in, source_of, streamed
 from tests.support.killing import KILLED, Nursery
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("valkey")]
@@ -26,12 +26,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Valkey]:
     started.start()
     yield started
     started.kill()
-
-
-@pytest.fixture(scope="module")
-def nursery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nursery]:
-    with Nursery(tmp_path_factory.mktemp("nursery")) as started:
-        yield started
 
 
 @pytest.fixture
@@ -52,9 +46,9 @@ async def pending(server: Valkey, topic: str) -> int:
 
 async def test_messages_are_loaded_once_and_a_restart_goes_on(server: Valkey, topic: str, tmp_path: Path) -> None:
     await publish(server, topic, range(50))
-    first = await streamed(tmp_path, "redis", server.url, topic, 50)
+    first = await streamed(tmp_path, "redis", server.url, topic, 50, claim_after_s=PATIENTLY_S)
     await publish(server, topic, range(50, 80))
-    second = await streamed(tmp_path, "redis", server.url, topic, 80)
+    second = await streamed(tmp_path, "redis", server.url, topic, 80, claim_after_s=PATIENTLY_S)
 
     assert await numbers_in(tmp_path) == list(range(80))
     assert (first.messages, second.messages, second.repeated) == (50, 30, 0)
