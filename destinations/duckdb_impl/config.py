@@ -23,6 +23,8 @@ class DuckDbConfig:
     location: str = ""
     memory_limit: str | None = None
     threads: int | None = None
+    storage_version: str | None = None
+    """Of the file where it is made; None: DuckDB's own choice."""
     settings: Mapping[str, str] = field(default_factory=dict, repr=False)
     """Options of DuckDB; keys of clouds may be among them."""
     busy_timeout_s: float = 30.0

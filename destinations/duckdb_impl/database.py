@@ -24,17 +24,14 @@ from asyncelt.destinations.duckdb_impl.errors import Interrupted, translated
 from asyncelt.destinations.duckdb_impl.fences import Fences, FileFences
 from asyncelt.destinations.duckdb_impl.statements import DIALECT
 from asyncelt.destinations.duckdb_impl.transaction import commit_packages
+from asyncelt.destinations.duckdb_impl.tuning import fitted_memory, leave_out_fsst, ran_out_of_memory
 from asyncelt.destinations.local_sql import next_of
-from asyncelt.destinations.sql.names import Dataset, identifier
-from asyncelt.errors import CommitUnknown, DestinationRejected, DestinationUnavailable
+from asyncelt.destinations.sql.names import Dataset, quoted
+from asyncelt.errors import CommitUnknown, DestinationRejected, DestinationUnavailable, LoadError
 from asyncelt.load.protocol import Commit, CommitResult, Lease, Restored, StoredPosition, Target
 from asyncelt.types import LoadId, SqlValue
 
 __all__ = ["Database"]
-
-_WIDE = 100
-"""Columns."""
-_DISABLED = "disabled_compression_methods"
 
 
 class Database:
@@ -98,10 +95,9 @@ class Database:
 
         try:
             with self._commit_lock() as fences, self._open(f"committing {load_ids}") as dataset:
-                self._tune(commit)
-                newest = fences.newest(target.pipeline_name, target.member)
+                leave_out_fsst(self, self._config, commit)
 
-                return commit_packages(self, dataset, commit, newest, replace_strategy=self._config.replace_strategy)
+                return self._committed(dataset, commit, fences.newest(target.pipeline_name, target.member))
         except (DestinationUnavailable, CommitUnknown):
             # A disk that was full leaves DuckDB a database that it does not use until the file is attached anew.
             self._holds = False
@@ -110,6 +106,22 @@ class Database:
                 self._hold.close()
 
             raise
+
+    def _committed(self, dataset: Dataset, commit: Commit, newest: int) -> CommitResult:
+        strategy = self._config.replace_strategy
+
+        try:
+            with fitted_memory(self, self._config, commit) as is_less:
+                return commit_packages(self, dataset, commit, newest, replace_strategy=strategy)
+        except (duckdb.Error, LoadError) as error:
+            if not is_less or not ran_out_of_memory(error):
+                raise
+
+        # The transaction was rolled back. Rows may be much longer than they usually are. Should DuckDB not use the file
+        # any more, then the engine's next attempt, which attaches it anew, has all memory too.
+        self._config.instance.wants_all_memory = True
+
+        return commit_packages(self, dataset, commit, newest, replace_strategy=strategy)
 
     def committed(self, load_ids: Sequence[LoadId]) -> frozenset[LoadId]:
         """Which of the load ids are in ``_dlt_loads``."""
@@ -237,6 +249,10 @@ class Database:
         with suppress(duckdb.Error):
             self._undisturbed("ROLLBACK")
 
+    def restore_setting(self, name: str, value: str) -> None:
+        """Give a setting its former value, cancelled or not."""
+        self._undisturbed(f"SET {name} = '{value}'")
+
     def interrupt(self) -> None:
         """Stop the statement that runs, and let no other one begin. Does nothing during COMMIT."""
         with self._lock:
@@ -268,8 +284,7 @@ class Database:
         if self._config.path is None or self._holds:
             return
 
-        path = self._config.path
-        attach, detach = _attach_statements(path, self._config.catalog or path.stem)
+        attach, detach = self._attach_statements(self._config.path)
 
         with suppress(duckdb.Error):
             self._hold.enter_context(self._config.instance.attached(self._ready_cursor(), attach, detach))
@@ -324,6 +339,12 @@ class Database:
                 self.rollback()
                 self._undisturbed(reading.use(Dataset(str(before[1]), str(before[0]))))
 
+    def _attach_statements(self, path: Path) -> tuple[str, str]:
+        # A file that is there keeps its version: its owner may have reasons.
+        version = None if path.exists() else self._config.storage_version
+
+        return _attach_statements(path, self._config.catalog or path.stem, version)
+
     @property
     def _reading(self) -> str:
         return f"running a query on dataset {self._target.dataset_name!r}"
@@ -331,7 +352,7 @@ class Database:
     @contextmanager
     def _attached(self, path: Path, cursor: duckdb.DuckDBPyConnection) -> Iterator[str]:
         alias = self._config.catalog or path.stem
-        attach, detach = _attach_statements(path, alias)
+        attach, detach = self._attach_statements(path)
 
         with ExitStack() as stack:
             try:
@@ -347,26 +368,6 @@ class Database:
                 catalog = alias
 
             yield catalog
-
-    def _tune(self, commit: Commit) -> None:
-        """Leave out one way of compressing texts while wide tables are written, on a DuckDB of our own.
-
-        To find the best way DuckDB tries all of them on each column. FSST is the dearest to try: for tables of some
-        hundreds of columns this was half of the whole commit, and the file not larger without it (measured with events
-        of 630 columns: 200 to 110 microseconds a row, 1,837 to 1,804 bytes). The setting stays until the next commit:
-        a small one is compressed only when the file is let go.
-        """
-        instance = self._config.instance
-
-        if not instance.is_own or _DISABLED in self._config.settings:
-            return
-
-        tables = (table for package in commit.packages for table in package.schema.tables.values())
-        without_fsst = max((len(table.columns) for table in tables), default=0) >= _WIDE
-
-        if without_fsst != instance.is_without_fsst:
-            self.execute(f"SET {_DISABLED} = 'fsst'" if without_fsst else f"RESET {_DISABLED}")
-            instance.is_without_fsst = without_fsst
 
     @contextmanager
     def _sharing(self, path: Path) -> Iterator[str]:
@@ -414,9 +415,14 @@ class Database:
 
 
 @lru_cache(maxsize=64)
-def _attach_statements(path: Path, alias: str) -> tuple[str, str]:
+def _attach_statements(path: Path, alias: str, storage_version: str | None) -> tuple[str, str]:
     """ATTACH and DETACH under the name that DuckDB itself would give the file."""
-    name = identifier(alias).sql(dialect=DIALECT)
+    name = quoted(alias, DIALECT)
     file = exp.Literal.string(str(path)).sql(dialect=DIALECT)
 
-    return f"ATTACH {file} AS {name}", f"DETACH {name}"
+    if storage_version is None:
+        return f"ATTACH {file} AS {name}", f"DETACH {name}"
+
+    version = exp.Literal.string(storage_version).sql(dialect=DIALECT)
+
+    return f"ATTACH {file} AS {name} (STORAGE_VERSION {version})", f"DETACH {name}"

@@ -33,6 +33,8 @@ class Instance:
         """Whether its settings are ours to change."""
         self.is_without_fsst = False
         """Whether one way of compressing texts is left out now."""
+        self.wants_all_memory = False
+        """Whether a commit has failed with less memory than the user allows."""
         self._connection = connection
         self._lock = threading.Lock()
         self._writing = threading.Lock()
@@ -46,6 +48,11 @@ class Instance:
                 self._connection = make()
 
             return self._connection.cursor()
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether several sessions have the file attached now."""
+        return self._attached > 1
 
     @contextmanager
     def attached(self, cursor: DuckDBPyConnection, attach: str, detach: str) -> Iterator[None]:

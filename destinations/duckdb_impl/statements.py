@@ -29,3 +29,7 @@ class Statements(Protocol):
     def uninterruptible(self) -> AbstractContextManager[None]:
         """A block in which the running statement is not interrupted."""
         ...
+
+    def restore_setting(self, name: str, value: str) -> None:
+        """Give a setting its former value, cancelled or not."""
+        ...

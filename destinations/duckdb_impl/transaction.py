@@ -11,7 +11,7 @@ import duckdb
 from asyncelt.destinations.duckdb_impl.errors import translate
 from asyncelt.destinations.duckdb_impl.reading import committed, lease, read_catalog, read_columns
 from asyncelt.destinations.duckdb_impl.statements import DIALECT, Statements
-from asyncelt.destinations.duckdb_impl.types import duckdb_type
+from asyncelt.destinations.duckdb_impl.types import duckdb_type, stored_type
 from asyncelt.destinations.duckdb_impl.writing import Work, write_package
 from asyncelt.destinations.sql import ddl, system
 from asyncelt.destinations.sql.names import Dataset
@@ -177,7 +177,7 @@ def _migrate_table(work: Work, wanted: Table) -> tuple[str, ...]:
         return ()
 
     if existing is None:
-        work.database.execute(ddl.create_table(work.dataset, wanted.name, columns, duckdb_type, DIALECT))
+        work.database.execute(ddl.create_table(work.dataset, wanted.name, columns, stored_type, DIALECT))
     else:
         for one in columns:
             work.database.execute(ddl.add_column(work.dataset, wanted.name, one, duckdb_type, DIALECT))

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 
-from sqlglot import exp
+from sqlglot import Dialect, exp
 
-__all__ = ["Dataset", "all_of", "column", "identifier", "parameter", "table"]
+__all__ = ["Dataset", "all_of", "column", "identifier", "parameter", "quoted", "table"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +22,20 @@ class Dataset:
 def identifier(name: str) -> exp.Identifier:
     """A name as it is: always quoted."""
     return exp.to_identifier(name, quoted=True)
+
+
+def quoted(name: str, dialect: str) -> str:
+    """The text of `identifier`."""
+    start, end, escape = _quotes(dialect)
+
+    return f"{start}{name.replace(end, escape)}{end}"
+
+
+@lru_cache(maxsize=8)
+def _quotes(dialect: str) -> tuple[str, str, str]:
+    known = Dialect.get_or_raise(dialect)
+
+    return known.IDENTIFIER_START, known.IDENTIFIER_END, known.IDENTIFIER_END * 2
 
 
 def column(name: str, of: str | None = None) -> exp.Column:

@@ -189,6 +189,55 @@ async def test_wide_tables_are_written_without_the_dearest_compression(path, tmp
     assert found["m"].to_pylist() == [expected]
 
 
+async def test_a_new_file_has_the_storage_version_asked_for_and_an_old_one_keeps_its_own(tmp_path):
+    def version_of(path):
+        with duckdb.connect(str(path)) as connection:
+            found = connection.execute(
+                "SELECT tags['storage_version'] FROM duckdb_databases() WHERE path = $1", [str(path)]
+            )
+            return found.fetchone()[0]
+
+    duckdb.connect(str(tmp_path / "old.duckdb")).close()
+    await Owner(destinations.duckdb(tmp_path / "old.duckdb"), tmp_path / "1", "parquet").run({"one": ROWS})
+    await Owner(destinations.duckdb(tmp_path / "new.duckdb"), tmp_path / "2", "parquet").run({"one": ROWS})
+    asked_for = destinations.duckdb(tmp_path / "asked.duckdb", storage_version=None)
+    await Owner(asked_for, tmp_path / "3", "parquet").run({"one": ROWS})
+
+    assert version_of(tmp_path / "old.duckdb") == version_of(tmp_path / "asked.duckdb")
+    assert version_of(tmp_path / "new.duckdb").startswith("v1.3.0")
+
+
+async def test_an_unknown_storage_version_is_refused_in_one_line(tmp_path):
+    owner = Owner(destinations.duckdb(tmp_path / "a.duckdb", storage_version="v0.0.1"), tmp_path / "1", "parquet")
+
+    with pytest.raises(DestinationRejected, match=r"v0\.0\.1"):
+        await owner.run({"one": ROWS})
+
+
+async def test_rows_too_long_for_the_usual_memory_get_all_of_it(path, tmp_path):
+    destination = destinations.duckdb(path)
+    long = pa.table({"v": [str(number) * 500_000 for number in range(10, 100)]})
+    owner = Owner(destination, tmp_path / "packages", "parquet")
+    await owner.run({"one": ROWS})
+    assert not destination.config.instance.wants_all_memory
+
+    await owner.run({"two": long})
+
+    assert destination.config.instance.wants_all_memory
+    assert await owner.rows("two") == long.to_pylist()
+
+
+async def test_a_commit_leaves_the_memory_limit_as_it_was(path, tmp_path):
+    destination = destinations.duckdb(path, memory_limit="500MiB")
+    owner = Owner(destination, tmp_path / "packages", "parquet")
+    await owner.run({"one": ROWS})
+
+    async with destination.connect(owner.target) as session:
+        found = await session.query("SELECT current_setting('memory_limit') m")
+
+    assert found["m"].to_pylist() == ["500.0 MiB"]
+
+
 async def test_a_file_that_another_process_has_open_is_unavailable_then_free_again(path, tmp_path):
     owner = Owner(destinations.duckdb(path, busy_timeout_s=0.05), tmp_path / "packages", "parquet")
     command = [sys.executable, "-c", HOLDER, path]

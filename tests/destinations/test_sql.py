@@ -6,11 +6,12 @@ import re
 from dataclasses import replace
 
 import pytest
+from hypothesis import given, strategies as st
 from sqlglot import exp
 
 from asyncelt.destinations.sql import ddl, system
 from asyncelt.destinations.sql.merge import MergePlan, merge_statements
-from asyncelt.destinations.sql.names import Dataset, table
+from asyncelt.destinations.sql.names import Dataset, identifier, quoted, table
 from asyncelt.errors import SchemaError
 from asyncelt.schema.model import Column, Table
 from asyncelt.testing.merging import child_table, key, root_table
@@ -44,6 +45,12 @@ def texts_of(*chain, **options):
 @pytest.mark.parametrize("dialect", ["duckdb", "postgres"])
 def test_names_are_quoted_whatever_is_in_them(dialect):
     assert system.delete_all(Dataset('a"b'), 'drop"; --', dialect) == 'DELETE FROM "a""b"."drop""; --"'
+
+
+@pytest.mark.parametrize("dialect", ["duckdb", "postgres"])
+@given(name=st.text(min_size=1))
+def test_a_quoted_name_is_the_text_of_its_identifier(dialect, name):
+    assert quoted(name, dialect) == identifier(name).sql(dialect=dialect)
 
 
 def test_a_dataset_may_name_its_database():
