@@ -109,9 +109,10 @@ class Database:
 
     def _committed(self, dataset: Dataset, commit: Commit, newest: int) -> CommitResult:
         strategy = self._config.replace_strategy
+        is_alone = self._config.instance.uses == 1 + self._holds
 
         try:
-            with fitted_memory(self, self._config, commit) as is_less:
+            with fitted_memory(self, self._config, commit, is_alone=is_alone) as is_less:
                 return commit_packages(self, dataset, commit, newest, replace_strategy=strategy)
         except (duckdb.Error, LoadError) as error:
             if not is_less or not ran_out_of_memory(error):

@@ -50,9 +50,9 @@ class Instance:
             return self._connection.cursor()
 
     @property
-    def is_shared(self) -> bool:
-        """Whether several sessions have the file attached now."""
-        return self._attached > 1
+    def uses(self) -> int:
+        """How many blocks have the file attached now."""
+        return self._attached
 
     @contextmanager
     def attached(self, cursor: DuckDBPyConnection, attach: str, detach: str) -> Iterator[None]:

@@ -53,6 +53,8 @@ class Scenario:
     tally: Tally
     nursery: Nursery
     round: int = 0
+    took: float = 0.0
+    """Seconds of the last run that was not killed; the first one takes longer than the others."""
 
     @property
     def is_server(self) -> bool:
@@ -68,6 +70,7 @@ class Scenario:
         if failpoint is not None:
             environment["ASYNCELT_FAILPOINT"] = failpoint
 
+        started = time.perf_counter()
         process = self._start(environment)
 
         if kill_after_s is not None:
@@ -75,6 +78,9 @@ class Scenario:
             process.kill()
 
         if process.wait() != KILLED:
+            if kill_after_s is None:
+                self.took = time.perf_counter() - started
+
             return False
 
         passed = log.read_text().split() if log.exists() else []
@@ -233,9 +239,7 @@ def kill_everywhere(folder: Path, plan: Plan, server: PostgresServer | None = No
             home.mkdir()
             address = str(home / f"{name}.duckdb") if server is None else server.new_database()
             scenario = Scenario(name, home, address, tally, nursery)
-            started = time.perf_counter()
             points = scenario.failpoints()
-            took = time.perf_counter() - started
             scenario.check()
 
             for point, hits in points.items():
@@ -243,13 +247,13 @@ def kill_everywhere(folder: Path, plan: Plan, server: PostgresServer | None = No
                     scenario.survive(failpoint=f"{point}:{1 + at % hits}")
 
             for _ in range(-(-plan.randomly // len(plan.scenarios))):
-                scenario.survive(kill_after_s=moments.uniform(0.05, 0.9) * took)
+                scenario.survive(kill_after_s=moments.uniform(0.05, 0.9) * scenario.took)
 
             if server is None:
                 continue
 
             for _ in range(-(-plan.servers // len(plan.scenarios))):
-                scenario.survive_server(server, moments.uniform(0.05, 0.9) * took)
+                scenario.survive_server(server, moments.uniform(0.05, 0.9) * scenario.took)
 
     return tally
 
