@@ -22,12 +22,14 @@ from asyncelt.destinations.duckdb_impl import reading
 from asyncelt.destinations.duckdb_impl.config import DuckDbConfig
 from asyncelt.destinations.duckdb_impl.errors import Interrupted, translated
 from asyncelt.destinations.duckdb_impl.fences import Fences, FileFences
+from asyncelt.destinations.duckdb_impl.staged import JobPaths, job_paths
 from asyncelt.destinations.duckdb_impl.statements import DIALECT
 from asyncelt.destinations.duckdb_impl.transaction import commit_packages
 from asyncelt.destinations.local_sql import next_of
 from asyncelt.destinations.sql.names import Dataset, identifier
 from asyncelt.errors import CommitUnknown, DestinationRejected, DestinationUnavailable
 from asyncelt.load.protocol import Commit, CommitResult, Lease, Restored, StoredPosition, Target
+from asyncelt.load.staging import Staging
 from asyncelt.types import LoadId, SqlValue
 
 __all__ = ["Database"]
@@ -87,8 +89,8 @@ class Database:
 
             return Lease(epoch=epoch, head_load_id=current.head_load_id)
 
-    def commit(self, commit: Commit) -> CommitResult:
-        """Everything in one transaction; see `transaction`."""
+    def commit(self, commit: Commit, staging: Staging | None = None) -> CommitResult:
+        """Everything in one transaction; see `transaction`. Job files are read where they are staged, if they are."""
         load_ids = ", ".join(package.load_id for package in commit.packages)
 
         if self._config.path is not None:
@@ -101,7 +103,10 @@ class Database:
                 self._tune(commit)
                 newest = fences.newest(target.pipeline_name, target.member)
 
-                return commit_packages(self, dataset, commit, newest, replace_strategy=self._config.replace_strategy)
+                with self._job_paths(staging) as paths:
+                    return commit_packages(
+                        self, dataset, commit, newest, replace_strategy=self._config.replace_strategy, paths=paths
+                    )
         except (DestinationUnavailable, CommitUnknown):
             # A disk that was full leaves DuckDB a database that it does not use until the file is attached anew.
             self._holds = False
@@ -323,6 +328,14 @@ class Database:
                 # Whatever became of the query: a database that is in use cannot be detached.
                 self.rollback()
                 self._undisturbed(reading.use(Dataset(str(before[1]), str(before[0]))))
+
+    @contextmanager
+    def _job_paths(self, staging: Staging | None) -> Iterator[JobPaths]:
+        if self._connection is None:
+            raise Interrupted("The database is closed.")
+
+        with job_paths(self._connection, staging) as paths:
+            yield paths
 
     @property
     def _reading(self) -> str:

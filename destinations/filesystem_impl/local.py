@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import glob
 import os
-from collections.abc import Awaitable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -127,6 +128,37 @@ class LocalStore:
 
         return None
 
+    def sizes(self, paths: Sequence[str]) -> list[int | None]:
+        """See `Store.sizes`."""
+
+        def size(path: Path) -> int | None:
+            try:
+                return path.stat().st_size
+            except FileNotFoundError:
+                return None
+
+        return [size(self._path / path) for path in paths]
+
+    def span(self, path: str, start: int, stop: int) -> bytes | None:
+        """See `Store.span`."""
+        try:
+            with (self._path / path).open("rb") as file:
+                file.seek(start)
+
+                return file.read(stop - start)
+        except FileNotFoundError:
+            return None
+
+    def local_path(self, path: str) -> Path:
+        """See `Store.local_path`."""
+        return self._path / path
+
+    def abort_uploads(self, paths: Collection[str]) -> None:
+        """See `Store.abort_uploads`."""
+        for target in (self._path / path for path in paths):
+            for temporary in target.parent.glob(f".{glob.escape(target.name)}.*.tmp"):
+                temporary.unlink(missing_ok=True)
+
     def table_address(self, name: str) -> tuple[str, dict[str, str]]:
         """See `Store.table_address`."""
         return str(self._path / path_part(name)), {}
@@ -235,6 +267,9 @@ class LocalCarrier:
             # After a rename between two names of one file both stay; after an error the rest has to go.
             with anyio.CancelScope(shield=True):
                 await self._remove(temporary)
+
+    def forget(self) -> None:
+        """See `Carrier.forget`: each file is looked at before it is brought."""
 
     async def close(self) -> None:
         """See `Carrier.close`."""

@@ -75,6 +75,10 @@ class S3Carrier:
 
         self.brought.add(path)
 
+    def forget(self) -> None:
+        """See `Carrier.forget`."""
+        self.brought.clear()
+
     async def close(self) -> None:
         """See `Carrier.close`."""
         await self._holding.close()
