@@ -23,7 +23,7 @@ from asyncelt.destinations.filesystem_impl.content import Content
 from asyncelt.destinations.filesystem_impl.documents import Marker
 from asyncelt.destinations.filesystem_impl.layout import path_part
 from asyncelt.failpoints import failpoint
-from asyncelt.load.protocol import Lease
+from asyncelt.load.protocol import Commit, Lease
 from asyncelt.storage.files import fsync_directory, write_atomically
 from asyncelt.types import LoadId
 
@@ -222,6 +222,9 @@ class LocalJournal:
         lease = Lease(epoch=marker.epoch, head_load_id=marker.name)
         path = documents.lease_path(marker.pipeline_name, marker.member)
         self._store.write_all({path: documents.lease_document(lease)})
+
+    def withdraw(self, commit: Commit) -> None:
+        """See `Journal.withdraw`: nothing was announced."""
 
     def _names(self) -> list[str]:
         names = self._store.names(documents.COMMITS)

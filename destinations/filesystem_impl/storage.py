@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from asyncelt.destinations.filesystem_impl.content import Content
 from asyncelt.destinations.filesystem_impl.documents import Marker
-from asyncelt.load.protocol import Lease
+from asyncelt.load.protocol import Commit, Lease
 from asyncelt.types import LoadId
 
 if TYPE_CHECKING:
@@ -129,6 +129,10 @@ class Journal(Protocol):
 
     def followed(self, marker: Marker) -> None:
         """Write down what follows for the lease. May be called again."""
+        ...
+
+    def withdraw(self, commit: Commit) -> None:
+        """Forget that the files of a commit were to come."""
         ...
 
 
