@@ -111,6 +111,15 @@ def postgres_dsn(postgres_server: Any) -> Iterator[str]:
     assert left_behind(dsn) == []
 
 
+@pytest.fixture(scope="session")
+def seaweed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A real S3 server, SeaweedFS: one per process that runs tests."""
+    from tests.support.seaweed import Seaweed
+
+    with Seaweed(tmp_path_factory.mktemp("seaweed")) as server:
+        yield server
+
+
 GUARDED = ("engine", "extract", "pipeline", "reading", "test_demo.py")
 """Where code of asyncelt is only reached through its coroutines. Elsewhere tests call the synchronous parts directly."""
 

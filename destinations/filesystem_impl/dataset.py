@@ -168,14 +168,17 @@ class FileDataset:
 
         return load_ids
 
-    def table_files(self) -> dict[TableName, list[str]]:
+    def table_files(self, load_ids: frozenset[LoadId] | None = None) -> dict[TableName, list[str]]:
         """Files of every table that ever had some, as of the last commit, in the order of their commits.
 
         Files that the reference wrote count by their load id, where the layout has it.
+
+        Args:
+            load_ids: All that are committed, where somebody has just asked.
         """
         content = self.place.journal.content()
         files = {table: list(paths) for table, paths in content.files.items()}
-        foreign = self._load_ids() - content.load_ids
+        foreign = (self._load_ids() if load_ids is None else load_ids) - content.load_ids
 
         if foreign:
             for table, paths in self._foreign_files(foreign).items():

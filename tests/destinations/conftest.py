@@ -1,4 +1,4 @@
-"""A real S3 server for the tests of destinations, started by the first that needs it."""
+"""Places on the S3 server of the session (`tests.conftest.seaweed`)."""
 
 from __future__ import annotations
 
@@ -8,15 +8,8 @@ from dataclasses import replace
 import pytest
 
 from asyncelt import destinations
-from tests.support.seaweed import Seaweed
 
 _prefixes = itertools.count()
-
-
-@pytest.fixture(scope="session")
-def seaweed(tmp_path_factory):
-    with Seaweed(tmp_path_factory.mktemp("seaweed")) as server:
-        yield server
 
 
 @pytest.fixture
