@@ -19,12 +19,12 @@ POINTS = tuple(f"filesystem.{name}" for name in ("before_complete", "loaded", "b
 
 
 @asyncelt.resource(name="rows")
-async def rows(last=asyncelt.sources.incremental("id", initial_value=0)):
-    """Five more than at the last time, of which one is too large for one part."""
+async def rows(noise=0, last=asyncelt.sources.incremental("id", initial_value=0)):
+    """Five more than at the last time, of which one is large."""
     first = (last.last_value or 0) + 1
 
     yield [
-        {"id": number, "noise": os.urandom(6 * MIB).hex() if number == first else "-"}
+        {"id": number, "noise": os.urandom(noise).hex() if number == first else "-"}
         for number in range(first, first + 5)
     ]
 
@@ -85,7 +85,7 @@ async def test_a_cancelled_run_leaves_nothing_that_is_in_the_way(s3, tmp_path):
                 task = None
 
         with installed(cancel):
-            running = task = asyncio.create_task(pipeline.run(rows(), loader_file_format="parquet"))
+            running = task = asyncio.create_task(pipeline.run(rows(6 * MIB), loader_file_format="parquet"))
             await asyncio.wait([running])
 
         uploads, _, is_released = await left_over(destination)
@@ -97,6 +97,6 @@ async def test_a_cancelled_run_leaves_nothing_that_is_in_the_way(s3, tmp_path):
         assert [number for (number,) in ids] == list(range(1, last + 1)), point
 
     assert tuple(reached) == POINTS
-    await pipeline.run(rows(), loader_file_format="parquet")
+    await pipeline.run(rows(6 * MIB), loader_file_format="parquet")
     assert await left_over(destination) == ([], set(), True)
     assert await pipeline.dataset()["rows"].select("id").max().fetchall() == [(last + 5,)]
