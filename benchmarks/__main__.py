@@ -17,7 +17,7 @@ from benchmarks.harness import Case, CaseResult, machine, reference_settings, ru
 
 SIZES = {"S": 0.2, "M": 1.0, "L": 3.0}
 FORMS = ("dict", "bytes")
-TARGETS = ("parquet", "duckdb", "postgres")
+TARGETS = ("parquet", "s3", "duckdb", "postgres")
 QUICK = (
     ("flat", "dict", "parquet"),
     ("flat", "bytes", "parquet"),

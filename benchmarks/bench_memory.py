@@ -13,20 +13,30 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.data import SHAPES
-from benchmarks.harness import run_job
+from benchmarks.harness import address_of, run_job
 from benchmarks.job import Job
 
 MIB = 1024 * 1024
 SCALES = (1.0, 3.0, 10.0)
+TARGETS = ("parquet", "s3", "duckdb", "postgres")
 
 
-def measure(shape: str, form: str, target: str, scale: float, side: str) -> dict[str, Any]:
-    """One process."""
+def measure(shape: str, form: str, target: str, wanted: float, side: str) -> dict[str, Any]:
+    """One process, with about the wanted number of rows."""
     page_rows = SHAPES[shape].page_rows
-    rows = max(round(SHAPES[shape].rows * scale / page_rows), 1) * page_rows
+    rows = max(round(wanted / page_rows), 1) * page_rows
     folder = tempfile.mkdtemp(prefix="asyncelt-bench-")
-    job = Job(side=side, shape=shape, form=form, target=target, rows=rows, folder=folder, fresh=True)
-    told: dict[str, Any] = {"shape": shape, "form": form, "target": target, "rows": rows, "scale": scale, "side": side}
+    job = Job(
+        side=side,
+        shape=shape,
+        form=form,
+        target=target,
+        rows=rows,
+        folder=folder,
+        fresh=True,
+        dsn=address_of(target),
+    )
+    told: dict[str, Any] = {"shape": shape, "form": form, "target": target, "rows": rows, "side": side}
 
     try:
         return {**told, **run_job(job).as_dict()}
@@ -42,7 +52,8 @@ def main() -> None:
     parser.add_argument("--scales", nargs="+", type=float, default=SCALES)
     parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=("flat", "orders", "events"))
     parser.add_argument("--forms", nargs="+", choices=("dict", "bytes"), default=("dict", "bytes"))
-    parser.add_argument("--targets", nargs="+", choices=("parquet", "duckdb"), default=("parquet", "duckdb"))
+    parser.add_argument("--targets", nargs="+", choices=TARGETS, default=("parquet", "duckdb"))
+    parser.add_argument("--rows", nargs="+", type=int, help="instead of scales, as in: 1000000 5000000")
     parser.add_argument("--side", choices=("ours", "reference"), default="ours")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
@@ -51,11 +62,12 @@ def main() -> None:
     results: list[dict[str, Any]] = []
     table.add_column("case")
 
-    for scale in options.scales:
-        table.add_column(f"{scale:g}x", justify="right")
+    for title in [f"{rows:,} rows" for rows in options.rows or ()] or [f"{scale:g}x" for scale in options.scales]:
+        table.add_column(title, justify="right")
 
     for shape, form, target in ((s, f, t) for s in options.shapes for f in options.forms for t in options.targets):
-        found = [measure(shape, form, target, scale, options.side) for scale in options.scales]
+        sizes = options.rows or [SHAPES[shape].rows * scale for scale in options.scales]
+        found = [measure(shape, form, target, wanted, options.side) for wanted in sizes]
         results += found
         table.add_row(f"{shape}, {form} pages, to {target}", *map(_cell, found))
 

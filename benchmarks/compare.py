@@ -13,8 +13,10 @@ from pathlib import Path
 
 import duckdb
 import psycopg2
+import s3fs
 
 from benchmarks.job import DATASET, Job
+from tests.support.seaweed import KEY, SECRET
 
 __all__ = ["Signature", "differences", "signatures"]
 
@@ -51,7 +53,15 @@ def _sources(connection: duckdb.DuckDBPyConnection, job: Job) -> dict[str, str]:
     if job.target == "duckdb":
         return _tables_of_database(connection)
 
+    if job.target == "s3":
+        _copy_bucket(job)
+
     return _copies_from_postgres(connection, job) if job.target == "postgres" else _tables_of_folder(job.output)
+
+
+def _copy_bucket(job: Job) -> None:
+    bucket = s3fs.S3FileSystem(key=KEY, secret=SECRET, endpoint_url=job.dsn)
+    bucket.get(f"{job.bucket_url}/{DATASET}", f"{job.output}/", recursive=True)
 
 
 def _copies_from_postgres(connection: duckdb.DuckDBPyConnection, job: Job) -> dict[str, str]:

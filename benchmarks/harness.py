@@ -22,8 +22,9 @@ from typing import Any
 from benchmarks import bare, compare, reference
 from benchmarks.job import Job, Measured
 from tests.support.postgres import PostgresServer
+from tests.support.seaweed import Seaweed
 
-__all__ = ["Case", "CaseResult", "SideResult", "machine", "run_case", "run_job"]
+__all__ = ["Case", "CaseResult", "SideResult", "address_of", "machine", "run_case", "run_job"]
 
 Log = Callable[[str], None]
 
@@ -132,7 +133,7 @@ def _one_round(case: Case, result: SideResult, found: dict[tuple[str, str], dict
         rows=case.rows,
         folder=folder,
         settings=result.settings,
-        dsn=_server().new_database() if case.target == "postgres" else "",
+        dsn=address_of(case.target),
     )
 
     try:
@@ -144,6 +145,26 @@ def _one_round(case: Case, result: SideResult, found: dict[tuple[str, str], dict
         result.error = str(error)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def address_of(target: str) -> str:
+    """Of a server, which is started when it is first needed; empty where there is none."""
+    if target == "postgres":
+        return _server().new_database()
+
+    return _bucket_server().url if target == "s3" else ""
+
+
+@functools.cache
+def _bucket_server() -> Seaweed:
+    """A server for as long as the program runs."""
+    folder = tempfile.mkdtemp(prefix="s3-")
+    server = Seaweed(Path(folder))
+    server.__enter__()
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    atexit.register(server.kill)
+
+    return server
 
 
 @functools.cache
@@ -204,6 +225,7 @@ def reference_settings(case: Case, *, every: bool) -> list[str]:
 
 BEST: dict[str, tuple[str, ...]] = {
     "parquet": ("no gzip, large buffers", "no gzip, 2 workers, file rotation"),
+    "s3": ("no gzip, large buffers", "no gzip, 2 workers, file rotation"),
     "duckdb": (
         "parquet, no gzip",
         "parquet, no gzip, 2 workers, file rotation",

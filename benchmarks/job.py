@@ -27,14 +27,14 @@ class Job:
     form: str
     """``dict``, ``bytes`` or ``arrow``: what the source yields."""
     target: str
-    """``parquet`` (a local folder), ``duckdb`` or ``postgres``."""
+    """``parquet`` (a local folder), ``s3`` (Parquet in a bucket), ``duckdb`` or ``postgres``."""
     rows: int
     folder: str
     page_rows: int | None = None
     settings: str = "default"
     """Name of the side's settings; what it stands for is in the output."""
     dsn: str = ""
-    """Of a database that nobody else uses, for ``postgres``."""
+    """Of a database that nobody else uses, for ``postgres``; the server's address, for ``s3``."""
     fresh: bool = False
     """Whether the source makes new Python objects for every page; else it yields the same ones again."""
 
@@ -44,9 +44,21 @@ class Job:
         return f"{DATASET}_warm" if Path(self.folder).name == WARM else DATASET
 
     @property
+    def bucket_url(self) -> str:
+        """A prefix that nobody else uses, for ``s3``."""
+        folder = Path(self.folder)
+
+        return f"s3://lake/{folder.parent.name if folder.name == WARM else folder.name}"
+
+    @property
+    def is_files(self) -> bool:
+        """Whether the result are Parquet files."""
+        return self.target in {"parquet", "s3"}
+
+    @property
     def output(self) -> Path:
-        """Where the result is: a folder for Parquet, a database file for DuckDB."""
-        return Path(self.folder) / ("lake" if self.target == "parquet" else "out.duckdb")
+        """Where the result is: a folder for Parquet, to which a bucket is copied; a database file for DuckDB."""
+        return Path(self.folder) / ("lake" if self.is_files else "out.duckdb")
 
     @property
     def label(self) -> str:

@@ -14,6 +14,7 @@ import asyncelt
 from asyncelt.types import FileFormat
 from benchmarks.data import Pool
 from benchmarks.job import WARM, Job, Measured, Meter, cpu_seconds
+from tests.support.seaweed import KEY, SECRET
 
 __all__ = ["SETTINGS", "measure"]
 
@@ -63,7 +64,7 @@ async def _run(job: Job, pages: Iterable[Any]) -> None:
         pipelines_dir=str(folder / "pipelines"),
         settings=settings,
     )
-    loader_file_format: FileFormat | None = "parquet" if job.target == "parquet" else None
+    loader_file_format: FileFormat | None = "parquet" if job.is_files else None
     await pipeline.run(_source(pages), table_name=job.shape, loader_file_format=loader_file_format)
 
 
@@ -73,6 +74,11 @@ def _destination(job: Job) -> Any:
 
     if job.target == "postgres":
         return asyncelt.destinations.postgres(job.dsn)
+
+    if job.target == "s3":
+        credentials = {"aws_access_key_id": KEY, "aws_secret_access_key": SECRET}
+
+        return asyncelt.destinations.filesystem(job.bucket_url, endpoint_url=job.dsn, credentials=credentials)
 
     return asyncelt.destinations.filesystem(job.output.as_uri())
 

@@ -16,6 +16,7 @@ import orjson
 
 from benchmarks.data import Pool
 from benchmarks.job import WARM, Job, Measured, Meter, cpu_seconds, largest_child
+from tests.support.seaweed import KEY, SECRET
 
 __all__ = ["SETTINGS", "measure"]
 
@@ -52,7 +53,7 @@ SETTINGS: dict[str, dict[str, str]] = {
 
 def candidates(target: str) -> list[str]:
     """The settings that make sense for a target."""
-    formats = {"parquet": (), "duckdb": ("parquet", "jsonl"), "postgres": ("parquet", "csv")}[target]
+    formats = {"parquet": (), "s3": (), "duckdb": ("parquet", "jsonl"), "postgres": ("parquet", "csv")}[target]
     others = tuple({"parquet", "jsonl", "csv"}.difference(formats))
 
     return [name for name in SETTINGS if not name.startswith(others)]
@@ -112,7 +113,7 @@ def _run(job: Job, pages: Iterable[Any], settings: dict[str, str]) -> None:
     source = _parsed(pages) if job.form == "bytes" and isinstance(pages, list) else pages
     pipeline.run(
         dlt.resource(source, name=job.shape),
-        loader_file_format="parquet" if job.target == "parquet" else settings.get("format"),
+        loader_file_format="parquet" if job.is_files else settings.get("format"),
     )
 
 
@@ -122,5 +123,15 @@ def _destination(dlt: Any, job: Job) -> Any:
 
     if job.target == "postgres":
         return dlt.destinations.postgres(job.dsn)
+
+    if job.target == "s3":
+        credentials = {
+            "aws_access_key_id": KEY,
+            "aws_secret_access_key": SECRET,
+            "endpoint_url": job.dsn,
+            "region_name": "us-east-1",
+        }
+
+        return dlt.destinations.filesystem(job.bucket_url, credentials=credentials)
 
     return dlt.destinations.filesystem(job.output.as_uri())

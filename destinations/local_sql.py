@@ -19,6 +19,7 @@ Prepare: TypeAlias = Callable[[duckdb.DuckDBPyConnection], None]
 """Makes the tables that a statement may name."""
 
 _READING = frozenset({duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN, duckdb.StatementType.RELATION})
+_TRACE = "\n\nAt:\n"
 
 
 class LocalQuery:
@@ -101,7 +102,9 @@ def next_of(reader: pa.RecordBatchReader) -> pa.RecordBatch | None:
         return None
     except (OSError, pa.ArrowException) as error:
         # What DuckDB raises in the middle of a stream, Arrow passes on as an error of its own.
-        raise DestinationRejected(f"The query failed while its rows were read: {error}") from error
+        said = str(error).partition(_TRACE)[0]
+
+        raise DestinationRejected(f"The query failed while its rows were read: {said}") from error
 
 
 def query_tables(tables: Mapping[str, pa.Table], sql: str, parameters: Sequence[SqlValue]) -> pa.Table:
@@ -123,7 +126,8 @@ def _translated() -> Iterator[None]:
     try:
         yield
     except duckdb.Error as error:
-        message, code = f"The query failed: {error}", type(error).__name__
+        # Where it asked us for bytes, DuckDB adds a trace of our frames.
+        message, code = f"The query failed: {str(error).partition(_TRACE)[0]}", type(error).__name__
 
         if isinstance(error, duckdb.CatalogException) and "does not exist" in str(error):
             raise UndefinedRelation(message, code=code) from error

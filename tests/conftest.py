@@ -10,9 +10,11 @@ Without ``--all-loops`` a test runs on the plain loop only, unless it is marked 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import sys
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from inspect import iscoroutinefunction
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ import hypothesis
 import pytest
 
 TESTS = Path(__file__).parent
+_prefixes = itertools.count()
 
 # Times are never judged: machines are shared. The examples are the same in every run, except for those of make fuzz.
 PATIENT: dict[str, Any] = {"deadline": None, "suppress_health_check": [hypothesis.HealthCheck.too_slow]}
@@ -111,6 +114,37 @@ def postgres_dsn(postgres_server: Any) -> Iterator[str]:
     assert left_behind(dsn) == []
 
 
+@pytest.fixture(scope="session")
+def seaweed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A real S3 server, SeaweedFS: one per process that runs tests."""
+    from tests.support.seaweed import Seaweed
+
+    with Seaweed(tmp_path_factory.mktemp("seaweed")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def _lake(seaweed: Any) -> Any:
+    """Keeps what a driver reads before its first request: a quarter of a second."""
+    import asyncelt
+
+    return asyncelt.destinations.filesystem("s3://lake", endpoint_url=seaweed.url, credentials=seaweed.credentials)
+
+
+@pytest.fixture
+def bucket_url() -> str:
+    """A prefix that no other test uses."""
+    return f"s3://lake/t{next(_prefixes)}"
+
+
+@pytest.fixture
+def s3(_lake: Any, bucket_url: str) -> Any:
+    """A destination in a bucket, with nothing in it."""
+    config = replace(_lake.site.config, prefix=bucket_url.removeprefix("s3://lake/"))
+
+    return replace(_lake, site=replace(_lake.site, config=config))
+
+
 GUARDED = ("engine", "extract", "pipeline", "reading", "test_demo.py")
 """Where code of asyncelt is only reached through its coroutines. Elsewhere tests call the synchronous parts directly."""
 
@@ -142,6 +176,9 @@ def _nothing_blocks_the_loop(request: pytest.FixtureRequest) -> Iterator[None]:
             function.can_block_in("asyncelt/load/registry.py", {"_registered"})
             # It looks for passwords and certificates in a few small files when it connects.
             function.can_block_in("asyncpg/connect_utils.py", {"_parse_connect_arguments"})
+
+            # In a thread, where it has a loop of its own that nobody else waits for.
+            function.can_block_in("asyncelt/destinations/filesystem_impl/s3/client.py", {"_built"})
 
         guard.functions["os.path.abspath"].deactivate()  # joins two texts, and asks for the current folder
 

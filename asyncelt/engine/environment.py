@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
 from asyncelt.budget import ByteBudget
 from asyncelt.config import Settings
 from asyncelt.errors import PipelineConfigMissing
-from asyncelt.load.protocol import Destination, Target
+from asyncelt.load.protocol import Destination, Session, Target
+from asyncelt.load.staging import connected
 from asyncelt.observe import Event
 from asyncelt.schema.capabilities import Capabilities
 from asyncelt.types import OnBusy
@@ -32,6 +34,8 @@ class Environment:
     settings: Settings
     budget: ByteBudget
     emit: Callable[[Event], None]
+    staging: Destination | None = None
+    """Where job files go before the destination loads them; None: it loads them from the packages."""
     on_busy: OnBusy = "wait"
     restore_from_destination: bool = True
     dev_mode: bool = False
@@ -55,6 +59,14 @@ class Environment:
     def capabilities(self) -> Capabilities:
         """What the destination can do."""
         return self.destination.capabilities if self.destination is not None else Capabilities()
+
+    def connect(self) -> AbstractAsyncContextManager[Session]:
+        """A session of the destination that can load packages.
+
+        Raises:
+            PipelineConfigMissing: There is none.
+        """
+        return connected(self.required_destination, self.staging, self.target)
 
     @property
     def required_destination(self) -> Destination:

@@ -165,14 +165,14 @@ async def own(environment: Environment) -> AsyncIterator[Owned]:
         PipelineStepFailed: Step ``sync``: the destination could not be reached or read.
     """
     retry = environment.settings.retry
-    destination = environment.required_destination
+    connection = environment.connect()
 
     async with AsyncExitStack() as stack:
         folder = await stack.enter_async_context(own_folder(environment))
         folder.check()
 
         with step("sync", pipeline_name=environment.pipeline_name):
-            session = await stack.enter_async_context(destination.connect(environment.target))
+            session = await stack.enter_async_context(connection)
             lease = await _lease(environment, session)
             restored = await retrying(partial(session.restore, environment.pipeline_name), retry)
 

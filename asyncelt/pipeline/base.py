@@ -27,6 +27,7 @@ from asyncelt.errors import (
 )
 from asyncelt.info.trace import PipelineTrace, StepTrace
 from asyncelt.load.protocol import Destination
+from asyncelt.load.staging import check_staging
 from asyncelt.observe import Event, Warned
 from asyncelt.pipeline import schema_files
 from asyncelt.pipeline.options import DestinationReference, Options, active, destination_of, resolved, staging_of
@@ -113,11 +114,16 @@ class PipelineBase:
 
     @destination.setter
     def destination(self, reference: DestinationReference) -> None:
-        self._destination = destination_of(reference, None, self._name)
+        found = destination_of(reference, None, self._name)
+
+        if found is not None and self._staging is not None:
+            check_staging(found, self._staging)
+
+        self._destination = found
 
     @property
     def staging(self) -> Destination | None:
-        """Where files wait for a destination that cannot read them from here."""
+        """Where job files go before the destination loads them."""
         return self._staging
 
     @staging.setter
@@ -304,6 +310,7 @@ class PipelineBase:
             default_schema_name=self.default_schema_name,
             root=self._root,
             destination=self._destination,
+            staging=self._staging,
             settings=settings or self._options.settings,
             budget=self._options.budget,
             emit=self._emit,
@@ -323,7 +330,12 @@ class PipelineBase:
         """Change where the pipeline writes, from this call on."""
         reference = destination if destination is not None or credentials is None else self._destination
         found, stage = await resolved(reference, credentials, staging, self._name, self._destination)
-        self._destination, self._staging = found, stage or self._staging
+        stage = stage or self._staging
+
+        if found is not None and stage is not None:
+            check_staging(found, stage)
+
+        self._destination, self._staging = found, stage
 
         if dataset_name is not None:
             self._dataset_name = dataset_name

@@ -73,8 +73,8 @@ def pipeline(
         pipelines_dir: Folder for working folders. Default: ``~/.asyncelt/pipelines``, or under ``ASYNCELT_DATA_DIR``.
         pipeline_salt: Accepted for the reference's sake; nothing is encrypted with it yet.
         destination: A name such as ``"duckdb"``, a factory or an instance from `asyncelt.destinations`.
-        staging: Where files wait for a destination that cannot read them from here. No destination of this release
-            takes one.
+        staging: Where job files go before the destination loads them from there: a destination of files. Only
+            destinations that can load so take one.
         dataset_name: Default: the pipeline's name and ``_dataset``.
         import_schema_path: Folder with schema files that people edit; an edited one replaces the pipeline's schema.
         export_schema_path: Folder to which schemas are written when they change.

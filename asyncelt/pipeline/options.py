@@ -21,6 +21,7 @@ from asyncelt.config import Settings
 from asyncelt.errors import ConfigError, InvalidPipelineName
 from asyncelt.load.protocol import Destination
 from asyncelt.load.registry import resolve, with_credentials
+from asyncelt.load.staging import check_staging
 from asyncelt.observe import Observer
 from asyncelt.types import OnBusy, OnPending, Refresh
 
@@ -103,7 +104,7 @@ def staging_of(
     """The staging destination.
 
     Raises:
-        ConfigError: The destination loads its files itself and takes no staging.
+        ConfigError: The destination loads its files itself, or these two do not fit.
     """
     if reference is None:
         return None
@@ -113,11 +114,7 @@ def staging_of(
     if destination is None:
         return staging
 
-    if staging.destination_name not in getattr(destination.capabilities, "staging_destinations", ()):
-        raise ConfigError(
-            f"Destination {destination.destination_name!r} takes no staging destination, so "
-            f"{staging.destination_name!r} cannot be one: it loads the files of a package itself. Leave staging out."
-        )
+    check_staging(destination, staging)
 
     return staging
 

@@ -16,10 +16,12 @@ from asyncelt.extract.data import as_sources
 from asyncelt.extract.resource import Resource
 from asyncelt.extract.source import Source
 from asyncelt.info.steps import ExtractInfo, LoadInfo, NormalizeInfo
+from asyncelt.load.staging import formats_with
 from asyncelt.pipeline.base import PipelineBase
 from asyncelt.pipeline.options import DestinationReference, one_of
 from asyncelt.pipeline.results import Maker, run_report
 from asyncelt.pipeline.tracing import Recorder
+from asyncelt.schema.capabilities import Capabilities
 from asyncelt.schema.columns import ColumnHints
 from asyncelt.schema.model import Schema
 from asyncelt.types import FileFormat, JsonValue, LoadId, Refresh
@@ -275,20 +277,28 @@ class StageCalls(PipelineBase):
 
     def _checked_format(self, given: FileFormat | None) -> FileFormat:
         """The format of job files: the one that was given, else the configured one, else what the destination likes."""
-        capabilities = self._environment().capabilities
-        formats = capabilities.file_formats
+        formats = self._formats
         chosen = given or self._options.settings.loader_file_format or formats[0]
 
         if chosen not in formats:
             name = self._destination.destination_name if self._destination is not None else "(none yet)"
 
-            raise ConfigError(f"Destination {name!r} takes {', '.join(formats)}, not {chosen!r}.")
+            way = f" staged at {self._staging.destination_name!r}" if self._staging is not None else ""
+
+            raise ConfigError(f"Destination {name!r} takes {', '.join(formats)}{way}, not {chosen!r}.")
 
         return chosen
 
     def _format_given(self, stored: str | None) -> FileFormat:
         """The format that an extracted package asks for, where the destination takes it."""
-        return self._checked_format(stored if stored in self._environment().capabilities.file_formats else None)
+        return self._checked_format(next((one for one in self._formats if one == stored), None))
+
+    @property
+    def _formats(self) -> tuple[FileFormat, ...]:
+        if self._destination is None:
+            return Capabilities().file_formats
+
+        return formats_with(self._destination, self._staging)
 
     def _refresh_mode(self, given: Refresh | None) -> Refresh | None:
         one_of("refresh", given, Refresh)

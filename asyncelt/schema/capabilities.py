@@ -17,6 +17,8 @@ class Capabilities:
     """Job files it can take; the first is preferred."""
     parquet_compression: Compression = "zstd"
     """Of Parquet job files, unless the user has chosen one."""
+    staging_file_formats: tuple[FileFormat, ...] = ()
+    """Job files that it can load from a staging destination; the first is preferred. Empty: it takes none."""
     write_dispositions: tuple[WriteDisposition, ...] = ("append", "replace", "merge", "skip")
     merge_strategies: tuple[MergeStrategy, ...] = ()
     """Empty: no merge. The first is the default."""

@@ -30,6 +30,8 @@ class DuckDbConfig:
     busy_timeout_s: float = 30.0
     replace_strategy: ReplaceStrategy = "truncate-and-insert"
     """Of tables that do not name one."""
+    keeps_staged: bool = False
+    """Whether staged files stay after the commit."""
 
     @property
     def catalog(self) -> str | None:

@@ -22,6 +22,7 @@ from asyncelt.destinations.duckdb_impl import reading
 from asyncelt.destinations.duckdb_impl.config import DuckDbConfig
 from asyncelt.destinations.duckdb_impl.errors import Interrupted, translated
 from asyncelt.destinations.duckdb_impl.fences import Fences, FileFences
+from asyncelt.destinations.duckdb_impl.staged import JobPaths, job_paths
 from asyncelt.destinations.duckdb_impl.statements import DIALECT
 from asyncelt.destinations.duckdb_impl.transaction import commit_packages
 from asyncelt.destinations.duckdb_impl.tuning import fitted_memory, leave_out_fsst, ran_out_of_memory
@@ -29,6 +30,7 @@ from asyncelt.destinations.local_sql import next_of
 from asyncelt.destinations.sql.names import Dataset, quoted
 from asyncelt.errors import CommitUnknown, DestinationRejected, DestinationUnavailable, LoadError
 from asyncelt.load.protocol import Commit, CommitResult, Lease, Restored, StoredPosition, Target
+from asyncelt.load.staging import Staging
 from asyncelt.types import LoadId, SqlValue
 
 __all__ = ["Database"]
@@ -84,8 +86,8 @@ class Database:
 
             return Lease(epoch=epoch, head_load_id=current.head_load_id)
 
-    def commit(self, commit: Commit) -> CommitResult:
-        """Everything in one transaction; see `transaction`."""
+    def commit(self, commit: Commit, staging: Staging | None = None) -> CommitResult:
+        """Everything in one transaction; see `transaction`. Job files are read where they are staged, if they are."""
         load_ids = ", ".join(package.load_id for package in commit.packages)
 
         if self._config.path is not None:
@@ -97,7 +99,10 @@ class Database:
             with self._commit_lock() as fences, self._open(f"committing {load_ids}") as dataset:
                 leave_out_fsst(self, self._config, commit)
 
-                return self._committed(dataset, commit, fences.newest(target.pipeline_name, target.member))
+                newest = fences.newest(target.pipeline_name, target.member)
+
+                with self._job_paths(staging) as paths:
+                    return self._committed(dataset, commit, newest, paths)
         except (DestinationUnavailable, CommitUnknown):
             # A disk that was full leaves DuckDB a database that it does not use until the file is attached anew.
             self._holds = False
@@ -107,13 +112,13 @@ class Database:
 
             raise
 
-    def _committed(self, dataset: Dataset, commit: Commit, newest: int) -> CommitResult:
+    def _committed(self, dataset: Dataset, commit: Commit, newest: int, paths: JobPaths) -> CommitResult:
         strategy = self._config.replace_strategy
         is_alone = self._config.instance.uses == 1 + self._holds
 
         try:
             with fitted_memory(self, self._config, commit, is_alone=is_alone) as is_less:
-                return commit_packages(self, dataset, commit, newest, replace_strategy=strategy)
+                return commit_packages(self, dataset, commit, newest, replace_strategy=strategy, paths=paths)
         except (duckdb.Error, LoadError) as error:
             if not is_less or not ran_out_of_memory(error):
                 raise
@@ -122,7 +127,7 @@ class Database:
         # any more, then the engine's next attempt, which attaches it anew, has all memory too.
         self._config.instance.wants_all_memory = True
 
-        return commit_packages(self, dataset, commit, newest, replace_strategy=strategy)
+        return commit_packages(self, dataset, commit, newest, replace_strategy=strategy, paths=paths)
 
     def committed(self, load_ids: Sequence[LoadId]) -> frozenset[LoadId]:
         """Which of the load ids are in ``_dlt_loads``."""
@@ -345,6 +350,14 @@ class Database:
         version = None if path.exists() else self._config.storage_version
 
         return _attach_statements(path, self._config.catalog or path.stem, version)
+
+    @contextmanager
+    def _job_paths(self, staging: Staging | None) -> Iterator[JobPaths]:
+        if self._connection is None:
+            raise Interrupted("The database is closed.")
+
+        with job_paths(self._connection, staging) as paths:
+            yield paths
 
     @property
     def _reading(self) -> str:

@@ -14,6 +14,7 @@ from asyncelt.destinations.duckdb_impl.instance import Instance
 from asyncelt.destinations.duckdb_impl.session import DuckDbSession
 from asyncelt.errors import ConfigError
 from asyncelt.load.protocol import Session, Target
+from asyncelt.load.staging import Staging, StagingDestination
 from asyncelt.schema.capabilities import Capabilities
 from asyncelt.types import ReplaceStrategy
 
@@ -25,6 +26,7 @@ __all__ = ["DuckDb", "duckdb"]
 _CAPABILITIES = Capabilities(
     stores_positions=True,
     file_formats=("parquet", "jsonl"),
+    staging_file_formats=("parquet", "jsonl"),
     parquet_compression="lz4",  # job files live until the commit: half the time of zstd counts more than their size
     write_dispositions=("append", "replace", "merge", "skip"),
     merge_strategies=("delete-insert", "upsert", "scd2", "insert-only", "cdc"),
@@ -79,6 +81,14 @@ class DuckDb:
 
         return _connected(self.config, target)
 
+    @asynccontextmanager
+    async def connect_staged(self, target: Target, staging: StagingDestination) -> AsyncIterator[DuckDbSession]:
+        """See `LoadsFromStaging.connect_staged`."""
+        own = self.for_pipeline(target.pipeline_name)
+
+        async with staging.staging(target, own.location) as files, _connected(own.config, target, files) as session:
+            yield session
+
 
 def duckdb(
     credentials: str | os.PathLike[str] | Mapping[str, object] | DuckDBPyConnection | None = None,
@@ -90,6 +100,7 @@ def duckdb(
     naming_convention: str = "snake_case",
     busy_timeout_s: float = 30.0,
     replace_strategy: ReplaceStrategy | None = None,
+    truncate_tables_on_staging_destination_before_load: bool = True,
 ) -> DuckDb:
     """Load into DuckDB.
 
@@ -111,6 +122,8 @@ def duckdb(
         replace_strategy: How tables with the write disposition ``replace`` are filled: "truncate-and-insert", the
             default, or "insert-from-staging", which reads all files before it touches the old rows. Both are part
             of the commit's transaction: nobody ever sees an empty table.
+        truncate_tables_on_staging_destination_before_load: With ``staging``: whether staged files go when they have
+            been loaded. False keeps them.
 
     Raises:
         ConfigError: The credentials are none of the above, or there is no such strategy.
@@ -126,6 +139,7 @@ def duckdb(
         storage_version=storage_version,
         busy_timeout_s=busy_timeout_s,
         replace_strategy=replace_strategy or supported[0],
+        keeps_staged=not truncate_tables_on_staging_destination_before_load,
     )
     config = _located(credentials, base)
 
@@ -180,8 +194,10 @@ def _located(credentials: object, base: DuckDbConfig) -> DuckDbConfig:
 
 
 @asynccontextmanager
-async def _connected(config: DuckDbConfig, target: Target) -> AsyncIterator[DuckDbSession]:
-    session = DuckDbSession(config, target)
+async def _connected(
+    config: DuckDbConfig, target: Target, staging: Staging | None = None
+) -> AsyncIterator[DuckDbSession]:
+    session = DuckDbSession(config, target, staging)
 
     try:
         yield session

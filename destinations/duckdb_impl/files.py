@@ -8,6 +8,7 @@ from itertools import groupby
 
 from sqlglot import exp
 
+from asyncelt.destinations.duckdb_impl.staged import JobPaths, local_job_path
 from asyncelt.destinations.duckdb_impl.types import json_type
 from asyncelt.destinations.sql.names import Dataset, column, identifier, parameter, table
 from asyncelt.flow import JobFile, Package
@@ -20,7 +21,13 @@ _MIN_OBJECT_BYTES = 16 * 1024 * 1024
 
 
 def insert_jobs(
-    package: Package, source: Table, jobs: Sequence[JobFile], target: str, dataset: Dataset | None
+    package: Package,
+    source: Table,
+    jobs: Sequence[JobFile],
+    target: str,
+    dataset: Dataset | None,
+    *,
+    paths: JobPaths = local_job_path,
 ) -> Iterator[tuple[str, list[object]]]:
     """Yield the INSERTs, with their parameters, that append the jobs' rows to ``target`` in job order.
 
@@ -29,14 +36,14 @@ def insert_jobs(
     """
     for file_format, group in groupby(jobs, key=lambda job: job.file_format):
         run = list(group)
-        paths = [str(package.path_of(job)) for job in run]
+        files = [paths(package, job) for job in run]
 
         if file_format == "parquet":
-            yield _insert_parquet(target, dataset, len(paths) > 1), [paths]
+            yield _insert_parquet(target, dataset, len(files) > 1), [files]
         else:
             # A line may be as long as its file; the reader reserves twice this size for each thread.
             longest = max(_MIN_OBJECT_BYTES, *(job.nbytes for job in run))
-            yield _insert_json(target, dataset, source, longest), [paths]
+            yield _insert_json(target, dataset, source, longest), [files]
 
 
 @lru_cache(maxsize=256)

@@ -17,6 +17,7 @@ from asyncelt.destinations.streaming import BatchStream
 from asyncelt.errors import ConfigError, DestinationRejected, DestinationUnavailable
 from asyncelt.flow import JobFile, Package
 from asyncelt.load.protocol import Commit, CommitResult, Lease, Restored, StoredPosition, Target
+from asyncelt.load.staging import Staging
 from asyncelt.types import LoadId, SqlValue
 
 if TYPE_CHECKING:
@@ -30,14 +31,20 @@ T = TypeVar("T")
 class DuckDbSession:
     """One session. The database is opened for the length of each call, in the session's own thread.
 
+    Args:
+        config: Which database, and how it is opened.
+        target: Dataset and pipeline.
+        staging: Where job files go before they are loaded; None: they are loaded from the package.
+
     Cancellation:
         A running statement is interrupted and its transaction rolled back. COMMIT is not: the call ends when it
         has been answered, and the package is committed.
     """
 
-    def __init__(self, config: DuckDbConfig, target: Target) -> None:
+    def __init__(self, config: DuckDbConfig, target: Target, staging: Staging | None = None) -> None:
         self._config = config
         self._target = target
+        self._staging = staging
         self._worker = Worker(f"asyncelt-duckdb-{target.dataset_name}")
         self._database: Database | None = None
 
@@ -53,11 +60,31 @@ class DuckDbSession:
         """Nothing: DDL is part of the commit's transaction."""
 
     async def load(self, commit: Commit, package: Package, job: JobFile) -> None:
-        """Nothing: the commit reads the job files by itself."""
+        """Nothing, as the commit reads the job files by itself; or stage them."""
+        if self._staging is not None and commit.is_load:
+            await self._staging.put(package, job)
 
     async def commit(self, commit: Commit) -> CommitResult:
         """See `Session.commit`."""
-        return await self._run(lambda database: database.commit(commit))
+        staging = self._staging if commit.is_load else None
+
+        if staging is None:
+            return await self._run(lambda database: database.commit(commit))
+
+        try:
+            for package in commit.packages:
+                for job in package.jobs:
+                    await staging.put(package, job)
+
+            result = await self._run(lambda database: database.commit(commit, staging))
+        except BaseException:
+            # Whatever it was, perhaps a file that somebody has removed.
+            await staging.forget()
+            raise
+
+        await staging.clear(commit.packages[-1].load_id, keep=self._config.keeps_staged)
+
+        return result
 
     async def committed(self, load_ids: Sequence[LoadId]) -> frozenset[LoadId]:
         """See `Session.committed`."""

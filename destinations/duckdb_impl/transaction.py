@@ -10,6 +10,7 @@ import duckdb
 
 from asyncelt.destinations.duckdb_impl.errors import translate
 from asyncelt.destinations.duckdb_impl.reading import committed, lease, read_catalog, read_columns
+from asyncelt.destinations.duckdb_impl.staged import JobPaths, local_job_path
 from asyncelt.destinations.duckdb_impl.statements import DIALECT, Statements
 from asyncelt.destinations.duckdb_impl.types import duckdb_type, stored_type
 from asyncelt.destinations.duckdb_impl.writing import Work, write_package
@@ -43,6 +44,7 @@ def commit_packages(
     newest_epoch: int,
     *,
     replace_strategy: ReplaceStrategy = "truncate-and-insert",
+    paths: JobPaths = local_job_path,
 ) -> CommitResult:
     """Write everything in one transaction; a package that is committed already is not written again.
 
@@ -52,6 +54,7 @@ def commit_packages(
         commit: The packages of one run.
         newest_epoch: The newest epoch that was handed out for the pipeline; an older lease has been lost.
         replace_strategy: Of tables that do not name one.
+        paths: Where the job files are.
 
     Raises:
         LeaseLost: Another owner has committed since the lease was taken.
@@ -61,7 +64,7 @@ def commit_packages(
     database.execute("BEGIN TRANSACTION")
 
     try:
-        work = Work(database, dataset, read_catalog(database, dataset), replace_strategy)
+        work = Work(database, dataset, read_catalog(database, dataset), replace_strategy, paths)
         result = _write(work, commit, newest_epoch)
         failpoint("duckdb.before_commit")
     except BaseException:

@@ -13,6 +13,7 @@ from sqlglot import exp
 from asyncelt.destinations.duckdb_impl.errors import translate
 from asyncelt.destinations.duckdb_impl.files import insert_jobs
 from asyncelt.destinations.duckdb_impl.reading import Catalog
+from asyncelt.destinations.duckdb_impl.staged import JobPaths, local_job_path
 from asyncelt.destinations.duckdb_impl.statements import DIALECT, Statements
 from asyncelt.destinations.sql import system
 from asyncelt.destinations.sql.merge import MergePlan, appends, merge_statements
@@ -42,6 +43,8 @@ class Work:
     dataset: Dataset
     catalog: Catalog
     replace_strategy: ReplaceStrategy = "truncate-and-insert"
+    paths: JobPaths = local_job_path
+    """Where the job files are."""
 
     def has(self, name: str) -> bool:
         """Whether the dataset has the table."""
@@ -93,7 +96,9 @@ def _empty(work: Work, package: Package, name: TableName) -> None:
 
 
 def _append(work: Work, package: Package, name: TableName, jobs: Sequence[JobFile]) -> None:
-    for sql, parameters in insert_jobs(package, package.schema.tables[name], jobs, name, work.dataset):
+    for sql, parameters in insert_jobs(
+        package, package.schema.tables[name], jobs, name, work.dataset, paths=work.paths
+    ):
         work.execute_for(package, name, sql, parameters)
 
 
@@ -186,7 +191,7 @@ def _stage(
     work.database.execute(create_staging(work.dataset, one, staged, foreign, DIALECT))
     with_number = replace(one, columns={**one.columns, ROOT_ROW: _ROOT_ROW_COLUMN})
 
-    for sql, parameters in insert_jobs(package, with_number, jobs, staged, None):
+    for sql, parameters in insert_jobs(package, with_number, jobs, staged, None, paths=work.paths):
         work.execute_for(package, one.name, sql, parameters)
 
 

@@ -9,7 +9,7 @@ unfinished; whoever comes next finishes it.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -132,8 +132,7 @@ class FileDataset:
             done = self._finish_unlocked(self._load_ids()).intersection(load_ids)
 
             if len(done) == len(load_ids):
-                # Whoever did not know that it was committed has brought them again.
-                self.store.remove([path for one in commit.packages for path in self._staged(commit, one)])
+                self._withdraw(commit)
 
                 return CommitResult(load_ids=load_ids, already_committed=True)
 
@@ -169,14 +168,17 @@ class FileDataset:
 
         return load_ids
 
-    def table_files(self) -> dict[TableName, list[str]]:
+    def table_files(self, load_ids: frozenset[LoadId] | None = None) -> dict[TableName, list[str]]:
         """Files of every table that ever had some, as of the last commit, in the order of their commits.
 
         Files that the reference wrote count by their load id, where the layout has it.
+
+        Args:
+            load_ids: All that are committed, where somebody has just asked.
         """
         content = self.place.journal.content()
         files = {table: list(paths) for table, paths in content.files.items()}
-        foreign = self._load_ids() - content.load_ids
+        foreign = (self._load_ids() if load_ids is None else load_ids) - content.load_ids
 
         if foreign:
             for table, paths in self._foreign_files(foreign).items():
@@ -258,8 +260,17 @@ class FileDataset:
 
         return files
 
-    def _staged(self, commit: Commit, package: Package) -> Iterator[str]:
-        return (path for write in self._lakes_of(commit, package) for path in write.files)
+    def _withdraw(self, commit: Commit) -> None:
+        """Remove what has been brought again by a session that did not know that all of it was committed."""
+        live = {path for paths in self.place.journal.content().files.values() for path in paths}
+        paths = {
+            self.path_of(commit, package, job)
+            for package in commit.packages
+            for job in package.jobs
+            if job.table != STATE_TABLE
+        }
+        self.store.remove(sorted(paths - live))
+        self.place.journal.withdraw(commit)
 
     def _lakes_of(self, commit: Commit, package: Package) -> list[LakeWrite]:
         """What becomes of tables that are kept in a table format."""

@@ -19,6 +19,7 @@ from asyncelt.destinations.filesystem_impl.layout import DEFAULT_LAYOUT, Layout,
 from asyncelt.destinations.filesystem_impl.local import LocalPlace
 from asyncelt.destinations.filesystem_impl.s3.config import S3Config, s3_config
 from asyncelt.destinations.filesystem_impl.session import FilesystemSession
+from asyncelt.destinations.filesystem_impl.staging import FileStaging
 from asyncelt.destinations.filesystem_impl.storage import Place
 from asyncelt.errors import ConfigError
 from asyncelt.load.protocol import Session, Target
@@ -124,6 +125,25 @@ class Filesystem:
     def connect(self, target: Target) -> AbstractAsyncContextManager[Session]:
         """A session on one dataset's folder."""
         return self._connected(target)
+
+    def check_staging(self) -> None:
+        """See `StagingDestination.check_staging`."""
+        if "{load_id}" not in self.layout.text:
+            raise ConfigError(
+                f"Destination {self.destination_name!r} cannot be used for staging: its layout {self.layout.text!r} "
+                "lacks {load_id}, so files of two loads would overwrite each other."
+            )
+
+    @asynccontextmanager
+    async def staging(self, target: Target, reader: str) -> AsyncIterator[FileStaging]:
+        """See `StagingDestination.staging`. Files lie in the dataset's folder, as if they were loaded."""
+        async with self.site.opened(path_part(target.dataset_name), target) as place:
+            staging = FileStaging(place, self.layout, target, reader)
+
+            try:
+                yield staging
+            finally:
+                await staging.close()
 
     @asynccontextmanager
     async def _connected(self, target: Target) -> AsyncIterator[FilesystemSession]:

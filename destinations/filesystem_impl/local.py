@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import glob
 import os
-from collections.abc import Awaitable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,7 +23,7 @@ from asyncelt.destinations.filesystem_impl.content import Content
 from asyncelt.destinations.filesystem_impl.documents import Marker
 from asyncelt.destinations.filesystem_impl.layout import path_part
 from asyncelt.failpoints import failpoint
-from asyncelt.load.protocol import Lease
+from asyncelt.load.protocol import Commit, Lease
 from asyncelt.storage.files import fsync_directory, write_atomically
 from asyncelt.types import LoadId
 
@@ -127,6 +128,37 @@ class LocalStore:
 
         return None
 
+    def sizes(self, paths: Sequence[str]) -> list[int | None]:
+        """See `Store.sizes`."""
+
+        def size(path: Path) -> int | None:
+            try:
+                return path.stat().st_size
+            except FileNotFoundError:
+                return None
+
+        return [size(self._path / path) for path in paths]
+
+    def span(self, path: str, start: int, stop: int) -> bytes | None:
+        """See `Store.span`."""
+        try:
+            with (self._path / path).open("rb") as file:
+                file.seek(start)
+
+                return file.read(stop - start)
+        except FileNotFoundError:
+            return None
+
+    def local_path(self, path: str) -> Path:
+        """See `Store.local_path`."""
+        return self._path / path
+
+    def abort_uploads(self, paths: Collection[str]) -> None:
+        """See `Store.abort_uploads`."""
+        for target in (self._path / path for path in paths):
+            for temporary in target.parent.glob(f".{glob.escape(target.name)}.*.tmp"):
+                temporary.unlink(missing_ok=True)
+
     def table_address(self, name: str) -> tuple[str, dict[str, str]]:
         """See `Store.table_address`."""
         return str(self._path / path_part(name)), {}
@@ -191,6 +223,9 @@ class LocalJournal:
         path = documents.lease_path(marker.pipeline_name, marker.member)
         self._store.write_all({path: documents.lease_document(lease)})
 
+    def withdraw(self, commit: Commit) -> None:
+        """See `Journal.withdraw`: nothing was announced."""
+
     def _names(self) -> list[str]:
         names = self._store.names(documents.COMMITS)
 
@@ -235,6 +270,9 @@ class LocalCarrier:
             # After a rename between two names of one file both stay; after an error the rest has to go.
             with anyio.CancelScope(shield=True):
                 await self._remove(temporary)
+
+    def forget(self) -> None:
+        """See `Carrier.forget`: each file is looked at before it is brought."""
 
     async def close(self) -> None:
         """See `Carrier.close`."""

@@ -33,12 +33,12 @@ def dataset_query(dataset: FileDataset, sql: str, parameters: Sequence[SqlValue]
     """One statement over the dataset; only the tables whose names stand in it are looked up, when it begins."""
 
     def prepare(connection: duckdb.DuckDBPyConnection) -> None:
-        dataset.finish()
+        loads = dataset.finish()
         schemas = [from_json(text) for text in dataset.schemas().values()]
         definitions = _definitions(schemas)
-        files = {**dict.fromkeys(definitions if schemas else (), ()), **dataset.table_files()}
+        files = {**dict.fromkeys(definitions if schemas else (), ()), **dataset.table_files(loads)}
 
-        for name in (LOADS_TABLE, VERSION_TABLE, STATE_TABLE):
+        for name in (one for one in (LOADS_TABLE, VERSION_TABLE, STATE_TABLE) if _named(one, sql)):
             found = sorted(f"{name}/{one}" for one in dataset.store.names(name) if one.endswith(".jsonl"))
 
             if found:

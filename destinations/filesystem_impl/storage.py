@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from asyncelt.destinations.filesystem_impl.content import Content
 from asyncelt.destinations.filesystem_impl.documents import Marker
-from asyncelt.load.protocol import Lease
+from asyncelt.load.protocol import Commit, Lease
 from asyncelt.types import LoadId
 
 if TYPE_CHECKING:
@@ -60,6 +60,22 @@ class Store(Protocol):
         Returns:
             One that is missing; None: all are there.
         """
+        ...
+
+    def sizes(self, paths: Sequence[str]) -> list[int | None]:
+        """Bytes of files, in order; None for those that are not there."""
+        ...
+
+    def span(self, path: str, start: int, stop: int) -> bytes | None:
+        """The bytes of a file from ``start`` to before ``stop``; None if it is not there."""
+        ...
+
+    def local_path(self, path: str) -> Path | None:
+        """Where a file lies on this machine; None: it does not."""
+        ...
+
+    def abort_uploads(self, paths: Collection[str]) -> None:
+        """Remove what was on its way to these files when its owner died."""
         ...
 
     def table_address(self, name: str) -> tuple[str, dict[str, str]]:
@@ -115,6 +131,10 @@ class Journal(Protocol):
         """Write down what follows for the lease. May be called again."""
         ...
 
+    def withdraw(self, commit: Commit) -> None:
+        """Forget that the files of a commit were to come."""
+        ...
+
 
 class Carrier(Protocol):
     """Brings data files to their final names. On the event loop."""
@@ -134,6 +154,10 @@ class Carrier(Protocol):
         Cancellation:
             Leaves nothing behind.
         """
+        ...
+
+    def forget(self) -> None:
+        """Take nothing for granted that has been brought: somebody else may have removed it."""
         ...
 
     async def close(self) -> None:

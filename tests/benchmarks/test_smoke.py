@@ -33,6 +33,12 @@ def test_both_sides_hold_the_same(shape: str, form: str, target: str) -> None:
     assert run_case(case, [SETTINGS[target]], 1, _silent).compared == "equal"
 
 
+def test_both_sides_hold_the_same_in_a_bucket() -> None:
+    case = Case(shape="orders", form="bytes", target="s3", rows=2 * SHAPES["orders"].page_rows)
+
+    assert run_case(case, ["no gzip"], 1, _silent).compared == "equal"
+
+
 @pytest.mark.parametrize("target", SETTINGS)
 def test_both_sides_hold_the_same_for_arrow(target: str) -> None:
     case = Case(shape="flat", form="arrow", target=target, rows=2_000)

@@ -154,7 +154,7 @@ async def test_what_a_dead_owner_has_brought_is_removed_by_the_next(owner, s3):
 
     async with bucket_of(s3) as bucket, s3.connect(owner.target) as session:
         await bucket.begin(prefix + left[0])
-        foreign = await bucket.begin(prefix + "of/others")
+        foreign = (await bucket.begin(prefix + "of/others")).upload
         owner.lease = await session.acquire(owner.target.pipeline_name, "")
 
         assert [upload for _, upload in await bucket.uploads(prefix)] == [foreign]

@@ -192,7 +192,7 @@ async def test_load_takes_credentials(tmp_path: Path) -> None:
 
 @pytest.mark.covers("Pipeline.sync_destination.staging", "attach.staging", "run.staging")
 async def test_staging_is_refused_by_name(make: Make, tmp_path: Path) -> None:
-    """No destination of this release takes one."""
+    """Where the destination takes none."""
     pipeline = make()
 
     for call in (

@@ -15,6 +15,7 @@ import pytest
 import asyncelt
 from asyncelt.failpoints import installed
 from tests.robustness.kill import Scenario, Tally
+from tests.robustness.targets import PostgresTarget
 from tests.robustness.worker import PAGES, ROWS, numbers_from_state, run_once
 from tests.support.killing import Doomed, Nursery
 
@@ -94,7 +95,7 @@ def test_two_processes_that_run_one_pipeline_take_turns(postgres_dsn: str, tmp_p
             ]
             assert [process.wait() for process in both] == [0, 0]
 
-        scenario = Scenario("state", homes[0], postgres_dsn, Tally(), one)
+        scenario = Scenario("state", homes[0], PostgresTarget(postgres_dsn), Tally(), one)
         scenario.check()
         assert len(scenario.query("SELECT id FROM data.numbers")[0]) == 2 * ROUNDS * PAGES * ROWS
 

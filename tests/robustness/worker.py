@@ -7,6 +7,8 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import asyncelt
+from asyncelt.load.protocol import Destination
+from tests.support.seaweed import KEY, SECRET
 
 PAGES = 6
 ROWS = 50
@@ -56,32 +58,61 @@ async def numbers_of_round(this_round: int) -> AsyncIterator[list[Row]]:
         await asyncio.sleep(0)
 
 
+def destination_of(address: str) -> Destination:
+    """A database file, a connection string, or ``<bucket url> <endpoint> <plain or delta>``."""
+    if address.startswith("postgresql:"):
+        return asyncelt.destinations.postgres(address)
+
+    if not address.startswith("s3:"):
+        return asyncelt.destinations.duckdb(address)
+
+    url, endpoint, _ = address.split()
+
+    return asyncelt.destinations.filesystem(
+        url, endpoint_url=endpoint, credentials={"aws_access_key_id": KEY, "aws_secret_access_key": SECRET}
+    )
+
+
 def run_once(scenario: str, folder: str, this_round: int, address: str) -> None:
     """One run, from start to end, into a database file or a server."""
     asyncio.run(_run(scenario, Path(folder), this_round, address))
 
 
 async def _run(scenario: str, folder: Path, this_round: int, address: str) -> None:
-    is_server = address.startswith("postgresql:")
     pipeline = asyncelt.pipeline(
         scenario,
-        destination=(asyncelt.destinations.postgres if is_server else asyncelt.destinations.duckdb)(address),
+        destination=destination_of(address),
         dataset_name="data",
         pipelines_dir=folder / "work",
     )
 
+    is_delta = address.endswith(" delta")
+    table_format = "delta" if is_delta else None
+
     if scenario == "state":
-        await pipeline.run(numbers_from_state())
+        await pipeline.run(numbers_from_state(), table_format=table_format)
     elif scenario == "steps":
         # What a dead process has left in between comes first, and then a round of its own.
         await pipeline.normalize()
         await pipeline.load()
-        await pipeline.extract(numbers_from_state())
+        await pipeline.extract(numbers_from_state(), table_format=table_format)
         await pipeline.normalize()
         await pipeline.load()
     elif scenario == "merge":
-        await pipeline.run(numbers_to_merge(this_round), on_pending="load_then_run")
+        merged = numbers_to_merge(this_round)
+        merged.max_table_nesting = 0 if is_delta else None
+        await pipeline.run(merged, on_pending="load_then_run", table_format=table_format)
     elif scenario == "replace":
-        await pipeline.run(numbers_of_round(this_round), write_disposition="replace", on_pending="load_then_run")
+        await pipeline.run(
+            numbers_of_round(this_round),
+            write_disposition="replace",
+            on_pending="load_then_run",
+            table_format=table_format,
+        )
     else:
-        await pipeline.run(numbers_of_round(this_round), run_id=f"round-{this_round}", on_pending="load_then_run")
+        await pipeline.run(
+            numbers_of_round(this_round),
+            run_id=f"round-{this_round}",
+            on_pending="load_then_run",
+            table_format=table_format,
+        )

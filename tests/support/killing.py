@@ -27,6 +27,9 @@ ROOT = Path(__file__).parents[2]
 MODULES = (
     "anyio._backends._asyncio",
     "asyncelt.destinations.duckdb_impl.session",
+    "asyncelt.destinations.filesystem_impl.delta",
+    "asyncelt.destinations.filesystem_impl.query",
+    "asyncelt.destinations.filesystem_impl.s3.place",
     "asyncelt.destinations.filesystem_impl.session",
     "asyncelt.destinations.postgres_impl.database",
     "asyncelt.pipeline",

@@ -38,7 +38,7 @@ class FaultProxy:
     """Stands before a server, as an async context manager. What is not `next_fault` passes unchanged.
 
     Args:
-        upstream: Connection string of the server.
+        upstream: Connection string or address of the server.
     """
 
     upstream: str
@@ -72,7 +72,9 @@ class FaultProxy:
         url = urlsplit(self.upstream)
         port = self._server.sockets[0].getsockname()[1]
 
-        return urlunsplit((url.scheme, f"{url.username}:{url.password}@127.0.0.1:{port}", url.path, url.query, ""))
+        user = f"{url.username}:{url.password}@" if url.username else ""
+
+        return urlunsplit((url.scheme, f"{user}127.0.0.1:{port}", url.path, url.query, ""))
 
     async def _serve(self, from_client: asyncio.StreamReader, to_client: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()

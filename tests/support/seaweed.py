@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 __all__ = ["KEY", "READER", "SECRET", "Seaweed"]
@@ -45,6 +45,7 @@ class Seaweed:
     folder: Path
     port: int = 0
     filer: int = 0
+    ports: dict[str, int] = field(default_factory=dict)
     process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -68,9 +69,9 @@ class Seaweed:
         self.kill()
 
     def start(self) -> None:
-        """Start it and wait until it answers; again after `kill`, on other ports and with the same data."""
-        ports = dict(zip(_PORTS, _free_ports(len(_PORTS)), strict=True))
-        self.port, self.filer = ports["s3.port"], ports["filer.port"]
+        """Start it and wait until it answers; again after `kill`, on the same ports and with the same data."""
+        self.ports = self.ports or dict(zip(_PORTS, _free_ports(len(_PORTS)), strict=True))
+        self.port, self.filer = self.ports["s3.port"], self.ports["filer.port"]
         sockets = [f"-{one}.localSocket={self.folder / one}.sock" for one in ("s3", "filer")]
         command = [
             str(Path(sys.executable).with_name("weed")),
@@ -86,7 +87,7 @@ class Seaweed:
             f"-s3.config={self.folder / 's3.json'}",
             "-bucket=lake",
             *sockets,
-            *(f"-{name}={port}" for name, port in ports.items()),
+            *(f"-{name}={port}" for name, port in self.ports.items()),
         ]
         (self.folder / "data").mkdir(exist_ok=True)
         self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=self.folder)

@@ -13,12 +13,14 @@ import anyio
 from asyncelt._async import each
 from asyncelt.destinations.filesystem_impl.s3.client import Answer, Client
 from asyncelt.destinations.filesystem_impl.s3.config import S3Config
-from asyncelt.destinations.filesystem_impl.s3.errors import CONFLICTS, FAILURES, code_of, translated
+from asyncelt.destinations.filesystem_impl.s3.errors import CONFLICTS, FAILURES, check_removed, code_of, translated
 
-__all__ = ["AT_ONCE", "Bucket", "Found"]
+__all__ = ["AT_ONCE", "Begun", "Bucket", "Found"]
 
 AT_ONCE = 16
 """Small requests at once."""
+_SLOWEST = 64 * 1024
+"""Bytes per second; a request that takes longer to send has got stuck."""
 _DELETED_AT_ONCE = 1000
 """Most that the service takes."""
 _ABSENT = frozenset({"NoSuchKey", "404", "NotFound"})
@@ -40,6 +42,16 @@ class Found:
     etag: str
     age_s: float
     """Since it was written, by the server's clock."""
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """An upload in parts."""
+
+    upload: str
+    """Its id."""
+    is_repeated: bool
+    """Whether it took several requests to begin it: one of those that had no answer may have begun another."""
 
 
 class Bucket:
@@ -129,18 +141,25 @@ class Bucket:
             arguments["ContinuationToken"] = answer["NextContinuationToken"]
 
     async def remove(self, keys: Sequence[str]) -> None:
-        """Remove objects; one that is not there is fine."""
+        """Remove objects; one that is not there is fine.
+
+        Raises:
+            DestinationRejected: One of them may not be removed.
+        """
         chunks = [keys[at : at + _DELETED_AT_ONCE] for at in range(0, len(keys), _DELETED_AT_ONCE)]
 
         async def chunk(some: Sequence[str]) -> None:
             delete = {"Objects": [{"Key": key} for key in some], "Quiet": True}
-            await self._call("delete_objects", "deleting", Delete=delete)
+            check_removed(await self._call("delete_objects", "deleting", Delete=delete), self.config)
 
         await each(chunk, chunks, at_once=self.config.slots)
 
-    async def begin(self, key: str) -> str:
+    async def begin(self, key: str) -> Begun:
         """Begin an upload in parts."""
-        return cast("str", (await self._call("create_multipart_upload", "uploading", Key=key))["UploadId"])
+        answer = await self._call("create_multipart_upload", "uploading", Key=key)
+        told = cast("Mapping[str, int]", answer["ResponseMetadata"])
+
+        return Begun(cast("str", answer["UploadId"]), is_repeated=told.get("RetryAttempts", 0) > 0)
 
     async def part(self, key: str, upload: str, number: int, content: bytes) -> str:
         """Send a part, numbered from 1.
@@ -213,4 +232,9 @@ class Bucket:
             raise translated(error, self.config, f"{doing} {what}" if what else doing) from error
 
     async def _raw(self, operation: str, **arguments: object) -> Answer:
-        return cast("Answer", await getattr(self._client, operation)(Bucket=self.config.bucket, **arguments))
+        """Make a request. The driver's own limits do not count while it sends."""
+        sent = cast("bytes", arguments.get("Body", b""))
+        limit_s = self.config.connect_timeout_s + self.config.read_timeout_s + len(sent) / _SLOWEST
+
+        with anyio.fail_after(limit_s):
+            return cast("Answer", await getattr(self._client, operation)(Bucket=self.config.bucket, **arguments))

@@ -14,7 +14,7 @@ import orjson
 from asyncelt._async import each, in_thread, shielded
 from asyncelt.destinations._worker import wait_out
 from asyncelt.destinations.filesystem_impl.documents import upload_path
-from asyncelt.destinations.filesystem_impl.s3.bucket import Bucket
+from asyncelt.destinations.filesystem_impl.s3.bucket import Begun, Bucket
 from asyncelt.destinations.filesystem_impl.s3.holding import Holding
 from asyncelt.failpoints import failpoint
 from asyncelt.load.protocol import Target
@@ -43,6 +43,8 @@ class S3Carrier:
         self._holding = holding
         self._threads = anyio.CapacityLimiter(bucket.config.slots)
         self._announced: set[str] = set()
+        self._doubtful: set[str] = set()
+        """Keys to which an upload may have been left open: its begin, or its abort, had no answer."""
         self.brought: set[str] = set()
         """Paths that this session has brought: nobody has to ask whether they are there."""
 
@@ -75,13 +77,21 @@ class S3Carrier:
 
         self.brought.add(path)
 
+    def forget(self) -> None:
+        """See `Carrier.forget`."""
+        self.brought.clear()
+
     async def close(self) -> None:
         """See `Carrier.close`."""
         await self._holding.close()
 
     async def _in_parts(self, source: Path, key: str, size: int) -> None:
         step = max(self._bucket.config.part_bytes, -(-size // _MAX_PARTS))
-        upload = await self._begun(key)
+        begun = await self._begun(key)
+        upload = begun.upload
+
+        if begun.is_repeated:
+            self._doubtful.add(key)
 
         async def send(start: int) -> str:
             async with self._bucket.slots:
@@ -95,13 +105,29 @@ class S3Carrier:
             await self._bucket.complete(key, upload, etags)
         except BaseException:
             # Whatever it was: an upload that stays open costs money and is seen by nobody.
+            self._doubtful.add(key)
+
             with shielded(_GRACE_S):
                 await self._bucket.abort(key, upload)
+                self._doubtful.discard(key)
 
             raise
 
-    async def _begun(self, key: str) -> str:
-        """The new upload's id. A cancel in between waits for the answer, or nobody would know what to abort."""
+        await self._tidy(key)
+
+    async def _tidy(self, key: str) -> None:
+        """Abort what earlier tries have left, now that the object is there."""
+        if key not in self._doubtful:
+            return
+
+        for found, upload in await self._bucket.uploads(key):
+            if found == key:
+                await self._bucket.abort(key, upload)
+
+        self._doubtful.discard(key)
+
+    async def _begun(self, key: str) -> Begun:
+        """The new upload. A cancel in between waits for the answer, or nobody would know what to abort."""
         task = asyncio.ensure_future(self._bucket.begin(key))
 
         try:
@@ -111,7 +137,7 @@ class S3Carrier:
 
             if not task.cancelled() and task.exception() is None:
                 with shielded(_GRACE_S):
-                    await self._bucket.abort(key, task.result())
+                    await self._bucket.abort(key, task.result().upload)
 
             raise
 

@@ -11,6 +11,7 @@ from typing import Protocol, cast
 from aiobotocore.config import AioConfig
 from aiobotocore.session import AioSession
 from anyio.to_thread import run_sync
+from botocore.handlers import add_expect_header
 
 from asyncelt.destinations.filesystem_impl.s3.config import S3Config
 from asyncelt.destinations.filesystem_impl.s3.errors import FAILURES, translated
@@ -26,6 +27,18 @@ class Client(Protocol):
     async def __aenter__(self) -> Client: ...
 
     async def __aexit__(self, kind: object, value: object, trace: object) -> None: ...
+
+
+class _Emitter(Protocol):
+    def unregister(self, event_name: str, handler: object) -> None: ...
+
+
+class _Meta(Protocol):
+    events: _Emitter
+
+
+class _Events(Protocol):
+    meta: _Meta
 
 
 def new_session(config: S3Config) -> AioSession:
@@ -56,8 +69,9 @@ def _built(session: AioSession, config: S3Config) -> Client:
     checksums = "when_required" if own else "when_supported"
     options = AioConfig(
         signature_version="s3v4",
-        connect_timeout=10,
-        read_timeout=60,
+        user_agent="asyncelt",  # the driver takes a tenth of a request to describe the machine anew
+        connect_timeout=config.connect_timeout_s,
+        read_timeout=config.read_timeout_s,
         max_pool_connections=32,
         retries={"mode": "standard", "total_max_attempts": config.attempts},
         s3={"addressing_style": "path" if config.path_style else "auto"},
@@ -78,4 +92,8 @@ def _built(session: AioSession, config: S3Config) -> Client:
             config=options,
         )
 
-    return cast("Client", asyncio.run(build()))
+    client = asyncio.run(build())
+    # Asking first whether a body may come costs a turn for each, and the driver waits for that answer without end.
+    cast("_Events", client).meta.events.unregister("before-call.s3", add_expect_header)
+
+    return cast("Client", client)

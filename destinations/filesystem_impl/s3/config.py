@@ -39,6 +39,9 @@ class S3Config:
     """After this time without a sign of life an owner counts as gone."""
     part_bytes: int = 8 * 1024 * 1024
     """Files up to this size go in one request; of larger ones, parts of this size."""
+    connect_timeout_s: float = 10.0
+    read_timeout_s: float = 60.0
+    """Longest silence of the service within a request."""
     attempts: int = 4
     """Times that a request is made before its failure counts."""
     slots: int = 4

@@ -32,7 +32,7 @@ from asyncelt.destinations.filesystem_impl.s3.holding import Holding
 from asyncelt.destinations.filesystem_impl.s3.store import S3Store
 from asyncelt.errors import CommitUnknown, DestinationUnavailable
 from asyncelt.failpoints import failpoint
-from asyncelt.load.protocol import Lease
+from asyncelt.load.protocol import Commit, Lease
 from asyncelt.types import LoadId
 
 __all__ = ["FOLDED", "S3Journal"]
@@ -153,6 +153,11 @@ class S3Journal:
     def followed(self, marker: Marker) -> None:
         """See `Journal.followed`. Epoch and head are in the entries; the announcement has become superfluous."""
         self._store.remove([upload_path(marker.pipeline_name, marker.member, marker.epoch, marker.name)])
+
+    def withdraw(self, commit: Commit) -> None:
+        """See `Journal.withdraw`."""
+        target, name = commit.target, commit.packages[-1].load_id
+        self._store.remove([upload_path(target.pipeline_name, target.member, commit.lease.epoch, name)])
 
     def _leases(self) -> dict[tuple[str, str], Lease]:
         entries = self._read()

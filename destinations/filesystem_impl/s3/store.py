@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Mapping, Sequence, Set as AbstractSet
+from collections.abc import Collection, Coroutine, Mapping, Sequence, Set as AbstractSet
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from asyncelt._async import each
 from asyncelt.destinations.filesystem_impl.layout import path_part
 from asyncelt.destinations.filesystem_impl.s3.bucket import AT_ONCE, Bucket
-from asyncelt.destinations.filesystem_impl.s3.reading import SCHEME, Objects
+from asyncelt.destinations.objects import SCHEME, Objects
 from asyncelt.errors import DestinationUnavailable
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ class S3Store:
         self._prefix = prefix
         self._brought = brought
         self._loop = asyncio.get_running_loop()
-        self._objects = Objects(self._span, self._size)
+        self._objects = Objects(self.span, self.size)
 
     @property
     def address(self) -> str:
@@ -107,8 +107,8 @@ class S3Store:
 
         return next((path for path, is_missing in zip(unknown, answers, strict=True) if is_missing), None)
 
-    def abort_uploads(self, paths: AbstractSet[str]) -> None:
-        """Abort the uploads to these files that are open."""
+    def abort_uploads(self, paths: Collection[str]) -> None:
+        """See `Store.abort_uploads`."""
 
         async def abort() -> None:
             for key, upload in await self._bucket.uploads(self._prefix):
@@ -147,8 +147,22 @@ class S3Store:
 
         return [self._objects.address_of(path, path[path.rindex(".", 0, -3) :]) for path in paths]
 
-    def _span(self, path: str, start: int, stop: int) -> bytes | None:
+    def span(self, path: str, start: int, stop: int) -> bytes | None:
+        """See `Store.span`."""
         return self.wait(self._bucket.read(self._prefix + path, (start, stop)))
 
-    def _size(self, path: str) -> int | None:
+    def size(self, path: str) -> int | None:
+        """Bytes of one file; None if it is not there."""
         return self.wait(self._bucket.size(self._prefix + path))
+
+    def sizes(self, paths: Sequence[str]) -> list[int | None]:
+        """See `Store.sizes`."""
+
+        async def one(path: str) -> int | None:
+            return await self._bucket.size(self._prefix + path)
+
+        return self.wait(each(one, paths, at_once=AT_ONCE))
+
+    def local_path(self, path: str) -> None:
+        """See `Store.local_path`."""
+        del path

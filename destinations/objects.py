@@ -15,7 +15,6 @@ from fsspec import AbstractFileSystem
 __all__ = ["SCHEME", "Objects"]
 
 SCHEME = "asyncelt"
-_PREFIX = f"{SCHEME}://"
 _BLOCK = 256 * 1024
 _BLOCKS = 128
 """Blocks that are kept, 32 MiB in all: DuckDB reads the end of a Parquet file several times, and text bit by bit."""
@@ -57,7 +56,7 @@ class _Blocks:
         content = self.fetch(path, start, stop)
 
         if content is None:
-            raise FileNotFoundError(f"{path} is gone: a later load has replaced it.")
+            raise FileNotFoundError(f"{path} is gone: it has been removed meanwhile.")
 
         return content
 
@@ -99,13 +98,21 @@ class Objects(AbstractFileSystem):  # type: ignore[misc]  # fsspec has no types
     Args:
         fetch: Bytes of a path from a start to before a stop; None when it is gone.
         size: Bytes of a path.
+        scheme: Of their addresses; one DuckDB knows each once.
     """
 
-    protocol = SCHEME
     cachable = False
 
-    def __init__(self, fetch: Callable[[str, int, int], bytes | None], size: Callable[[str], int | None]) -> None:
+    def __init__(
+        self,
+        fetch: Callable[[str, int, int], bytes | None],
+        size: Callable[[str], int | None],
+        *,
+        scheme: str = SCHEME,
+    ) -> None:
         super().__init__()
+        self.protocol = scheme
+        self._prefix = f"{scheme}://"
         self._blocks = _Blocks(fetch, OrderedDict())
         self._size_of = size
         self._numbers = itertools.count()
@@ -120,7 +127,7 @@ class Objects(AbstractFileSystem):  # type: ignore[misc]  # fsspec has no types
 
         name = f"{next(self._numbers)}{extension}"
         self._known[name] = content
-        address = _PREFIX + name
+        address = self._prefix + name
 
         if isinstance(content, str):
             self._addresses[content] = address
@@ -129,7 +136,7 @@ class Objects(AbstractFileSystem):  # type: ignore[misc]  # fsspec has no types
 
     def info(self, path: str, **_options: Any) -> dict[str, Any]:
         """What fsspec wants to know of a file."""
-        name = path.removeprefix(_PREFIX)
+        name = path.removeprefix(self._prefix)
         content = self._known.get(name)
 
         if content is None:
@@ -139,7 +146,7 @@ class Objects(AbstractFileSystem):  # type: ignore[misc]  # fsspec has no types
             size = len(content) if isinstance(content, bytes) else self._size_of(content)
 
             if size is None:
-                raise FileNotFoundError(f"{content!r} is gone: a later load has replaced it.")
+                raise FileNotFoundError(f"{content!r} is gone: it has been removed meanwhile.")
 
             self._sizes[name] = size
 
@@ -149,7 +156,7 @@ class Objects(AbstractFileSystem):  # type: ignore[misc]  # fsspec has no types
         """The file itself: no name here is a pattern."""
         del maxdepth
 
-        return [path.removeprefix(_PREFIX)]
+        return [path.removeprefix(self._prefix)]
 
     def modified(self, path: str) -> datetime:
         """The same always: files of a load never change."""
@@ -172,7 +179,7 @@ class Objects(AbstractFileSystem):  # type: ignore[misc]  # fsspec has no types
         if "r" not in mode:
             raise PermissionError(f"{path}: files of a dataset can only be read.")
 
-        name = path.removeprefix(_PREFIX)
+        name = path.removeprefix(self._prefix)
         size = self.info(path)["size"]
         content = self._known[name]
 
