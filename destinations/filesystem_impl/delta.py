@@ -7,36 +7,35 @@ then the transaction is looked up again. Rows are streamed from the staged files
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-import duckdb
-import pyarrow as pa
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError
 from sqlglot import exp
 
+from asyncelt.destinations.filesystem_impl.catalogs import CatalogConfig
 from asyncelt.destinations.filesystem_impl.lake import LakeWrite
+from asyncelt.destinations.filesystem_impl.lakes import Author
+from asyncelt.destinations.filesystem_impl.staged import DOOMED, Staged, staged_rows
 from asyncelt.destinations.filesystem_impl.storage import Store
-from asyncelt.destinations.filesystem_impl.views import view_of, view_over
-from asyncelt.destinations.sql.names import column, identifier, table
+from asyncelt.destinations.filesystem_impl.views import view_over
+from asyncelt.destinations.sql.names import column, table
 from asyncelt.errors import DestinationRejected, DestinationUnavailable
 from asyncelt.failpoints import failpoint
 from asyncelt.schema.model import Column, Table
-from asyncelt.types import LoadId
+from asyncelt.types import LoadId, TableName
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
-__all__ = ["Application", "attach_delta", "write_delta"]
+__all__ = ["Application", "DeltaLake", "lake"]
 
-_BATCH_ROWS = 65_536
 _ATTEMPTS = 20
-_MEMORY = "256MB"
-"""Of the reader of staged files; what deduplicates more than that goes to disk."""
+_GOES: Final = "_asyncelt_goes"
+"""Column of an upsert's source: the row says which nested rows go, and is no row itself."""
 _AS_TEXT = frozenset({"time", "json"})
 """Types that Delta does not have."""
 
@@ -59,6 +58,10 @@ class Application:
         """Grows with each package of a pipeline's member."""
         return int(Decimal(self.load_id) * 1_000_000)
 
+    def is_in(self, found: DeltaTable | None) -> bool:
+        """Whether a table has this load."""
+        return found is not None and (found.transaction_version(self.name) or -1) >= self.version
+
     def properties(self) -> CommitProperties:
         """Of the commit. No retries: it must not come twice after another session has made it."""
         return CommitProperties(
@@ -68,108 +71,164 @@ class Application:
         )
 
 
-def write_delta(store: Store, write: LakeWrite, definition: Table, application: Application) -> None:
-    """Make the commit, unless it has been made.
+@dataclass(frozen=True, slots=True)
+class DeltaLake:
+    """See `Lake`."""
 
-    Raises:
-        DestinationRejected: The table does not take the rows.
-        DestinationUnavailable: Others commit all the time.
-    """
-    address, options = store.table_address(write.table)
+    store: Store
 
-    for _ in range(_ATTEMPTS):
-        current = DeltaTable(address, storage_options=options) if DeltaTable.is_deltatable(address, options) else None
+    def check(self) -> None:
+        """See `Lake.check`: a table is reached as all files of the dataset are."""
 
-        if current is not None and (current.transaction_version(application.name) or -1) >= application.version:
+    def write(self, write: LakeWrite, tables: Mapping[TableName, Table], author: Author, load_id: LoadId) -> None:
+        """See `Lake.write`.
+
+        Raises:
+            DestinationRejected: The table does not take the rows.
+            DestinationUnavailable: Others commit all the time.
+        """
+        address, options = self.store.table_address(write.table)
+        application = Application(author.pipeline_name, author.member, load_id)
+
+        for _ in range(_ATTEMPTS):
+            current = _found(address, options)
+
+            if application.is_in(current):
+                return
+
+            failpoint("filesystem.before_table")
+
+            try:
+                _write(self.store, write, tables, current or address, application.properties())
+            except CommitFailedError:
+                # Another session was quicker, perhaps with this very package.
+                continue
+            except (DeltaError, DestinationRejected) as error:
+                if application.is_in(_found(address, options)):
+                    # Another session was quicker, and has removed the staged files.
+                    return
+
+                if isinstance(error, DestinationRejected):
+                    raise
+
+                raise DestinationRejected(f"Delta table {address}, load {load_id}: {error}") from error
+
+            failpoint("filesystem.after_table")
+
             return
 
-        failpoint("filesystem.before_table")
+        raise DestinationUnavailable(f"Delta table {address}: other writers were quicker {_ATTEMPTS} times.")
 
-        try:
-            _write(store, write, definition, current or address, options, application.properties())
-        except CommitFailedError:
-            # Another session was quicker, perhaps with this very package.
-            continue
-        except DeltaError as error:
-            raise DestinationRejected(f"Delta table {address}, load {application.load_id}: {error}") from error
+    def attach(self, connection: DuckDBPyConnection, definition: Table) -> None:
+        """See `Lake.attach`."""
+        name = f"_asyncelt_delta_{definition.name}".replace('"', "_")
+        columns = _register(connection, self.store, definition.name, name)
 
-        failpoint("filesystem.after_table")
-
-        return
-
-    raise DestinationUnavailable(f"Delta table {address}: other writers were quicker {_ATTEMPTS} times.")
+        if columns is not None:
+            connection.execute(view_over(name, definition, columns))
 
 
-def attach_delta(connection: DuckDBPyConnection, store: Store, definition: Table) -> None:
-    """Make a view over the newest version of a table, if there is one."""
-    address, options = store.table_address(definition.name)
+def lake(store: Store, _catalog: CatalogConfig, _namespace: str) -> DeltaLake:
+    """Delta tables of a dataset."""
+    return DeltaLake(store)
 
-    if not DeltaTable.is_deltatable(address, options):
-        return
 
-    name = f"_asyncelt_delta_{definition.name}".replace('"', "_")
-    rows = DeltaTable(address, storage_options=options).to_pyarrow_dataset()
+def _found(address: str, options: dict[str, str]) -> DeltaTable | None:
+    return DeltaTable(address, storage_options=options) if DeltaTable.is_deltatable(address, options) else None
+
+
+def _register(connection: DuckDBPyConnection, store: Store, table_name: TableName, name: str) -> Sequence[str] | None:
+    """Make the newest version of a table known by a name.
+
+    Returns:
+        Its columns; None: there is no such table.
+    """
+    found = _found(*store.table_address(table_name))
+
+    if found is None:
+        return None
+
+    rows = found.to_pyarrow_dataset()
     connection.register(name, rows)
-    connection.execute(view_over(name, definition, rows.schema.names))
+
+    return rows.schema.names
 
 
 def _write(
     store: Store,
     write: LakeWrite,
-    definition: Table,
+    tables: Mapping[TableName, Table],
     target: DeltaTable | str,
-    options: dict[str, str],
     properties: CommitProperties,
 ) -> None:
-    if not write.files:
+    if not write.files and not (write.mode == "upsert" and isinstance(target, DeltaTable)):
         if isinstance(target, DeltaTable):
             target.delete(commit_properties=properties)
 
         return
 
-    with _rows(store, write, definition) as rows:
+    def root(connection: DuckDBPyConnection, name: str, _columns: Sequence[str]) -> bool:
+        return write.root is not None and _register(connection, store, write.root, name) is not None
+
+    with staged_rows(store, write, tables, _value, root) as staged:
         if write.mode == "upsert" and isinstance(target, DeltaTable):
-            same = " AND ".join(f"target.{_quoted(key)} = source.{_quoted(key)}" for key in write.keys)
-            merger = target.merge(
-                rows,
-                same,
-                source_alias="source",
-                target_alias="target",
-                merge_schema=True,
-                commit_properties=properties,
-            )
-            merger.when_matched_update_all().when_not_matched_insert_all().execute()
+            _merge(staged, write, target, properties)
 
             return
 
         write_deltalake(
             target,
-            rows,
+            staged.reader(),
             mode="overwrite" if write.mode == "overwrite" else "append",
             schema_mode="merge",
-            storage_options=options,
+            storage_options=store.table_address(write.table)[1],
             commit_properties=properties,
         )
 
 
+def _merge(staged: Staged, write: LakeWrite, target: DeltaTable, properties: CommitProperties) -> None:
+    """Rows of a root table are updated; nested rows go with those of the old root row, and others come."""
+    if write.root is None:
+        same = " AND ".join(f"target.{_quoted(key)} = source.{_quoted(key)}" for key in write.keys)
+        merger = target.merge(
+            staged.reader(),
+            same,
+            source_alias="source",
+            target_alias="target",
+            merge_schema=True,
+            commit_properties=properties,
+        )
+        merger.when_matched_update_all().when_not_matched_insert_all().execute()
+
+        return
+
+    link, names = _linked(staged), staged.select.named_selects
+    coming = staged.select.select(exp.alias_(exp.false(), _GOES, quoted=True))
+    going = exp.select(
+        exp.alias_(column("row_key"), link, quoted=True), exp.alias_(exp.true(), _GOES, quoted=True)
+    ).from_(table(DOOMED))
+    merger = target.merge(
+        staged.read(exp.Union(this=coming, expression=going, distinct=False, by_name=True)),
+        f"source.{_GOES} AND target.{_quoted(link)} = source.{_quoted(link)}",
+        source_alias="source",
+        target_alias="target",
+        merge_schema=True,
+        commit_properties=properties,
+    )
+    columns = {_quoted(name): f"source.{_quoted(name)}" for name in names}
+    merger.when_matched_delete().when_not_matched_insert(columns, predicate=f"NOT source.{_GOES}").execute()
+
+
+def _linked(staged: Staged) -> str:
+    """The column that leads to the root row."""
+    if staged.doomed is None:
+        raise AssertionError("an upsert says which rows go")
+
+    return staged.doomed.columns[0]
+
+
 def _quoted(name: str) -> str:
     return "`" + name.replace("`", "``") + "`"
-
-
-@contextmanager
-def _rows(store: Store, write: LakeWrite, definition: Table) -> Iterator[pa.RecordBatchReader]:
-    """The staged rows; of those with one key, in an upsert, the last."""
-    columns = [one for one in definition.columns.values() if one.data_type is not None]
-    select = exp.select(*map(_value, columns)).from_(table(write.table))
-
-    if write.mode == "upsert":
-        select = _last_of_each(select, write.table, write.keys)
-
-    with duckdb.connect(":memory:", config={"threads": "1", "memory_limit": _MEMORY}) as connection:
-        connection.execute("SET TimeZone = 'UTC'")
-        connection.execute(view_of(definition, store.attach(connection, write.files)))
-
-        yield connection.execute(select.sql(dialect="duckdb")).to_arrow_reader(_BATCH_ROWS)
 
 
 def _value(one: Column) -> exp.Expression:
@@ -178,18 +237,4 @@ def _value(one: Column) -> exp.Expression:
     if one.data_type in _AS_TEXT:
         value = exp.cast(value, "VARCHAR")
 
-    return exp.Alias(this=value, alias=identifier(one.name))
-
-
-def _last_of_each(select: exp.Select, name: str, keys: Sequence[str]) -> exp.Select:
-    at = exp.Window(this=exp.RowNumber())
-    numbered = exp.select(exp.Star(), exp.alias_(at, "_asyncelt_at")).from_(table(name)).subquery("numbered")
-    order = exp.Order(expressions=[exp.Ordered(this=exp.column("_asyncelt_at"), desc=True)])
-    place = exp.Window(this=exp.RowNumber(), partition_by=[column(key) for key in keys], order=order)
-
-    first = exp.EQ(this=place, expression=exp.Literal.number(1))
-
-    last = exp.select(*select.expressions).from_(numbered)
-    last.set("qualify", exp.Qualify(this=first))
-
-    return last
+    return value

@@ -14,6 +14,7 @@ from urllib.parse import unquote, urlsplit
 
 from anyio.to_thread import run_sync
 
+from asyncelt.destinations.filesystem_impl.catalogs import CatalogConfig, catalog_config
 from asyncelt.destinations.filesystem_impl.dataset import FileDataset
 from asyncelt.destinations.filesystem_impl.layout import DEFAULT_LAYOUT, Layout, Moment, Placeholder, path_part
 from asyncelt.destinations.filesystem_impl.local import LocalPlace
@@ -30,7 +31,7 @@ _CAPABILITIES = Capabilities(
     file_formats=("jsonl", "parquet"),
     write_dispositions=("append", "replace", "skip"),
     merge_strategies=(),
-    table_formats=("delta",),
+    table_formats=("delta", "iceberg"),
     table_format_strategies=("upsert",),
     case_sensitive=True,
     transactional=False,
@@ -104,6 +105,7 @@ class Filesystem:
     capabilities: Capabilities
     max_state_files: int = 100
     busy_timeout_s: float = 30.0
+    iceberg_catalog: CatalogConfig = field(default_factory=CatalogConfig)
 
     @property
     def destination_type(self) -> str:
@@ -133,6 +135,8 @@ class Filesystem:
                 layout=self.layout,
                 capabilities=self.capabilities,
                 max_state_files=self.max_state_files,
+                catalog=self.iceberg_catalog,
+                namespace=target.dataset_name,
             )
             session = FilesystemSession(dataset, target, busy_timeout_s=self.busy_timeout_s)
 
@@ -155,6 +159,7 @@ def filesystem(  # noqa: PLR0913 - what people write down for a dataset; all but
     max_state_files: int = 100,
     naming_convention: str = "snake_case",
     busy_timeout_s: float = 30.0,
+    iceberg_catalog: str | Mapping[str, str] | None = None,
 ) -> Filesystem:
     """Load into files, Parquet or JSON lines, in a local folder or a bucket of S3.
 
@@ -179,6 +184,9 @@ def filesystem(  # noqa: PLR0913 - what people write down for a dataset; all but
         max_state_files: Old pipeline states that are kept.
         naming_convention: How names of the data become names of tables and columns.
         busy_timeout_s: How long to wait for another session that is committing to the same dataset.
+        iceberg_catalog: Of tables with ``table_format="iceberg"``: the address of a SQL database or of a REST
+            catalog, a mapping of pyiceberg's properties (``type``, ``uri``, ``warehouse``, ``credential``, ...), or
+            a name in pyiceberg's own configuration. In a local folder a SQLite file in the dataset unless given.
 
     Raises:
         ConfigError: The layout, the address or the credentials are not usable, or a package is missing.
@@ -190,6 +198,7 @@ def filesystem(  # noqa: PLR0913 - what people write down for a dataset; all but
         capabilities=replace(_CAPABILITIES, naming_convention=naming_convention),
         max_state_files=max_state_files,
         busy_timeout_s=busy_timeout_s,
+        iceberg_catalog=catalog_config(iceberg_catalog),
     )
 
 
