@@ -19,9 +19,10 @@ from sqlglot import exp
 from asyncelt.destinations.filesystem_impl.catalogs import CatalogConfig
 from asyncelt.destinations.filesystem_impl.lake import LakeWrite
 from asyncelt.destinations.filesystem_impl.lakes import Author
+from asyncelt.destinations.filesystem_impl.layout import path_part
 from asyncelt.destinations.filesystem_impl.staged import DOOMED, Staged, staged_rows
 from asyncelt.destinations.filesystem_impl.storage import Store
-from asyncelt.destinations.filesystem_impl.views import view_over
+from asyncelt.destinations.filesystem_impl.views import view_of_files, view_over
 from asyncelt.destinations.sql.names import column, table
 from asyncelt.errors import DestinationRejected, DestinationUnavailable
 from asyncelt.failpoints import failpoint
@@ -122,7 +123,7 @@ class DeltaLake:
     def attach(self, connection: DuckDBPyConnection, definition: Table) -> None:
         """See `Lake.attach`."""
         name = f"_asyncelt_delta_{definition.name}".replace('"', "_")
-        columns = _register(connection, self.store, definition.name, name)
+        columns = _see(connection, self.store, definition.name, name)
 
         if columns is not None:
             connection.execute(view_over(name, definition, columns))
@@ -137,7 +138,7 @@ def _found(address: str, options: dict[str, str]) -> DeltaTable | None:
     return DeltaTable(address, storage_options=options) if DeltaTable.is_deltatable(address, options) else None
 
 
-def _register(connection: DuckDBPyConnection, store: Store, table_name: TableName, name: str) -> Sequence[str] | None:
+def _see(connection: DuckDBPyConnection, store: Store, table_name: TableName, name: str) -> Sequence[str] | None:
     """Make the newest version of a table known by a name.
 
     Returns:
@@ -149,7 +150,14 @@ def _register(connection: DuckDBPyConnection, store: Store, table_name: TableNam
         return None
 
     rows = found.to_pyarrow_dataset()
-    connection.register(name, rows)
+    paths = [f"{path_part(table_name)}/{one.path}" for one in rows.get_fragments()]
+
+    if found.metadata().partition_columns or not paths:
+        # Of somebody else: values of these columns are not in the files.
+        connection.register(name, rows)
+    else:
+        # Not through Arrow: an upsert writes texts as views of texts, which Arrow cannot filter.
+        connection.execute(view_of_files(name, store.attach(connection, paths)))
 
     return rows.schema.names
 
@@ -168,7 +176,7 @@ def _write(
         return
 
     def root(connection: DuckDBPyConnection, name: str, _columns: Sequence[str]) -> bool:
-        return write.root is not None and _register(connection, store, write.root, name) is not None
+        return write.root is not None and _see(connection, store, write.root, name) is not None
 
     with staged_rows(store, write, tables, _value, root) as staged:
         if write.mode == "upsert" and isinstance(target, DeltaTable):

@@ -117,8 +117,11 @@ def row_key_of(root: Table) -> ColumnName | None:
 
 
 def link_of(nested: Table, root: Table) -> ColumnName | None:
-    """The column that leads from a row of a nested table to its root row."""
-    links = nested.keys("root_key") or (nested.keys("parent_key") if nested.parent == root.name else ())
+    """The column that leads from a row of a nested table to its root row.
+
+    The parent key where that is the same: rows that came before the table was merged have no root key.
+    """
+    links = (nested.keys("parent_key") if nested.parent == root.name else ()) or nested.keys("root_key")
 
     return links[0] if links else None
 
