@@ -78,8 +78,11 @@ class FileDataset:
         """
         check_lakes(package)
 
-        for kind in sorted({one for job in package.jobs if (one := format_of(package.schema, job.table)) is not None}):
-            self.lake(kind).check()
+        kept = lake_tables([package.schema])
+        names = [name for name in dict.fromkeys(job.table for job in package.jobs) if name in kept]
+
+        for kind in sorted({kept[name] for name in names}):
+            self.lake(kind).check(name for name in names if kept[name] == kind)
 
     def lake(self, kind: LakeFormat) -> Lake:
         """Tables in a table format."""

@@ -7,7 +7,7 @@ then the transaction is looked up again. Rows are streamed from the staged files
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING, Final
@@ -78,7 +78,7 @@ class DeltaLake:
 
     store: Store
 
-    def check(self) -> None:
+    def check(self, names: Iterable[TableName]) -> None:
         """See `Lake.check`: a table is reached as all files of the dataset are."""
 
     def write(self, write: LakeWrite, tables: Mapping[TableName, Table], author: Author, load_id: LoadId) -> None:

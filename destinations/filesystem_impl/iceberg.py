@@ -8,7 +8,7 @@ recognised, by whomever. A commit is refused when another one has come in betwee
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING, Final
@@ -95,10 +95,14 @@ class IcebergLake:
     store: Store
     catalog: Tables
 
-    def check(self) -> None:
-        """See `Lake.check`: the catalog is there and lets us in."""
+    def check(self, names: Iterable[TableName]) -> None:
+        """See `Lake.check`: the catalog is there, lets us in and takes such names."""
         with opened(self.catalog, self.store) as source:
-            source.find(TableName("_asyncelt"))
+            for name in names:
+                found = source.find(name)
+
+                if found is not None:
+                    _check_writable(found)
 
     def write(self, write: LakeWrite, tables: Mapping[TableName, Table], author: Author, load_id: LoadId) -> None:
         """See `Lake.write`.
@@ -177,14 +181,8 @@ class _Commit:
 
         It is not tried again below: a package must not come twice after another session has brought it.
         """
-        current, write = self.current, self.write
-
-        if not current.spec().is_unpartitioned():
-            raise DestinationRejected(
-                f"Iceberg table {write.table}: it is partitioned, which asyncelt does not write. Load "
-                f"{self.origin.load_id} waits. Move the table out of the way, or give it an unpartitioned spec."
-            )
-
+        current = self.current
+        _check_writable(current)
         # Only in this copy; the table itself keeps what its owner has set.
         current.metadata.properties["commit.retry.num-retries"] = "0"
         change = current.transaction()
@@ -304,6 +302,14 @@ class _Rest:
             if self.staged.connection.execute(some).fetchone() is not None:
                 self.touched.append(task.file)
                 yield from self.staged.read(others)
+
+
+def _check_writable(found: IcebergTable) -> None:
+    if not found.spec().is_unpartitioned():
+        raise DestinationRejected(
+            f"Iceberg table {found.name()[-1]} is partitioned, which asyncelt does not write. Give it an unpartitioned "
+            "spec, or load into another table."
+        )
 
 
 def _range(staged: Staged, doomed: Doomed, schema: IcebergSchema) -> BooleanExpression:

@@ -108,6 +108,11 @@ def opened(tables: Tables, store: Store) -> Iterator[Source]:
         raise DestinationRejected(f"{_name(config)} does not let us in: {error}. Check its credentials.") from error
     except (ServerError, ServiceUnavailableError, RequestException, OperationalError) as error:
         raise DestinationUnavailable(f"{_name(config)} does not answer: {_first_line(error)}") from error
+    except OSError as error:
+        if "ACCESS_DENIED" not in str(error):
+            raise
+
+        raise DestinationRejected(f"{_name(config)}: its files cannot be written: {_first_line(error)}") from error
     except (RESTError, SQLAlchemyError, ValidationException) as error:
         raise DestinationRejected(f"{_name(config)}: {_first_line(error)}") from error
 

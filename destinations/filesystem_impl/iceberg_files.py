@@ -172,7 +172,8 @@ class DataFiles:
                 filesystem.delete_file(one.path)
 
     def _next_path(self) -> str:
-        name = f"{self.load_id}/{_OURS}{self._id}-{len(self._paths)}.parquet"
+        # Like the folder of a partition: some servers take no others.
+        name = f"load={self.load_id}/{_OURS}{self._id}-{len(self._paths)}.parquet"
         self._paths.append(self.target.location_provider().new_data_location(name))
 
         return self._paths[-1]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Protocol, cast
 
 from asyncelt.destinations.filesystem_impl.catalogs import CatalogConfig
@@ -35,12 +35,12 @@ class Author(Protocol):
 class Lake(Protocol):
     """One table format. Blocking."""
 
-    def check(self) -> None:
-        """Find out whether tables can be reached, before any data moves.
+    def check(self, names: Iterable[TableName]) -> None:
+        """Find out whether tables can be written, before any data moves.
 
         Raises:
             ConfigError: What was configured cannot be used.
-            DestinationRejected: Somebody does not let us in.
+            DestinationRejected: Somebody does not let us in, or a table is of a kind that is not written.
         """
         ...
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import os
 from dataclasses import replace
 from decimal import Decimal
 from functools import partial
@@ -15,8 +16,9 @@ import asyncelt
 from asyncelt import destinations
 from asyncelt.destinations.filesystem_impl.catalogs import catalog_config
 from asyncelt.destinations.filesystem_impl.iceberg_catalog import Tables, opened
-from asyncelt.errors import DestinationRejected, Unsupported
+from asyncelt.errors import DestinationRejected, DestinationUnavailable, Unsupported
 from asyncelt.failpoints import installed
+from asyncelt.load.protocol import Target
 from asyncelt.schema.model import Column, Table
 from asyncelt.testing.fixture import Owner
 from asyncelt.types import ColumnName, TableName
@@ -357,3 +359,42 @@ async def test_text_that_an_upsert_wrote_can_be_searched(owner, keyed):
         found = await session.query("SELECT id FROM one WHERE v IN ('B', 'c') AND v >= 'C' ORDER BY id")
 
     assert found.column("id").to_pylist() == [3]
+
+
+@pytest.fixture
+def rest(s3, seaweed):
+    """Tables in the catalog of a server, which decides where they lie."""
+    return lambda **changes: replace(s3, iceberg_catalog=catalog_config({**seaweed.catalog, **changes}))
+
+
+@pytest.mark.parametrize("kind", ["iceberg"], indirect=True)
+async def test_a_rest_catalog_keeps_tables(rest, kind, table, keyed, tmp_path):
+    owner = Owner(
+        rest(), tmp_path / "packages", "parquet", Target(pipeline_name="rest", dataset_name=f"r{os.getpid()}")
+    )
+    await owner.run({"one": ONE, "two": ONE}, tables=[table("one"), keyed("two")])
+    await owner.run({"one": pa.table({"id": [4], "w": [0.5]}), "two": TWO})
+    assert sorted((row["id"], row["w"]) for row in await owner.rows("one")) == [(1, None), (2, None), (4, 0.5)]
+    assert sorted(row["v"] for row in await owner.rows("two")) == ["B", "a", "c"]
+
+    await owner.run({"one": TWO}, replaced=["one"])
+    assert sorted(row["id"] for row in await owner.rows("one")) == [2, 3]
+
+
+@pytest.mark.parametrize("kind", ["iceberg"], indirect=True)
+@pytest.mark.parametrize(
+    "changes, error, says",
+    [
+        ({"credential": "test:wrong"}, DestinationRejected, "does not let us in"),
+        ({"uri": "http://127.0.0.1:9", "oauth2-server-uri": "http://127.0.0.1:9/x"}, DestinationUnavailable, "answer"),
+    ],
+)
+async def test_a_rest_catalog_that_does_not_let_us_in_says_so(rest, table, changes, error, says, tmp_path):
+    owner = Owner(rest(**changes), tmp_path / "packages", "parquet")
+
+    with pytest.raises(error, match=says) as raised:
+        await owner.run({"one": ONE}, tables=[table("one")])
+
+    assert "\n" not in str(raised.value)
+    assert "wrong" not in str(raised.value)
+    assert not (await owner.restore()).exists
