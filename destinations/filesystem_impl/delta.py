@@ -20,7 +20,7 @@ from asyncelt.destinations.filesystem_impl.catalogs import CatalogConfig
 from asyncelt.destinations.filesystem_impl.lake import LakeWrite
 from asyncelt.destinations.filesystem_impl.lakes import Author
 from asyncelt.destinations.filesystem_impl.layout import path_part
-from asyncelt.destinations.filesystem_impl.staged import DOOMED, Staged, staged_rows
+from asyncelt.destinations.filesystem_impl.staged import DOOMED, Staged, flag_of, staged_rows
 from asyncelt.destinations.filesystem_impl.storage import Store
 from asyncelt.destinations.filesystem_impl.views import view_of_files, view_over
 from asyncelt.destinations.sql.names import column, table
@@ -180,7 +180,7 @@ def _write(
 
     with staged_rows(store, write, tables, _value, root) as staged:
         if write.mode == "upsert" and isinstance(target, DeltaTable):
-            _merge(staged, write, target, properties)
+            _merge(staged, write, tables[write.table], target, properties)
 
             return
 
@@ -194,29 +194,38 @@ def _write(
         )
 
 
-def _merge(staged: Staged, write: LakeWrite, target: DeltaTable, properties: CommitProperties) -> None:
+def _merge(
+    staged: Staged, write: LakeWrite, definition: Table, target: DeltaTable, properties: CommitProperties
+) -> None:
     """Rows of a root table are updated; nested rows go with those of the old root row, and others come."""
     if write.root is None:
         same = " AND ".join(f"target.{_quoted(key)} = source.{_quoted(key)}" for key in write.keys)
+        flagged = flag_of(definition, "source")
+        gone = None if flagged is None else flagged.sql(dialect="databricks")
         merger = target.merge(
-            staged.reader(),
+            staged.read(staged.select),
             same,
             source_alias="source",
             target_alias="target",
             merge_schema=True,
             commit_properties=properties,
         )
-        merger.when_matched_update_all().when_not_matched_insert_all().execute()
+
+        if gone is not None:
+            merger = merger.when_matched_delete(gone)
+
+        coming = None if gone is None else f"NOT {gone}"
+        merger.when_matched_update_all().when_not_matched_insert_all(coming).execute()
 
         return
 
     link, names = _linked(staged), staged.select.named_selects
-    coming = staged.select.select(exp.alias_(exp.false(), _GOES, quoted=True))
+    rows = staged.select.select(exp.alias_(exp.false(), _GOES, quoted=True))
     going = exp.select(
         exp.alias_(column("row_key"), link, quoted=True), exp.alias_(exp.true(), _GOES, quoted=True)
     ).from_(table(DOOMED))
     merger = target.merge(
-        staged.read(exp.Union(this=coming, expression=going, distinct=False, by_name=True)),
+        staged.read(exp.Union(this=rows, expression=going, distinct=False, by_name=True)),
         f"source.{_GOES} AND target.{_quoted(link)} = source.{_quoted(link)}",
         source_alias="source",
         target_alias="target",

@@ -188,10 +188,6 @@ def _check_upsert(table: Table, root: Table, title: str) -> None:
     if not root.keys("primary_key"):
         raise Unsupported(f"Table {name}: an upsert needs a primary_key. Declare one, or append.")
 
-    for hint in ("hard_delete", "dedup_sort"):
-        if root.keys(hint):
-            raise Unsupported(f"Table {name}: {hint} has no effect on {title} tables yet. Use a database.")
-
     if table is not root and (row_key_of(root) is None or link_of(table, root) is None):
         raise Unsupported(
             f"Table {name}: no column connects its rows with those of {root.name}, so an upsert cannot find them. "

@@ -28,7 +28,7 @@ from asyncelt.types import TableName
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
-__all__ = ["DOOMED", "Doomed", "Staged", "staged_rows"]
+__all__ = ["DOOMED", "Doomed", "Staged", "flag_of", "staged_rows"]
 
 DOOMED: Final = "_asyncelt_doomed"
 """Table of the values by which rows of the target are found that go."""
@@ -65,17 +65,19 @@ class Staged:
 
     Args:
         connection: Where they are views.
-        select: Those that get into the table.
+        select: Those that get into the table, and those that only say that a row is deleted.
         doomed: Which rows of the table go; None: none, or all.
+        unflagged: Conditions on those that get into the table.
     """
 
     connection: DuckDBPyConnection
     select: exp.Select
     doomed: Doomed | None
+    unflagged: Sequence[exp.Expression] = ()
 
     def reader(self) -> pa.RecordBatchReader:
-        """The rows. Nothing else may be asked of the connection while they are read."""
-        return self.read(self.select)
+        """The rows that get into the table. Nothing else may be asked of the connection while they are read."""
+        return self.read(self.select.where(*self.unflagged))
 
     def read(self, select: exp.Expression) -> pa.RecordBatchReader:
         """The result of a query, in batches."""
@@ -133,7 +135,9 @@ def _prepared(
     if write.root is None:
         _create(connection, DOOMED, _distinct_keys(write.table, write.keys))
 
-        return Staged(connection, _last_of_each(values, write.table, write.keys), Doomed(write.keys, write.keys))
+        kept = _kept(values, definition, write.keys)
+
+        return Staged(connection, kept, Doomed(write.keys, write.keys), _unflagged(definition))
 
     return _prepared_nested(connection, store, write, tables, values, target)
 
@@ -158,8 +162,8 @@ def _prepared_nested(
         exp.Alias(this=column(row_key), alias=identifier("row_key")),
         exp.Alias(this=_number(), alias=identifier("number")),
     ]
-    _create(connection, _OWNERS, _last_of_each(owner, root.name, write.keys))
-    doomed: exp.Select | exp.Union = exp.select(column("row_key")).from_(table(_OWNERS))
+    _create(connection, _OWNERS, _kept(owner, root, write.keys).where(*_unflagged(root)))
+    doomed: exp.Select | exp.Union = exp.select(column(row_key)).from_(table(root.name))
 
     if target(connection, "_asyncelt_root", [*write.keys, row_key]):
         _create(connection, _KEYS, _distinct_keys(root.name, write.keys))
@@ -168,7 +172,8 @@ def _prepared_nested(
         old = exp.select(column(row_key)).from_(table("_asyncelt_root")).where(exp.Exists(this=known))
         doomed = exp.Union(this=doomed, expression=old, distinct=True)
 
-    _create(connection, DOOMED, doomed)
+    named = exp.TableAlias(this=identifier("ids"), columns=[identifier("row_key")])
+    _create(connection, DOOMED, exp.select(exp.Star()).distinct().from_(exp.Subquery(this=doomed, alias=named)))
     owned = exp.select(exp.Literal.number(1)).from_(table(_OWNERS))
     owned = owned.where(
         exp.EQ(this=column("row_key", _OWNERS), expression=column(link, write.table)),
@@ -178,7 +183,7 @@ def _prepared_nested(
     own_key = definition.keys("row_key")
 
     if own_key:
-        select.set("qualify", _first_of([column(own_key[0]), column(ROOT_ROW)], None))
+        select.set("qualify", _first_of([column(own_key[0]), column(ROOT_ROW)], []))
 
     return Staged(connection, select, Doomed([link], ["row_key"]))
 
@@ -205,21 +210,46 @@ def _number(of: str | None = None) -> exp.Expression:
     return exp.Coalesce(this=column(ROOT_ROW, of), expressions=[exp.Literal.number(-1)])
 
 
-def _last_of_each(values: Sequence[exp.Expression], name: str, keys: Sequence[str]) -> exp.Select:
-    """Of rows with one key, the one that came last."""
+def _kept(values: Sequence[exp.Expression], root: Table, keys: Sequence[str]) -> exp.Select:
+    """Of rows with one key the first by ``dedup_sort``, else the one that came last."""
     at = exp.Window(this=exp.RowNumber())
-    numbered = exp.select(exp.Star(), exp.alias_(at, _AT, quoted=True)).from_(table(name)).subquery("numbered")
-    last = exp.select(*values).from_(numbered)
-    last.set("qualify", _first_of([column(key) for key in keys], exp.Ordered(this=column(_AT), desc=True)))
+    numbered = exp.select(exp.Star(), exp.alias_(at, _AT, quoted=True)).from_(table(root.name)).subquery("numbered")
+    order = [
+        exp.Ordered(this=column(name), desc=one.dedup_sort == "desc", nulls_first=False)
+        for name, one in root.columns.items()
+        if one.dedup_sort
+    ]
+    arrival = exp.Ordered(this=column(_AT), desc=True, nulls_first=False)
+    first = exp.select(exp.Star()).from_(numbered)
+    first.set("qualify", _first_of([column(key) for key in keys], [*order, arrival]))
 
-    return last
+    return exp.select(*values).from_(first.subquery("kept"))
 
 
-def _first_of(group: Sequence[exp.Expression], order: exp.Ordered | None) -> exp.Qualify:
+def _unflagged(root: Table) -> list[exp.Expression]:
+    flagged = flag_of(root)
+
+    return [] if flagged is None else [exp.Not(this=flagged)]
+
+
+def flag_of(root: Table, of: str | None = None) -> exp.Expression | None:
+    """A row says by its ``hard_delete`` column that it is deleted; None: there is no such column."""
+    flag = next((one for one in root.columns.values() if one.hard_delete), None)
+
+    if flag is None:
+        return None
+
+    if flag.data_type == "bool":
+        return exp.Coalesce(this=column(flag.name, of), expressions=[exp.false()])
+
+    return exp.Paren(this=exp.Not(this=exp.Is(this=column(flag.name, of), expression=exp.Null())))
+
+
+def _first_of(group: Sequence[exp.Expression], order: Sequence[exp.Ordered]) -> exp.Qualify:
     place = exp.Window(
         this=exp.RowNumber(),
         partition_by=list(group),
-        order=None if order is None else exp.Order(expressions=[order]),
+        order=exp.Order(expressions=list(order)) if order else None,
     )
 
     return exp.Qualify(this=exp.EQ(this=place, expression=exp.Literal.number(1)))

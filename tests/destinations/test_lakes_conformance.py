@@ -1,0 +1,63 @@
+"""The suite of asyncelt.testing over tables in a table format: as plain files, and the upserts of databases as well."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from asyncelt import destinations
+from asyncelt.schema.model import Table
+from asyncelt.schema.system import STATE_TABLE
+from asyncelt.testing import DestinationConformance
+from asyncelt.testing.fixture import Owner
+from asyncelt.types import TableName
+
+pytestmark = pytest.mark.slow
+
+
+class LakeOwner(Owner):
+    """Keeps all tables in a table format."""
+
+    lake = "delta"
+
+    async def make(self, rows, *, tables=(), after=None, **options):
+        before = after or self.last
+        known = {} if before is None else before.schema.tables
+        given = {one.name: one for one in tables}
+
+        for name in rows:
+            if name not in given and name not in known and name != STATE_TABLE:
+                given[name] = Table(name=TableName(name), resource=name, write_disposition="append")
+
+        formatted = [
+            one if one.parent else replace(one, hints={**one.hints, "table_format": self.lake})
+            for one in given.values()
+        ]
+
+        return await super().make(rows, tables=formatted, after=after, **options)
+
+
+@pytest.mark.parametrize("lake", ["delta", "iceberg"])
+class TestConformance(DestinationConformance):
+    # Each commit of a table is a tenth of a second.
+    cancelled_after = (1, 8)
+    spared = frozenset({"filesystem.before_rename", "filesystem.before_load_row", "filesystem.finished"})
+
+    @pytest.fixture
+    def destination(self, tmp_path):
+        files = destinations.filesystem(tmp_path / "files")
+
+        # So that its tests of upserts are not left out.
+        return replace(files, capabilities=replace(files.capabilities, merge_strategies=("upsert",)))
+
+    @pytest.fixture
+    def file_format(self):
+        return "parquet"
+
+    @pytest.fixture
+    def owner(self, destination, file_format, lake, tmp_path):
+        owner = LakeOwner(destination, tmp_path / "packages", file_format)
+        owner.lake = lake
+
+        return owner
