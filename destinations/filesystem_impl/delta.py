@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING, Final
 
+import pyarrow as pa
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError
 from sqlglot import exp
@@ -24,7 +25,7 @@ from asyncelt.destinations.filesystem_impl.staged import DOOMED, Staged, flag_of
 from asyncelt.destinations.filesystem_impl.storage import Store
 from asyncelt.destinations.filesystem_impl.views import view_of_files, view_over
 from asyncelt.destinations.sql.names import column, table
-from asyncelt.errors import DestinationRejected, DestinationUnavailable
+from asyncelt.errors import DestinationRejected, DestinationUnavailable, Unsupported
 from asyncelt.failpoints import failpoint
 from asyncelt.schema.model import Column, Table
 from asyncelt.types import LoadId, TableName
@@ -39,6 +40,9 @@ _GOES: Final = "_asyncelt_goes"
 """Column of an upsert's source: the row says which nested rows go, and is no row itself."""
 _AS_TEXT = frozenset({"time", "json"})
 """Types that Delta does not have."""
+
+
+_ACTIONS: Final = (("path", pa.string()), ("modification_time", pa.int64()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +84,9 @@ class DeltaLake:
 
     def check(self, names: Iterable[TableName]) -> None:
         """See `Lake.check`: a table is reached as all files of the dataset are."""
+        for name in names:
+            if "%" in self.store.table_address(name)[0]:
+                raise Unsupported(f"Table {name}: Delta's driver cannot read addresses with a percent sign. Rename it.")
 
     def write(self, write: LakeWrite, tables: Mapping[TableName, Table], author: Author, load_id: LoadId) -> None:
         """See `Lake.write`.
@@ -120,13 +127,17 @@ class DeltaLake:
 
         raise DestinationUnavailable(f"Delta table {address}: other writers were quicker {_ATTEMPTS} times.")
 
-    def attach(self, connection: DuckDBPyConnection, definition: Table) -> None:
+    def attach(self, connection: DuckDBPyConnection, definition: Table) -> bool:
         """See `Lake.attach`."""
         name = f"_asyncelt_delta_{definition.name}".replace('"', "_")
         columns = _see(connection, self.store, definition.name, name)
 
-        if columns is not None:
-            connection.execute(view_over(name, definition, columns))
+        if columns is None:
+            return False
+
+        connection.execute(view_over(name, definition, columns))
+
+        return True
 
 
 def lake(store: Store, _catalog: CatalogConfig, _namespace: str) -> DeltaLake:
@@ -150,7 +161,9 @@ def _see(connection: DuckDBPyConnection, store: Store, table_name: TableName, na
         return None
 
     rows = found.to_pyarrow_dataset()
-    paths = [f"{path_part(table_name)}/{one.path}" for one in rows.get_fragments()]
+    times = _times(found)
+    files = sorted((one.path for one in rows.get_fragments()), key=lambda path: (times.get(path, 0), path))
+    paths = [f"{path_part(table_name)}/{path}" for path in files]
 
     if found.metadata().partition_columns or not paths:
         # Of somebody else: values of these columns are not in the files.
@@ -160,6 +173,14 @@ def _see(connection: DuckDBPyConnection, store: Store, table_name: TableName, na
         connection.execute(view_of_files(name, store.attach(connection, paths)))
 
     return rows.schema.names
+
+
+def _times(found: DeltaTable) -> Mapping[str, int]:
+    """When each file was written: so rows come in the order in which they were loaded."""
+    actions = pa.table(found.get_add_actions(flatten=True))
+    columns = (actions.column(name).cast(kind).to_pylist() for name, kind in _ACTIONS)
+
+    return dict(zip(*columns, strict=True))
 
 
 def _write(

@@ -149,18 +149,20 @@ class IcebergLake:
 
         raise DestinationUnavailable(f"Iceberg table {write.table}: other writers were quicker {_ATTEMPTS} times.")
 
-    def attach(self, connection: DuckDBPyConnection, definition: Table) -> None:
+    def attach(self, connection: DuckDBPyConnection, definition: Table) -> bool:
         """See `Lake.attach`: the newest snapshot."""
         with opened(self.catalog, self.store) as source:
             found = source.find(definition.name)
 
             if found is None:
-                return
+                return False
 
             name = f"_asyncelt_iceberg_{definition.name}".replace('"', "_")
             view = View.of(found)
             see(connection, name, view, found.scan().plan_files())
             connection.execute(view_over(name, definition, view.schema.names))
+
+            return True
 
 
 def lake(store: Store, catalog: CatalogConfig, namespace: str) -> IcebergLake:

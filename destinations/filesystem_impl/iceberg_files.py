@@ -239,6 +239,7 @@ def see(connection: DuckDBPyConnection, name: str, view: View, tasks: Iterable[F
         ours = posixpath.basename(task.file.file_path).startswith(_OURS)
         (plain if ours and not task.delete_files and not view.renamed else others).append(task)
 
+    plain.sort(key=lambda task: _place_in_time(task.file.file_path))
     sources = []
 
     for number, dataset in enumerate(_datasets(view, plain)):
@@ -263,6 +264,13 @@ def see(connection: DuckDBPyConnection, name: str, view: View, tasks: Iterable[F
         properties=exp.Properties(expressions=[exp.TemporaryProperty()]),
     )
     connection.execute(create.sql(dialect="duckdb"))
+
+
+def _place_in_time(path: str) -> tuple[str, int]:
+    """Files of one load by number, after those of earlier loads: rows come in the order in which they were loaded."""
+    folder, name = posixpath.split(path)
+
+    return posixpath.basename(folder), int(name.removesuffix(".parquet").rpartition("-")[2])
 
 
 def _datasets(view: View, tasks: Sequence[FileScanTask]) -> Iterator[ds.Dataset]:

@@ -30,6 +30,7 @@ LakeMode: TypeAlias = Literal["append", "overwrite", "upsert"]
 
 _TITLES: Final[Mapping[LakeFormat, str]] = {"delta": "Delta", "iceberg": "Iceberg"}
 _DRIVERS: Final[Mapping[LakeFormat, Sequence[str]]] = {"delta": ("deltalake",), "iceberg": ("pyiceberg", "sqlalchemy")}
+_WITHOUT_EFFECT: Final = ("skip_unchanged_rows", "source_filter", "destination_scope")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -187,6 +188,10 @@ def _check_upsert(table: Table, root: Table, title: str) -> None:
 
     if not root.keys("primary_key"):
         raise Unsupported(f"Table {name}: an upsert needs a primary_key. Declare one, or append.")
+
+    for hint in _WITHOUT_EFFECT:
+        if root.hints.get(f"x-merge-{hint.replace('_', '-')}"):
+            raise Unsupported(f"Table {name}: {hint} has no effect on {title} tables. Leave it out, or use a database.")
 
     if table is not root and (row_key_of(root) is None or link_of(table, root) is None):
         raise Unsupported(

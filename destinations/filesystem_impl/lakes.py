@@ -48,8 +48,8 @@ class Lake(Protocol):
         """Make the commit of one table, unless it has been made."""
         ...
 
-    def attach(self, connection: DuckDBPyConnection, definition: Table) -> None:
-        """Make a view over a table as it is, if there is one."""
+    def attach(self, connection: DuckDBPyConnection, definition: Table) -> bool:
+        """Make a view over a table as it is; False: there is none."""
         ...
 
 

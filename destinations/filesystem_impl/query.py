@@ -44,9 +44,9 @@ def dataset_query(dataset: FileDataset, sql: str, parameters: Sequence[SqlValue]
                 files[name] = found
 
         for name, kind in lake_tables(schemas).items():
-            if _named(name, sql):
+            # One that was never written to is empty.
+            if _named(name, sql) and dataset.lake(kind).attach(connection, definitions[name]):
                 files.pop(name, None)
-                dataset.lake(kind).attach(connection, definitions[name])
 
         for name, paths in files.items():
             if _named(name, sql) and name in definitions:

@@ -266,6 +266,8 @@ async def test_a_table_keeps_its_format_unless_its_rows_are_replaced(owner, form
         ({"hints": {"table_format": "delta", "x-merge-strategy": "scd2"}}, None, "Delta tables .* 'upsert' only"),
         ({"hints": {"table_format": "iceberg", "x-merge-strategy": "scd2"}}, None, "Iceberg tables .* 'upsert' only"),
         ({"hints": {}}, None, "plain files"),
+        ({"hints": {"table_format": "iceberg", "x-merge-skip-unchanged-rows": True}}, None, "skip_unchanged_rows"),
+        ({"hints": {"table_format": "delta", "x-merge-source-filter": "id > 1"}}, None, "source_filter"),
     ],
 )
 async def test_what_is_not_there_is_refused_before_anything_moves(owner, keyed, changes, nested, says):
