@@ -18,6 +18,7 @@ from benchmarks.job import Job
 
 MIB = 1024 * 1024
 SCALES = (1.0, 3.0, 10.0)
+TARGETS = ("parquet", "duckdb", "delta", "iceberg")
 
 
 def measure(shape: str, form: str, target: str, scale: float, side: str) -> dict[str, Any]:
@@ -42,7 +43,7 @@ def main() -> None:
     parser.add_argument("--scales", nargs="+", type=float, default=SCALES)
     parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=("flat", "orders", "events"))
     parser.add_argument("--forms", nargs="+", choices=("dict", "bytes"), default=("dict", "bytes"))
-    parser.add_argument("--targets", nargs="+", choices=("parquet", "duckdb"), default=("parquet", "duckdb"))
+    parser.add_argument("--targets", nargs="+", choices=TARGETS, default=("parquet", "duckdb"))
     parser.add_argument("--side", choices=("ours", "reference"), default="ours")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()

@@ -27,7 +27,7 @@ class Job:
     form: str
     """``dict``, ``bytes`` or ``arrow``: what the source yields."""
     target: str
-    """``parquet`` (a local folder), ``duckdb`` or ``postgres``."""
+    """``parquet`` (a local folder), ``delta`` and ``iceberg`` (tables in one), ``duckdb`` or ``postgres``."""
     rows: int
     folder: str
     page_rows: int | None = None
@@ -46,7 +46,12 @@ class Job:
     @property
     def output(self) -> Path:
         """Where the result is: a folder for Parquet, a database file for DuckDB."""
-        return Path(self.folder) / ("lake" if self.target == "parquet" else "out.duckdb")
+        return Path(self.folder) / ("lake" if self.is_folder else "out.duckdb")
+
+    @property
+    def is_folder(self) -> bool:
+        """Whether the result is files."""
+        return self.target in {"parquet", "delta", "iceberg"}
 
     @property
     def label(self) -> str:

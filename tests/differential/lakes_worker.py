@@ -24,6 +24,13 @@ def main(folder: str, text: str) -> None:
     for number in range(2):
         pipeline.run([dlt.resource(one["loads"][number], name=name, **one["hints"]) for name, one in cases.items()])
 
+    for name, one in cases.items():
+        if "refused" in one:
+            try:
+                pipeline.run(dlt.resource(one["refused"], name=name, **one["hints"]))
+            except Exception as error:
+                print(error)
+
 
 if __name__ == "__main__":
     main(sys.argv[1], sys.argv[2])

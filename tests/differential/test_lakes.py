@@ -31,6 +31,12 @@ CASES = {
     for kind in KINDS
     for name, (hints, loads) in LOADS.items()
 }
+CASES["iceberg_wider"] = {
+    "hints": {**UPSERT, "table_format": "iceberg"},
+    "loads": [[{"id": 1, "v": "a"}], [{"id": 1, "v": "b"}]],
+    "refused": [{"id": 1, "w": 1}],
+}
+DEPARTURES = ("upsert-of-shorter-lists-in-table-formats", "upsert-with-a-new-column-in-iceberg")
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +45,7 @@ def theirs(tmp_path_factory):
     command = [sys.executable, str(WORKER), str(folder), json.dumps(CASES)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+    (folder / "said").write_text(done.stdout)
 
     return folder
 
@@ -63,6 +70,9 @@ async def load(folder):
         await pipeline.run(
             [asyncelt.resource(one["loads"][number], name=name, **one["hints"]) for name, one in CASES.items()]
         )
+
+    wider = CASES["iceberg_wider"]
+    await pipeline.run(asyncelt.resource(wider["refused"], name="iceberg_wider", **wider["hints"]))
 
 
 def read(kind, folder, name):
@@ -98,3 +108,11 @@ def test_lists_that_become_shorter(theirs, ours, kind):
 
     assert [row["value"] for row in read(kind, theirs, table)] == [2, 3]
     assert [row["value"] for row in read(kind, ours, table)] == [3]
+
+
+@pytest.mark.timeout(180)
+def test_an_upsert_with_a_new_column(theirs, ours):
+    """docs/departures.md: upsert-with-a-new-column-in-iceberg."""
+    assert "Target schema's field names are not matching" in (theirs / "said").read_text()
+    assert read("iceberg", theirs, "iceberg_wider") == [{"id": 1, "v": "b"}]
+    assert read("iceberg", ours, "iceberg_wider") == [{"id": 1, "w": 1}]
