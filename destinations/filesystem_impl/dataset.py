@@ -54,6 +54,7 @@ class FileDataset:
         max_state_files: States that stay, per pipeline.
         catalog: Of Iceberg tables.
         namespace: Of Iceberg tables, in the catalog.
+        compact_files: See `filesystem`.
     """
 
     place: Place
@@ -62,6 +63,7 @@ class FileDataset:
     max_state_files: int
     catalog: CatalogConfig
     namespace: str
+    compact_files: int | None = None
 
     @property
     def store(self) -> Store:
@@ -282,11 +284,12 @@ class FileDataset:
             superseded=superseded,
         )
 
-    def _files_of(self, commit: Commit, package: Package) -> dict[TableName, list[str]]:
+    def _files_of(self, commit: Commit, package: Package, *, lakes: bool = False) -> dict[TableName, list[str]]:
+        """Where the rows of plain tables are, or those of tables in a table format."""
         files: dict[TableName, list[str]] = {}
 
         for job in package.jobs:
-            if job.table != STATE_TABLE and format_of(package.schema, job.table) is None:
+            if job.table != STATE_TABLE and (format_of(package.schema, job.table) is not None) == lakes:
                 files.setdefault(job.table, []).append(self.path_of(commit, package, job))
 
         return files
@@ -297,18 +300,12 @@ class FileDataset:
     def _lakes_of(self, commit: Commit, package: Package) -> list[LakeWrite]:
         """What becomes of tables that are kept in a table format."""
         schema, emptied = package.schema, _emptied(package)
-        files: dict[TableName, list[str]] = {}
-
-        for job in package.jobs:
-            if job.table != STATE_TABLE and format_of(schema, job.table) is not None:
-                files.setdefault(job.table, []).append(self.path_of(commit, package, job))
-
         gone = [name for name in emptied if name not in schema.tables]
         known = lake_tables([from_json(text) for text in self.schemas().values()]) if gone else {}
 
         return lake_writes(
             schema,
-            files,
+            self._files_of(commit, package, lakes=True),
             [name for name in emptied if name in schema.tables],
             {name: known[name] for name in gone if name in known},
         )
@@ -410,7 +407,11 @@ class FileDataset:
         tables = from_json(self.schemas()[package.schema_name]).tables
 
         for write in package.lakes:
-            self.lake(write.format).write(write, tables, marker, package.load_id)
+            lake = self.lake(write.format)
+            lake.write(write, tables, marker, package.load_id)
+
+            if self.compact_files is not None:
+                lake.compact(write.table, package.load_id, self.compact_files)
 
         self.store.remove([path for write in package.lakes for path in write.files])
 

@@ -8,6 +8,7 @@ then the transaction is looked up again. Rows are streamed from the staged files
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING, Final
@@ -18,7 +19,7 @@ from deltalake.exceptions import CommitFailedError, DeltaError
 from sqlglot import exp
 
 from asyncelt.destinations.filesystem_impl.catalogs import CatalogConfig
-from asyncelt.destinations.filesystem_impl.lake import LakeWrite
+from asyncelt.destinations.filesystem_impl.lake import SMALL_BYTES, LakeWrite
 from asyncelt.destinations.filesystem_impl.lakes import Author
 from asyncelt.destinations.filesystem_impl.layout import path_part
 from asyncelt.destinations.filesystem_impl.staged import DOOMED, Staged, flag_of, staged_rows
@@ -126,6 +127,23 @@ class DeltaLake:
             return
 
         raise DestinationUnavailable(f"Delta table {address}: other writers were quicker {_ATTEMPTS} times.")
+
+    def compact(self, name: TableName, load_id: LoadId, at_least: int) -> None:
+        """See `Lake.compact`."""
+        del load_id
+        found = _found(*self.store.table_address(name))
+
+        if found is None:
+            return
+
+        sizes = pa.table(found.get_add_actions(flatten=True)).column("size_bytes").to_pylist()
+
+        if sum(size is not None and size < SMALL_BYTES for size in sizes) < at_least:
+            return
+
+        # Another writer was quicker: the next load brings the next chance.
+        with suppress(CommitFailedError):
+            found.optimize.compact(max_concurrent_tasks=1, commit_properties=CommitProperties(max_commit_retries=0))
 
     def attach(self, connection: DuckDBPyConnection, definition: Table) -> bool:
         """See `Lake.attach`."""

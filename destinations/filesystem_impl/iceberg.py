@@ -32,9 +32,9 @@ from sqlglot import exp
 from asyncelt.destinations.filesystem_impl.catalogs import CatalogConfig
 from asyncelt.destinations.filesystem_impl.iceberg_catalog import Source, Tables, opened
 from asyncelt.destinations.filesystem_impl.iceberg_files import DataFiles, View, columns_of, field_type, see, value_of
-from asyncelt.destinations.filesystem_impl.lake import LakeWrite
+from asyncelt.destinations.filesystem_impl.lake import SMALL_BYTES, LakeWrite
 from asyncelt.destinations.filesystem_impl.lakes import Author
-from asyncelt.destinations.filesystem_impl.staged import DOOMED, Doomed, Staged, staged_rows
+from asyncelt.destinations.filesystem_impl.staged import DOOMED, Doomed, Staged, read, small_database, staged_rows
 from asyncelt.destinations.filesystem_impl.storage import Store
 from asyncelt.destinations.filesystem_impl.views import view_over
 from asyncelt.destinations.sql.names import column, table
@@ -148,6 +148,20 @@ class IcebergLake:
                 return
 
         raise DestinationUnavailable(f"Iceberg table {write.table}: other writers were quicker {_ATTEMPTS} times.")
+
+    def compact(self, name: TableName, load_id: LoadId, at_least: int) -> None:
+        """See `Lake.compact`."""
+        with opened(self.catalog, self.store) as source:
+            current = source.find(name)
+            tasks = [] if current is None else list(current.scan().plan_files())
+            small = [task for task in tasks if task.file.file_size_in_bytes < SMALL_BYTES]
+
+            if current is None or len(small) < at_least:
+                return
+
+            # Another writer was quicker: the next load brings the next chance.
+            with contextlib.suppress(CommitFailedException):
+                _compact(current, small, load_id)
 
     def attach(self, connection: DuckDBPyConnection, definition: Table) -> bool:
         """See `Lake.attach`: the newest snapshot."""
@@ -304,6 +318,33 @@ class _Rest:
             if self.staged.connection.execute(some).fetchone() is not None:
                 self.touched.append(task.file)
                 yield from self.staged.read(others)
+
+
+def _compact(current: IcebergTable, small: Sequence[FileScanTask], load_id: LoadId) -> None:
+    current.metadata.properties["commit.retry.num-retries"] = "0"
+    change = current.transaction()
+    files = DataFiles(change.table_metadata, current, load_id)
+
+    try:
+        with (
+            small_database() as connection,
+            change.update_snapshot({"asyncelt.compacted-files": str(len(small))}).overwrite() as overwrite,
+        ):
+            see(connection, _FILE, View.of(current), small)
+
+            for come in files.write(read(connection, exp.select(exp.Star()).from_(table(_FILE)))):
+                overwrite.append_data_file(come)
+
+            for task in small:
+                overwrite.delete_data_file(task.file)
+
+        change.commit_transaction()
+    except CommitStateUnknownException:
+        # The files may be part of the table by now.
+        raise
+    except BaseException:
+        files.remove()
+        raise
 
 
 def _check_writable(found: IcebergTable) -> None:

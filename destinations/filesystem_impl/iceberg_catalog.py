@@ -27,7 +27,7 @@ from pyiceberg.schema import Schema
 from pyiceberg.table import Table
 from requests import RequestException
 from sqlalchemy import URL
-from sqlalchemy.exc import OperationalError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, OperationalError, SQLAlchemyError
 
 from asyncelt.destinations.filesystem_impl.catalogs import CatalogConfig
 from asyncelt.destinations.filesystem_impl.storage import Store
@@ -134,7 +134,7 @@ def _loaded(config: CatalogConfig, store: Store) -> Catalog:
 
     try:
         return load_catalog(config.name, **properties)
-    except (ImportError, ValueError, LookupError) as error:
+    except (ImportError, ValueError, LookupError, ArgumentError) as error:
         raise ConfigError(f"{_name(config)} cannot be used: {_first_line(error)}") from error
 
 

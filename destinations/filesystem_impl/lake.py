@@ -13,6 +13,7 @@ from asyncelt.schema.model import Schema, Table
 from asyncelt.types import ColumnName, TableName
 
 __all__ = [
+    "SMALL_BYTES",
     "LakeFormat",
     "LakeMode",
     "LakeWrite",
@@ -31,6 +32,10 @@ LakeMode: TypeAlias = Literal["append", "overwrite", "upsert"]
 _TITLES: Final[Mapping[LakeFormat, str]] = {"delta": "Delta", "iceberg": "Iceberg"}
 _DRIVERS: Final[Mapping[LakeFormat, Sequence[str]]] = {"delta": ("deltalake",), "iceberg": ("pyiceberg", "sqlalchemy")}
 _WITHOUT_EFFECT: Final = ("skip_unchanged_rows", "source_filter", "destination_scope")
+
+
+SMALL_BYTES: Final = 16 * 1024 * 1024
+"""A data file below this size counts as small."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -48,6 +48,18 @@ class Lake(Protocol):
         """Make the commit of one table, unless it has been made."""
         ...
 
+    def compact(self, name: TableName, load_id: LoadId, at_least: int) -> None:
+        """Put the small files of a table together, in a commit of its own, if there are so many.
+
+        It is left for another time when somebody else changes the table meanwhile.
+
+        Args:
+            name: Of the table.
+            load_id: The load after which it is done.
+            at_least: How many.
+        """
+        ...
+
     def attach(self, connection: DuckDBPyConnection, definition: Table) -> bool:
         """Make a view over a table as it is; False: there is none."""
         ...

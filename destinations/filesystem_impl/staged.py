@@ -28,7 +28,7 @@ from asyncelt.types import TableName
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
-__all__ = ["DOOMED", "Doomed", "Staged", "flag_of", "staged_rows"]
+__all__ = ["DOOMED", "Doomed", "Staged", "flag_of", "read", "small_database", "staged_rows"]
 
 DOOMED: Final = "_asyncelt_doomed"
 """Table of the values by which rows of the target are found that go."""
@@ -81,7 +81,12 @@ class Staged:
 
     def read(self, select: exp.Expression) -> pa.RecordBatchReader:
         """The result of a query, in batches."""
-        return self.connection.execute(select.sql(dialect="duckdb")).to_arrow_reader(_BATCH_ROWS)
+        return read(self.connection, select)
+
+
+def read(connection: DuckDBPyConnection, select: exp.Expression) -> pa.RecordBatchReader:
+    """The result of a query, in batches."""
+    return connection.execute(select.sql(dialect="duckdb")).to_arrow_reader(_BATCH_ROWS)
 
 
 @contextmanager
@@ -100,6 +105,16 @@ def staged_rows(
     Raises:
         DestinationRejected: The files cannot be read.
     """
+    with small_database() as connection:
+        try:
+            yield _prepared(connection, store, write, tables, cast, target)
+        except duckdb.Error as error:
+            raise DestinationRejected(f"Table {write.table}: its staged rows cannot be read: {error}") from error
+
+
+@contextmanager
+def small_database() -> Iterator[DuckDBPyConnection]:
+    """A DuckDB with bounded memory, inside the block. What does not fit goes to disk."""
     with (
         TemporaryDirectory(prefix="asyncelt-") as folder,
         duckdb.connect(":memory:", config={"threads": "1", "memory_limit": _MEMORY}) as connection,
@@ -107,10 +122,7 @@ def staged_rows(
         connection.execute("SET TimeZone = 'UTC'")
         connection.execute("SET temp_directory = ?", [folder])
 
-        try:
-            yield _prepared(connection, store, write, tables, cast, target)
-        except duckdb.Error as error:
-            raise DestinationRejected(f"Table {write.table}: its staged rows cannot be read: {error}") from error
+        yield connection
 
 
 def _prepared(

@@ -16,7 +16,7 @@ import asyncelt
 from asyncelt import destinations
 from asyncelt.destinations.filesystem_impl.catalogs import catalog_config
 from asyncelt.destinations.filesystem_impl.iceberg_catalog import Tables, opened
-from asyncelt.errors import DestinationRejected, DestinationUnavailable, Unsupported
+from asyncelt.errors import ConfigError, DestinationRejected, DestinationUnavailable, Unsupported
 from asyncelt.failpoints import installed
 from asyncelt.load.protocol import Target
 from asyncelt.schema.model import Column, Table
@@ -185,8 +185,13 @@ class Died(Exception):
 
 
 @pytest.mark.parametrize("passes", [0, 1, 2, 3])
-async def test_a_commit_that_dies_between_tables_is_finished_by_whoever_comes_next(owner, table, keyed, loads, passes):
+async def test_a_commit_that_dies_between_tables_is_finished_by_whoever_comes_next(
+    owner, table, keyed, loads, place, passes
+):
     """Before the first table (0), after it (1), before the second (2), after it (3): the load is committed already."""
+    if place == "s3" and passes % 3:
+        pytest.skip("differs in nothing that is only done here")
+
     await owner.run({"one": ONE, "two": ONE}, tables=[table("one"), keyed("two")])
     package = await owner.make({"one": TWO, "two": TWO}, state="s")
     left = passes
@@ -400,3 +405,33 @@ async def test_a_rest_catalog_that_does_not_let_us_in_says_so(rest, table, chang
     assert "\n" not in str(raised.value)
     assert "wrong" not in str(raised.value)
     assert not (await owner.restore()).exists
+
+
+@pytest.mark.parametrize("place", ["local"], indirect=True)
+async def test_small_files_are_put_together_by_choice(destination, kind, table, tmp_path):
+    owner = Owner(replace(destination, compact_files=3), tmp_path / "packages", "parquet")
+    files = []
+
+    for at in range(4):
+        await owner.run({"one": pa.table({"id": [at]})}, tables=[table("one")])
+        files.append(await count_files(owner, kind, "one"))
+
+    assert files == [1, 2, 1, 2]
+    assert [row["id"] for row in await owner.rows("one")] == [0, 1, 2, 3]
+
+
+async def count_files(owner, kind, name):
+    def delta(dataset):
+        return len(DeltaTable(dataset.store.table_address(name)[0]).file_uris())
+
+    def iceberg(dataset):
+        with opened(Tables(dataset.catalog, dataset.namespace), dataset.store) as source:
+            return len(list(source.find(name).scan().plan_files()))
+
+    async with owner.destination.connect(owner.target) as session:
+        return await session._run(partial({"delta": delta, "iceberg": iceberg}[kind], session._dataset))
+
+
+def test_one_file_is_nothing_to_put_together():
+    with pytest.raises(ConfigError, match="compact_files=1"):
+        destinations.filesystem("lake", compact_files=1)
