@@ -79,7 +79,6 @@ class FileDataset:
             Unsupported: A table is to be written in a way that is not there.
         """
         check_lakes(package)
-
         kept = lake_tables([package.schema])
         names = [name for name in dict.fromkeys(job.table for job in package.jobs) if name in kept]
 
