@@ -78,12 +78,8 @@ class FileDataset:
             DestinationRejected: A catalog does not let us in.
             Unsupported: A table is to be written in a way that is not there.
         """
-        check_lakes(package)
-        kept = lake_tables([package.schema])
-        names = [name for name in dict.fromkeys(job.table for job in package.jobs) if name in kept]
-
-        for kind in sorted({kept[name] for name in names}):
-            self.lake(kind).check(name for name in names if kept[name] == kind)
+        for kind, names in check_lakes(package).items():
+            self.lake(kind).check(names)
 
     def lake(self, kind: LakeFormat) -> Lake:
         """Tables in a table format."""

@@ -43,9 +43,6 @@ _AS_TEXT = frozenset({"time", "json"})
 """Types that Delta does not have."""
 
 
-_ACTIONS: Final = (("path", pa.string()), ("modification_time", pa.int64()))
-
-
 @dataclass(frozen=True, slots=True)
 class Application:
     """What is written into a table's log with the rows."""
@@ -196,9 +193,10 @@ def _see(connection: DuckDBPyConnection, store: Store, table_name: TableName, na
 def _times(found: DeltaTable) -> Mapping[str, int]:
     """When each file was written: so rows come in the order in which they were loaded."""
     actions = pa.table(found.get_add_actions(flatten=True))
-    columns = (actions.column(name).cast(kind).to_pylist() for name, kind in _ACTIONS)
+    paths = actions.column("path").to_pylist()
+    times = actions.column("modification_time").cast(pa.int64()).to_pylist()
 
-    return dict(zip(*columns, strict=True))
+    return {str(path): time or 0 for path, time in zip(paths, times, strict=True)}
 
 
 def _write(

@@ -29,6 +29,7 @@ __all__ = [
 LakeFormat: TypeAlias = Literal["delta", "iceberg"]
 LakeMode: TypeAlias = Literal["append", "overwrite", "upsert"]
 
+_FORMATS: Final[Mapping[str, LakeFormat]] = {"delta": "delta", "iceberg": "iceberg"}
 _TITLES: Final[Mapping[LakeFormat, str]] = {"delta": "Delta", "iceberg": "Iceberg"}
 _DRIVERS: Final[Mapping[LakeFormat, Sequence[str]]] = {"delta": ("deltalake",), "iceberg": ("pyiceberg", "sqlalchemy")}
 _WITHOUT_EFFECT: Final = ("skip_unchanged_rows", "source_filter", "destination_scope")
@@ -59,7 +60,7 @@ def format_of(schema: Schema, table: TableName) -> LakeFormat | None:
     """The table format, which nested tables have from their root; None: plain files."""
     found = schema.root_of(table).hints.get("table_format")
 
-    return found if found == "delta" or found == "iceberg" else None  # noqa: PLR1714 - so that its type is known
+    return _FORMATS.get(found) if isinstance(found, str) else None
 
 
 def lake_tables(schemas: Sequence[Schema]) -> dict[TableName, LakeFormat]:
@@ -132,14 +133,18 @@ def link_of(nested: Table, root: Table) -> ColumnName | None:
     return links[0] if links else None
 
 
-def check_lakes(package: Package) -> None:
+def check_lakes(package: Package) -> dict[LakeFormat, list[TableName]]:
     """Refuse what is not there, before any data moves. Looks for packages: not on the event loop.
+
+    Returns:
+        The tables that rows have come for and that are kept in a table format.
 
     Raises:
         ConfigError: A package is missing.
         Unsupported: Names the table and what to do.
     """
     schema = package.schema
+    found: dict[LakeFormat, list[TableName]] = {}
 
     for name in dict.fromkeys(job.table for job in package.jobs):
         kind, root = format_of(schema, name), schema.root_of(name)
@@ -162,6 +167,10 @@ def check_lakes(package: Package) -> None:
 
         if merged:
             _check_upsert(schema.tables[name], root, _TITLES[kind])
+
+        found.setdefault(kind, []).append(name)
+
+    return found
 
 
 def check_formats(stored: Schema, package: Package, emptied: Collection[TableName]) -> None:
