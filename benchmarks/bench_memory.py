@@ -18,7 +18,7 @@ from benchmarks.job import Job
 
 MIB = 1024 * 1024
 SCALES = (1.0, 3.0, 10.0)
-TARGETS = ("parquet", "s3", "duckdb", "postgres")
+TARGETS = ("parquet", "s3", "delta", "iceberg", "duckdb", "postgres")
 
 
 def measure(shape: str, form: str, target: str, wanted: float, side: str) -> dict[str, Any]:

@@ -27,7 +27,7 @@ class Job:
     form: str
     """``dict``, ``bytes`` or ``arrow``: what the source yields."""
     target: str
-    """``parquet`` (a local folder), ``s3`` (Parquet in a bucket), ``duckdb`` or ``postgres``."""
+    """``parquet`` (a local folder), ``s3`` (Parquet in a bucket), ``delta`` and ``iceberg`` (tables in a folder), ``duckdb`` or ``postgres``."""
     rows: int
     folder: str
     page_rows: int | None = None
@@ -52,12 +52,12 @@ class Job:
 
     @property
     def is_files(self) -> bool:
-        """Whether the result are Parquet files."""
-        return self.target in {"parquet", "s3"}
+        """Whether the result is files."""
+        return self.target in {"parquet", "s3", "delta", "iceberg"}
 
     @property
     def output(self) -> Path:
-        """Where the result is: a folder for Parquet, to which a bucket is copied; a database file for DuckDB."""
+        """Where the result is: a folder for files, to which a bucket is copied; a database file for DuckDB."""
         return Path(self.folder) / ("lake" if self.is_files else "out.duckdb")
 
     @property

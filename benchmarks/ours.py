@@ -65,7 +65,10 @@ async def _run(job: Job, pages: Iterable[Any]) -> None:
         settings=settings,
     )
     loader_file_format: FileFormat | None = "parquet" if job.is_files else None
-    await pipeline.run(_source(pages), table_name=job.shape, loader_file_format=loader_file_format)
+    table_format = job.target if job.target in {"delta", "iceberg"} else None
+    await pipeline.run(
+        _source(pages), table_name=job.shape, loader_file_format=loader_file_format, table_format=table_format
+    )
 
 
 def _destination(job: Job) -> Any:

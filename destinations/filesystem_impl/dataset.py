@@ -8,16 +8,25 @@ unfinished; whoever comes next finishes it.
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import orjson
 
 from asyncelt.destinations.filesystem_impl import documents
+from asyncelt.destinations.filesystem_impl.catalogs import CatalogConfig
 from asyncelt.destinations.filesystem_impl.documents import MarkedPackage, Marker
-from asyncelt.destinations.filesystem_impl.lake import LakeWrite, check_formats, format_of, mode_of
+from asyncelt.destinations.filesystem_impl.lake import (
+    LakeFormat,
+    LakeWrite,
+    check_formats,
+    check_lakes,
+    format_of,
+    lake_tables,
+    lake_writes,
+)
+from asyncelt.destinations.filesystem_impl.lakes import Lake, lake_of
 from asyncelt.destinations.filesystem_impl.layout import Layout
 from asyncelt.destinations.filesystem_impl.storage import Place, Store
 from asyncelt.destinations.job_files import read_job
@@ -43,17 +52,38 @@ class FileDataset:
         layout: Of data files.
         capabilities: Decide the types in which state rows are read from job files.
         max_state_files: States that stay, per pipeline.
+        catalog: Of Iceberg tables.
+        namespace: Of Iceberg tables, in the catalog.
+        compact_files: See `filesystem`.
     """
 
     place: Place
     layout: Layout
     capabilities: Capabilities
     max_state_files: int
+    catalog: CatalogConfig
+    namespace: str
+    compact_files: int | None = None
 
     @property
     def store(self) -> Store:
         """Small files and names."""
         return self.place.store
+
+    def check(self, package: Package) -> None:
+        """Refuse what cannot be done, before any data moves.
+
+        Raises:
+            ConfigError: A package is missing, or a catalog cannot be used.
+            DestinationRejected: A catalog does not let us in.
+            Unsupported: A table is to be written in a way that is not there.
+        """
+        for kind, names in check_lakes(package).items():
+            self.lake(kind).check(names)
+
+    def lake(self, kind: LakeFormat) -> Lake:
+        """Tables in a table format."""
+        return lake_of(kind, self.store, self.catalog, self.namespace)
 
     def path_of(self, commit: Commit, package: Package, job: JobFile) -> str:
         """Where a job's file goes."""
@@ -251,11 +281,12 @@ class FileDataset:
             superseded=superseded,
         )
 
-    def _files_of(self, commit: Commit, package: Package) -> dict[TableName, list[str]]:
+    def _files_of(self, commit: Commit, package: Package, *, lakes: bool = False) -> dict[TableName, list[str]]:
+        """Where the rows of plain tables are, or those of tables in a table format."""
         files: dict[TableName, list[str]] = {}
 
         for job in package.jobs:
-            if job.table != STATE_TABLE and format_of(package.schema, job.table) is None:
+            if job.table != STATE_TABLE and (format_of(package.schema, job.table) is not None) == lakes:
                 files.setdefault(job.table, []).append(self.path_of(commit, package, job))
 
         return files
@@ -274,20 +305,16 @@ class FileDataset:
 
     def _lakes_of(self, commit: Commit, package: Package) -> list[LakeWrite]:
         """What becomes of tables that are kept in a table format."""
-        emptied = [name for name in _emptied(package) if name in package.schema.tables]
-        jobs = [job for job in package.jobs if job.table != STATE_TABLE]
-        names = dict.fromkeys((*emptied, *(job.table for job in jobs)))
+        schema, emptied = package.schema, _emptied(package)
+        gone = [name for name in emptied if name not in schema.tables]
+        known = lake_tables([from_json(text) for text in self.schemas().values()]) if gone else {}
 
-        return [
-            LakeWrite(
-                table=name,
-                mode=mode_of(package.schema, name, emptied),
-                files=[self.path_of(commit, package, job) for job in jobs if job.table == name],
-                keys=package.schema.tables[name].keys("primary_key"),
-            )
-            for name in names
-            if format_of(package.schema, name) is not None
-        ]
+        return lake_writes(
+            schema,
+            self._files_of(commit, package, lakes=True),
+            [name for name in emptied if name in schema.tables],
+            {name: known[name] for name in gone if name in known},
+        )
 
     def _version_row(self, schema: Schema, load_id: LoadId, stored: set[str]) -> Mapping[str, JsonValue] | None:
         digits = documents.split_name(documents.version_path(schema.name, load_id, schema.version_hash), 3)[2]
@@ -383,13 +410,14 @@ class FileDataset:
         if not package.lakes:
             return
 
-        # The driver takes a quarter of a second to import.
-        module = importlib.import_module("asyncelt.destinations.filesystem_impl.delta")
-        application = module.Application(marker.pipeline_name, marker.member, package.load_id)
         tables = from_json(self.schemas()[package.schema_name]).tables
 
         for write in package.lakes:
-            module.write_delta(self.store, write, tables[write.table], application)
+            lake = self.lake(write.format)
+            lake.write(write, tables, marker, package.load_id)
+
+            if self.compact_files is not None:
+                lake.compact(write.table, package.load_id, self.compact_files)
 
         self.store.remove([path for write in package.lakes for path in write.files])
 

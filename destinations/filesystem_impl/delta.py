@@ -7,36 +7,38 @@ then the transaction is looked up again. Rows are streamed from the staged files
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-import duckdb
 import pyarrow as pa
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError
 from sqlglot import exp
 
-from asyncelt.destinations.filesystem_impl.lake import LakeWrite
+from asyncelt.destinations.filesystem_impl.catalogs import CatalogConfig
+from asyncelt.destinations.filesystem_impl.lake import SMALL_BYTES, LakeWrite
+from asyncelt.destinations.filesystem_impl.lakes import Author
+from asyncelt.destinations.filesystem_impl.layout import path_part
+from asyncelt.destinations.filesystem_impl.staged import DOOMED, Staged, flag_of, staged_rows
 from asyncelt.destinations.filesystem_impl.storage import Store
-from asyncelt.destinations.filesystem_impl.views import view_of, view_over
-from asyncelt.destinations.sql.names import column, identifier, table
-from asyncelt.errors import DestinationRejected, DestinationUnavailable
+from asyncelt.destinations.filesystem_impl.views import view_of_files, view_over
+from asyncelt.destinations.sql.names import column, table
+from asyncelt.errors import DestinationRejected, DestinationUnavailable, Unsupported
 from asyncelt.failpoints import failpoint
 from asyncelt.schema.model import Column, Table
-from asyncelt.types import LoadId
+from asyncelt.types import LoadId, TableName
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
-__all__ = ["Application", "attach_delta", "write_delta"]
+__all__ = ["Application", "DeltaLake", "lake"]
 
-_BATCH_ROWS = 65_536
 _ATTEMPTS = 20
-_MEMORY = "256MB"
-"""Of the reader of staged files; what deduplicates more than that goes to disk."""
+_GOES: Final = "_asyncelt_goes"
+"""Column of an upsert's source: the row says which nested rows go, and is no row itself."""
 _AS_TEXT = frozenset({"time", "json"})
 """Types that Delta does not have."""
 
@@ -59,6 +61,10 @@ class Application:
         """Grows with each package of a pipeline's member."""
         return int(Decimal(self.load_id) * 1_000_000)
 
+    def is_in(self, found: DeltaTable | None) -> bool:
+        """Whether a table has this load."""
+        return found is not None and (found.transaction_version(self.name) or -1) >= self.version
+
     def properties(self) -> CommitProperties:
         """Of the commit. No retries: it must not come twice after another session has made it."""
         return CommitProperties(
@@ -68,108 +74,215 @@ class Application:
         )
 
 
-def write_delta(store: Store, write: LakeWrite, definition: Table, application: Application) -> None:
-    """Make the commit, unless it has been made.
+@dataclass(frozen=True, slots=True)
+class DeltaLake:
+    """See `Lake`."""
 
-    Raises:
-        DestinationRejected: The table does not take the rows.
-        DestinationUnavailable: Others commit all the time.
-    """
-    address, options = store.table_address(write.table)
+    store: Store
 
-    for _ in range(_ATTEMPTS):
-        current = DeltaTable(address, storage_options=options) if DeltaTable.is_deltatable(address, options) else None
+    def check(self, names: Iterable[TableName]) -> None:
+        """See `Lake.check`: a table is reached as all files of the dataset are."""
+        for name in names:
+            if "%" in self.store.table_address(name)[0]:
+                raise Unsupported(f"Table {name}: Delta's driver cannot read addresses with a percent sign. Rename it.")
 
-        if current is not None and (current.transaction_version(application.name) or -1) >= application.version:
+    def write(self, write: LakeWrite, tables: Mapping[TableName, Table], author: Author, load_id: LoadId) -> None:
+        """See `Lake.write`.
+
+        Raises:
+            DestinationRejected: The table does not take the rows.
+            DestinationUnavailable: Others commit all the time.
+        """
+        address, options = self.store.table_address(write.table)
+        application = Application(author.pipeline_name, author.member, load_id)
+
+        for _ in range(_ATTEMPTS):
+            current = _found(address, options)
+
+            if application.is_in(current):
+                return
+
+            failpoint("filesystem.before_table")
+
+            try:
+                _write(self.store, write, tables, current or address, application.properties())
+            except CommitFailedError:
+                # Another session was quicker, perhaps with this very package.
+                continue
+            except (DeltaError, DestinationRejected) as error:
+                if application.is_in(_found(address, options)):
+                    # Another session was quicker, and has removed the staged files.
+                    return
+
+                if isinstance(error, DestinationRejected):
+                    raise
+
+                raise DestinationRejected(f"Delta table {address}, load {load_id}: {error}") from error
+
+            failpoint("filesystem.after_table")
+
             return
 
-        failpoint("filesystem.before_table")
+        raise DestinationUnavailable(f"Delta table {address}: other writers were quicker {_ATTEMPTS} times.")
 
-        try:
-            _write(store, write, definition, current or address, options, application.properties())
-        except CommitFailedError:
-            # Another session was quicker, perhaps with this very package.
-            continue
-        except DeltaError as error:
-            raise DestinationRejected(f"Delta table {address}, load {application.load_id}: {error}") from error
+    def compact(self, name: TableName, load_id: LoadId, at_least: int) -> None:
+        """See `Lake.compact`."""
+        del load_id
+        found = _found(*self.store.table_address(name))
 
-        failpoint("filesystem.after_table")
+        if found is None:
+            return
 
-        return
+        sizes = pa.table(found.get_add_actions(flatten=True)).column("size_bytes").to_pylist()
 
-    raise DestinationUnavailable(f"Delta table {address}: other writers were quicker {_ATTEMPTS} times.")
+        if sum(size is not None and size < SMALL_BYTES for size in sizes) < at_least:
+            return
+
+        # Another writer was quicker: the next load brings the next chance.
+        with suppress(CommitFailedError):
+            found.optimize.compact(max_concurrent_tasks=1, commit_properties=CommitProperties(max_commit_retries=0))
+
+    def attach(self, connection: DuckDBPyConnection, definition: Table) -> bool:
+        """See `Lake.attach`."""
+        name = f"_asyncelt_delta_{definition.name}".replace('"', "_")
+        columns = _see(connection, self.store, definition.name, name)
+
+        if columns is None:
+            return False
+
+        connection.execute(view_over(name, definition, columns))
+
+        return True
 
 
-def attach_delta(connection: DuckDBPyConnection, store: Store, definition: Table) -> None:
-    """Make a view over the newest version of a table, if there is one."""
-    address, options = store.table_address(definition.name)
+def lake(store: Store, _catalog: CatalogConfig, _namespace: str) -> DeltaLake:
+    """Delta tables of a dataset."""
+    return DeltaLake(store)
 
-    if not DeltaTable.is_deltatable(address, options):
-        return
 
-    name = f"_asyncelt_delta_{definition.name}".replace('"', "_")
-    rows = DeltaTable(address, storage_options=options).to_pyarrow_dataset()
-    connection.register(name, rows)
-    connection.execute(view_over(name, definition, rows.schema.names))
+def _found(address: str, options: dict[str, str]) -> DeltaTable | None:
+    return DeltaTable(address, storage_options=options) if DeltaTable.is_deltatable(address, options) else None
+
+
+def _see(connection: DuckDBPyConnection, store: Store, table_name: TableName, name: str) -> Sequence[str] | None:
+    """Make the newest version of a table known by a name.
+
+    Returns:
+        Its columns; None: there is no such table.
+    """
+    found = _found(*store.table_address(table_name))
+
+    if found is None:
+        return None
+
+    rows = found.to_pyarrow_dataset()
+    times = _times(found)
+    files = sorted((one.path for one in rows.get_fragments()), key=lambda path: (times.get(path, 0), path))
+    paths = [f"{path_part(table_name)}/{path}" for path in files]
+
+    if found.metadata().partition_columns or not paths:
+        # Of somebody else: values of these columns are not in the files.
+        connection.register(name, rows)
+    else:
+        # Not through Arrow: an upsert writes texts as views of texts, which Arrow cannot filter.
+        connection.execute(view_of_files(name, store.attach(connection, paths)))
+
+    return rows.schema.names
+
+
+def _times(found: DeltaTable) -> Mapping[str, int]:
+    """When each file was written: so rows come in the order in which they were loaded."""
+    actions = pa.table(found.get_add_actions(flatten=True))
+    paths = actions.column("path").to_pylist()
+    times = actions.column("modification_time").cast(pa.int64()).to_pylist()
+
+    return {str(path): time or 0 for path, time in zip(paths, times, strict=True)}
 
 
 def _write(
     store: Store,
     write: LakeWrite,
-    definition: Table,
+    tables: Mapping[TableName, Table],
     target: DeltaTable | str,
-    options: dict[str, str],
     properties: CommitProperties,
 ) -> None:
-    if not write.files:
+    if not write.files and not (write.mode == "upsert" and isinstance(target, DeltaTable)):
         if isinstance(target, DeltaTable):
             target.delete(commit_properties=properties)
 
         return
 
-    with _rows(store, write, definition) as rows:
+    def root(connection: DuckDBPyConnection, name: str, _columns: Sequence[str]) -> bool:
+        return write.root is not None and _see(connection, store, write.root, name) is not None
+
+    with staged_rows(store, write, tables, _value, root) as staged:
         if write.mode == "upsert" and isinstance(target, DeltaTable):
-            same = " AND ".join(f"target.{_quoted(key)} = source.{_quoted(key)}" for key in write.keys)
-            merger = target.merge(
-                rows,
-                same,
-                source_alias="source",
-                target_alias="target",
-                merge_schema=True,
-                commit_properties=properties,
-            )
-            merger.when_matched_update_all().when_not_matched_insert_all().execute()
+            _merge(staged, write, tables[write.table], target, properties)
 
             return
 
         write_deltalake(
             target,
-            rows,
+            staged.reader(),
             mode="overwrite" if write.mode == "overwrite" else "append",
             schema_mode="merge",
-            storage_options=options,
+            storage_options=store.table_address(write.table)[1],
             commit_properties=properties,
         )
 
 
+def _merge(
+    staged: Staged, write: LakeWrite, definition: Table, target: DeltaTable, properties: CommitProperties
+) -> None:
+    """Rows of a root table are updated; nested rows go with those of the old root row, and others come."""
+    if write.root is None:
+        same = " AND ".join(f"target.{_quoted(key)} = source.{_quoted(key)}" for key in write.keys)
+        flagged = flag_of(definition, "source")
+        gone = None if flagged is None else flagged.sql(dialect="databricks")
+        merger = target.merge(
+            staged.read(staged.select),
+            same,
+            source_alias="source",
+            target_alias="target",
+            merge_schema=True,
+            commit_properties=properties,
+        )
+
+        if gone is not None:
+            merger = merger.when_matched_delete(gone)
+
+        coming = None if gone is None else f"NOT {gone}"
+        merger.when_matched_update_all().when_not_matched_insert_all(coming).execute()
+
+        return
+
+    link, names = _linked(staged), staged.select.named_selects
+    rows = staged.select.select(exp.alias_(exp.false(), _GOES, quoted=True))
+    going = exp.select(
+        exp.alias_(column("row_key"), link, quoted=True), exp.alias_(exp.true(), _GOES, quoted=True)
+    ).from_(table(DOOMED))
+    merger = target.merge(
+        staged.read(exp.Union(this=rows, expression=going, distinct=False, by_name=True)),
+        f"source.{_GOES} AND target.{_quoted(link)} = source.{_quoted(link)}",
+        source_alias="source",
+        target_alias="target",
+        merge_schema=True,
+        commit_properties=properties,
+    )
+    columns = {_quoted(name): f"source.{_quoted(name)}" for name in names}
+    merger.when_matched_delete().when_not_matched_insert(columns, predicate=f"NOT source.{_GOES}").execute()
+
+
+def _linked(staged: Staged) -> str:
+    """The column that leads to the root row."""
+    if staged.doomed is None:
+        raise AssertionError("an upsert says which rows go")
+
+    return staged.doomed.columns[0]
+
+
 def _quoted(name: str) -> str:
     return "`" + name.replace("`", "``") + "`"
-
-
-@contextmanager
-def _rows(store: Store, write: LakeWrite, definition: Table) -> Iterator[pa.RecordBatchReader]:
-    """The staged rows; of those with one key, in an upsert, the last."""
-    columns = [one for one in definition.columns.values() if one.data_type is not None]
-    select = exp.select(*map(_value, columns)).from_(table(write.table))
-
-    if write.mode == "upsert":
-        select = _last_of_each(select, write.table, write.keys)
-
-    with duckdb.connect(":memory:", config={"threads": "1", "memory_limit": _MEMORY}) as connection:
-        connection.execute("SET TimeZone = 'UTC'")
-        connection.execute(view_of(definition, store.attach(connection, write.files)))
-
-        yield connection.execute(select.sql(dialect="duckdb")).to_arrow_reader(_BATCH_ROWS)
 
 
 def _value(one: Column) -> exp.Expression:
@@ -178,18 +291,4 @@ def _value(one: Column) -> exp.Expression:
     if one.data_type in _AS_TEXT:
         value = exp.cast(value, "VARCHAR")
 
-    return exp.Alias(this=value, alias=identifier(one.name))
-
-
-def _last_of_each(select: exp.Select, name: str, keys: Sequence[str]) -> exp.Select:
-    at = exp.Window(this=exp.RowNumber())
-    numbered = exp.select(exp.Star(), exp.alias_(at, "_asyncelt_at")).from_(table(name)).subquery("numbered")
-    order = exp.Order(expressions=[exp.Ordered(this=exp.column("_asyncelt_at"), desc=True)])
-    place = exp.Window(this=exp.RowNumber(), partition_by=[column(key) for key in keys], order=order)
-
-    first = exp.EQ(this=place, expression=exp.Literal.number(1))
-
-    last = exp.select(*select.expressions).from_(numbered)
-    last.set("qualify", exp.Qualify(this=first))
-
-    return last
+    return value

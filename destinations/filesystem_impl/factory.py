@@ -14,6 +14,7 @@ from urllib.parse import unquote, urlsplit
 
 from anyio.to_thread import run_sync
 
+from asyncelt.destinations.filesystem_impl.catalogs import CatalogConfig, catalog_config
 from asyncelt.destinations.filesystem_impl.dataset import FileDataset
 from asyncelt.destinations.filesystem_impl.layout import DEFAULT_LAYOUT, Layout, Moment, Placeholder, path_part
 from asyncelt.destinations.filesystem_impl.local import LocalPlace
@@ -31,12 +32,13 @@ _CAPABILITIES = Capabilities(
     file_formats=("jsonl", "parquet"),
     write_dispositions=("append", "replace", "skip"),
     merge_strategies=(),
-    table_formats=("delta",),
+    table_formats=("delta", "iceberg"),
     table_format_strategies=("upsert",),
     case_sensitive=True,
     transactional=False,
     sqlglot_dialect="duckdb",
 )
+_FEWEST = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +107,8 @@ class Filesystem:
     capabilities: Capabilities
     max_state_files: int = 100
     busy_timeout_s: float = 30.0
+    iceberg_catalog: CatalogConfig = field(default_factory=CatalogConfig)
+    compact_files: int | None = None
 
     @property
     def destination_type(self) -> str:
@@ -153,6 +157,9 @@ class Filesystem:
                 layout=self.layout,
                 capabilities=self.capabilities,
                 max_state_files=self.max_state_files,
+                catalog=self.iceberg_catalog,
+                namespace=target.dataset_name,
+                compact_files=self.compact_files,
             )
             session = FilesystemSession(dataset, target, busy_timeout_s=self.busy_timeout_s)
 
@@ -175,6 +182,8 @@ def filesystem(  # noqa: PLR0913 - what people write down for a dataset; all but
     max_state_files: int = 100,
     naming_convention: str = "snake_case",
     busy_timeout_s: float = 30.0,
+    iceberg_catalog: str | Mapping[str, str] | None = None,
+    compact_files: int | None = None,
 ) -> Filesystem:
     """Load into files, Parquet or JSON lines, in a local folder or a bucket of S3.
 
@@ -199,10 +208,18 @@ def filesystem(  # noqa: PLR0913 - what people write down for a dataset; all but
         max_state_files: Old pipeline states that are kept.
         naming_convention: How names of the data become names of tables and columns.
         busy_timeout_s: How long to wait for another session that is committing to the same dataset.
+        iceberg_catalog: Of tables with ``table_format="iceberg"``: the address of a SQL database or of a REST
+            catalog, a mapping of pyiceberg's properties (``type``, ``uri``, ``warehouse``, ``credential``, ...), or
+            a name in pyiceberg's own configuration. In a local folder a SQLite file in the dataset unless given.
+        compact_files: A Delta or Iceberg table that has this number of small files (below 16 MiB) after a load has
+            them put together, in a commit of its own; never unless given.
 
     Raises:
         ConfigError: The layout, the address or the credentials are not usable, or a package is missing.
     """
+    if compact_files is not None and compact_files < _FEWEST:
+        raise ConfigError(f"filesystem(compact_files={compact_files}): it takes {_FEWEST} files to put some together.")
+
     return Filesystem(
         destination_name=destination_name or "filesystem",
         site=_site(os.fspath(bucket_url), endpoint_url, region_name, credentials),
@@ -210,6 +227,8 @@ def filesystem(  # noqa: PLR0913 - what people write down for a dataset; all but
         capabilities=replace(_CAPABILITIES, naming_convention=naming_convention),
         max_state_files=max_state_files,
         busy_timeout_s=busy_timeout_s,
+        iceberg_catalog=catalog_config(iceberg_catalog),
+        compact_files=compact_files,
     )
 
 

@@ -2,19 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import Literal, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 from asyncelt.errors import ConfigError, DestinationRejected, Unsupported
 from asyncelt.flow import Package
-from asyncelt.schema.model import Schema
-from asyncelt.types import TableName
+from asyncelt.schema.model import Schema, Table
+from asyncelt.types import ColumnName, TableName
 
-__all__ = ["LakeMode", "LakeWrite", "check_formats", "check_lakes", "format_of", "mode_of"]
+__all__ = [
+    "SMALL_BYTES",
+    "LakeFormat",
+    "LakeMode",
+    "LakeWrite",
+    "check_formats",
+    "check_lakes",
+    "format_of",
+    "lake_tables",
+    "lake_writes",
+    "link_of",
+    "row_key_of",
+]
 
+LakeFormat: TypeAlias = Literal["delta", "iceberg"]
 LakeMode: TypeAlias = Literal["append", "overwrite", "upsert"]
+
+_FORMATS: Final[Mapping[str, LakeFormat]] = {"delta": "delta", "iceberg": "iceberg"}
+_TITLES: Final[Mapping[LakeFormat, str]] = {"delta": "Delta", "iceberg": "Iceberg"}
+_DRIVERS: Final[Mapping[LakeFormat, Sequence[str]]] = {"delta": ("deltalake",), "iceberg": ("pyiceberg", "sqlalchemy")}
+_WITHOUT_EFFECT: Final = ("skip_unchanged_rows", "source_filter", "destination_scope")
+
+
+SMALL_BYTES: Final = 16 * 1024 * 1024
+"""A data file below this size counts as small."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,35 +45,106 @@ class LakeWrite:
 
     table: TableName
     mode: LakeMode
+    format: LakeFormat = "delta"
     files: Sequence[str] = ()
     """Staged files, relative to the dataset's folder, in job order. They go once the table has been committed."""
     keys: Sequence[str] = ()
-    """Columns by which an upsert finds rows."""
+    """Columns of the root table that tell rows apart, where rows are merged."""
+    root: TableName | None = None
+    """The root table, where rows are merged and this one is nested in it."""
+    root_files: Sequence[str] = ()
+    """Staged files of the root table: they say whose nested rows are replaced."""
 
 
-def format_of(schema: Schema, table: TableName) -> str | None:
+def format_of(schema: Schema, table: TableName) -> LakeFormat | None:
     """The table format, which nested tables have from their root; None: plain files."""
     found = schema.root_of(table).hints.get("table_format")
 
-    return found if isinstance(found, str) and found in {"delta", "iceberg"} else None
+    return _FORMATS.get(found) if isinstance(found, str) else None
 
 
-def mode_of(schema: Schema, table: TableName, emptied: Collection[TableName]) -> LakeMode:
-    """How the package's rows get into the table."""
-    if table in emptied:
-        return "overwrite"
-
-    return "upsert" if schema.disposition_of(table) == "merge" else "append"
+def lake_tables(schemas: Sequence[Schema]) -> dict[TableName, LakeFormat]:
+    """All tables that are kept in a table format."""
+    return {name: kind for one in schemas for name in one.tables if (kind := format_of(one, name)) is not None}
 
 
-def check_lakes(package: Package) -> None:
+def lake_writes(
+    schema: Schema,
+    files: Mapping[TableName, Sequence[str]],
+    emptied: Collection[TableName],
+    dropped: Mapping[TableName, LakeFormat],
+) -> list[LakeWrite]:
+    """What a package does to tables in a table format: nested tables before the root table whose old rows they need.
+
+    Args:
+        schema: Of the package.
+        files: Staged files of each table that the package has rows for.
+        emptied: Tables of the schema whose old rows go.
+        dropped: Tables that the schema does not have any more.
+    """
+    writes = [LakeWrite(table=name, mode="overwrite", format=kind) for name, kind in dropped.items()]
+
+    for name in dict.fromkeys((*emptied, *files, *_nested_of_merged(schema, files))):
+        kind, root = format_of(schema, name), schema.root_of(name)
+
+        if kind is None:
+            continue
+
+        merged = schema.disposition_of(name) == "merge"
+        nested = merged and root.name != name
+        mode: LakeMode = "overwrite" if name in emptied else "upsert" if merged else "append"
+
+        writes.append(
+            LakeWrite(
+                table=name,
+                mode=mode,
+                format=kind,
+                files=files.get(name, ()),
+                keys=root.keys("primary_key") if merged else (),
+                root=root.name if nested else None,
+                root_files=files.get(root.name, ()) if nested else (),
+            )
+        )
+
+    return sorted(writes, key=lambda write: write.root is None)
+
+
+def _nested_of_merged(schema: Schema, files: Collection[TableName]) -> Iterator[TableName]:
+    """Nested tables lose rows with those of their root table, whether new ones have come for them or not."""
+    for name in files:
+        if schema.tables[name].parent is None and schema.disposition_of(name) == "merge":
+            yield from (one.name for one in schema.chain_of(name))
+
+
+def row_key_of(root: Table) -> ColumnName | None:
+    """The column that identifies a row of a root table."""
+    found = [names[0] for names in map(root.keys, ("row_key", "unique", "primary_key")) if len(names) == 1]
+
+    return found[0] if found else None
+
+
+def link_of(nested: Table, root: Table) -> ColumnName | None:
+    """The column that leads from a row of a nested table to its root row.
+
+    The parent key where that is the same: rows that came before the table was merged have no root key.
+    """
+    links = (nested.keys("parent_key") if nested.parent == root.name else ()) or nested.keys("root_key")
+
+    return links[0] if links else None
+
+
+def check_lakes(package: Package) -> dict[LakeFormat, list[TableName]]:
     """Refuse what is not there, before any data moves. Looks for packages: not on the event loop.
+
+    Returns:
+        The tables that rows have come for and that are kept in a table format.
 
     Raises:
         ConfigError: A package is missing.
         Unsupported: Names the table and what to do.
     """
     schema = package.schema
+    found: dict[LakeFormat, list[TableName]] = {}
 
     for name in dict.fromkeys(job.table for job in package.jobs):
         kind, root = format_of(schema, name), schema.root_of(name)
@@ -60,23 +153,24 @@ def check_lakes(package: Package) -> None:
         if kind is None and merged:
             raise Unsupported(
                 f"The filesystem destination cannot merge into plain files (table {name}). Use write_disposition "
-                "append or replace, table_format='delta', or a database."
+                "append or replace, table_format='delta' or 'iceberg', or a database."
             )
 
-        if kind == "iceberg":
-            raise Unsupported(f"Table {name}: table_format 'iceberg' is not supported yet. Use 'delta' or plain files.")
+        if kind is None:
+            continue
 
-        if kind is not None and find_spec("deltalake") is None:
-            raise ConfigError(
-                f"Table {name}: table_format 'delta' needs the package deltalake: pip install 'asyncelt[delta]'."
-            )
+        for driver in _DRIVERS[kind]:
+            if find_spec(driver) is None:
+                raise ConfigError(
+                    f"Table {name}: table_format {kind!r} needs the package {driver}: pip install 'asyncelt[{kind}]'."
+                )
 
-        if kind is not None and merged:
-            _check_upsert(name, root.hints, nested=name != root.name, keyed=bool(root.keys("primary_key")))
+        if merged:
+            _check_upsert(schema.tables[name], root, _TITLES[kind])
 
-            for hint in ("hard_delete", "dedup_sort"):
-                if root.keys(hint):
-                    raise Unsupported(f"Table {name}: {hint} has no effect on Delta tables yet. Use a database.")
+        found.setdefault(kind, []).append(name)
+
+    return found
 
 
 def check_formats(stored: Schema, package: Package, emptied: Collection[TableName]) -> None:
@@ -100,15 +194,21 @@ def check_formats(stored: Schema, package: Package, emptied: Collection[TableNam
             )
 
 
-def _check_upsert(name: TableName, hints: Mapping[str, object], *, nested: bool, keyed: bool) -> None:
-    if hints.get("x-merge-strategy", "upsert") != "upsert":
-        raise Unsupported(f"Table {name}: Delta tables are merged by strategy 'upsert' only.")
+def _check_upsert(table: Table, root: Table, title: str) -> None:
+    name = table.name
 
-    if not keyed:
+    if root.hints.get("x-merge-strategy", "upsert") != "upsert":
+        raise Unsupported(f"Table {name}: {title} tables are merged by strategy 'upsert' only.")
+
+    if not root.keys("primary_key"):
         raise Unsupported(f"Table {name}: an upsert needs a primary_key. Declare one, or append.")
 
-    if nested:
+    for hint in _WITHOUT_EFFECT:
+        if root.hints.get(f"x-merge-{hint.replace('_', '-')}"):
+            raise Unsupported(f"Table {name}: {hint} has no effect on {title} tables. Leave it out, or use a database.")
+
+    if table is not root and (row_key_of(root) is None or link_of(table, root) is None):
         raise Unsupported(
-            f"Table {name}: nested tables of an upsert into Delta are not supported yet. Use max_table_nesting=0, "
-            "which keeps lists as JSON, or a database."
+            f"Table {name}: no column connects its rows with those of {root.name}, so an upsert cannot find them. "
+            "Load with add_dlt_id, or use max_table_nesting=0, which keeps lists as JSON."
         )

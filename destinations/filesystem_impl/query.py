@@ -5,13 +5,12 @@ A table that a stored schema has and that no file belongs to is empty, as it wou
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import duckdb
 
 from asyncelt.destinations.filesystem_impl.dataset import FileDataset
-from asyncelt.destinations.filesystem_impl.lake import format_of
+from asyncelt.destinations.filesystem_impl.lake import lake_tables
 from asyncelt.destinations.filesystem_impl.views import view_of
 from asyncelt.destinations.local_sql import LocalQuery
 from asyncelt.schema.model import Schema, Table
@@ -44,12 +43,10 @@ def dataset_query(dataset: FileDataset, sql: str, parameters: Sequence[SqlValue]
             if found:
                 files[name] = found
 
-        for name in _lakes(schemas):
-            if _named(name, sql):
+        for name, kind in lake_tables(schemas).items():
+            # One that was never written to is empty.
+            if _named(name, sql) and dataset.lake(kind).attach(connection, definitions[name]):
                 files.pop(name, None)
-                # Its driver takes a quarter of a second to import.
-                module = importlib.import_module("asyncelt.destinations.filesystem_impl.delta")
-                module.attach_delta(connection, dataset.store, definitions[name])
 
         for name, paths in files.items():
             if _named(name, sql) and name in definitions:
@@ -63,11 +60,7 @@ def _named(name: str, sql: str) -> bool:
     return name.lower().replace('"', '""') in sql.lower()
 
 
-def _lakes(schemas: Iterable[Schema]) -> list[TableName]:
-    return list(dict.fromkeys(name for one in schemas for name in one.tables if format_of(one, name) == "delta"))
-
-
-def _definitions(schemas: Iterable[Schema]) -> Mapping[TableName, Table]:
+def _definitions(schemas: Sequence[Schema]) -> Mapping[TableName, Table]:
     """All tables with the columns of all schemas, since several may load into one table."""
     tables: dict[TableName, Table] = {}
 

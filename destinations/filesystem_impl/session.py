@@ -14,7 +14,6 @@ import pyarrow as pa
 from asyncelt.destinations._worker import Worker
 from asyncelt.destinations.busy import OwnerAlive, patiently
 from asyncelt.destinations.filesystem_impl.dataset import FileDataset
-from asyncelt.destinations.filesystem_impl.lake import check_lakes
 from asyncelt.destinations.streaming import BatchStream
 from asyncelt.errors import DestinationRejected, DestinationUnavailable, PipelineBusy
 from asyncelt.failpoints import failpoint
@@ -70,7 +69,7 @@ class FilesystemSession:
             return
 
         for package in commit.packages:
-            await self._run(partial(check_lakes, package))
+            await self._run(partial(self._dataset.check, package))
 
         paths = [
             self._dataset.path_of(commit, package, job)

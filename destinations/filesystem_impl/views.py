@@ -10,7 +10,7 @@ from asyncelt.destinations.duckdb_impl.types import duckdb_type, json_type
 from asyncelt.destinations.sql.names import column, identifier, table
 from asyncelt.schema.model import Column, Table
 
-__all__ = ["view_of", "view_over"]
+__all__ = ["view_of", "view_of_files", "view_over"]
 
 _DIALECT = "duckdb"
 
@@ -20,11 +20,11 @@ def view_of(one: Table, paths: Sequence[str]) -> str:
     columns = [column for column in one.columns.values() if column.data_type is not None]
     selects = [_nothing(columns)]
 
-    for extension, reader in (("parquet", _parquet), ("jsonl", _json_lines)):
+    for extension in ("parquet", "jsonl"):
         own = [path for path in paths if path.removesuffix(".gz").endswith(f".{extension}")]
 
         if own:
-            selects.append(reader(columns, own))
+            selects.append(_parquet(own) if extension == "parquet" else _json_lines(columns, own))
 
     union: exp.Expression = selects[0]
 
@@ -40,8 +40,12 @@ def _nothing(columns: Sequence[Column]) -> exp.Select:
     return exp.select(*nulls).where(exp.false())
 
 
-def _parquet(columns: Sequence[Column], paths: Sequence[str]) -> exp.Select:
-    del columns
+def view_of_files(name: str, paths: Sequence[str]) -> str:
+    """CREATE VIEW over Parquet files, with the columns and types that they have."""
+    return exp.Create(this=table(name), kind="VIEW", expression=_parquet(paths)).sql(dialect=_DIALECT)
+
+
+def _parquet(paths: Sequence[str]) -> exp.Select:
     reader = exp.Anonymous(this="read_parquet", expressions=[_list(paths), _option("union_by_name", exp.true())])
 
     return exp.select(exp.Star()).from_(reader)

@@ -43,8 +43,8 @@ async def commit(kind: str, folder: Path, *, load_id: str = LOAD_ID, parent: str
     rows = pa.table({"load": [load_id] * 3, f"in_{load_id.partition('.')[0]}": [True] * 3})
     tables = [pipeline_state_table()]
 
-    if kind == "delta":
-        tables.append(Table(name=TableName("one"), resource="one", hints={"table_format": "delta"}))
+    if kind in {"delta", "iceberg"}:
+        tables.append(Table(name=TableName("one"), resource="one", hints={"table_format": kind}))
 
     package = await asyncio.to_thread(
         make_package,

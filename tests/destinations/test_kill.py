@@ -30,6 +30,12 @@ POINTS = {
         "after_table",
         "before_load_row",
     ],
+    "iceberg": [
+        "before_table",
+        "before_table_commit",
+        "after_table",
+        "before_load_row",
+    ],
     "postgres": [
         "before_migrate_commit",
         "after_migrate",
@@ -46,7 +52,7 @@ POINTS = {
         "before_load_row",
     ],
 }
-PREFIX = {"s3": "filesystem", "delta": "filesystem"}
+PREFIX = {"s3": "filesystem", "delta": "filesystem", "iceberg": "filesystem"}
 """Of the failpoints, where it is not the kind."""
 
 

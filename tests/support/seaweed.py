@@ -46,6 +46,7 @@ class Seaweed:
     port: int = 0
     filer: int = 0
     ports: dict[str, int] = field(default_factory=dict)
+    iceberg: int = 0
     process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -57,6 +58,19 @@ class Seaweed:
     def credentials(self) -> dict[str, str]:
         """Of somebody who may do everything."""
         return {"aws_access_key_id": KEY, "aws_secret_access_key": SECRET, "region_name": "us-east-1"}
+
+    @property
+    def catalog(self) -> dict[str, str]:
+        """Its REST catalog of Iceberg tables, as pyiceberg takes it."""
+        uri = f"http://127.0.0.1:{self.iceberg}"
+
+        return {
+            "type": "rest",
+            "uri": uri,
+            "warehouse": "s3://ice",
+            "credential": f"{KEY}:{SECRET}",
+            "oauth2-server-uri": f"{uri}/v1/oauth/tokens",
+        }
 
     def __enter__(self) -> Seaweed:
         (self.folder / "log").mkdir(parents=True, exist_ok=True)
@@ -71,7 +85,7 @@ class Seaweed:
     def start(self) -> None:
         """Start it and wait until it answers; again after `kill`, on the same ports and with the same data."""
         self.ports = self.ports or dict(zip(_PORTS, _free_ports(len(_PORTS)), strict=True))
-        self.port, self.filer = self.ports["s3.port"], self.ports["filer.port"]
+        self.port, self.filer, self.iceberg = (self.ports[one] for one in ("s3.port", "filer.port", "s3.port.iceberg"))
         sockets = [f"-{one}.localSocket={self.folder / one}.sock" for one in ("s3", "filer")]
         command = [
             str(Path(sys.executable).with_name("weed")),
@@ -86,6 +100,7 @@ class Seaweed:
             "-s3.port.lance=0",
             f"-s3.config={self.folder / 's3.json'}",
             "-bucket=lake",
+            "-tableBucket=ice",
             *sockets,
             *(f"-{name}={port}" for name, port in self.ports.items()),
         ]

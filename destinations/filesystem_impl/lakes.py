@@ -1,0 +1,72 @@
+"""Tables of a dataset that are kept in a table format: the driver of each is imported when it is needed. Blocking."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Protocol, cast
+
+from asyncelt.destinations.filesystem_impl.catalogs import CatalogConfig
+from asyncelt.destinations.filesystem_impl.lake import LakeFormat, LakeWrite
+from asyncelt.destinations.filesystem_impl.storage import Store
+from asyncelt.schema.model import Table
+from asyncelt.types import LoadId, TableName
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+__all__ = ["Author", "Lake", "lake_of"]
+
+
+class Author(Protocol):
+    """Whose rows they are: enough to recognise them in a table."""
+
+    @property
+    def pipeline_name(self) -> str:
+        """Of the load."""
+        ...
+
+    @property
+    def member(self) -> str:
+        """Of the pipeline."""
+        ...
+
+
+class Lake(Protocol):
+    """One table format. Blocking."""
+
+    def check(self, names: Iterable[TableName]) -> None:
+        """Find out whether tables can be written, before any data moves.
+
+        Raises:
+            ConfigError: What was configured cannot be used.
+            DestinationRejected: Somebody does not let us in, or a table is of a kind that is not written.
+        """
+        ...
+
+    def write(self, write: LakeWrite, tables: Mapping[TableName, Table], author: Author, load_id: LoadId) -> None:
+        """Make the commit of one table, unless it has been made."""
+        ...
+
+    def compact(self, name: TableName, load_id: LoadId, at_least: int) -> None:
+        """Put the small files of a table together, in a commit of its own, if there are so many.
+
+        It is left for another time when somebody else changes the table meanwhile.
+
+        Args:
+            name: Of the table.
+            load_id: The load after which it is done.
+            at_least: How many.
+        """
+        ...
+
+    def attach(self, connection: DuckDBPyConnection, definition: Table) -> bool:
+        """Make a view over a table as it is; False: there is none."""
+        ...
+
+
+def lake_of(kind: LakeFormat, store: Store, catalog: CatalogConfig, namespace: str) -> Lake:
+    """The driver of a format, for one dataset. It takes from a quarter of a second to two to import."""
+    module = importlib.import_module(f"asyncelt.destinations.filesystem_impl.{kind}")
+
+    return cast("Lake", module.lake(store, catalog, namespace))

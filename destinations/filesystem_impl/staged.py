@@ -1,0 +1,267 @@
+"""Rows of staged files, as the commit of a table in a table format takes them. Blocking.
+
+They pass through a DuckDB in memory that lives for one commit, a batch at a time. What has to be told apart, sorted or
+joined goes to disk when it does not fit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Final, TypeAlias
+
+import duckdb
+import pyarrow as pa
+from sqlglot import exp
+
+from asyncelt.destinations.filesystem_impl.lake import LakeWrite, link_of, row_key_of
+from asyncelt.destinations.filesystem_impl.storage import Store
+from asyncelt.destinations.filesystem_impl.views import view_of
+from asyncelt.destinations.sql.names import all_of, column, identifier, table
+from asyncelt.errors import DestinationRejected
+from asyncelt.flow import ROOT_ROW
+from asyncelt.schema.model import Column, Table
+from asyncelt.types import TableName
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+__all__ = ["DOOMED", "Doomed", "Staged", "flag_of", "read", "small_database", "staged_rows"]
+
+DOOMED: Final = "_asyncelt_doomed"
+"""Table of the values by which rows of the target are found that go."""
+_OWNERS: Final = "_asyncelt_owners"
+_KEYS: Final = "_asyncelt_keys"
+_AT: Final = "_asyncelt_at"
+_BATCH_ROWS: Final = 65_536
+_MEMORY: Final = "256MB"
+_NUMBER: Final = Column(name=ROOT_ROW, data_type="bigint")
+
+Cast: TypeAlias = Callable[[Column], exp.Expression]
+"""A column's value, in the type that the format keeps it in."""
+Target: TypeAlias = Callable[["DuckDBPyConnection", str, Sequence[str]], bool]
+"""Make a view over some columns of the root table, under a name; False: there is none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Doomed:
+    """Rows of the target go whose values in ``columns`` stand, in the same order, in ``values`` of `DOOMED`."""
+
+    columns: Sequence[str]
+    values: Sequence[str]
+
+    def matches(self, target: str) -> exp.Expression:
+        """A row of the target is one of them."""
+        pairs = zip(self.columns, self.values, strict=True)
+
+        return all_of(exp.EQ(this=column(name, target), expression=column(value, DOOMED)) for name, value in pairs)
+
+
+@dataclass(frozen=True, slots=True)
+class Staged:
+    """The staged rows of one write.
+
+    Args:
+        connection: Where they are views.
+        select: Those that get into the table, and those that only say that a row is deleted.
+        doomed: Which rows of the table go; None: none, or all.
+        unflagged: Conditions on those that get into the table.
+    """
+
+    connection: DuckDBPyConnection
+    select: exp.Select
+    doomed: Doomed | None
+    unflagged: Sequence[exp.Expression] = ()
+
+    def reader(self) -> pa.RecordBatchReader:
+        """The rows that get into the table. Nothing else may be asked of the connection while they are read."""
+        return self.read(self.select.where(*self.unflagged))
+
+    def read(self, select: exp.Expression) -> pa.RecordBatchReader:
+        """The result of a query, in batches."""
+        return read(self.connection, select)
+
+
+def read(connection: DuckDBPyConnection, select: exp.Expression) -> pa.RecordBatchReader:
+    """The result of a query, in batches."""
+    return connection.execute(select.sql(dialect="duckdb")).to_arrow_reader(_BATCH_ROWS)
+
+
+@contextmanager
+def staged_rows(
+    store: Store, write: LakeWrite, tables: Mapping[TableName, Table], cast: Cast, target: Target
+) -> Iterator[Staged]:
+    """What a write has to bring, inside the block.
+
+    Args:
+        store: Where the files are.
+        write: The write.
+        tables: Of the schema.
+        cast: Types of the format.
+        target: The root table as it is before this package.
+
+    Raises:
+        DestinationRejected: The files cannot be read.
+    """
+    with small_database() as connection:
+        try:
+            yield _prepared(connection, store, write, tables, cast, target)
+        except duckdb.Error as error:
+            raise DestinationRejected(f"Table {write.table}: its staged rows cannot be read: {error}") from error
+
+
+@contextmanager
+def small_database() -> Iterator[DuckDBPyConnection]:
+    """A DuckDB with bounded memory, inside the block. What does not fit goes to disk."""
+    with (
+        TemporaryDirectory(prefix="asyncelt-") as folder,
+        duckdb.connect(":memory:", config={"threads": "1", "memory_limit": _MEMORY}) as connection,
+    ):
+        connection.execute("SET TimeZone = 'UTC'")
+        connection.execute("SET temp_directory = ?", [folder])
+
+        yield connection
+
+
+def _prepared(
+    connection: DuckDBPyConnection,
+    store: Store,
+    write: LakeWrite,
+    tables: Mapping[TableName, Table],
+    cast: Cast,
+    target: Target,
+) -> Staged:
+    definition = tables[write.table]
+    values = [
+        exp.Alias(this=cast(one), alias=identifier(one.name))
+        for one in definition.columns.values()
+        if one.data_type is not None
+    ]
+    _view(connection, store, definition, write.files)
+
+    if write.mode == "append" or not write.keys:
+        return Staged(connection, exp.select(*values).from_(table(write.table)), None)
+
+    if write.root is None:
+        _create(connection, DOOMED, _distinct_keys(write.table, write.keys))
+
+        kept = _kept(values, definition, write.keys)
+
+        return Staged(connection, kept, Doomed(write.keys, write.keys), _unflagged(definition))
+
+    return _prepared_nested(connection, store, write, tables, values, target)
+
+
+def _prepared_nested(
+    connection: DuckDBPyConnection,
+    store: Store,
+    write: LakeWrite,
+    tables: Mapping[TableName, Table],
+    values: Sequence[exp.Expression],
+    target: Target,
+) -> Staged:
+    """Nested rows come with the very root row that is kept; those of all root rows with its key go."""
+    definition, root = tables[write.table], tables[write.root or write.table]
+    row_key, link = row_key_of(root), link_of(definition, root)
+
+    if row_key is None or link is None:
+        raise DestinationRejected(f"Table {write.table}: no column connects its rows with those of {root.name}.")
+
+    _view(connection, store, root, write.root_files)
+    owner = [
+        exp.Alias(this=column(row_key), alias=identifier("row_key")),
+        exp.Alias(this=_number(), alias=identifier("number")),
+    ]
+    _create(connection, _OWNERS, _kept(owner, root, write.keys).where(*_unflagged(root)))
+    doomed: exp.Select | exp.Union = exp.select(column(row_key)).from_(table(root.name))
+
+    if target(connection, "_asyncelt_root", [*write.keys, row_key]):
+        _create(connection, _KEYS, _distinct_keys(root.name, write.keys))
+        known = exp.select(exp.Literal.number(1)).from_(table(_KEYS))
+        known = known.where(_same(write.keys, _KEYS, "_asyncelt_root"))
+        old = exp.select(column(row_key)).from_(table("_asyncelt_root")).where(exp.Exists(this=known))
+        doomed = exp.Union(this=doomed, expression=old, distinct=True)
+
+    named = exp.TableAlias(this=identifier("ids"), columns=[identifier("row_key")])
+    _create(connection, DOOMED, exp.select(exp.Star()).distinct().from_(exp.Subquery(this=doomed, alias=named)))
+    owned = exp.select(exp.Literal.number(1)).from_(table(_OWNERS))
+    owned = owned.where(
+        exp.EQ(this=column("row_key", _OWNERS), expression=column(link, write.table)),
+        exp.EQ(this=column("number", _OWNERS), expression=_number(write.table)),
+    )
+    select = exp.select(*values).from_(table(write.table)).where(exp.Exists(this=owned))
+    own_key = definition.keys("row_key")
+
+    if own_key:
+        select.set("qualify", _first_of([column(own_key[0]), column(ROOT_ROW)], []))
+
+    return Staged(connection, select, Doomed([link], ["row_key"]))
+
+
+def _view(connection: DuckDBPyConnection, store: Store, definition: Table, files: Sequence[str]) -> None:
+    numbered = replace(definition, columns={**definition.columns, ROOT_ROW: _NUMBER})
+    connection.execute(view_of(numbered, store.attach(connection, files)))
+
+
+def _create(connection: DuckDBPyConnection, name: str, select: exp.Expression) -> None:
+    connection.execute(exp.Create(this=table(name), kind="TABLE", expression=select).sql(dialect="duckdb"))
+
+
+def _distinct_keys(name: str, keys: Sequence[str]) -> exp.Select:
+    return exp.select(*(column(key) for key in keys)).distinct().from_(table(name))
+
+
+def _same(keys: Sequence[str], left: str, right: str) -> exp.Expression:
+    return all_of(exp.EQ(this=column(key, left), expression=column(key, right)) for key in keys)
+
+
+def _number(of: str | None = None) -> exp.Expression:
+    """The number of the root row; rows that have none count as rows of one root row, so that only ids decide."""
+    return exp.Coalesce(this=column(ROOT_ROW, of), expressions=[exp.Literal.number(-1)])
+
+
+def _kept(values: Sequence[exp.Expression], root: Table, keys: Sequence[str]) -> exp.Select:
+    """Of rows with one key the first by ``dedup_sort``, else the one that came last."""
+    at = exp.Window(this=exp.RowNumber())
+    numbered = exp.select(exp.Star(), exp.alias_(at, _AT, quoted=True)).from_(table(root.name)).subquery("numbered")
+    order = [
+        exp.Ordered(this=column(name), desc=one.dedup_sort == "desc", nulls_first=False)
+        for name, one in root.columns.items()
+        if one.dedup_sort
+    ]
+    arrival = exp.Ordered(this=column(_AT), desc=True, nulls_first=False)
+    first = exp.select(exp.Star()).from_(numbered)
+    first.set("qualify", _first_of([column(key) for key in keys], [*order, arrival]))
+
+    return exp.select(*values).from_(first.subquery("kept"))
+
+
+def _unflagged(root: Table) -> list[exp.Expression]:
+    flagged = flag_of(root)
+
+    return [] if flagged is None else [exp.Not(this=flagged)]
+
+
+def flag_of(root: Table, of: str | None = None) -> exp.Expression | None:
+    """A row says by its ``hard_delete`` column that it is deleted; None: there is no such column."""
+    flag = next((one for one in root.columns.values() if one.hard_delete), None)
+
+    if flag is None:
+        return None
+
+    if flag.data_type == "bool":
+        return exp.Coalesce(this=column(flag.name, of), expressions=[exp.false()])
+
+    return exp.Paren(this=exp.Not(this=exp.Is(this=column(flag.name, of), expression=exp.Null())))
+
+
+def _first_of(group: Sequence[exp.Expression], order: Sequence[exp.Ordered]) -> exp.Qualify:
+    place = exp.Window(
+        this=exp.RowNumber(),
+        partition_by=list(group),
+        order=exp.Order(expressions=list(order)) if order else None,
+    )
+
+    return exp.Qualify(this=exp.EQ(this=place, expression=exp.Literal.number(1)))
