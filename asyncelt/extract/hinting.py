@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any, Final, cast
 
 from asyncelt.errors import ConfigError
-from asyncelt.schema.columns import declared_columns
+from asyncelt.schema.columns import declared_columns, is_pydantic_model, pydantic_contract
 from asyncelt.schema.hints import TableHints, validate_hints
 
 __all__ = ["DYNAMIC", "HintBook", "changed", "is_dynamic", "resolved", "settled"]
@@ -57,6 +57,7 @@ def _joined(hints: TableHints, given: Mapping[str, object]) -> dict[str, object]
     """The hints that are not replaced but joined with what there is."""
     joined: dict[str, object] = {}
     columns = given.get("columns")
+    model = next((one for one in (columns, hints.columns) if is_pydantic_model(one)), None)
 
     if columns and hints.columns and not is_dynamic(columns) and not is_dynamic(hints.columns):
         where = f"Table {hints.name!r}"
@@ -66,6 +67,10 @@ def _joined(hints: TableHints, given: Mapping[str, object]) -> dict[str, object]
             merged[name] = {**merged.get(name, {}), **properties}
 
         joined["columns"] = merged
+
+        # The contract that a model implies stays, although the model is not seen any more in what it has become.
+        if model is not None and "schema_contract" not in given and not hints.schema_contract:
+            joined["schema_contract"] = pydantic_contract(model)
 
     references = given.get("references")
 

@@ -69,7 +69,6 @@ LEFT_OUT: dict[str, str] = {
 MISSING: dict[str, str] = {
     "Resource.inputs": "data locations for the trace",
     "Resource.add_input": "data locations for the trace",
-    "Resource.validator": "models as columns give columns and contract; rows are not run through the model",
     "Resource.apply_hints.create_table_variant": "variants come with the data: `mark.with_hints(..., create_table_variant=True)`",
     "Source.exhausted": "a source that can be read once says so when it is run again",
     "Source.discover_schema": "the schema of a source is known after a run",
