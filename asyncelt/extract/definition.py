@@ -12,11 +12,12 @@ from asyncelt.extract.binding import Call, signature_of
 from asyncelt.extract.functions import RowFunction, is_function, row_function
 from asyncelt.extract.hinting import HintBook, is_dynamic, settled
 from asyncelt.extract.incremental import Incremental
+from asyncelt.extract.items import is_exhausted
 from asyncelt.extract.models import validator_of
 from asyncelt.extract.reading import WriteDispositionHint, check_definition, checked_policy
 from asyncelt.extract.requests import TableName
 from asyncelt.extract.steps import Step
-from asyncelt.extract.table_schema import table_of
+from asyncelt.extract.table_schema import functions_in, hints_of, table_of
 from asyncelt.schema.columns import is_pydantic_model
 from asyncelt.schema.hints import TableHints, validate_hints
 from asyncelt.schema.model import Table
@@ -64,6 +65,8 @@ class Definition:
         self._incremental = None if incremental is None else Incremental.of(incremental)
         self._cursor_is_hint = False
         self._on_error: OnError = checked_policy(on_error, f"Resource {name!r}")
+        self._variants: dict[str, TableHints] = {}
+        """Hints of tables that have hints of their own; never changed in place, as clones share it."""
         self._model: type[object] | None = None
         self._validator: RowFunction | None = None
         self._look_at_model(self._hints.columns)
@@ -83,10 +86,15 @@ class Definition:
 
     def hint_book(self) -> HintBook:
         """The hints of one run, which may change with the data."""
-        return HintBook(self.name, replace(self._hints, incremental=self.hints.incremental))
+        return HintBook(
+            self.name, replace(self._hints, incremental=self.hints.incremental), variants=dict(self._variants)
+        )
 
     def table_hints(self, table_name: str) -> TableHints:
         """Hints of one of the resource's tables."""
+        if (variant := self._variants.get(table_name)) is not None:
+            return replace(variant, name=table_name, resource=self.name)
+
         cursor = self.cursor
 
         return replace(
@@ -106,7 +114,16 @@ class Definition:
         Raises:
             ConfigError: A hint needs a row, or is wrong.
         """
-        return table_of(self.hint_book(), self.table_name, item)
+        return table_of(self.hints_of_item(item))
+
+    @property
+    def needs_item(self) -> bool:
+        """Whether a hint, or the name of the table, is a function of a row."""
+        return bool(functions_in(self._hints, self.table_name))
+
+    def hints_of_item(self, item: object) -> TableHints:
+        """The hints of the table of one row; see `compute_table_schema`."""
+        return hints_of(self.hint_book(), self.table_name, item)
 
     @property
     def write_disposition(self) -> WriteDispositionHint:
@@ -164,6 +181,11 @@ class Definition:
     def args_bound(self) -> bool:
         """Whether it is ready to be read as it is: called, or no function at all."""
         return self._arguments is not None or not is_function(self._data)
+
+    @property
+    def is_exhausted(self) -> bool:
+        """Whether its data can be read only once, and has been; of a transformer, that of the resource before it."""
+        return is_exhausted(self._data) or (self._parent is not None and self._parent.is_exhausted)
 
     @property
     def requires_args(self) -> bool:

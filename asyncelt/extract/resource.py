@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Self, cast
 
 from asyncelt.errors import ConfigError, UsageError
 from asyncelt.extract.binding import Call
 from asyncelt.extract.definition import Definition
 from asyncelt.extract.functions import is_function, row_function
-from asyncelt.extract.hinting import changed
+from asyncelt.extract.hinting import changed, variant
 from asyncelt.extract.incremental import Incremental, IncrementalStep
 from asyncelt.extract.reading import (
     Contract,
@@ -38,6 +39,7 @@ from asyncelt.extract.steps import (
     limit_step,
 )
 from asyncelt.schema.columns import ColumnHints
+from asyncelt.schema.hints import validate_hints
 from asyncelt.types import JsonValue, OnError
 
 __all__ = ["Contract", "Names", "NestedHints", "Resource", "WriteDispositionHint"]
@@ -246,11 +248,16 @@ class Resource(Definition):
         references: Sequence[Mapping[str, JsonValue]] | None = None,
         nested_hints: NestedHints | None = None,
         on_error: OnError | None = None,
+        create_table_variant: bool = False,
     ) -> Self:
         """Change hints. None leaves a hint as it is, an empty value removes it.
 
         Columns and references are joined with those there are. If ``table_name`` is a function of a row, other hints
         may be functions of a row, too.
+
+        With ``create_table_variant`` the hints are those of the table ``table_name`` alone, for rows that are sent
+        there by `asyncelt.mark` or by the resource's ``table_name`` function; what is not said is as the resource has
+        it. ``incremental`` and ``on_error`` are always the resource's own.
 
         Raises:
             ConfigError: A hint is wrong; nothing has been changed then.
@@ -268,6 +275,9 @@ class Resource(Definition):
             "references": references,
             "nested_hints": nested_hints,
         }
+        if create_table_variant:
+            return self._apply_variant(table_name, given, rest=(incremental, on_error))
+
         policy = checked_policy(on_error or self._on_error, f"Resource {self.name!r}")
         before = self._hints, self._table_name, self._model, self._validator
         self._hints = changed(self._hints, given)
@@ -286,6 +296,21 @@ class Resource(Definition):
             raise
 
         self._on_error = policy
+
+        return self
+
+    def _apply_variant(self, table_name: object, given: dict[str, object], *, rest: tuple[object, ...]) -> Self:
+        where = f"Resource {self.name!r}: create_table_variant=True"
+
+        if not isinstance(table_name, str) or not table_name:
+            raise ConfigError(f"{where} needs the name of a table, not {table_name!r}.")
+
+        if any(one is not None for one in rest):
+            raise ConfigError(f"{where}: incremental and on_error are of the whole resource, not of one table.")
+
+        found = variant(self._variants.get(table_name), self._hints, given, table_name)
+        validate_hints(replace(found, name=table_name))
+        self._variants = {**self._variants, table_name: found}
 
         return self
 
