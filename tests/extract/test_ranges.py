@@ -20,7 +20,7 @@ FORMS: dict[str, Callable[[list[dict[str, int]]], object]] = {
 }
 
 
-@pytest.mark.covers("Incremental.advance.last_value", "Incremental.get_current_range")
+@pytest.mark.covers("Incremental.advance", "Incremental.advance.last_value", "Incremental.get_current_range")
 @pytest.mark.parametrize("form", FORMS)
 async def test_rows_pass_and_the_state_is_what_was_said(tmp_path: Path, form: str) -> None:
     seen: list[object] = []
@@ -84,7 +84,11 @@ async def test_lag_moves_the_start_if_it_is_to(tmp_path: Path) -> None:
     assert found == [(1, None), (1, None), (7, None), (9, None)]
 
 
-@pytest.mark.covers("Incremental.from_existing_state.resource_name", "Incremental.from_existing_state.cursor_path")
+@pytest.mark.covers(
+    "Incremental.from_existing_state",
+    "Incremental.from_existing_state.resource_name",
+    "Incremental.from_existing_state.cursor_path",
+)
 async def test_the_cursor_of_another_resource(tmp_path: Path) -> None:
     incremental: Any = asyncelt.sources.incremental
     first = asyncelt.resource([{"at": 4}], name="first", incremental=incremental("at", initial_value=1))

@@ -76,7 +76,7 @@ def test_what_a_variant_cannot_be() -> None:
     assert resource.table_hints("t").additional == {}
 
 
-@pytest.mark.covers("Source.discover_schema.item", "mark.make_nested_hints")
+@pytest.mark.covers("Source.discover_schema", "Source.discover_schema.item", "mark.make_nested_hints")
 def test_a_source_knows_its_schema_before_it_is_read() -> None:
     def rows() -> list[object]:
         raise AssertionError("nobody reads")
