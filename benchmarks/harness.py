@@ -23,7 +23,7 @@ from benchmarks import bare, compare, reference
 from benchmarks.job import Job, Measured
 from tests.support.postgres import PostgresServer
 
-__all__ = ["Case", "CaseResult", "SideResult", "machine", "run_case", "run_job"]
+__all__ = ["Case", "CaseResult", "Log", "SideResult", "machine", "one_run", "run_case", "run_job"]
 
 Log = Callable[[str], None]
 
@@ -124,16 +124,7 @@ def _one_round(case: Case, result: SideResult, found: dict[tuple[str, str], dict
         return
 
     folder = tempfile.mkdtemp(prefix="asyncelt-bench-")
-    job = Job(
-        side=result.side,
-        shape=case.shape,
-        form=case.form,
-        target=case.target,
-        rows=case.rows,
-        folder=folder,
-        settings=result.settings,
-        dsn=_server().new_database() if case.target == "postgres" else "",
-    )
+    job = _job(case, result.side, result.settings, folder)
 
     try:
         result.runs.append(run_job(job))
@@ -144,6 +135,19 @@ def _one_round(case: Case, result: SideResult, found: dict[tuple[str, str], dict
         result.error = str(error)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _job(case: Case, side: str, settings: str, folder: str) -> Job:
+    return Job(
+        side=side,
+        shape=case.shape,
+        form=case.form,
+        target=case.target,
+        rows=case.rows,
+        folder=folder,
+        settings=settings,
+        dsn=_server().new_database() if case.target == "postgres" else "",
+    )
 
 
 @functools.cache
@@ -158,18 +162,31 @@ def _server() -> PostgresServer:
     return server
 
 
-def run_job(job: Job) -> Measured:
-    """One measurement in a process of its own.
+def one_run(case: Case, folder: Path) -> Measured:
+    """One run of a case with the package that lies in ``folder``, beside these programs.
 
     Raises:
         RuntimeError: The process failed; the message ends with its last words.
     """
-    root = Path(__file__).resolve().parents[1]
+    with tempfile.TemporaryDirectory(prefix="asyncelt-bench-") as output:
+        return run_job(_job(case, "ours", "default", output), folder)
+
+
+def run_job(job: Job, folder: Path | None = None) -> Measured:
+    """One measurement in a process of its own.
+
+    Args:
+        job: What to measure.
+        folder: Where the package and these programs lie; None: here.
+
+    Raises:
+        RuntimeError: The process failed; the message ends with its last words.
+    """
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.measure", json.dumps(dataclasses.asdict(job))],
         capture_output=True,
         text=True,
-        cwd=root,
+        cwd=folder or Path(__file__).resolve().parents[1],
         check=False,
     )
 
