@@ -147,7 +147,7 @@ def _with_extra(made: Any, dumped: Any) -> Any:
         return {name: _with_extra(made.get(name), value) for name, value in dumped.items()}
 
     if getattr(made, "__pydantic_root_model__", False):
-        return _with_extra(made.root, dumped)
+        return _with_extra(cast("Any", made).root, dumped)
 
     fields = getattr(type(made), "__pydantic_fields__", None)
 
