@@ -66,6 +66,8 @@ class Unloadable:
     """Where a message came from."""
     position: str | None = None
     """Its position there."""
+    row: object = None
+    """The row itself, where it was one, and was refused for what it says."""
 
 
 @dataclass(frozen=True, slots=True)

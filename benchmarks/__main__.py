@@ -12,6 +12,7 @@ from pathlib import Path
 from rich.console import Console
 
 from benchmarks import plot, report
+from benchmarks.against import compare_case, older_tree, print_compared, this_tree
 from benchmarks.data import SHAPES
 from benchmarks.harness import Case, CaseResult, machine, reference_settings, run_case
 
@@ -39,6 +40,11 @@ def arguments() -> argparse.Namespace:
         "--case", nargs="+", default=[], metavar="WORD", help="only cases with all these words, as in: flat bytes"
     )
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument(
+        "--against",
+        metavar="REV",
+        help="this tree against an older commit instead of the reference, interleaved; fails if a case is slower",
+    )
     parser.add_argument(
         "--quick", action="store_true", help="four small cases, one round: about two minutes on two cores"
     )
@@ -71,6 +77,10 @@ def main() -> None:
     options = arguments()
     console, facts = Console(width=None if Console().is_terminal else 200), machine()
     report.print_machine(console, facts)
+
+    if options.against is not None:
+        raise SystemExit(_against(options, console))
+
     results: list[CaseResult] = []
 
     for case in cases(options):
@@ -94,6 +104,23 @@ def main() -> None:
 
     if options.plot is not None:
         plot.write_plot(options.plot, results)
+
+
+def _against(options: argparse.Namespace, console: Console) -> int:
+    """Old and new commit; the exit code."""
+    with older_tree(options.against) as old, this_tree() as new:
+        results = []
+
+        for case in cases(options):
+            with console.status("") as status:
+                results.append(compare_case(case, old, new, options.repeats, status.update))
+
+            if not console.is_terminal:
+                console.print(f"done: {case.label}, {case.rows:,} rows")
+
+        print_compared(console, results, old, new)
+
+    return 1 if any(one.is_slower or one.error for one in results) else 0
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from benchmarks.job import Job, Measured
 from tests.support.postgres import PostgresServer
 from tests.support.seaweed import Seaweed
 
-__all__ = ["Case", "CaseResult", "SideResult", "address_of", "machine", "run_case", "run_job"]
+__all__ = ["Case", "CaseResult", "Log", "SideResult", "address_of", "machine", "one_run", "run_case", "run_job"]
 
 Log = Callable[[str], None]
 
@@ -125,16 +125,7 @@ def _one_round(case: Case, result: SideResult, found: dict[tuple[str, str], dict
         return
 
     folder = tempfile.mkdtemp(prefix="asyncelt-bench-")
-    job = Job(
-        side=result.side,
-        shape=case.shape,
-        form=case.form,
-        target=case.target,
-        rows=case.rows,
-        folder=folder,
-        settings=result.settings,
-        dsn=address_of(case.target),
-    )
+    job = _job(case, result.side, result.settings, folder)
 
     try:
         result.runs.append(run_job(job))
@@ -167,6 +158,19 @@ def _bucket_server() -> Seaweed:
     return server
 
 
+def _job(case: Case, side: str, settings: str, folder: str) -> Job:
+    return Job(
+        side=side,
+        shape=case.shape,
+        form=case.form,
+        target=case.target,
+        rows=case.rows,
+        folder=folder,
+        settings=settings,
+        dsn=address_of(case.target),
+    )
+
+
 @functools.cache
 def _server() -> PostgresServer:
     """A server for as long as the program runs; without fsync, for both sides."""
@@ -179,18 +183,31 @@ def _server() -> PostgresServer:
     return server
 
 
-def run_job(job: Job) -> Measured:
-    """One measurement in a process of its own.
+def one_run(case: Case, folder: Path) -> Measured:
+    """One run of a case with the package that lies in ``folder``, beside these programs.
 
     Raises:
         RuntimeError: The process failed; the message ends with its last words.
     """
-    root = Path(__file__).resolve().parents[1]
+    with tempfile.TemporaryDirectory(prefix="asyncelt-bench-") as output:
+        return run_job(_job(case, "ours", "default", output), folder)
+
+
+def run_job(job: Job, folder: Path | None = None) -> Measured:
+    """One measurement in a process of its own.
+
+    Args:
+        job: What to measure.
+        folder: Where the package and these programs lie; None: here.
+
+    Raises:
+        RuntimeError: The process failed; the message ends with its last words.
+    """
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.measure", json.dumps(dataclasses.asdict(job))],
         capture_output=True,
         text=True,
-        cwd=root,
+        cwd=folder or Path(__file__).resolve().parents[1],
         check=False,
     )
 

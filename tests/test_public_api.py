@@ -21,7 +21,7 @@ PUBLIC = {
         attach checkpoint config current dataset defer destinations errors mark pipeline
         replay resource run secrets source sources transformer with_table_name
     """,
-    "asyncelt.mark": "make_hints materialize_table_schema with_file_import with_hints with_table_name",
+    "asyncelt.mark": "make_hints make_nested_hints materialize_table_schema with_file_import with_hints with_table_name",
     "asyncelt.sources": "Channel NatsSource RedisStreamSource Webhook WebhookRequest channel events incremental nats redis_stream webhook",
     "asyncelt.destinations": "duckdb filesystem memory postgres",
 }

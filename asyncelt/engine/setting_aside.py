@@ -175,6 +175,9 @@ def _encoded(content: Content) -> tuple[str, PayloadForm]:
     if isinstance(content, JsonText):
         return _text_of(content.data, "json")
 
+    if isinstance(content, Unloadable) and content.row is not None:
+        return _encoded_row(content.row)
+
     if isinstance(content, Unloadable):
         return (_sound(content.description), "repr") if content.payload is None else _text_of(content.payload, "text")
 

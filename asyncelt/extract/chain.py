@@ -15,11 +15,10 @@ does the blocking ones itself and leaves only awaitables to the loop.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from functools import partial
 from inspect import isawaitable
-from typing import TypeAlias, cast
+from typing import cast
 
 import pyarrow as pa
 
@@ -29,22 +28,23 @@ from asyncelt.extract.hinting import HintBook
 from asyncelt.extract.items import JsonPage, Kind, Marked, Materialized, judged, kind_of
 from asyncelt.extract.jsonbody import parse_in_slices
 from asyncelt.extract.messages import Checkpoint, Message, Messages
+from asyncelt.extract.models import through_validator
+from asyncelt.extract.opened import Opened, opened, quick_steps
 from asyncelt.extract.requests import Ahead, Emit, HintNews, Offered, Offload, Request, TableName, Work
 from asyncelt.extract.steps import (
     FilterStep,
     Finishing,
     ItemStep,
-    MapStep,
-    PageStep,
     PageStepRun,
     RowStep,
     SelectStep,
     Settling,
     Step,
+    ValidatorStep,
     YieldMapStep,
 )
 from asyncelt.extract.unfolding import SETTLED, UNFOLDED, called, each, received, settle, unfold
-from asyncelt.flow import JsonBody
+from asyncelt.flow import JsonBody, Unloadable
 from asyncelt.schema.hints import TableHints
 
 __all__ = ["Chain", "extraction_error"]
@@ -63,19 +63,6 @@ def extraction_error(resource: str, rows: int, error: BaseException, where: str)
     return ResourceExtractionError(
         f"resource {resource!r} failed {where} after {rows} rows: {type(error).__name__}: {error}", resource=resource
     )
-
-
-@dataclass(frozen=True, slots=True)
-class _Opened:
-    """A page step with its state."""
-
-    run: PageStepRun
-    needs_rows: bool
-    work: Callable[[object], Generator[Request, object, object | None]] | None
-    """What `PageStepRun.apply` does, in slices."""
-
-
-_AnyStep: TypeAlias = RowStep | ItemStep | SelectStep | _Opened
 
 
 class Chain:
@@ -105,9 +92,9 @@ class Chain:
         self.resource = resource
         self.rows = 0
         """Rows and bodies that came out so far."""
-        self._steps = [step if isinstance(step, RowStep | ItemStep | SelectStep) else _opened(step) for step in steps]
-        self._opened = [step.run for step in self._steps if isinstance(step, _Opened)]
-        self._quick = _quick_steps(self._steps)
+        self._steps = opened(steps)
+        self._opened = [step.run for step in self._steps if isinstance(step, Opened)]
+        self._quick = quick_steps(self._steps)
         self._table = table
         self._hints = hints
         self.emit = emit
@@ -264,11 +251,16 @@ class Chain:
                 item = yield from self._select(step, item, table)
                 continue
 
+            if isinstance(step, ValidatorStep):
+                rows = yield from self._rows_of(item)
+                item = rows if isinstance(rows, pa.Table) else (yield from through_validator(self, step, rows, table))
+                continue
+
             item = yield from self._step(step, item)
 
     # ------------------------------------------------------------------ steps
 
-    def _step(self, step: RowStep | ItemStep | _Opened, item: object) -> Generator[Request, object, object | None]:
+    def _step(self, step: RowStep | ItemStep | Opened, item: object) -> Generator[Request, object, object | None]:
         if isinstance(step, ItemStep):
             return (yield from self._transform(step, item))
 
@@ -474,6 +466,12 @@ class Chain:
 
         return name
 
+    def refuse(self, row: object, instead: Unloadable, table: str | None) -> None:
+        """Send on a row that cannot be loaded; no further step sees it."""
+        if self._keeps:
+            name = table or (self._table_for(row) if callable(self._table) else self.table)
+            self._out(name, [instead])
+
     def _out(self, table: str, item: object) -> None:
         self.emit(table, item)
         self._count(item)
@@ -483,29 +481,6 @@ class Chain:
             self.rows += len(item)
         else:
             self.rows += item.num_rows if isinstance(item, pa.Table) else 1
-
-
-def _opened(step: PageStep) -> _Opened:
-    run = step.open()
-
-    return _Opened(run, step.needs_rows, getattr(run, "work", None))
-
-
-def _quick_steps(
-    steps: Sequence[_AnyStep],
-) -> list[tuple[Callable[[object], object], bool, str]]:
-    """The leading steps that are mere functions of a row, each with whether it is a filter, and its name."""
-    quick: list[tuple[Callable[[object], object], bool, str]] = []
-
-    for step in steps:
-        if isinstance(step, _Opened):
-            quick.append((step.run.apply, False, "a step"))
-        elif isinstance(step, MapStep | FilterStep):
-            quick.append((step.function, isinstance(step, FilterStep), step.label))
-        else:
-            break
-
-    return quick
 
 
 _PLAIN = frozenset({dict, str, int, float, bool, type(None), list})

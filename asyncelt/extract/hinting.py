@@ -9,10 +9,10 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any, Final, cast
 
 from asyncelt.errors import ConfigError
-from asyncelt.schema.columns import declared_columns
+from asyncelt.schema.columns import declared_columns, is_pydantic_model, pydantic_contract
 from asyncelt.schema.hints import TableHints, validate_hints
 
-__all__ = ["DYNAMIC", "HintBook", "changed", "is_dynamic", "resolved", "settled"]
+__all__ = ["DYNAMIC", "HintBook", "changed", "is_dynamic", "resolved", "settled", "variant"]
 
 DYNAMIC: Final = (
     "parent",
@@ -57,6 +57,7 @@ def _joined(hints: TableHints, given: Mapping[str, object]) -> dict[str, object]
     """The hints that are not replaced but joined with what there is."""
     joined: dict[str, object] = {}
     columns = given.get("columns")
+    model = next((one for one in (columns, hints.columns) if is_pydantic_model(one)), None)
 
     if columns and hints.columns and not is_dynamic(columns) and not is_dynamic(hints.columns):
         where = f"Table {hints.name!r}"
@@ -66,6 +67,10 @@ def _joined(hints: TableHints, given: Mapping[str, object]) -> dict[str, object]
             merged[name] = {**merged.get(name, {}), **properties}
 
         joined["columns"] = merged
+
+        # The contract that a model implies stays, although the model is not seen any more in what it has become.
+        if model is not None and "schema_contract" not in given and not hints.schema_contract:
+            joined["schema_contract"] = pydantic_contract(model)
 
     references = given.get("references")
 
@@ -78,6 +83,26 @@ def _joined(hints: TableHints, given: Mapping[str, object]) -> dict[str, object]
         joined["additional"] = {**hints.additional, **cast("Mapping[str, Any]", given["additional"])}
 
     return joined
+
+
+def variant(known: TableHints | None, base: TableHints, changes: Mapping[str, object], table: str) -> TableHints:
+    """Hints of one table of a resource.
+
+    Args:
+        known: Its own hints so far; None: it has none.
+        base: The resource's, to begin with.
+        changes: To lay over them.
+        table: Its name.
+
+    Raises:
+        ConfigError: A hint is a function, or is wrong.
+    """
+    if wrong := sorted(key for key, value in changes.items() if is_dynamic(value)):
+        raise ConfigError(f"Table {table!r}: hints of one table cannot be functions: {', '.join(wrong)}.")
+
+    before = known or replace(settled(base), incremental=None)
+
+    return changed(changed(before, changes), {"additional": {"variant_name": table}})
 
 
 def is_dynamic(hint: object) -> bool:
@@ -159,11 +184,7 @@ class HintBook:
         given = {key: value for key, value in changes.items() if key not in ("table_name", "incremental")}
 
         if is_variant:
-            if wrong := sorted(key for key, value in given.items() if is_dynamic(value)):
-                raise ConfigError(f"Table {table!r}: hints of one table cannot be functions: {', '.join(wrong)}.")
-
-            before = self.variants.get(table) or replace(settled(self.base), incremental=None)
-            self.variants[table] = changed(changed(before, given), {"additional": {"variant_name": table}})
+            self.variants[table] = variant(self.variants.get(table), self.base, given, table)
 
             return self._news(table, self.variants[table])
 

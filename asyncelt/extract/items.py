@@ -7,8 +7,9 @@ An *item* is whatever came out of a source or a step. `kind_of` says what it is;
 from __future__ import annotations
 
 import functools
+import inspect
 import types
-from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, is_dataclass
 from enum import Enum, auto
 from typing import Any, cast
@@ -25,6 +26,7 @@ __all__ = [
     "Marked",
     "Materialized",
     "body_of",
+    "is_exhausted",
     "is_iterable_data",
     "is_model",
     "iterate_once",
@@ -265,3 +267,26 @@ def is_iterable_data(data: object) -> bool:
         return hasattr(data, "__iter__") and not isinstance(data, str | Mapping) and not is_model(type(data))
 
     return kind in (Kind.ITERATOR, Kind.PAGE, Kind.TUPLE)
+
+
+def is_exhausted(data: object) -> bool:
+    """Whether data can be read only once and has been started."""
+    if inspect.isgenerator(data):
+        return inspect.getgeneratorstate(data) != inspect.GEN_CREATED
+
+    if inspect.iscoroutine(data):
+        return inspect.getcoroutinestate(data) != inspect.CORO_CREATED
+
+    if inspect.isasyncgen(data):
+        frame = data.ag_frame
+
+        return frame is None or data.ag_running or frame.f_lasti > _FIRST_INSTRUCTION
+
+    return False
+
+
+async def _unstarted() -> AsyncIterator[None]:
+    yield None
+
+
+_FIRST_INSTRUCTION = cast("int", _unstarted().ag_frame.f_lasti)  # type: ignore[attr-defined]

@@ -13,7 +13,14 @@ from asyncelt.extract.hinting import is_dynamic
 from asyncelt.extract.items import Marked, Materialized, with_table_name
 from asyncelt.flow import JsonBody
 
-__all__ = ["make_hints", "materialize_table_schema", "with_file_import", "with_hints", "with_table_name"]
+__all__ = [
+    "make_hints",
+    "make_nested_hints",
+    "materialize_table_schema",
+    "with_file_import",
+    "with_hints",
+    "with_table_name",
+]
 
 _CHUNK_BYTES: Final = 1024 * 1024
 _BATCH_ROWS: Final = 50_000
@@ -58,6 +65,38 @@ def make_hints(  # noqa: PLR0913 - the reference's arguments
     }
 
     return {name: value for name, value in given.items() if value is not None}
+
+
+def make_nested_hints(  # noqa: PLR0913 - the reference's arguments
+    *,
+    parent_table_name: object = None,
+    write_disposition: object = None,
+    columns: object = None,
+    primary_key: object = None,
+    merge_key: object = None,
+    schema_contract: object = None,
+    table_format: object = None,
+    file_format: object = None,
+    references: object = None,
+    additional_table_hints: Mapping[str, object] | None = None,
+) -> dict[str, object]:
+    """Hints of one nested table: a value of ``nested_hints``, whose keys are paths.
+
+    Returns:
+        Those that were given; a mapping of the same names is as good.
+    """
+    return make_hints(
+        parent_table_name=parent_table_name,
+        write_disposition=write_disposition,
+        columns=columns,
+        primary_key=primary_key,
+        merge_key=merge_key,
+        schema_contract=schema_contract,
+        table_format=table_format,
+        file_format=file_format,
+        references=references,
+        additional_table_hints=additional_table_hints,
+    )
 
 
 def with_hints(item: object, hints: Mapping[str, object], create_table_variant: bool = False) -> Marked:  # noqa: FBT001, FBT002

@@ -17,7 +17,7 @@ from asyncelt.errors import SourceExhausted
 from asyncelt.extract.driver import Driver, close_iterator, pull_all
 from asyncelt.extract.feeds import Feed
 from asyncelt.extract.functions import is_async_function
-from asyncelt.extract.items import Kind, is_iterable_data, iterate_once, kind_of
+from asyncelt.extract.items import Kind, is_exhausted, is_iterable_data, iterate_once, kind_of
 from asyncelt.extract.outbox import Outbox
 from asyncelt.extract.requests import Run
 from asyncelt.extract.thread import Closed, OwnThread
@@ -98,28 +98,11 @@ def ensure_fresh(data: object, resource: str) -> None:
     Raises:
         SourceExhausted: See above.
     """
-    used = False
-
-    if inspect.isgenerator(data):
-        used = inspect.getgeneratorstate(data) != inspect.GEN_CREATED
-    elif inspect.iscoroutine(data):
-        used = inspect.getcoroutinestate(data) != inspect.CORO_CREATED
-    elif inspect.isasyncgen(data):
-        frame = data.ag_frame
-        used = frame is None or data.ag_running or frame.f_lasti > _FIRST_INSTRUCTION
-
-    if used:
+    if is_exhausted(data):
         raise SourceExhausted(
             f"The data of resource {resource!r} can be read only once, and has been. Pass a new generator, or the "
             "generator function itself: it is called anew for each run."
         )
-
-
-async def _unstarted() -> AsyncIterator[None]:
-    yield None
-
-
-_FIRST_INSTRUCTION = cast("int", _unstarted().ag_frame.f_lasti)  # type: ignore[attr-defined]
 
 
 def _is_plain_callable(data: object) -> bool:

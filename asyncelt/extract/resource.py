@@ -7,11 +7,11 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Self, cast
 
-from asyncelt import current
 from asyncelt.errors import ConfigError, UsageError
-from asyncelt.extract.binding import Call, signature_of
+from asyncelt.extract.binding import Call
+from asyncelt.extract.definition import Definition
 from asyncelt.extract.functions import is_function, row_function
-from asyncelt.extract.hinting import HintBook, changed, is_dynamic, settled
+from asyncelt.extract.hinting import changed, variant
 from asyncelt.extract.incremental import Incremental, IncrementalStep
 from asyncelt.extract.reading import (
     Contract,
@@ -20,7 +20,6 @@ from asyncelt.extract.reading import (
     Reading,
     WriteDispositionHint,
     bound_cursor,
-    check_definition,
     checked_policy,
     without_arguments,
     without_parent,
@@ -34,20 +33,19 @@ from asyncelt.extract.steps import (
     MetricsStep,
     SelectStep,
     Step,
+    ValidatorStep,
     YieldMapStep,
     insert_step,
     limit_step,
 )
-from asyncelt.extract.table_schema import table_of
 from asyncelt.schema.columns import ColumnHints
-from asyncelt.schema.hints import TableHints, validate_hints
-from asyncelt.schema.model import Table
+from asyncelt.schema.hints import validate_hints
 from asyncelt.types import JsonValue, OnError
 
 __all__ = ["Contract", "Names", "NestedHints", "Resource", "WriteDispositionHint"]
 
 
-class Resource:
+class Resource(Definition):
     """Data with a name. Building one reads nothing; the data is read when a run, or ``async for``, asks for it.
 
     Made by `asyncelt.resource`; the methods change the resource and return it, so that they can be chained.
@@ -69,162 +67,7 @@ class Resource:
         InvalidResourceData: The data cannot be read.
     """
 
-    def __init__(  # noqa: PLR0913 - the reference's arguments
-        self,
-        data: object,
-        name: str,
-        *,
-        hints: TableHints | None = None,
-        table_name: TableName | None = None,
-        selected: bool = True,
-        section: str | None = None,
-        parallelized: bool = False,
-        parent: Resource | None = None,
-        steps: tuple[Step, ...] = (),
-        incremental: object = None,
-        on_error: OnError = "fail",
-    ) -> None:
-        self.name = name
-        self.selected = selected
-        self.section = section
-        self.parallelized = parallelized
-        self.source_name: str | None = None
-        """Name of the source this resource belongs to; None while it belongs to none."""
-        self.origin = object()
-        """Shared with the copies that a source makes of it."""
-        self._data = data
-        self._arguments: Call | None = None
-        self._parent = parent
-        self._is_transformer = parent is not None
-        self._steps = steps
-        self._table_name = table_name
-        self._hints = hints or TableHints(name=name)
-        self._incremental = None if incremental is None else Incremental.of(incremental)
-        self._cursor_is_hint = False
-        self._on_error: OnError = checked_policy(on_error, f"Resource {name!r}")
-        self._check()
-
-    # ------------------------------------------------------------------ what it is
-
-    @property
-    def table_name(self) -> TableName:
-        """Name of the table, or the function that gives it."""
-        return self._table_name or self.name
-
-    @property
-    def hints(self) -> TableHints:
-        """Hints of the resource's tables; of a table named by a function, see `table_hints`."""
-        return self.table_hints(self._table_name if isinstance(self._table_name, str) else self.name)
-
-    def hint_book(self) -> HintBook:
-        """The hints of one run, which may change with the data."""
-        return HintBook(self.name, replace(self._hints, incremental=self.hints.incremental))
-
-    def table_hints(self, table_name: str) -> TableHints:
-        """Hints of one of the resource's tables."""
-        cursor = self.cursor
-
-        return replace(
-            settled(self._hints),
-            name=table_name,
-            resource=self.name,
-            incremental=None if cursor is None else cursor.get_cursor_column_name(),
-        )
-
-    def compute_table_schema(self, item: object = None, meta: object = None) -> Table:  # noqa: ARG002
-        """The table that the hints make, before anything is read.
-
-        Args:
-            item: A row, for hints that are functions of one; may be wrapped by `asyncelt.mark`, which names its table.
-            meta: Accepted for the reference's sake.
-
-        Raises:
-            ConfigError: A hint needs a row, or is wrong.
-        """
-        return table_of(self.hint_book(), self.table_name, item)
-
-    @property
-    def write_disposition(self) -> WriteDispositionHint:
-        """How rows are written; ``append`` unless said otherwise."""
-        given = self._hints.write_disposition
-
-        return "append" if not given or is_dynamic(given) else given
-
-    @property
-    def max_table_nesting(self) -> int | None:
-        """Levels of nested tables; deeper data is kept as ``json``. None: what the source says."""
-        return self._hints.max_table_nesting
-
-    @max_table_nesting.setter
-    def max_table_nesting(self, levels: int | None) -> None:
-        self._hints = replace(self._hints, max_table_nesting=levels)
-        self._check()
-
-    @property
-    def on_error(self) -> OnError:
-        """What its failure, or a row of it that cannot be loaded, costs; `apply_hints` changes it."""
-        return self._on_error
-
-    @property
-    def incremental(self) -> Incremental[object] | None:
-        """The incremental of the hints; see `cursor` for the one it goes by."""
-        return self._incremental
-
-    @property
-    def is_transformer(self) -> bool:
-        """Whether it takes its items from another resource."""
-        return self._is_transformer
-
-    @property
-    def parent(self) -> Resource | None:
-        """The resource a transformer takes its items from."""
-        return self._parent
-
-    @property
-    def args_bound(self) -> bool:
-        """Whether it is ready to be read as it is: called, or no function at all."""
-        return self._arguments is not None or not is_function(self._data)
-
-    @property
-    def requires_args(self) -> bool:
-        """Whether it must be called with arguments before it can be read."""
-        if self.args_bound:
-            return False
-
-        try:
-            # None stands for the item.
-            signature_of(self._function()).bind(*((None,) if self._is_transformer else ()))
-        except TypeError:
-            return True
-        except ValueError:  # built-in functions without a signature
-            return False
-
-        return False
-
-    @property
-    def explicit_args(self) -> Mapping[str, object]:
-        """Arguments it was called with, defaults not included."""
-        if self._arguments is None:
-            raise UsageError(f"Resource {self.name!r} has not been called.")
-
-        return self._arguments.arguments
-
-    @property
-    def state(self) -> dict[str, object]:
-        """The resource's state, within a run of its pipeline.
-
-        Raises:
-            UsageError: Called outside a run.
-        """
-        return current.resource_state(self.name)
-
-    @property
-    def cursor(self) -> Incremental[object] | None:
-        """The incremental cursor it goes by: of its hints, or of an argument of its function."""
-        if self._cursor_is_hint or not is_function(self._data):
-            return self._incremental
-
-        return self._call().definition(self._incremental)
+    # ------------------------------------------------------------------ reading
 
     def reading(self, state_of: Callable[[str], dict[str, object]], *, feed: object = None) -> Reading:
         """What one run reads, with a cursor that is bound to the state.
@@ -242,6 +85,9 @@ class Resource:
         cursor = bound_cursor(self.cursor, self.hints, self.name, state_of)
         data = self._call().ready(cursor) if is_function(self._data) else self._data
         steps = self._steps
+
+        if self._validator is not None:
+            steps = insert_step(steps, ValidatorStep(self._validator, self._on_error))
 
         if cursor is not None:
             steps = insert_step(steps, IncrementalStep(cursor, closes=not self._is_transformer))
@@ -402,11 +248,16 @@ class Resource:
         references: Sequence[Mapping[str, JsonValue]] | None = None,
         nested_hints: NestedHints | None = None,
         on_error: OnError | None = None,
+        create_table_variant: bool = False,
     ) -> Self:
         """Change hints. None leaves a hint as it is, an empty value removes it.
 
         Columns and references are joined with those there are. If ``table_name`` is a function of a row, other hints
         may be functions of a row, too.
+
+        With ``create_table_variant`` the hints are those of the table ``table_name`` alone, for rows that are sent
+        there by `asyncelt.mark` or by the resource's ``table_name`` function; what is not said is as the resource has
+        it. ``incremental`` and ``on_error`` are always the resource's own.
 
         Raises:
             ConfigError: A hint is wrong; nothing has been changed then.
@@ -424,8 +275,11 @@ class Resource:
             "references": references,
             "nested_hints": nested_hints,
         }
+        if create_table_variant:
+            return self._apply_variant(table_name, given, rest=(incremental, on_error))
+
         policy = checked_policy(on_error or self._on_error, f"Resource {self.name!r}")
-        before = self._hints, self._table_name
+        before = self._hints, self._table_name, self._model, self._validator
         self._hints = changed(self._hints, given)
 
         if table_name is not None:
@@ -435,12 +289,28 @@ class Resource:
             self._incremental, self._cursor_is_hint = Incremental.of(incremental), True
 
         try:
+            self._look_at_model(columns, anew=schema_contract is not None)
             self._check()
         except ConfigError:
-            self._hints, self._table_name = before
+            self._hints, self._table_name, self._model, self._validator = before
             raise
 
         self._on_error = policy
+
+        return self
+
+    def _apply_variant(self, table_name: object, given: dict[str, object], *, rest: tuple[object, ...]) -> Self:
+        where = f"Resource {self.name!r}: create_table_variant=True"
+
+        if not isinstance(table_name, str) or not table_name:
+            raise ConfigError(f"{where} needs the name of a table, not {table_name!r}.")
+
+        if any(one is not None for one in rest):
+            raise ConfigError(f"{where}: incremental and on_error are of the whole resource, not of one table.")
+
+        found = variant(self._variants.get(table_name), self._hints, given, table_name)
+        validate_hints(replace(found, name=table_name))
+        self._variants = {**self._variants, table_name: found}
 
         return self
 
@@ -486,15 +356,3 @@ class Resource:
         parts = [f"{key}={value!r}" for key, value in said.items()] + ([] if self.selected else ["selected=False"])
 
         return f"<asyncelt.{'transformer' if self.is_transformer else 'resource'}({', '.join(parts)})>"
-
-    # ------------------------------------------------------------------ inside
-
-    def _function(self) -> Callable[..., object]:
-        return cast("Callable[..., object]", self._data)
-
-    def _call(self) -> Call:
-        return self._arguments or Call(self._function(), takes_item=self._is_transformer)
-
-    def _check(self) -> None:
-        check_definition(self.name, self._data, self._table_name, self._hints)
-        validate_hints(self.hints)

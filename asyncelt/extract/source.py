@@ -10,7 +10,10 @@ from asyncelt import current
 from asyncelt.errors import ConfigError, InvalidResourceData
 from asyncelt.extract.functions import check_name
 from asyncelt.extract.resource import Contract, Resource
+from asyncelt.schema.hints import merge_table_hints
 from asyncelt.schema.model import Schema
+from asyncelt.schema.naming import naming_for
+from asyncelt.schema.system import new_schema
 
 __all__ = ["ResourceDict", "Source"]
 
@@ -150,6 +153,32 @@ class Source:
             UsageError: Called outside a run.
         """
         return current.source_state()
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether data of a selected resource can be read only once, and has been: it cannot be run again."""
+        return any(resource.is_exhausted for resource in self.selected_resources.values())
+
+    def discover_schema(self, item: object = None, meta: object = None) -> Schema:  # noqa: ARG002
+        """The source's schema with the tables that the hints of its selected resources make, before anything is read.
+
+        Args:
+            item: A row, for hints that are functions of one; None: tables of such resources are left out.
+            meta: Accepted for the reference's sake.
+
+        Raises:
+            ConfigError: A hint is wrong.
+            SchemaConflict: Hints and the schema do not join.
+        """
+        schema = self.schema or new_schema(self.name)
+        convention = schema.normalizers.get("names")
+        naming = naming_for(convention if isinstance(convention, str) else "snake_case", None)
+
+        for resource in self.selected_resources.values():
+            if item is not None or not resource.needs_item:
+                schema = merge_table_hints(schema, resource.hints_of_item(item), naming)
+
+        return schema
 
     def with_resources(self, *resource_names: str) -> Self:
         """A copy in which only these resources are selected.

@@ -16,6 +16,7 @@ import pyarrow as pa
 from asyncelt import current
 from asyncelt.errors import ConfigError, UsageError
 from asyncelt.extract.functions import RowFunction
+from asyncelt.types import OnError
 
 __all__ = [
     "INCREMENTAL",
@@ -31,12 +32,13 @@ __all__ = [
     "SelectStep",
     "Settling",
     "Step",
+    "ValidatorStep",
     "YieldMapStep",
     "insert_step",
     "limit_step",
 ]
 
-USER, INCREMENTAL, LIMIT = 0.0, 1.0, 1.1
+USER, VALIDATOR, INCREMENTAL, LIMIT = 0.0, 0.9, 1.0, 1.1
 """Affinities: steps are kept in this order, whatever the order in which they were added."""
 
 
@@ -147,6 +149,17 @@ class SelectStep:
 
 
 @dataclass(frozen=True, slots=True)
+class ValidatorStep:
+    """Replace each row by what a validator makes of it, before a cursor looks at it."""
+
+    function: RowFunction
+    """Gives the row, or None for one that is left out; raises `DataValidationError` for one that is refused."""
+    on_error: OnError
+    """What a refused row costs."""
+    affinity = VALIDATOR
+
+
+@dataclass(frozen=True, slots=True)
 class MetricsStep:
     """Let a function see each item, and count."""
 
@@ -238,7 +251,7 @@ class _LimitRun:
         return item
 
 
-Step: TypeAlias = RowStep | ItemStep | SelectStep | PageStep
+Step: TypeAlias = RowStep | ItemStep | SelectStep | ValidatorStep | PageStep
 
 
 def _row_count(item: object) -> int:

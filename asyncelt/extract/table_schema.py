@@ -13,11 +13,18 @@ from asyncelt.schema.model import Table
 from asyncelt.schema.naming import naming_for
 from asyncelt.schema.system import new_schema
 
-__all__ = ["table_of"]
+__all__ = ["functions_in", "hints_of", "table_of"]
 
 
-def table_of(book: HintBook, table_name: TableName, item: object) -> Table:
-    """The table that the hints of a resource make for one row.
+def functions_in(hints: TableHints, table_name: TableName | None) -> list[str]:
+    """Names of the hints that are functions of a row."""
+    found = [name for name in DYNAMIC if is_dynamic(getattr(hints, name))]
+
+    return [*found, "table_name"] if callable(table_name) else found
+
+
+def hints_of(book: HintBook, table_name: TableName, item: object) -> TableHints:
+    """The hints of the table of one row.
 
     Args:
         book: The resource's hints.
@@ -33,10 +40,7 @@ def table_of(book: HintBook, table_name: TableName, item: object) -> Table:
     if isinstance(item, Marked):
         row, named = item.item, item.table_name
 
-    dynamic = [name for name in DYNAMIC if is_dynamic(getattr(book.base, name))]
-
-    if callable(table_name) and named is None:
-        dynamic.append("table_name")
+    dynamic = functions_in(book.base, None if named is not None else table_name)
 
     if dynamic and row is None:
         raise ConfigError(
@@ -49,10 +53,14 @@ def table_of(book: HintBook, table_name: TableName, item: object) -> Table:
     if isinstance(item, Marked) and item.hints:
         book.change(item.hints, name, is_variant=item.is_variant)
 
-    hints: TableHints = book.variants.get(name) or resolved(book.base, row)
-    schema = merge_table_hints(
-        new_schema("hints"), replace(hints, name=name, resource=book.resource), naming_for("direct", None)
-    )
+    found = book.variants.get(name) or resolved(book.base, row)
+
+    return replace(found, name=name, resource=book.resource)
+
+
+def table_of(hints: TableHints) -> Table:
+    """The table that hints make, under its name as it was written."""
+    schema = merge_table_hints(new_schema("hints"), hints, naming_for("direct", None))
 
     # Nested hints make tables of their own, which come after it.
-    return next(table for table in schema.tables.values() if str(table.name) == name)
+    return next(table for table in schema.tables.values() if str(table.name) == hints.name)

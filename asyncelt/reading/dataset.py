@@ -11,6 +11,7 @@ from asyncelt.errors import ConfigError, SchemaNotFound, UnknownTable, UsageErro
 from asyncelt.load.protocol import Destination, SupportsQuery, Target
 from asyncelt.load.registry import resolve
 from asyncelt.reading.client import SqlClient, opened_client
+from asyncelt.reading.handover import is_ibis, query_of_ibis
 from asyncelt.reading.plan import Catalog, CountsSource, Plan, QuerySource, TableSource, catalog_of
 from asyncelt.reading.relation import Relation
 from asyncelt.schema.model import Schema
@@ -20,6 +21,7 @@ from asyncelt.schema.system import DLT_LOAD_ID, LOADS_TABLE, is_system_name, new
 from asyncelt.types import LoadId, SqlValue
 
 if TYPE_CHECKING:
+    import ibis.expr.types as ir
     from sqlglot import exp
 
 __all__ = ["Dataset", "chosen_schemas", "dataset", "sql_dialect"]
@@ -124,7 +126,7 @@ class Dataset:
 
     def query(
         self,
-        query: str | exp.Expr,
+        query: str | exp.Expr | ir.Expr,
         query_dialect: str | None = None,
         *,
         parameters: Sequence[SqlValue] = (),
@@ -132,11 +134,16 @@ class Dataset:
         """The result of one SELECT over tables of this dataset.
 
         Args:
-            query: SQL, or an expression of sqlglot.
+            query: SQL, or an expression of sqlglot or of ibis (see `Relation.to_ibis`).
             query_dialect: Dialect it is written in; the destination's unless given.
             parameters: Values for ``?`` or ``$1``, ``$2`` in it.
         """
-        return Relation(self, Plan(QuerySource(query, query_dialect, tuple(parameters))))
+        if is_ibis(query):
+            source = QuerySource(query_of_ibis(query, self._dialect), None, tuple(parameters))
+        else:
+            source = QuerySource(query, query_dialect, tuple(parameters))
+
+        return Relation(self, Plan(source))
 
     __call__ = query
 

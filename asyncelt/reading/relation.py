@@ -15,6 +15,7 @@ from asyncelt._async import in_thread
 from asyncelt.errors import InvalidQuery, UnknownColumn
 from asyncelt.reading.cursor import Cursor, opened_cursor
 from asyncelt.reading.fetches import Fetches
+from asyncelt.reading.handover import ibis_table
 from asyncelt.reading.plan import (
     OPERATORS,
     Aggregate,
@@ -38,6 +39,7 @@ from asyncelt.schema.system import DLT_LOAD_ID
 from asyncelt.types import ColumnName, SqlValue, TableName
 
 if TYPE_CHECKING:
+    import ibis.expr.types as ir
     from sqlglot import exp
 
     from asyncelt.reading.compiling import Compiled
@@ -298,6 +300,24 @@ class Relation(Fetches):
     def schema(self) -> Table:
         """The result as a table of a schema."""
         return Table(name=TableName(self._plan.table_name or "query"), columns=self.columns_schema)
+
+    def to_ibis(self) -> ir.Table:
+        """The table as an expression of ibis, bound to no connection: build on it, and pass it to ``dataset.query``.
+
+        Raises:
+            ConfigError: ibis is not installed.
+            InvalidQuery: This is no whole table.
+            UnknownTable: There is no such table.
+        """
+        source = self._plan.source
+
+        if not isinstance(source, TableSource) or self._plan.steps:
+            raise InvalidQuery(
+                "to_ibis() hands over whole tables: dataset['table'].to_ibis(). Say the rest in ibis, and read it with "
+                "dataset.query(expression)."
+            )
+
+        return ibis_table(source.name, self._dataset.catalog().columns(source.name))
 
     def to_sql(self, *, pretty: bool = False) -> str:
         """The query with its values written out, for people and to be pasted elsewhere. What runs has parameters.

@@ -48,13 +48,18 @@ _TAGGED: Final[dict[type, tuple[int, Callable[[object], bytes]]]] = {
 def _described(value: Unloadable) -> bytes:
     texts = [_surrogates(value.message), _surrogates(value.description)]
 
-    return _encoder.encode([*texts, value.payload, value.kind, value.origin, value.position])
+    row = None if value.row is None else pack_row(value.row)
+
+    return _encoder.encode([*texts, value.payload, value.kind, value.origin, value.position, row])
 
 
 def _undescribed(data: bytes) -> Unloadable:
     message, description, *rest = _decoder.decode(data)
+    payload, kind, origin, position, *packed = rest
+    row = next(unpack_rows(packed[0])) if packed and packed[0] else None
+    why, looks = (part.decode("utf-8", "surrogatepass") for part in (message, description))
 
-    return Unloadable(message.decode("utf-8", "surrogatepass"), description.decode("utf-8", "surrogatepass"), *rest)
+    return Unloadable(why, looks, payload, kind, origin, position, row)
 
 
 def _stamp(value: datetime) -> bytes:

@@ -10,6 +10,9 @@ __all__ = ["ACCEPTED", "LEFT_OUT", "MISSING"]
 
 _INSIDE = "a detail of dlt's own engine"
 _HINTS = "read `resource.hints`, which has all of them"
+_INPUTS = (
+    "names of tables and endpoints for the trace of dlt's platform; `resource_metrics()` can say them in the run's info"
+)
 _CONTEXT = "there are no run contexts; settings are taken once, when the pipeline is made"
 
 LEFT_OUT: dict[str, str] = {
@@ -64,24 +67,17 @@ LEFT_OUT: dict[str, str] = {
     "Incremental.custom_metrics": "`info.custom_metrics`",
     "current.pipe": "there are no pipes",
     "current.run_context": _CONTEXT,
+    "Resource.inputs": _INPUTS,
+    "Resource.add_input": _INPUTS,
+    "current.load_package_state": "what a resource has to remember is in `resource_state()`; packages are looked at by "
+    "`pipeline.get_load_package_state(load_id)`",
+    "current.destination_state": "a destination keeps what it has to remember in the dataset, in the commit of the rows",
+    "current.interval": "a scheduler's interval is given as `initial_value=` and `end_value=`; environments of schedulers "
+    "are not read, and `allow_external_schedulers=True` is refused",
+    "current.timezone": "times are stored in UTC, or as they are where the column has no zone",
 }
 
-MISSING: dict[str, str] = {
-    "Resource.inputs": "data locations for the trace",
-    "Resource.add_input": "data locations for the trace",
-    "Resource.validator": "models as columns give columns and contract; rows are not run through the model",
-    "Resource.apply_hints.create_table_variant": "variants come with the data: `mark.with_hints(..., create_table_variant=True)`",
-    "Source.exhausted": "a source that can be read once says so when it is run again",
-    "Source.discover_schema": "the schema of a source is known after a run",
-    "Incremental.from_existing_state": "a cursor finds its state when its resource is run",
-    "Incremental.advance": "for ranges that SQL has applied",
-    "Incremental.get_current_range": "`start_value` and `end_value` say the same inside a resource",
-    "mark.make_nested_hints": "a plain mapping does the same",
-    "current.load_package_state": "state of the package under way",
-    "current.destination_state": "state of the destination",
-    "current.interval": "intervals of schedulers; `allow_external_schedulers=True` is refused too",
-    "current.timezone": "times have the zone of the data",
-}
+MISSING: dict[str, str] = {}
 
 ACCEPTED: dict[str, str] = {
     "pipeline.pipeline_salt": "kept, and used for nothing: nothing is encrypted on the disk",
@@ -94,6 +90,7 @@ ACCEPTED: dict[str, str] = {
     "source.parallelized": "resources always run side by side",
     "Resource.parallelize": "resources always run side by side",
     "Source.parallelize": "resources always run side by side",
+    "Source.discover_schema.meta": "`asyncelt.mark` around the item says the same",
     "Resource.compute_table_schema.meta": "`asyncelt.mark` around the item says the same",
     "Pipeline.drop_pending_packages.with_partial_loads": "no package is ever partially loaded",
 }

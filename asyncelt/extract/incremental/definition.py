@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import date
 from typing import Any, ClassVar, Generic, Literal, Self, TypeAlias, TypeVar, cast, get_args
 
-from asyncelt.errors import ConfigError, IncrementalCursorPathMissing, IncrementalPrimaryKeyMissing
+from asyncelt import current
+from asyncelt.errors import ConfigError, IncrementalCursorPathMissing, IncrementalPrimaryKeyMissing, UsageError
 from asyncelt.extract.incremental.boundary import CEILING, WARN_ABOVE, Boundary, CursorState
 from asyncelt.extract.incremental.lag import lagged
 from asyncelt.extract.incremental.paths import CursorPath, parse_path
@@ -116,7 +117,7 @@ class Incremental(Generic[T]):
     def last_value(self) -> T | None:
         """How far the cursor has come: while rows are read, up to the last page; before, where this run begins."""
         if self.window is None:
-            return self.initial_value
+            return cast("T | None", self._state.get("last_value", self.initial_value))
 
         return cast("T | None", self.window.last)
 
@@ -135,7 +136,69 @@ class Incremental(Generic[T]):
         """Whether the last row that was read lay beyond ``end_value``."""
         return self.window is not None and self.window.end_out_of_range
 
+    def get_current_range(self, *, apply_lag: bool = True) -> tuple[T | None, T | None]:
+        """Start and end of this run's range, for a source that can apply it itself, in SQL for instance.
+
+        The end is ``end_value``; without one it is open (None), until rows or `advance` have moved the cursor.
+
+        Args:
+            apply_lag: Whether the start is moved back by ``lag``.
+        """
+        window = self.window
+
+        if window is None:
+            return self.initial_value, self.end_value
+
+        start = window.start if apply_lag else window.start_of_run
+        has_moved = window.has_seen_rows or window.is_advanced
+        end = self.end_value if self.end_value is not None or not has_moved else window.last
+
+        return cast("T | None", start), cast("T | None", end)
+
+    def advance(self, last_value: T | None) -> Self:
+        """Say that the source applies the range itself: rows pass unfiltered from here on.
+
+        Args:
+            last_value: How far this run comes, which is where the next one begins; None: as far as the cursor is.
+
+        Raises:
+            UsageError: No resource is being read with it.
+        """
+        if self.window is None:
+            raise UsageError(
+                f"incremental({self.cursor_path!r}).advance() works only while its resource is read: call it in the "
+                "resource's function, on the argument that holds the cursor."
+            )
+
+        column = self.get_cursor_column_name()
+        is_key = column is not None and self.primary_key in (column, [column], (column,))
+        self.window.advance(last_value, {column: last_value} if is_key and self.end_value is None else None)
+
+        return self
+
     # ------------------------------------------------------------------ definition
+
+    @classmethod
+    def from_existing_state(cls, resource_name: str, cursor_path: str) -> Incremental[Any]:
+        """The cursor of another resource of the source, as far as it has come. For looking at it.
+
+        Raises:
+            UsageError: Called outside a source that is being extracted.
+            ConfigError: That resource has no such cursor in its state.
+        """
+        cursors = current.resource_state(resource_name).get("incremental")
+        known = cursors.get(cursor_path) if isinstance(cursors, Mapping) else None
+
+        if known is None:
+            raise ConfigError(
+                f"The state of resource {resource_name!r} has no cursor {cursor_path!r}. There is one after the first "
+                "run that has read it."
+            )
+
+        found: Incremental[Any] = cls(cursor_path, known["initial_value"])
+        found.resource_name, found._state = resource_name, dict(known)
+
+        return found
 
     def is_partial(self) -> bool:
         """Whether there is no cursor path yet: it has to be merged with one that has."""

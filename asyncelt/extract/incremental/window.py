@@ -75,6 +75,8 @@ class Window:
         self.is_ordered = True
         """Whether rows have come in the declared order so far."""
         self.has_seen_rows = False
+        self.is_advanced = False
+        """Whether the range was applied elsewhere: every row is taken."""
         self._state = state
         self._start_of_run = state.get("last_value")
         self.previous: Any = None
@@ -218,6 +220,31 @@ class Window:
 
         if not is_ordered:
             self.out_of_order()
+
+    @property
+    def start_of_run(self) -> Any:
+        """Last value of the runs before, without lag."""
+        return self._start_of_run
+
+    def advance(self, last: Any, row: object) -> None:
+        """Take every row from here on, as the range was applied where they come from.
+
+        Args:
+            last: How far the cursor comes in this run; None: as far as it has come.
+            row: What the one row with this value looks like, where the value is its key; None: there may be several.
+        """
+        self.is_advanced = True
+
+        if last is None:
+            return
+
+        self.last = last
+
+        if self.boundary is not None:
+            self.boundary.restart()
+
+            if row is not None:
+                self.boundary.add([row])
 
     # ------------------------------------------------------------------ one row
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from tests.differential.cases import Case, Run
 
@@ -62,6 +62,57 @@ class Allowing(Ignoring):
     """Other fields become columns."""
 
     model_config = ConfigDict(extra="allow")
+
+
+class Inner(BaseModel):
+    """Lies in another model."""
+
+    a: int = 1
+
+
+class Checking(BaseModel):
+    """Fills in, renames, reads numbers out of text, rounds, and knows what is too small."""
+
+    id: int
+    v: int = Field(default=7, gt=0)
+    renamed: str | None = Field(default=None, alias="someName")
+    inner: Inner | None = None
+
+    @field_validator("renamed")
+    @classmethod
+    def _upper(cls, value: str | None) -> str | None:
+        return value.upper() if value else value
+
+
+GOOD = (
+    {"id": "1", "v": 1.0, "someName": "a", "inner": {"a": "5", "z": 1}},
+    {"id": 2},
+    {"id": 3, "someName": None, "inner": {}},
+)
+NEW = ({"id": 4, "new": 1}, {"id": 5, "inner": {"a": 1, "new": [1]}}, {"id": 6})
+WRONG = ({"id": 7, "v": -1}, {"id": 8, "v": "text"}, {"id": 9, "v": 9}, {"id": 10, "new": 1})
+
+
+def _checked() -> list[Case]:
+    """A model that changes rows, under contracts that are not its own."""
+    return [
+        Case(
+            id=f"6-model-checks-{change}-{entity}-{mode}",
+            runs=tuple(
+                Run(pages=(rows,), arguments={"columns": Checking}, hints={"schema_contract": {entity: mode}})
+                for rows in ((GOOD,) if mode != "evolve" or entity != "columns" else ()) + (then,)
+            ),
+            forms=("pages", "bytes", "one-by-one", "steps"),
+            raises="contract" if change == "wrong" and mode != "discard_row" else None,
+        )
+        for change, entity, then in (
+            ("new", "columns", NEW),
+            ("wrong", "data_type", WRONG),
+            ("wrong", "columns", WRONG),
+        )
+        for mode in ALL_MODES
+        if (entity, mode) not in {("data_type", "discard_value"), ("columns", "freeze"), ("data_type", "evolve")}
+    ]
 
 
 def _arrow() -> list[Case]:
@@ -125,6 +176,7 @@ CASES: tuple[Case, ...] = (
     *_changes(),
     *_arrow(),
     *_models(),
+    *_checked(),
     *(
         Case(
             id=f"6-new-root-table-{mode}",

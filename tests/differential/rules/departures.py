@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 
 import pyarrow as pa
+from pydantic import BaseModel, Field
 
 from tests.differential.cases import Case, Run, case
 
@@ -50,6 +51,24 @@ def _departure(
         ours={"items": list(ours), **(nested or {})},
         notice=notice,
     )
+
+
+class Named(BaseModel):
+    """Has a field with another name in the data."""
+
+    id: int
+    v: int | None = None
+    renamed: str | None = Field(default=None, alias="someName")
+
+
+NAMED = ({"id": 1, "v": "text", "someName": "a"}, {"id": 2, "v": 3})
+
+
+def _model(name: str, mode: str, *, reference: Rows | str, ours: Rows) -> Departure:
+    """Rows that go through a model whose types are not frozen."""
+    run = Run(pages=(NAMED,), arguments={"columns": Named}, hints={"schema_contract": {"data_type": mode}})
+
+    return Departure(name=name, case=Case(id=f"departure-{name}", runs=(run,)), reference=reference, ours=ours)
 
 
 def _merged(strategy: str, **options: object) -> dict[str, object]:
@@ -329,5 +348,17 @@ ALL: tuple[Departure, ...] = (
         "discard_value",
         reference={"items": [{"id": 1, "v": 1}, {"id": 2}, {"id": 3}]},
         ours={"items": [{"id": 1, "v": 1}, {"id": 2}, {"id": 3, "v": 3}]},
+    ),
+    _model(
+        "aliases-of-a-model-whose-types-evolve",
+        "evolve",
+        reference={"items": [{"id": 1, "v__v_text": "text"}, {"id": 2, "v": 3}]},
+        ours={"items": [{"id": 1, "v__v_text": "text", "some_name": "a"}, {"id": 2, "v": 3}]},
+    ),
+    _model(
+        "values-a-model-does-not-take",
+        "discard_value",
+        reference="Cannot discard defined fields with validation errors",
+        ours={"items": [{"id": 1, "some_name": "a"}, {"id": 2, "v": 3}]},
     ),
 )
