@@ -38,6 +38,11 @@ _THREADS = 2
 """Per session: one reads and encodes what comes next, another may still be at it when it was cancelled."""
 _PATIENCE = "SELECT set_config('idle_in_transaction_session_timeout', '60s', true)"
 """After which the server ends the transaction of an owner that has been stopped."""
+_COMPRESSION = """
+SELECT set_config(name, 'lz4', true) FROM pg_catalog.pg_settings
+WHERE name = 'default_toast_compression' AND source = 'default' AND 'lz4' = ANY (enumvals)
+"""
+"""Long values cost the server half as much to compress as by its own method; where it can, and nobody has chosen."""
 
 
 class Database:
@@ -138,6 +143,7 @@ class Database:
         async with self._transaction(doing) as connection:
             with translated(doing):
                 await connection.execute(_PATIENCE)
+                await connection.execute(_COMPRESSION)
                 work = Work(
                     connection=connection,
                     dataset=self._dataset,

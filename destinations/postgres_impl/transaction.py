@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from functools import partial
 
 from asyncelt._async import in_thread
+from asyncelt.destinations.postgres_impl.indexing import build_indexes, tables_to_index
 from asyncelt.destinations.postgres_impl.locks import take_commit_turn, take_table_turns
 from asyncelt.destinations.postgres_impl.migrating import Updates, migrate, names_of
 from asyncelt.destinations.postgres_impl.positions import move_positions
@@ -50,7 +51,9 @@ async def write_commit(work: Work, commit: Commit, updates: Updates) -> CommitRe
     check_lease(work.dataset.name, commit, current or Lease(epoch=0), head)
     failpoint("postgres.after_lease")
 
-    await take_table_turns(work.connection, work.dataset.name, _shared_tables(remaining))
+    # Two who fill a new table at once would each wait for the other before they make its indexes.
+    fresh = await tables_to_index(work, remaining)
+    await take_table_turns(work.connection, work.dataset.name, _shared_tables(remaining) | set(fresh))
     late = await _prepare_tables(work, remaining)
     await _write_versions(work, remaining)
 
@@ -59,9 +62,16 @@ async def write_commit(work: Work, commit: Commit, updates: Updates) -> CommitRe
 
     await move_positions(work, commit.target.pipeline_name, remaining)
 
+    if fresh or late:
+        fresh = await tables_to_index(work, remaining)
+
     for package in remaining:
         # A table that was dropped is there again if an earlier package has rows for it; they go too.
         await write_package(work, package, emptied=(*package.dropped_tables, *package.truncated_tables))
+
+        for name in await build_indexes(work, package, fresh):
+            del fresh[name]
+
         failpoint("postgres.after_package")
 
     await _write_load_rows(work, remaining)
