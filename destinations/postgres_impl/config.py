@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
 
 from asyncelt.errors import ConfigError
@@ -13,8 +13,9 @@ from asyncelt.types import ReplaceStrategy
 if TYPE_CHECKING:
     from asyncpg import Pool, Record
 
-__all__ = ["Address", "PostgresConfig", "address_of"]
+__all__ = ["STAGING_THRESHOLD", "Address", "PostgresConfig", "address_of"]
 
+STAGING_THRESHOLD: Final = 512 * 1024 * 1024
 _SCHEMES = ("postgresql", "postgres")
 _PARTS = ("host", "port", "database", "user", "password", "ssl")
 _ALIASES = {"username": "user", "dbname": "database", "sslmode": "ssl"}
@@ -54,6 +55,8 @@ class PostgresConfig:
     create_indexes: bool = True
     replace_strategy: ReplaceStrategy = "truncate-and-insert"
     """Of tables that do not name one."""
+    staging_threshold: int | None = STAGING_THRESHOLD
+    """Bytes of job files from which on a run is staged before its commit; None: none is."""
     commit_timeout_s: float = 60.0
     """How long the answer to a COMMIT is waited for when the caller has been cancelled."""
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     Connection: TypeAlias = "asyncpg.Connection[Record] | PoolConnectionProxy[Record]"
 
-__all__ = ["Connection", "Connections", "commit_now"]
+__all__ = ["Connection", "Connections", "commit_now", "max_copies"]
 
 if not TYPE_CHECKING:
     Connection = object
@@ -145,6 +145,11 @@ class Connections:
             "timeout": address.timeout_s,
             "server_settings": {"application_name": self._application},
         }
+
+
+def max_copies(config: PostgresConfig) -> int:
+    """How many connections of a run may be busy at once, beside the one that holds its lease."""
+    return config.pool_size if config.pool is None else config.pool.get_max_size() - 1
 
 
 async def commit_now(connection: Connection, *, timeout_s: float) -> None:

@@ -7,7 +7,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, cast
 
-from asyncelt.destinations.postgres_impl.config import PostgresConfig, address_of
+from asyncelt.destinations.postgres_impl.config import STAGING_THRESHOLD, PostgresConfig, address_of
 from asyncelt.destinations.postgres_impl.session import PostgresSession
 from asyncelt.destinations.postgres_impl.types import DECIMAL, MAX_NAME_BYTES, WEI
 from asyncelt.errors import ConfigError
@@ -79,6 +79,7 @@ def postgres(
     create_indexes: bool = True,
     replace_strategy: ReplaceStrategy | None = None,
     pool_size: int = 4,
+    staging_threshold: int | None = STAGING_THRESHOLD,
     naming_convention: str = "snake_case",
     destination_name: str | None = None,
 ) -> Postgres:
@@ -103,6 +104,9 @@ def postgres(
             default, or "insert-from-staging", which copies all files before it touches the old rows. By both readers
             see the old rows until the commit.
         pool_size: Most connections of a run, beside the one that holds its lease.
+        staging_threshold: Bytes of job files from which on a run is copied into staging tables before its commit, so
+            that this is short and a failed one does not copy again; smaller runs are copied within it. 0: always,
+            None: never.
         naming_convention: How names of the data become names of tables and columns.
         destination_name: Name in messages and settings; "postgres" unless given.
 
@@ -122,6 +126,7 @@ def postgres(
         create_indexes=create_indexes,
         replace_strategy=replace_strategy or supported[0],
         pool_size=pool_size,
+        staging_threshold=staging_threshold,
     )
 
     return Postgres(

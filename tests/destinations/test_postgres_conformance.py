@@ -12,3 +12,11 @@ class TestConformance(DestinationConformance):
     @pytest.fixture
     def destination(self, postgres_dsn):
         return destinations.postgres(postgres_dsn)
+
+
+class TestStagedConformance(TestConformance):
+    """Every package goes through staging tables."""
+
+    @pytest.fixture
+    def destination(self, postgres_dsn):
+        return destinations.postgres(postgres_dsn, staging_threshold=0)
