@@ -52,6 +52,7 @@ _HINTS = {
     "42501": "grant the role CREATE on the database, and USAGE and CREATE on the schema.",
     "23502": "if the column is not one of asyncelt's, give it a default or let it be null.",
     "25006": "connect to the primary server; this one only answers queries.",
+    "42704": "a type of an extension has to be made first, in the dataset or in public: CREATE EXTENSION postgis.",
     "42809": "a view, or another thing that is no table, has the name of a table: rename it, or use another dataset.",
     "53100": "make room on the server's disk.",
     "53300": "a run needs two connections: close others, raise the limit of server or role, or lower pool_size.",

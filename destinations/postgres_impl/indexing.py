@@ -9,16 +9,15 @@ from typing import Final
 from sqlglot import exp
 
 from asyncelt.destinations.postgres_impl.reading import DIALECT
+from asyncelt.destinations.postgres_impl.types import INDEX_HINT
 from asyncelt.destinations.postgres_impl.writing import Work
 from asyncelt.destinations.sql.names import column, table
 from asyncelt.flow import Package
 from asyncelt.schema.model import Schema, Table
 from asyncelt.types import ColumnName, TableName
 
-__all__ = ["INDEX_HINT", "Index", "build_indexes", "tables_to_index", "wanted_indexes"]
+__all__ = ["Index", "build_indexes", "tables_to_index", "wanted_indexes"]
 
-INDEX_HINT: Final = "x-postgres-index"
-"""Of columns that are to have an index, each one of its own."""
 _ORDERING_HINTS: Final = ("sort", "cluster")
 _EXISTING: Final = """
 SELECT c.relname, i.indisunique AND i.indpred IS NULL, ARRAY (

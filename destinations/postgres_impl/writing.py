@@ -11,6 +11,7 @@ from typing import Final
 import anyio
 from sqlglot import exp
 
+from asyncelt.destinations.postgres_impl.by_text import read_by_server, to_text, to_types
 from asyncelt.destinations.postgres_impl.connections import Connection
 from asyncelt.destinations.postgres_impl.copy import CopyValueError
 from asyncelt.destinations.postgres_impl.copying import copy_files
@@ -36,6 +37,9 @@ _KEPT_STATES: Final = 100
 """Only the newest is ever restored; the others are history."""
 WORTH_STATISTICS: Final = 5_000
 """Rows of a staging table from which on the planner should know more of it than its size."""
+
+_TEXTS: Final = "_asyncelt_staging_texts"
+"""Temporary table for values that the server has to read."""
 
 _logger = logging.getLogger("asyncelt.destinations.postgres")
 
@@ -73,11 +77,20 @@ class Work:
     async def append(self, package: Package, name: TableName, jobs: Sequence[JobFile]) -> None:
         """Append the rows of a table's job files to it, in their order."""
         for part, of_part in groupby(jobs, key=lambda job: self.parts.get((package.load_id, job.job_id))):
-            if part is None:
-                await self.copy(package, name, list(of_part))
+            if part is not None:
+                await self._move(package, name, part.name)
+            elif read_by_server(self.catalog[name]):
+                create = create_staging(self.dataset, package.schema.tables[name], _TEXTS, (), DIALECT)
+                await self.execute_for(package, name, create)
+                await self.copy(package, name, list(of_part), staged=_TEXTS)
+                await self._move(package, name, _TEXTS)
+                await self.execute_for(package, name, drop_staging(_TEXTS, DIALECT))
             else:
-                one = package.schema.tables[name]
-                await self.execute_for(package, name, copy_staging(self.dataset, one, part.name, DIALECT))
+                await self.copy(package, name, list(of_part))
+
+    async def _move(self, package: Package, name: TableName, staged: str) -> None:
+        sql = copy_staging(self.dataset, package.schema.tables[name], staged, DIALECT)
+        await self.execute_for(package, name, sql)
 
     async def copy(
         self,
@@ -90,17 +103,25 @@ class Work:
     ) -> None:
         """COPY the rows of a table's job files into it, or into its staging table, which may be new."""
         types = self.catalog[name] if staged is None else {**self.catalog[name], ROOT_ROW: "bigint"}
+        texts = read_by_server(types) if staged is not None else {}
+        path = table(staged or name).sql(dialect=DIALECT)
 
         try:
+            if texts:
+                await to_text(self.connection, path, texts)
+
             await copy_files(
                 self.connection,
                 [package.path_of(job) for job in jobs],
-                types,
+                {**types, **dict.fromkeys(texts, "text")},
                 target=staged or name,
                 schema=self.dataset.name if staged is None else None,
                 threads=self.threads,
                 freeze=freeze,
             )
+
+            if texts:
+                await to_types(self.connection, path, texts)
         except CopyValueError as error:
             raise DestinationRejected(
                 f"Table {name!r} of load {package.load_id}, column {error.column!r}, row {error.row + 1}: the value "
