@@ -86,25 +86,20 @@ class Database:
         first commit, which makes the row and moves the head.
 
         Raises:
-            PipelineBusy: The connection of another owner is alive.
+            PipelineBusy: The connection of another owner is alive. Behind a pooler that is not known.
             DestinationRejected: The role may not write the dataset.
         """
         target = replace(self._target, pipeline_name=pipeline_name, member=member)
         doing = f"taking the lease of pipeline {pipeline_name!r}"
 
-        with translated(doing):
-            dedicated = await self._connections.dedicated()
-            await check_rights(dedicated, target.dataset_name)
-
-            if not await become_owner(dedicated, target):
-                raise PipelineBusy(
-                    f"Pipeline {pipeline_name!r}" + (f" (member {member!r})" if member else "") + " is being run by "
-                    f"another owner on dataset {target.dataset_name!r}. Wait for it, or give each process a name of "
-                    "its own (member=...)."
-                )
+        if not self._config.pooled:
+            await self._hold_lock(target, doing)
 
         async with self._transaction(doing) as connection:
             with translated(doing):
+                if self._config.pooled:
+                    await check_rights(connection, target.dataset_name)
+
                 # Whatever a former owner has sent is over then.
                 await take_commit_turn(connection, target)
 
@@ -120,6 +115,20 @@ class Database:
                 await commit_now(connection, timeout_s=self._config.commit_timeout_s)
 
                 return Lease(epoch=int(row[0]), head_load_id=None if row[1] is None else LoadId(str(row[1])))
+
+    async def _hold_lock(self, target: Target, doing: str) -> None:
+        with translated(doing):
+            dedicated = await self._connections.dedicated()
+            await check_rights(dedicated, target.dataset_name)
+
+            if not await become_owner(dedicated, target):
+                raise PipelineBusy(
+                    f"Pipeline {target.pipeline_name!r}"
+                    + (f" (member {target.member!r})" if target.member else "")
+                    + " is being run by "
+                    f"another owner on dataset {target.dataset_name!r}. Wait for it, or give each process a name of "
+                    "its own (member=...)."
+                )
 
     async def migrate(self, commit: Commit) -> None:
         """CREATE and ADD COLUMN, in a transaction of its own: an ADD COLUMN keeps readers out until it is committed.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import socket
+import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -61,6 +62,12 @@ _HINTS = {
     "22021": "Postgres cannot store the character NUL in text; remove it in a map step (add_map).",
 }
 _UNREACHED = "check host and port in the credentials, and that the server runs and can be reached from here."
+_UNTRUSTED = (
+    "sslrootcert names the file with the certificate of the authority that has signed the server's; verify-full also "
+    "wants the server's name as host."
+)
+_NO_TLS = "rejected SSL upgrade"
+_NO_TLS_HINT = "the server has no TLS: turn it on there (ssl = on), or ask for less (sslmode=prefer)."
 _PLACE = re.compile(r"COPY .*?, line (\d+)(?:, column ([^:]+))?")
 _CATALOG = "pg_"
 
@@ -76,6 +83,9 @@ def translate(error: BaseException, doing: str) -> LoadError:
 
     if isinstance(error, asyncpg.InterfaceError) and "closed" not in str(error) and "released" not in str(error):
         return DestinationRejected(message, code=type(error).__name__)
+
+    if isinstance(error, ssl.SSLCertVerificationError) or _NO_TLS in str(error):
+        return DestinationRejected(f"{message} Hint: {_NO_TLS_HINT if _NO_TLS in str(error) else _UNTRUSTED}")
 
     unreached = isinstance(error, socket.gaierror | ConnectionRefusedError)
 

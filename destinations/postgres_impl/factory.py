@@ -80,6 +80,7 @@ def postgres(
     replace_strategy: ReplaceStrategy | None = None,
     pool_size: int = 4,
     staging_threshold: int | None = STAGING_THRESHOLD,
+    pooled: bool = False,
     naming_convention: str = "snake_case",
     destination_name: str | None = None,
 ) -> Postgres:
@@ -90,7 +91,8 @@ def postgres(
 
     Args:
         credentials: ``postgresql://user:password@host:5432/database?sslmode=require``, a mapping with the parts
-            (``host``, ``port``, ``database``, ``username``, ``password``, ``sslmode``, ``connect_timeout``), or a
+            (``host``, ``port``, ``database``, ``username``, ``password``, ``sslmode``, ``sslrootcert``,
+            ``connect_timeout``), or a
             pool of asyncpg, of at least two connections, which stays yours: it is used in its own event loop and
             never closed. What is not said is taken from the environment (``PGHOST``, ``PGUSER``, ``PGPASSWORD``,
             ``PGDATABASE``, ...).
@@ -107,6 +109,9 @@ def postgres(
         staging_threshold: Bytes of job files from which on a run is copied into staging tables before its commit, so
             that this is short and a failed one does not copy again; smaller runs are copied within it. 0: always,
             None: never.
+        pooled: Whether the server is reached by a pooler in transaction mode (PgBouncer). No statement is prepared
+            beyond its transaction then, and an owner holds no lock: a second one does not wait but takes over, and
+            the first is refused with its commit.
         naming_convention: How names of the data become names of tables and columns.
         destination_name: Name in messages and settings; "postgres" unless given.
 
@@ -127,6 +132,7 @@ def postgres(
         replace_strategy=replace_strategy or supported[0],
         pool_size=pool_size,
         staging_threshold=staging_threshold,
+        pooled=pooled,
     )
 
     return Postgres(
