@@ -47,6 +47,8 @@ _STALE = (asyncpg.InvalidCachedStatementError, asyncpg.OutdatedSchemaCacheError)
 _CANCELED = "57014"
 _UNDEFINED = frozenset({"42P01", "3F000"})
 _HINTS = {
+    "26000": "a pooler in transaction mode seems to stand before the server: postgres(..., pooled=True).",
+    "42P05": "a pooler in transaction mode seems to stand before the server: postgres(..., pooled=True).",
     "28P01": "check username and password in the credentials.",
     "28000": "check the credentials, and pg_hba.conf of the server.",
     "3D000": "create the database first; asyncelt creates schemas and tables in it.",

@@ -11,12 +11,12 @@ from sqlglot import exp
 from asyncelt.destinations.postgres_impl.reading import DIALECT
 from asyncelt.destinations.postgres_impl.types import INDEX_HINT
 from asyncelt.destinations.postgres_impl.writing import Work
-from asyncelt.destinations.sql.names import column, table
+from asyncelt.destinations.sql.names import Dataset, column, table
 from asyncelt.flow import Package
 from asyncelt.schema.model import Schema, Table
 from asyncelt.types import ColumnName, TableName
 
-__all__ = ["Index", "build_indexes", "tables_to_index", "wanted_indexes"]
+__all__ = ["Index", "build_indexes", "create_index", "tables_to_index", "wanted_indexes"]
 
 _ORDERING_HINTS: Final = ("sort", "cluster")
 _EXISTING: Final = """
@@ -54,6 +54,14 @@ def wanted_indexes(schema: Schema, name: TableName) -> tuple[Index, ...]:
             found.append(Index(name, keys))
 
     return tuple(found)
+
+
+def create_index(dataset: Dataset, index: Index) -> str:
+    """CREATE INDEX; the server finds a name that is free."""
+    columns = [exp.Ordered(this=column(name), nulls_first=False) for name in index.columns]
+    on = exp.Index(table=table(index.table, dataset), params=exp.IndexParameters(columns=columns))
+
+    return exp.Create(this=on, kind="INDEX", unique=index.is_unique).sql(dialect=DIALECT)
 
 
 async def tables_to_index(work: Work, packages: Iterable[Package]) -> dict[TableName, tuple[Index, ...]]:
@@ -99,18 +107,9 @@ async def build_indexes(
 
     for name in sorted(filled):
         for index in missing[name]:
-            await work.execute_for(package, name, _create(work, index))
+            await work.execute_for(package, name, create_index(work.dataset, index))
 
     return filled
-
-
-def _create(work: Work, index: Index) -> str:
-    # The server finds a name that is free.
-    columns = [exp.Ordered(this=column(name), nulls_first=False) for name in index.columns]
-    on = exp.Index(table=table(index.table, work.dataset), params=exp.IndexParameters(columns=columns))
-    create = exp.Create(this=on, kind="INDEX", unique=index.is_unique)
-
-    return create.sql(dialect=DIALECT)
 
 
 def _merged_by(schema: Schema, one: Table) -> Iterator[tuple[ColumnName, ...]]:

@@ -59,6 +59,18 @@ async def test_runs_go_through_a_pooler(pooler, raw, postgres_dsn, tmp_path, dis
 
 
 @pytest.mark.slow
+async def test_a_pooler_that_nobody_has_mentioned_is_named(pooler, tmp_path):
+    pipeline = pipeline_on(destinations.postgres(pooler.dsn), tmp_path)
+
+    async def run_often():
+        for _ in range(3):
+            await pipeline.run(numbers(10), table_name="items")
+
+    with pytest.raises(AsynceltError, match=r"prepared statement .* Hint: a pooler .*pooled=True"):
+        await run_often()
+
+
+@pytest.mark.slow
 async def test_several_pipelines_share_the_connections_of_a_pooler(pooler, raw, tmp_path):
     """And meet what the others have left at them, which is nothing."""
     destination = destinations.postgres(pooler.dsn, pooled=True, pool_size=2)
