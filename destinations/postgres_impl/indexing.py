@@ -10,7 +10,7 @@ from sqlglot import exp
 
 from asyncelt.destinations.postgres_impl.reading import DIALECT
 from asyncelt.destinations.postgres_impl.types import INDEX_HINT
-from asyncelt.destinations.postgres_impl.writing import Work
+from asyncelt.destinations.postgres_impl.writing import WORTH_STATISTICS, Work
 from asyncelt.destinations.sql.names import Dataset, column, table
 from asyncelt.flow import Package
 from asyncelt.schema.model import Schema, Table
@@ -99,7 +99,7 @@ async def tables_to_index(work: Work, packages: Iterable[Package]) -> dict[Table
 async def build_indexes(
     work: Work, package: Package, missing: Mapping[TableName, Sequence[Index]]
 ) -> frozenset[TableName]:
-    """Index the tables that the package has filled; returns those.
+    """Index the tables that the package has filled, and count those that will be merged into; returns all of them.
 
     A unique index, not a constraint: it waits for other writers but never for readers, and keeps none out.
     """
@@ -108,6 +108,12 @@ async def build_indexes(
     for name in sorted(filled):
         for index in missing[name]:
             await work.execute_for(package, name, create_index(work.dataset, index))
+
+        rows = sum(job.rows for job in package.jobs if job.table == name)
+
+        # The next merge may come before the server has counted by itself.
+        if package.schema.disposition_of(name) == "merge" and rows >= WORTH_STATISTICS:
+            await work.execute_for(package, name, f"ANALYZE {table(name, work.dataset).sql(dialect=DIALECT)}")
 
     return filled
 

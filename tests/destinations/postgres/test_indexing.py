@@ -87,6 +87,12 @@ async def test_a_merged_table_has_indexes_by_which_it_is_merged(owner, raw):
     ]
 
 
+async def test_a_large_table_that_will_be_merged_into_is_counted(owner, raw):
+    many = [{"id": number, "_dlt_id": str(number)} for number in range(5000)]
+    await owner.run({"orders": roots(many, "l1")}, tables=[root_table(id=key("id"))])
+    assert await raw.fetchval("SELECT reltuples FROM pg_class WHERE oid = 'data.orders'::regclass") == 5000
+
+
 async def test_they_are_made_when_the_rows_are_there(owner, raw):
     seen = []
 
