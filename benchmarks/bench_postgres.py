@@ -2,7 +2,8 @@
 
 ``load``: a package of flat rows is committed, directly and by way of staging tables, into a new table and again into
 the table that it has filled; beside it the same rows, encoded already, are copied by one COPY per file into a table
-with the same index. ``merge``: rows are merged by key into a table that has many, by a run of asyncelt and one of the reference.
+with the same index. ``merge``: rows are merged by key into a table that has many, by a run of asyncelt and one of the
+reference.
 """
 
 from __future__ import annotations

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
 __all__ = ["STAGING_THRESHOLD", "Address", "PostgresConfig", "address_of"]
 
-STAGING_THRESHOLD: Final = 512 * 1024 * 1024
+STAGING_THRESHOLD: Final = 1024 * 1024 * 1024
+"""Staged, rows cost the server a third to two thirds more. So much is copied for minutes, which nobody wants twice."""
 _SCHEMES = ("postgresql", "postgres")
 _PARTS = ("host", "port", "database", "user", "password", "ssl")
 _ALIASES = {"username": "user", "dbname": "database", "sslmode": "ssl"}
