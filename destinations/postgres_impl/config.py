@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
 
 from asyncelt.errors import ConfigError
@@ -13,11 +13,15 @@ from asyncelt.types import ReplaceStrategy
 if TYPE_CHECKING:
     from asyncpg import Pool, Record
 
-__all__ = ["Address", "PostgresConfig", "address_of"]
+__all__ = ["STAGING_THRESHOLD", "Address", "PostgresConfig", "address_of"]
 
+STAGING_THRESHOLD: Final = 1024 * 1024 * 1024
+"""Staged, rows cost the server a third to two thirds more. So much is copied for minutes, which nobody wants twice."""
 _SCHEMES = ("postgresql", "postgres")
 _PARTS = ("host", "port", "database", "user", "password", "ssl")
 _ALIASES = {"username": "user", "dbname": "database", "sslmode": "ssl"}
+_FILES = ("sslrootcert", "sslcert", "sslkey", "sslcrl")
+"""Of TLS; the driver takes them from a connection string only."""
 _IGNORED = frozenset({"drivername", "client_encoding"})
 """Keys of the reference's credentials that say nothing here: asyncpg speaks UTF-8 only."""
 _TIMEOUT = "connect_timeout"
@@ -32,6 +36,11 @@ class Address:
     parts: Mapping[str, str | int] = field(default_factory=dict, repr=False)
     """Arguments of ``asyncpg.connect``; they win over the DSN."""
     timeout_s: float = _DEFAULT_TIMEOUT_S
+
+    @property
+    def files(self) -> Mapping[str, str]:
+        """Files that the connection needs, by the name of the setting."""
+        return {key: value for key, value in parse_qsl(urlsplit(self.dsn or "").query) if key in _FILES}
 
     @property
     def location(self) -> str:
@@ -54,6 +63,10 @@ class PostgresConfig:
     create_indexes: bool = True
     replace_strategy: ReplaceStrategy = "truncate-and-insert"
     """Of tables that do not name one."""
+    staging_threshold: int | None = STAGING_THRESHOLD
+    """Bytes of job files from which on a run is staged before its commit; None: none is."""
+    pooled: bool = False
+    """Whether a pooler hands out server connections per transaction: nothing may outlive one then."""
     commit_timeout_s: float = 60.0
     """How long the answer to a COMMIT is waited for when the caller has been cancelled."""
 
@@ -77,9 +90,10 @@ def address_of(credentials: str | Mapping[str, object] | None, parts: Mapping[st
     named = dict(credentials) if isinstance(credentials, Mapping) else {}
     named.update({key: value for key, value in parts.items() if value is not None})
     given = named.pop(_TIMEOUT, timeout)
+    files = {key: str(named.pop(key)) for key in _FILES if key in named}
 
     return Address(
-        dsn=dsn,
+        dsn=_with_options(dsn or "postgresql://", files) if files else dsn,
         parts=dict(_part(key, value) for key, value in named.items() if key not in _IGNORED and value is not None),
         timeout_s=_DEFAULT_TIMEOUT_S if given is None else float(str(given)),
     )
@@ -101,13 +115,20 @@ def _split(dsn: str) -> tuple[str, str | None]:
     return urlunsplit(("postgresql", url.netloc, url.path, query, "")), dict(options).get(_TIMEOUT)
 
 
+def _with_options(dsn: str, options: Mapping[str, str]) -> str:
+    url = urlsplit(dsn)
+    query = urlencode({**dict(parse_qsl(url.query, keep_blank_values=True)), **options}, quote_via=quote)
+
+    return urlunsplit((url.scheme, url.netloc, url.path or "/", query, ""))
+
+
 def _part(key: str, value: object) -> tuple[str, str | int]:
     name = _ALIASES.get(key, key)
 
     if name not in _PARTS:
         raise ConfigError(
             f"postgres credentials have no {key!r}; they have host, port, database, username, password, sslmode, "
-            "connect_timeout."
+            "connect_timeout, sslrootcert, sslcert, sslkey, sslcrl."
         )
 
     if name != "port":

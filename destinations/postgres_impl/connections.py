@@ -17,14 +17,14 @@ from asyncelt._async import shielded
 from asyncelt.destinations._worker import wait_out
 from asyncelt.destinations.postgres_impl.config import PostgresConfig
 from asyncelt.destinations.postgres_impl.errors import DRIVER_ERRORS, translated
-from asyncelt.errors import DestinationRejected
+from asyncelt.errors import ConfigError, DestinationRejected
 
 if TYPE_CHECKING:
     from asyncpg import Pool, Record
 
     Connection: TypeAlias = "asyncpg.Connection[Record] | PoolConnectionProxy[Record]"
 
-__all__ = ["Connection", "Connections", "commit_now"]
+__all__ = ["Connection", "Connections", "commit_now", "max_copies"]
 
 if not TYPE_CHECKING:
     Connection = object
@@ -96,6 +96,7 @@ class Connections:
             pool = self._config.pool
 
             if pool is None:
+                await self._check_files()
                 self._dedicated = await asyncpg.connect(**self._arguments())
             else:
                 self._dedicated = await pool.acquire(timeout=self._config.address.timeout_s)
@@ -131,10 +132,17 @@ class Connections:
     async def _open_pool(self) -> Pool[Record]:
         async with self._lock:
             if self._pool is None:
+                await self._check_files()
                 size = self._config.pool_size
                 self._pool = await asyncpg.create_pool(min_size=0, max_size=size, init=_keep_alive, **self._arguments())
 
             return self._pool
+
+    async def _check_files(self) -> None:
+        # The driver would say neither which file is missing nor what it is for.
+        for name, path in self._config.address.files.items():
+            if not await anyio.Path(path).is_file():
+                raise ConfigError(f"postgres credentials: {name} is {path!r}, which is not a file that can be read.")
 
     def _arguments(self) -> dict[str, Any]:
         address = self._config.address
@@ -144,7 +152,14 @@ class Connections:
             **address.parts,
             "timeout": address.timeout_s,
             "server_settings": {"application_name": self._application},
+            # Behind a pooler, a statement that was prepared stays at a server that is somebody else's by then.
+            **({"statement_cache_size": 0} if self._config.pooled else {}),
         }
+
+
+def max_copies(config: PostgresConfig) -> int:
+    """How many connections of a run may be busy at once, beside the one that holds its lease."""
+    return config.pool_size if config.pool is None else config.pool.get_max_size() - 1
 
 
 async def commit_now(connection: Connection, *, timeout_s: float) -> None:

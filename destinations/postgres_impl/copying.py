@@ -44,6 +44,7 @@ async def copy_files(
     target: str,
     schema: str | None,
     threads: anyio.CapacityLimiter,
+    freeze: bool = False,
 ) -> None:
     """Append the rows of the files in their order. A column that a file lacks is null.
 
@@ -56,6 +57,8 @@ async def copy_files(
         target: The table.
         schema: Its schema; None: a temporary table.
         threads: For reading and encoding.
+        freeze: The table was made in this transaction: its rows need not be looked at again by a vacuum, nor marked
+            by whoever reads them first.
 
     Raises:
         DestinationRejected: The table lacks a column.
@@ -74,6 +77,7 @@ async def copy_files(
                 columns=[column.name for column in one.columns],
                 schema_name=schema,
                 format="binary",
+                freeze=freeze or None,
             )
 
 

@@ -13,31 +13,42 @@ import asyncpg
 import pyarrow as pa
 from sqlglot.dialects import postgres as _dialect  # noqa: F401 - loaded now, off the event loop
 
+from asyncelt._async import shielded
 from asyncelt.destinations.postgres_impl.config import PostgresConfig
-from asyncelt.destinations.postgres_impl.connections import Connection, Connections, commit_now
+from asyncelt.destinations.postgres_impl.connections import Connection, Connections, commit_now, max_copies
 from asyncelt.destinations.postgres_impl.errors import DRIVER_ERRORS, translate, translated
 from asyncelt.destinations.postgres_impl.locks import become_owner, take_commit_turn
 from asyncelt.destinations.postgres_impl.migrating import Updates, migrate
+from asyncelt.destinations.postgres_impl.parts import Part, Parts, parts_of
 from asyncelt.destinations.postgres_impl.query import open_reader, run_statement
 from asyncelt.destinations.postgres_impl.reading import DIALECT, committed, positions, read_catalog, restore, run_of
 from asyncelt.destinations.postgres_impl.rights import check_rights
+from asyncelt.destinations.postgres_impl.staging import adopt, drop_parts, stage_next
 from asyncelt.destinations.postgres_impl.transaction import write_commit
 from asyncelt.destinations.postgres_impl.writing import Work
 from asyncelt.destinations.sql import system
 from asyncelt.destinations.sql.names import Dataset, identifier
 from asyncelt.destinations.streaming import BatchStream
-from asyncelt.errors import CommitUnknown, DestinationUnavailable, PipelineBusy
+from asyncelt.errors import CommitUnknown, DestinationUnavailable, LoadError, PipelineBusy
 from asyncelt.failpoints import failpoint
+from asyncelt.flow import JobFile, Package
 from asyncelt.load.protocol import Commit, CommitResult, Lease, Restored, StoredPosition, Target
 from asyncelt.schema.system import LOADS_TABLE
 from asyncelt.types import LoadId, SqlValue
 
 __all__ = ["Database", "Transaction"]
 
-_THREADS = 2
-"""Per session: one reads and encodes what comes next, another may still be at it when it was cancelled."""
+_CLEANUP_S = 5.0
 _PATIENCE = "SELECT set_config('idle_in_transaction_session_timeout', '60s', true)"
 """After which the server ends the transaction of an owner that has been stopped."""
+_COMPRESSION = """
+SELECT set_config(name, 'lz4', true) FROM pg_catalog.pg_settings
+WHERE name = 'default_toast_compression' AND source = 'default' AND 'lz4' = ANY (enumvals)
+"""
+"""Long values cost the server half as much to compress as by its own method; where it can, and nobody has chosen."""
+
+
+_logger = logging.getLogger("asyncelt.destinations.postgres")
 
 
 class Database:
@@ -53,8 +64,12 @@ class Database:
         self._target = target
         self._dataset = Dataset(target.dataset_name)
         self._connections = Connections(config, f"asyncelt {target.pipeline_name}")
-        self._threads = anyio.CapacityLimiter(_THREADS)
+        self._copies = anyio.CapacityLimiter(max_copies(config))
+        # One more than there are copies: one may still be reading when it was cancelled.
+        self._threads = anyio.CapacityLimiter(self._copies.total_tokens + 1)
         self._updates: Updates = {}
+        self._parts: Parts = {}
+        self._has_swept = False
 
     async def restore(self, pipeline_name: str) -> Restored:
         """What the dataset knows about the pipeline."""
@@ -71,25 +86,20 @@ class Database:
         first commit, which makes the row and moves the head.
 
         Raises:
-            PipelineBusy: The connection of another owner is alive.
+            PipelineBusy: The connection of another owner is alive. Behind a pooler that is not known.
             DestinationRejected: The role may not write the dataset.
         """
         target = replace(self._target, pipeline_name=pipeline_name, member=member)
         doing = f"taking the lease of pipeline {pipeline_name!r}"
 
-        with translated(doing):
-            dedicated = await self._connections.dedicated()
-            await check_rights(dedicated, target.dataset_name)
-
-            if not await become_owner(dedicated, target):
-                raise PipelineBusy(
-                    f"Pipeline {pipeline_name!r}" + (f" (member {member!r})" if member else "") + " is being run by "
-                    f"another owner on dataset {target.dataset_name!r}. Wait for it, or give each process a name of "
-                    "its own (member=...)."
-                )
+        if not self._config.pooled:
+            await self._hold_lock(target, doing)
 
         async with self._transaction(doing) as connection:
             with translated(doing):
+                if self._config.pooled:
+                    await check_rights(connection, target.dataset_name)
+
                 # Whatever a former owner has sent is over then.
                 await take_commit_turn(connection, target)
 
@@ -105,6 +115,20 @@ class Database:
                 await commit_now(connection, timeout_s=self._config.commit_timeout_s)
 
                 return Lease(epoch=int(row[0]), head_load_id=None if row[1] is None else LoadId(str(row[1])))
+
+    async def _hold_lock(self, target: Target, doing: str) -> None:
+        with translated(doing):
+            dedicated = await self._connections.dedicated()
+            await check_rights(dedicated, target.dataset_name)
+
+            if not await become_owner(dedicated, target):
+                raise PipelineBusy(
+                    f"Pipeline {target.pipeline_name!r}"
+                    + (f" (member {target.member!r})" if target.member else "")
+                    + " is being run by "
+                    f"another owner on dataset {target.dataset_name!r}. Wait for it, or give each process a name of "
+                    "its own (member=...)."
+                )
 
     async def migrate(self, commit: Commit) -> None:
         """CREATE and ADD COLUMN, in a transaction of its own: an ADD COLUMN keeps readers out until it is committed.
@@ -129,6 +153,61 @@ class Database:
                     await commit_now(connection, timeout_s=self._config.commit_timeout_s)
 
         failpoint("postgres.after_migrate")
+        await self._adopt(commit)
+
+    async def load(self, commit: Commit, package: Package, job: JobFile) -> None:
+        """Copy the part of the commit that begins with this file into its staging table, if it has one.
+
+        What has arrived before is not copied again.
+        """
+        part = self._parts.get((package.load_id, job.job_id))
+
+        # Who copies the first file of a part copies the others too, in their order.
+        if part is None or job != part.jobs[0]:
+            return
+
+        doing = f"staging table {part.table!r} of load {package.load_id}"
+
+        async with self._copies:
+            while await self._stage_next(commit, package, part, doing):
+                failpoint("postgres.after_stage")
+
+    async def _stage_next(self, commit: Commit, package: Package, part: Part, doing: str) -> bool:
+        async with self._transaction(doing) as connection:
+            with translated(doing):
+                await connection.execute(_PATIENCE)
+                await connection.execute(_COMPRESSION)
+                has_copied = await stage_next(self._work(connection), commit.target, package, part)
+
+                if has_copied:
+                    await commit_now(connection, timeout_s=self._config.commit_timeout_s)
+
+        return has_copied
+
+    async def _adopt(self, commit: Commit) -> None:
+        parts = parts_of(commit, self._config.staging_threshold)
+
+        if self._has_swept and not parts:
+            return
+
+        doing = f"looking for staging tables of pipeline {commit.target.pipeline_name!r}"
+
+        async with self._transaction(doing) as connection:
+            with translated(doing):
+                self._parts = parts if await adopt(connection, self._dataset, commit.target, parts) else {}
+                await commit_now(connection, timeout_s=self._config.commit_timeout_s)
+
+        self._has_swept = True
+
+    def _work(self, connection: Connection) -> Work:
+        return Work(
+            connection=connection,
+            dataset=self._dataset,
+            catalog={},
+            threads=self._threads,
+            replace_strategy=self._config.replace_strategy,
+            create_indexes=self._config.create_indexes,
+        )
 
     async def commit(self, commit: Commit) -> CommitResult:
         """Everything in one transaction; see `transaction`."""
@@ -138,15 +217,8 @@ class Database:
         async with self._transaction(doing) as connection:
             with translated(doing):
                 await connection.execute(_PATIENCE)
-                work = Work(
-                    connection=connection,
-                    dataset=self._dataset,
-                    catalog={},
-                    threads=self._threads,
-                    replace_strategy=self._config.replace_strategy,
-                    create_indexes=self._config.create_indexes,
-                )
-                result = await write_commit(work, commit, self._updates)
+                await connection.execute(_COMPRESSION)
+                result = await write_commit(self._work(connection), commit, self._updates, self._parts)
 
             if result.already_committed:
                 return result
@@ -154,6 +226,7 @@ class Database:
             failpoint("postgres.before_commit")
             await self._finish(connection, doing)
 
+        self._parts = {}
         failpoint("postgres.after_commit")
 
         return result
@@ -218,8 +291,26 @@ class Database:
                 await commit_now(connection, timeout_s=self._config.commit_timeout_s)
 
     async def close(self) -> None:
-        """Close the connections."""
+        """Drop what was staged and not committed, and close the connections; also while the task is being cancelled."""
+        parts, self._parts = self._parts, {}
+
+        with shielded(_CLEANUP_S):
+            if parts:
+                await self._drop(parts)
+
         await self._connections.close()
+
+    async def _drop(self, parts: Parts) -> None:
+        doing = "dropping staging tables"
+
+        try:
+            async with self._transaction(doing) as connection:
+                with translated(doing):
+                    await drop_parts(connection, self._dataset, parts)
+                    await commit_now(connection, timeout_s=_CLEANUP_S)
+        except LoadError as error:
+            # The next owner drops them, or uses them.
+            _logger.warning("Staging tables of dataset %r were left: %s", self._dataset.name, error)
 
     @property
     def _reading(self) -> str:
@@ -243,7 +334,7 @@ class Database:
             if answered and not isinstance(found, DestinationUnavailable):
                 raise found from error
 
-            logging.getLogger("asyncelt.destinations.postgres").warning("The answer to a COMMIT was lost: %s", error)
+            _logger.warning("The answer to a COMMIT was lost: %s", error)
 
             raise CommitUnknown(f"The connection broke during COMMIT: {found}") from error
 

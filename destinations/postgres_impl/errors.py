@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import socket
+import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -46,12 +47,15 @@ _STALE = (asyncpg.InvalidCachedStatementError, asyncpg.OutdatedSchemaCacheError)
 _CANCELED = "57014"
 _UNDEFINED = frozenset({"42P01", "3F000"})
 _HINTS = {
+    "26000": "a pooler in transaction mode seems to stand before the server: postgres(..., pooled=True).",
+    "42P05": "a pooler in transaction mode seems to stand before the server: postgres(..., pooled=True).",
     "28P01": "check username and password in the credentials.",
     "28000": "check the credentials, and pg_hba.conf of the server.",
     "3D000": "create the database first; asyncelt creates schemas and tables in it.",
     "42501": "grant the role CREATE on the database, and USAGE and CREATE on the schema.",
     "23502": "if the column is not one of asyncelt's, give it a default or let it be null.",
     "25006": "connect to the primary server; this one only answers queries.",
+    "42704": "a type of an extension has to be made first, in the dataset or in public: CREATE EXTENSION postgis.",
     "42809": "a view, or another thing that is no table, has the name of a table: rename it, or use another dataset.",
     "53100": "make room on the server's disk.",
     "53300": "a run needs two connections: close others, raise the limit of server or role, or lower pool_size.",
@@ -60,6 +64,12 @@ _HINTS = {
     "22021": "Postgres cannot store the character NUL in text; remove it in a map step (add_map).",
 }
 _UNREACHED = "check host and port in the credentials, and that the server runs and can be reached from here."
+_UNTRUSTED = (
+    "sslrootcert names the file with the certificate of the authority that has signed the server's; verify-full also "
+    "wants the server's name as host."
+)
+_NO_TLS = "rejected SSL upgrade"
+_NO_TLS_HINT = "the server has no TLS: turn it on there (ssl = on), or ask for less (sslmode=prefer)."
 _PLACE = re.compile(r"COPY .*?, line (\d+)(?:, column ([^:]+))?")
 _CATALOG = "pg_"
 
@@ -75,6 +85,9 @@ def translate(error: BaseException, doing: str) -> LoadError:
 
     if isinstance(error, asyncpg.InterfaceError) and "closed" not in str(error) and "released" not in str(error):
         return DestinationRejected(message, code=type(error).__name__)
+
+    if isinstance(error, ssl.SSLCertVerificationError) or _NO_TLS in str(error):
+        return DestinationRejected(f"{message} Hint: {_NO_TLS_HINT if _NO_TLS in str(error) else _UNTRUSTED}")
 
     unreached = isinstance(error, socket.gaierror | ConnectionRefusedError)
 

@@ -7,7 +7,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, cast
 
-from asyncelt.destinations.postgres_impl.config import PostgresConfig, address_of
+from asyncelt.destinations.postgres_impl.config import STAGING_THRESHOLD, PostgresConfig, address_of
 from asyncelt.destinations.postgres_impl.session import PostgresSession
 from asyncelt.destinations.postgres_impl.types import DECIMAL, MAX_NAME_BYTES, WEI
 from asyncelt.errors import ConfigError
@@ -79,6 +79,8 @@ def postgres(
     create_indexes: bool = True,
     replace_strategy: ReplaceStrategy | None = None,
     pool_size: int = 4,
+    staging_threshold: int | None = STAGING_THRESHOLD,
+    pooled: bool = False,
     naming_convention: str = "snake_case",
     destination_name: str | None = None,
 ) -> Postgres:
@@ -89,7 +91,8 @@ def postgres(
 
     Args:
         credentials: ``postgresql://user:password@host:5432/database?sslmode=require``, a mapping with the parts
-            (``host``, ``port``, ``database``, ``username``, ``password``, ``sslmode``, ``connect_timeout``), or a
+            (``host``, ``port``, ``database``, ``username``, ``password``, ``sslmode``, ``sslrootcert``,
+            ``connect_timeout``), or a
             pool of asyncpg, of at least two connections, which stays yours: it is used in its own event loop and
             never closed. What is not said is taken from the environment (``PGHOST``, ``PGUSER``, ``PGPASSWORD``,
             ``PGDATABASE``, ...).
@@ -103,6 +106,12 @@ def postgres(
             default, or "insert-from-staging", which copies all files before it touches the old rows. By both readers
             see the old rows until the commit.
         pool_size: Most connections of a run, beside the one that holds its lease.
+        staging_threshold: Bytes of job files from which on a run is copied into staging tables before its commit, so
+            that this is short and a failed one does not copy again; smaller runs are copied within it. 0: always,
+            None: never.
+        pooled: Whether the server is reached by a pooler in transaction mode (PgBouncer). No statement is prepared
+            beyond its transaction then, and an owner holds no lock: a second one does not wait but takes over, and
+            the first is refused with its commit.
         naming_convention: How names of the data become names of tables and columns.
         destination_name: Name in messages and settings; "postgres" unless given.
 
@@ -122,6 +131,8 @@ def postgres(
         create_indexes=create_indexes,
         replace_strategy=replace_strategy or supported[0],
         pool_size=pool_size,
+        staging_threshold=staging_threshold,
+        pooled=pooled,
     )
 
     return Postgres(

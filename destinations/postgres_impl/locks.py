@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from asyncelt.destinations.postgres_impl.connections import Connection
 from asyncelt.load.protocol import Target
 
-__all__ = ["become_owner", "take_commit_turn", "take_ddl_turn", "take_table_turns"]
+__all__ = ["become_owner", "take_commit_turn", "take_ddl_turn", "take_part_turn", "take_table_turns"]
 
 _IN_TRANSACTION = "SELECT pg_advisory_xact_lock($1)"
 
@@ -37,6 +37,11 @@ async def take_commit_turn(connection: Connection, target: Target) -> None:
 async def take_ddl_turn(connection: Connection, dataset: str) -> None:
     """Wait until nobody else changes tables of the dataset; until the end of the transaction."""
     await _take(connection, "ddl", dataset)
+
+
+async def take_part_turn(connection: Connection, dataset: str, name: str) -> None:
+    """Wait until no transaction that fills this staging table is under way; then be the next."""
+    await _take(connection, "part", dataset, name)
 
 
 async def take_table_turns(connection: Connection, dataset: str, tables: Iterable[str]) -> None:

@@ -64,7 +64,7 @@ async def migrate(
         connection: In a transaction.
         dataset: Created if it is not there.
         packages: In the order in which they will be written.
-        create_indexes: Whether unique columns get an index.
+        create_indexes: Whether unique columns that are added to a table get an index.
         except_for: Tables that are left as they are.
 
     Returns:
@@ -111,7 +111,8 @@ async def _migrate_table(
     _check_names(one, columns)
 
     if one.name not in catalog:
-        create = ddl.create_table(dataset, one.name, columns, postgres_type, DIALECT, unique=create_indexes)
+        # Without indexes: they are made when the first rows are there.
+        create = ddl.create_table(dataset, one.name, columns, postgres_type, DIALECT)
         await connection.execute(create)
     else:
         for new in columns:

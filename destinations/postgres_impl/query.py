@@ -181,7 +181,8 @@ class CopyReader:
 
 async def _prepare(connection: Connection, sql: str, parameters: Sequence[SqlValue]) -> _Prepared:
     text = _numbered(sql) if parameters else sql
-    statement = await connection.prepare(text)
+    # Without a name: nothing stays at the server.
+    statement = await connection.prepare(text, name="")
     columns = tuple(statement.get_attributes())
     literal = await _with_literals(connection, statement, text, parameters) if parameters else text
     # It will stand in brackets, and may end with a comment.

@@ -59,7 +59,8 @@ class PostgresSession:
         await (await self._database()).migrate(commit)
 
     async def load(self, commit: Commit, package: Package, job: JobFile) -> None:
-        """Nothing: the commit copies the job files by itself."""
+        """Copy a file of a large run into its staging table. Else nothing: the commit copies the files by itself."""
+        await (await self._database()).load(commit, package, job)
 
     async def commit(self, commit: Commit) -> CommitResult:
         """See `Session.commit`."""

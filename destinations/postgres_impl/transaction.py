@@ -7,10 +7,13 @@ from datetime import UTC, datetime
 from functools import partial
 
 from asyncelt._async import in_thread
+from asyncelt.destinations.postgres_impl.indexing import build_indexes, tables_to_index
 from asyncelt.destinations.postgres_impl.locks import take_commit_turn, take_table_turns
 from asyncelt.destinations.postgres_impl.migrating import Updates, migrate, names_of
+from asyncelt.destinations.postgres_impl.parts import Parts
 from asyncelt.destinations.postgres_impl.positions import move_positions
 from asyncelt.destinations.postgres_impl.reading import DIALECT, committed, lease, read_catalog
+from asyncelt.destinations.postgres_impl.staging import arrived_parts, drop_parts
 from asyncelt.destinations.postgres_impl.writing import Work, write_package
 from asyncelt.destinations.sql import ddl, system
 from asyncelt.destinations.sql.planning import check_lease, lease_row, load_row, run_row, version_row
@@ -23,13 +26,14 @@ from asyncelt.types import LoadId
 __all__ = ["write_commit"]
 
 
-async def write_commit(work: Work, commit: Commit, updates: Updates) -> CommitResult:
+async def write_commit(work: Work, commit: Commit, updates: Updates, parts: Parts) -> CommitResult:
     """Write everything, inside a transaction that is not committed here; what is committed already is left out.
 
     Args:
         work: The transaction; its catalog may be empty.
         commit: The packages of one run.
         updates: What was migrated before.
+        parts: What was to be staged before. What has not arrived is copied now.
 
     Raises:
         LeaseLost: Another owner has taken over or committed since the lease was taken.
@@ -50,7 +54,9 @@ async def write_commit(work: Work, commit: Commit, updates: Updates) -> CommitRe
     check_lease(work.dataset.name, commit, current or Lease(epoch=0), head)
     failpoint("postgres.after_lease")
 
-    await take_table_turns(work.connection, work.dataset.name, _shared_tables(remaining))
+    # Two who fill a new table at once would each wait for the other before they make its indexes.
+    fresh = await tables_to_index(work, remaining)
+    await take_table_turns(work.connection, work.dataset.name, _shared_tables(remaining) | set(fresh))
     late = await _prepare_tables(work, remaining)
     await _write_versions(work, remaining)
 
@@ -59,11 +65,21 @@ async def write_commit(work: Work, commit: Commit, updates: Updates) -> CommitRe
 
     await move_positions(work, commit.target.pipeline_name, remaining)
 
+    if fresh or late:
+        fresh = await tables_to_index(work, remaining)
+
+    work.parts.update(await arrived_parts(work, remaining, parts))
+
     for package in remaining:
         # A table that was dropped is there again if an earlier package has rows for it; they go too.
         await write_package(work, package, emptied=(*package.dropped_tables, *package.truncated_tables))
+
+        for name in await build_indexes(work, package, fresh):
+            del fresh[name]
+
         failpoint("postgres.after_package")
 
+    await drop_parts(work.connection, work.dataset, parts)
     await _write_load_rows(work, remaining)
     await _write_lease(work, commit, remaining[-1].load_id, has_lease=current is not None)
 

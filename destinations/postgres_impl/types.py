@@ -5,9 +5,15 @@ from __future__ import annotations
 from asyncelt.errors import ConfigError
 from asyncelt.schema.model import Column
 
-__all__ = ["DECIMAL", "MAX_NAME_BYTES", "WEI", "postgres_type"]
+__all__ = ["DECIMAL", "GEOMETRY_HINT", "INDEX_HINT", "MAX_NAME_BYTES", "SRID_HINT", "WEI", "postgres_type"]
 
 MAX_NAME_BYTES = 63
+GEOMETRY_HINT = "x-postgres-geometry"
+"""Of columns with the type of PostGIS; this and the next are the reference's."""
+SRID_HINT = "x-postgres-srid"
+INDEX_HINT = "x-postgres-index"
+"""Of columns that are to have an index, each one of its own."""
+_SRID = 4326
 DECIMAL = (38, 9)
 """Digits of decimals that say nothing about theirs."""
 WEI = (156, 78)
@@ -32,6 +38,9 @@ def postgres_type(column: Column) -> str:
 
     if kind is None:
         raise ConfigError(f"Column {column.name!r} has no data type yet.")
+
+    if column.extra.get(GEOMETRY_HINT):
+        return f"geometry(Geometry, {column.extra.get(SRID_HINT, _SRID)})"
 
     if kind in _UNBOUND:
         return _UNBOUND[kind]

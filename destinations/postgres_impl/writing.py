@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import groupby
 from typing import Final
 
 import anyio
 from sqlglot import exp
 
+from asyncelt.destinations.postgres_impl.by_text import read_by_server, to_text, to_types
 from asyncelt.destinations.postgres_impl.connections import Connection
 from asyncelt.destinations.postgres_impl.copy import CopyValueError
 from asyncelt.destinations.postgres_impl.copying import copy_files
 from asyncelt.destinations.postgres_impl.errors import DRIVER_ERRORS, translate
+from asyncelt.destinations.postgres_impl.parts import Part
 from asyncelt.destinations.postgres_impl.reading import DIALECT, Catalog
 from asyncelt.destinations.sql import system
 from asyncelt.destinations.sql.merge import MergePlan, appends, merge_statements
@@ -26,14 +29,17 @@ from asyncelt.flow import ROOT_ROW, JobFile, Package
 from asyncelt.schema.evolve import merge_strategy_of
 from asyncelt.schema.model import Table
 from asyncelt.schema.system import STATE_TABLE
-from asyncelt.types import ReplaceStrategy, TableName
+from asyncelt.types import LoadId, ReplaceStrategy, TableName
 
-__all__ = ["Work", "write_package"]
+__all__ = ["WORTH_STATISTICS", "Work", "write_package"]
 
 _KEPT_STATES: Final = 100
 """Only the newest is ever restored; the others are history."""
-_WORTH_STATISTICS: Final = 5_000
+WORTH_STATISTICS: Final = 5_000
 """Rows of a staging table from which on the planner should know more of it than its size."""
+
+_TEXTS: Final = "_asyncelt_staging_texts"
+"""Temporary table for values that the server has to read."""
 
 _logger = logging.getLogger("asyncelt.destinations.postgres")
 
@@ -48,6 +54,8 @@ class Work:
     threads: anyio.CapacityLimiter
     replace_strategy: ReplaceStrategy = "truncate-and-insert"
     create_indexes: bool = True
+    parts: dict[tuple[LoadId, str], Part] = field(default_factory=dict)
+    """What stands in staging tables already, by load id and job id."""
 
     def has(self, name: str) -> bool:
         """Whether the dataset has the table."""
@@ -60,21 +68,60 @@ class Work:
         except DRIVER_ERRORS as error:
             raise located(error, package, name) from error
 
+    def part_of(self, package: Package, jobs: Sequence[JobFile]) -> Part | None:
+        """The part that holds all these jobs, and nothing else."""
+        part = self.parts.get((package.load_id, jobs[0].job_id))
+
+        return part if part is not None and part.jobs == tuple(jobs) else None
+
+    async def append(self, package: Package, name: TableName, jobs: Sequence[JobFile]) -> None:
+        """Append the rows of a table's job files to it, in their order."""
+        for part, of_part in groupby(jobs, key=lambda job: self.parts.get((package.load_id, job.job_id))):
+            if part is not None:
+                await self._move(package, name, part.name)
+            elif read_by_server(self.catalog[name]):
+                create = create_staging(self.dataset, package.schema.tables[name], _TEXTS, (), DIALECT)
+                await self.execute_for(package, name, create)
+                await self.copy(package, name, list(of_part), staged=_TEXTS)
+                await self._move(package, name, _TEXTS)
+                await self.execute_for(package, name, drop_staging(_TEXTS, DIALECT))
+            else:
+                await self.copy(package, name, list(of_part))
+
+    async def _move(self, package: Package, name: TableName, staged: str) -> None:
+        sql = copy_staging(self.dataset, package.schema.tables[name], staged, DIALECT)
+        await self.execute_for(package, name, sql)
+
     async def copy(
-        self, package: Package, name: TableName, jobs: Sequence[JobFile], *, staged: str | None = None
+        self,
+        package: Package,
+        name: TableName,
+        jobs: Sequence[JobFile],
+        *,
+        staged: str | None = None,
+        freeze: bool = False,
     ) -> None:
-        """Append the rows of a table's job files to it, or to its staging table."""
+        """COPY the rows of a table's job files into it, or into its staging table, which may be new."""
         types = self.catalog[name] if staged is None else {**self.catalog[name], ROOT_ROW: "bigint"}
+        texts = read_by_server(types) if staged is not None else {}
+        path = table(staged or name).sql(dialect=DIALECT)
 
         try:
+            if texts:
+                await to_text(self.connection, path, texts)
+
             await copy_files(
                 self.connection,
                 [package.path_of(job) for job in jobs],
-                types,
+                {**types, **dict.fromkeys(texts, "text")},
                 target=staged or name,
                 schema=self.dataset.name if staged is None else None,
                 threads=self.threads,
+                freeze=freeze,
             )
+
+            if texts:
+                await to_types(self.connection, path, texts)
         except CopyValueError as error:
             raise DestinationRejected(
                 f"Table {name!r} of load {package.load_id}, column {error.column!r}, row {error.row + 1}: the value "
@@ -122,7 +169,7 @@ async def write_package(work: Work, package: Package, *, emptied: Iterable[Table
         if package.schema.disposition_of(name) == "merge":
             written |= await _merge(work, package, package.schema.root_of(name), jobs)
         else:
-            await work.copy(package, name, of_table)
+            await work.append(package, name, of_table)
 
     if STATE_TABLE in jobs:
         sql = system.prune_states(work.dataset, _KEPT_STATES, DIALECT)
@@ -143,7 +190,12 @@ async def _replace(work: Work, package: Package, root: TableName, jobs: Jobs) ->
     chain = chain_of(package, root)
     given = package.schema.tables[root].hints.get("x-replace-strategy") if chain else None
     strategy = given or work.replace_strategy
-    staged = await _stage_all(work, package, chain, jobs) if strategy == "insert-from-staging" else {}
+    staged: dict[TableName, str] = {}
+
+    if strategy == "insert-from-staging":
+        staged = await _stage_all(
+            work, package, [one for one in chain if not _is_there(work, package, one, jobs)], jobs
+        )
 
     for one in chain:
         await _empty(work, package, one.name)
@@ -153,7 +205,7 @@ async def _replace(work: Work, package: Package, root: TableName, jobs: Jobs) ->
             sql = copy_staging(work.dataset, one, staged[one.name], DIALECT)
             await work.execute_for(package, one.name, sql)
         elif one.name in jobs:
-            await work.copy(package, one.name, jobs[one.name])
+            await work.append(package, one.name, jobs[one.name])
 
     await _drop_all(work, staged)
 
@@ -172,12 +224,15 @@ async def _merge(work: Work, package: Package, root: Table, jobs: Jobs) -> set[T
 
         for one in chain:
             if one.name in jobs:
-                await work.copy(package, one.name, jobs[one.name])
+                await work.append(package, one.name, jobs[one.name])
 
         return {one.name for one in chain}
 
     foreign = {one.name: foreign_columns(one, work.catalog.get(one.name, {})) for one in chain if one.name in jobs}
-    staged = await _stage_all(work, package, chain, jobs, foreign)
+    parts = {one.name: work.part_of(package, jobs[one.name]) for one in chain if one.name in jobs}
+    early = {name: part.name for name, part in parts.items() if part is not None}
+    late = await _stage_all(work, package, [one for one in chain if one.name not in early], jobs, foreign)
+    staged = {**early, **late}
     plan = MergePlan(
         dataset=work.dataset,
         chain=chain,
@@ -196,9 +251,14 @@ async def _merge(work: Work, package: Package, root: Table, jobs: Jobs) -> set[T
     for statement in merge_statements(plan):
         await work.execute_for(package, statement.table, statement.sql, statement.parameters)
 
-    await _drop_all(work, staged)
+    await _drop_all(work, late)
 
     return {one.name for one in chain}
+
+
+def _is_there(work: Work, package: Package, one: Table, jobs: Jobs) -> bool:
+    """Whether all rows of the table have been staged before the commit."""
+    return all((package.load_id, job.job_id) in work.parts for job in jobs.get(one.name, ()))
 
 
 async def _stage_all(
@@ -220,7 +280,7 @@ async def _stage_all(
         await work.execute_for(package, one.name, create)
         await work.copy(package, one.name, jobs[one.name], staged=name)
 
-        if sum(job.rows for job in jobs[one.name]) >= _WORTH_STATISTICS:
+        if sum(job.rows for job in jobs[one.name]) >= WORTH_STATISTICS:
             await work.execute_for(package, one.name, f"ANALYZE {table(name).sql(dialect=DIALECT)}")
 
     failpoint("postgres.staged")

@@ -11,7 +11,7 @@ from asyncelt.flow import ROOT_ROW
 from asyncelt.schema.model import Table
 from asyncelt.types import ColumnName
 
-__all__ = ["copy_staging", "create_staging", "drop_staging", "typed_columns"]
+__all__ = ["copy_staging", "create_staging", "drop_staging", "empty_rows", "typed_columns"]
 
 
 def typed_columns(one: Table) -> list[ColumnName]:
@@ -19,16 +19,22 @@ def typed_columns(one: Table) -> list[ColumnName]:
     return [name for name, spec in one.columns.items() if spec.data_type is not None]
 
 
-def create_staging(dataset: Dataset, one: Table, staged: str, foreign: Sequence[str], dialect: str) -> str:
-    """CREATE a temporary table with the types of the table's columns at the destination, and `ROOT_ROW`."""
+def empty_rows(dataset: Dataset, one: Table, foreign: Sequence[str]) -> exp.Select:
+    """SELECT nothing, with the columns of a staging table: the table's at the destination, and `ROOT_ROW`."""
     number = exp.cast(exp.Null(), exp.DataType.build("BIGINT"))
     names = (*typed_columns(one), *foreign)
     empty = exp.select(*(column(name) for name in names), exp.alias_(number, ROOT_ROW, quoted=True))
+
+    return empty.from_(table(one.name, dataset)).limit(0)
+
+
+def create_staging(dataset: Dataset, one: Table, staged: str, foreign: Sequence[str], dialect: str) -> str:
+    """CREATE a temporary table with the types of the table's columns at the destination, and `ROOT_ROW`."""
     create = exp.Create(
         this=table(staged),
         kind="TABLE",
         properties=exp.Properties(expressions=[exp.TemporaryProperty()]),
-        expression=empty.from_(table(one.name, dataset)).limit(0),
+        expression=empty_rows(dataset, one, foreign),
     )
 
     return create.sql(dialect=dialect)

@@ -23,8 +23,10 @@ def destination_of(kind: str, folder: Path) -> Destination:
     if kind == "duckdb":
         return destinations.duckdb(folder / "data.duckdb")
 
-    if kind == "postgres":
-        return destinations.postgres((folder / "dsn").read_text())
+    if kind in {"postgres", "postgres_staged"}:
+        threshold = 0 if kind == "postgres_staged" else None
+
+        return destinations.postgres((folder / "dsn").read_text(), staging_threshold=threshold)
 
     if kind == "s3":
         # The server that the test has started, and a prefix of its own.

@@ -57,7 +57,7 @@ async def test_both_carry_on_what_the_other_has_written(kind, folder):
         assert restored.state_load_id == restored.last_load_id
         assert restored.head_load_id is None
 
-        load_id = f"{float(restored.last_load_id) + 10:.6f}"
+        load_id = f"{float(restored.last_load_id) + 3600:.6f}"
         rows = pa.table({"id": [9], "at": [9], "extra": ["new"], "_dlt_load_id": [load_id], "_dlt_id": ["x"]})
         schema = from_json(restored.schemas["theirs"])
         package = await asyncio.to_thread(

@@ -45,6 +45,14 @@ POINTS = {
         "before_commit",
         "after_commit",
     ],
+    "postgres_staged": [
+        "before_stage_commit",
+        "after_stage",
+        "before_begin",
+        "after_package",
+        "before_commit",
+        "after_commit",
+    ],
     "s3": [
         "loaded",
         "before_marker",
@@ -52,14 +60,14 @@ POINTS = {
         "before_load_row",
     ],
 }
-PREFIX = {"s3": "filesystem", "delta": "filesystem", "iceberg": "filesystem"}
+PREFIX = {"s3": "filesystem", "delta": "filesystem", "iceberg": "filesystem", "postgres_staged": "postgres"}
 """Of the failpoints, where it is not the kind."""
 
 
 @pytest.fixture
 def folder(kind, tmp_path, request):
     """Where the data goes, or stands where it goes."""
-    if kind == "postgres":
+    if kind.startswith("postgres"):
         (tmp_path / "dsn").write_text(request.getfixturevalue("postgres_dsn"))
 
     if kind == "s3":

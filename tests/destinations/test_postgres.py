@@ -274,8 +274,12 @@ async def test_what_is_unique_stays_so(owner):
         name="one", resource="one", columns={"_dlt_id": Column(name="_dlt_id", data_type="text", unique=True)}
     )
     error = await refused(
-        owner, pa.table({"_dlt_id": ["x", "x"]}), unique, match=r"duplicate key.*\(x\) already exists"
+        owner, pa.table({"_dlt_id": ["x", "x"]}), unique, match=r"not create unique index.*\(x\) is duplicated"
     )
+    assert error.code == "23505"
+
+    await owner.run({"one": pa.table({"_dlt_id": ["x", "y"]})}, tables=[unique])
+    error = await refused(owner, pa.table({"_dlt_id": ["x"]}), match=r"duplicate key.*\(x\) already exists")
     assert error.code == "23505"
 
 

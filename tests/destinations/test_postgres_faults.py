@@ -17,6 +17,7 @@ from asyncelt.failpoints import installed
 from asyncelt.load.committing import load_bundle
 from asyncelt.testing.fixture import Owner
 from asyncelt.testing.packages import make_commit
+from tests.support.postgres import left_behind
 from tests.support.proxy import Fault, FaultProxy
 
 COMMIT = b"COMMIT\x00"
@@ -145,6 +146,11 @@ def direct(postgres_dsn, tmp_path):
     return Owner(destinations.postgres(postgres_dsn), tmp_path / "packages", "parquet")
 
 
+@pytest.fixture
+def staging(postgres_dsn, tmp_path):
+    return Owner(destinations.postgres(postgres_dsn, staging_threshold=0), tmp_path / "packages", "parquet")
+
+
 async def check_anew(dsn, commit):
     connection = await asyncpg.connect(dsn)
     await check(connection, commit)
@@ -153,16 +159,21 @@ async def check_anew(dsn, commit):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "point, end",
+    "way, point, end",
     [
-        ("postgres.copying", "kill"),
-        ("postgres.after_package", "stop_at_once"),
-        ("postgres.before_commit", "kill"),
+        ("direct", "postgres.copying", "kill"),
+        ("direct", "postgres.after_package", "stop_at_once"),
+        ("direct", "postgres.before_commit", "kill"),
+        ("staging", "postgres.before_stage_commit", "kill"),
+        ("staging", "load.before_commit", "kill"),
+        ("staging", "postgres.after_package", "kill"),
     ],
 )
 async def test_a_server_that_dies_and_comes_back_has_the_package_once(
-    postgres_server, postgres_dsn, direct, point, end
+    postgres_server, postgres_dsn, way, point, end, request
 ):
+    """A crash empties staging tables and their ledger alike: what was staged is then copied by the commit."""
+    owner = request.getfixturevalue(way)
     passed = []
 
     def crash(name):
@@ -171,14 +182,15 @@ async def test_a_server_that_dies_and_comes_back_has_the_package_once(
             getattr(postgres_server, end)()
             postgres_server.start()
 
-    async with about_to_load(direct) as (session, commit):
+    async with about_to_load(owner) as (session, commit):
         with installed(crash):
             assert await load(session, commit) > 0
 
         # The lock of the owner went with the server; the session takes it again.
-        assert (await session.acquire(direct.target.pipeline_name, "")).head_load_id == commit.packages[0].load_id
+        assert (await session.acquire(owner.target.pipeline_name, "")).head_load_id == commit.packages[0].load_id
 
     await check_anew(postgres_dsn, commit)
+    assert left_behind(postgres_dsn) == []
 
 
 @pytest.mark.slow

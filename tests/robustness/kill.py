@@ -1,15 +1,17 @@
 """Kill -9 a run at every failpoint and at random moments; run again; count every row of every table.
 
 ``python -m tests.robustness.kill --times 3 --random 50`` is the long form, into DuckDB or with ``--destination``
-into a server of its own: postgres, s3, or delta (tables in a bucket); the suite runs a short one. After each kill
-another run follows, then the destination must hold every row exactly once, children counted by parent, each row with
-its load record, and the state must agree with the data. On a server no staging table and no transaction may be left,
-in a bucket no open upload and no file that does not count.
+into a server of its own: postgres (with ``--staged`` by way of staging tables), s3, or delta (tables in a bucket);
+``--total 200`` goes on at random moments until that many kills have hit a run. The suite runs a short form. After each
+kill another run follows, then the destination must hold every row exactly once, children counted by parent, each row
+with its load record, and the state must agree with the data. On a server no staging table and no transaction may be
+left, in a bucket no open upload and no file that does not count.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import random
 import tempfile
 import time
@@ -30,6 +32,18 @@ from tests.support.seaweed import Seaweed
 SCENARIOS = ("state", "merge", "plain", "steps", "replace")
 SHORT = ("state", "merge", "plain", "steps")
 """What the suite runs on DuckDB."""
+_STAGED = {"DESTINATION__POSTGRES__STAGING_THRESHOLD": "0"}
+_PHASES = {
+    "start": ("before the first failpoint",),
+    "tables are made": ("postgres.before_migrate_commit", "postgres.after_migrate", "duckdb.after_migrate"),
+    "staging": ("postgres.before_stage_commit", "postgres.after_stage"),
+    "before the commit": ("load.before_commit", "postgres.before_begin", "duckdb.before_begin"),
+    "after COMMIT": ("postgres.after_commit", "duckdb.after_commit", "load.after_commit", "package.before_done"),
+    "the commit's transaction": ("postgres.", "duckdb.", "filesystem."),
+    "seal": ("package.",),
+    "extract, normalize, files": ("",),
+}
+"""What a failpoint belongs to: the first phase that has a beginning of its name."""
 
 
 @dataclass
@@ -55,6 +69,7 @@ class Scenario:
     round: int = 0
     took: float = 0.0
     """Seconds that the last whole run has taken; the machine may be busy with other things."""
+    is_staged: bool = False
 
     def run(self, failpoint: str | None = None, kill_after_s: float | None = None) -> bool:
         """Run once; True when it was killed."""
@@ -83,8 +98,9 @@ class Scenario:
 
     def _start(self, environment: Mapping[str, str]) -> Doomed:
         arguments = (self.name, self.folder, self.round, self.target.address)
+        more = _STAGED if self.is_staged else {}
 
-        return self.nursery.start(run_once, *arguments, environment=environment)
+        return self.nursery.start(run_once, *arguments, environment={**environment, **more})
 
     def survive(self, failpoint: str | None = None, kill_after_s: float | None = None) -> None:
         """One killed run, another run, and the count of everything."""
@@ -218,6 +234,9 @@ class Plan:
     """Over all scenarios."""
     servers: int = 0
     """How often the server is killed while a run is under way, over all scenarios."""
+    total: int = 0
+    """Kills that hit a run, at least; what is missing in the end comes at random moments."""
+    staged: bool = False
     seed: int = 1
     only: tuple[str, ...] = ("",)
     """What the names of the failpoints begin with."""
@@ -236,14 +255,16 @@ def kill_everywhere(
     """
     tally = Tally()
     moments = random.Random(plan.seed)
+    alive: list[tuple[Scenario, float]] = []
 
     with Nursery(folder) as nursery:
         for name in plan.scenarios:
             home = folder / name
             home.mkdir()
-            scenario = Scenario(name, home, _target(home, name, server, kind), tally, nursery)
+            scenario = Scenario(name, home, _target(home, name, server, kind), tally, nursery, is_staged=plan.staged)
             points = scenario.failpoints()
             scenario.check()
+            alive.append(scenario)
 
             for point, hits in points.items():
                 for at in range(plan.times if point.startswith(plan.only) else 0):
@@ -258,6 +279,12 @@ def kill_everywhere(
             for _ in range(-(-plan.servers // len(plan.scenarios))):
                 scenario.survive_server(server, moments.uniform(0.05, 0.9) * scenario.took)
 
+        for scenario in itertools.cycle(alive):
+            if sum(tally.kills.values()) >= plan.total:
+                break
+
+            scenario.survive(kill_after_s=moments.uniform(0.05, 0.9) * scenario.took)
+
     return tally
 
 
@@ -269,13 +296,22 @@ def _target(home: Path, name: str, server: PostgresServer | Seaweed | None, kind
 
 
 def report(tally: Tally) -> str:
-    """Kills by the failpoint passed last."""
+    """Kills by the failpoint passed last, and by phase."""
     lines = [f"{count:5d}  after {point}" for point, count in tally.kills.most_common()]
+    phases: Counter[str] = Counter()
+
+    for point, count in tally.kills.items():
+        name = point.removeprefix("server, ")
+        phases[next(phase for phase, names in _PHASES.items() if name.startswith(names))] += count
+
     total = sum(tally.kills.values())
 
     return "\n".join(
         [
             *lines,
+            "",
+            *(f"{phases[phase]:5d}  in the phase: {phase}" for phase in _PHASES if phases[phase]),
+            "",
             f"{total} kills, {tally.missed} runs ended before their kill, {tally.checks} checks: 0 lost, 0 doubled",
         ]
     )
@@ -299,6 +335,10 @@ def main() -> None:
     parser.add_argument("--servers", type=int, default=0, help="kills of the server over all scenarios")
     parser.add_argument("--scenario", nargs="*", choices=SCENARIOS, help="these only")
     parser.add_argument("--only", nargs="*", default=[""], help="failpoints whose names begin so")
+    parser.add_argument(
+        "--total", type=int, default=0, help="go on at random moments until so many kills have hit a run"
+    )
+    parser.add_argument("--staged", action="store_true", help="by way of staging tables, with --destination postgres")
     arguments = parser.parse_args()
     has_merge = arguments.destination != "s3"
     plan = Plan(
@@ -306,6 +346,8 @@ def main() -> None:
         times=arguments.times,
         randomly=arguments.random,
         servers=arguments.servers,
+        total=arguments.total,
+        staged=arguments.staged,
         seed=arguments.seed,
         only=tuple(arguments.only),
     )

