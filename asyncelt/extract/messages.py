@@ -23,6 +23,7 @@ __all__ = [
     "Receipt",
     "SafePoint",
     "StreamSide",
+    "SupportsReopening",
     "checkpoint",
     "entered",
     "required_stream_side",
@@ -139,6 +140,20 @@ class EventSource(Protocol):
 
     async def close(self) -> None:
         """Let go of everything. Called once, whatever has failed."""
+        ...
+
+
+@runtime_checkable
+class SupportsReopening(EventSource, Protocol):
+    """An event source that can be closed and positioned again, any number of times.
+
+    Where several processes share messages, one may find that another has committed some of those it has read. What it
+    has in flight is given up then; a stream of such sources goes on by reading it again, any other one ends.
+    """
+
+    @property
+    def can_reopen(self) -> bool:
+        """Whether it can, as it was made."""
         ...
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from asyncelt._async import shielded
 from asyncelt.errors import AsynceltWarning, ConfigError
 from asyncelt.extract.intervals import EMPTY, Intervals
-from asyncelt.extract.messages import EventSource, Receipt
+from asyncelt.extract.messages import EventSource, Receipt, SupportsReopening
 from asyncelt.failpoints import failpoint
 from asyncelt.flow import PositionMove
 from asyncelt.load.protocol import StoredPosition
@@ -55,7 +55,11 @@ class Ledger:
         """By source: receipts that were neither acknowledged nor refused, by their identity."""
         self.repeated = 0
         """Deliveries of messages that this stream had, or that were committed."""
-        """Messages that nobody could read."""
+
+    @property
+    def can_reopen(self) -> bool:
+        """Whether every source that has delivered something can be opened anew."""
+        return all(isinstance(one, SupportsReopening) and one.can_reopen for one in self._sources.values())
 
     async def open(self, source: EventSource) -> None:
         """See `StreamSide.open`."""
@@ -190,8 +194,6 @@ class Ledger:
                     )
                 finally:
                     await source.close()
-
-        self._sources.clear()
 
     def _settle(self, source: EventSource, receipts: Sequence[Receipt]) -> None:
         unsettled = self._unsettled.get(id(source), {})

@@ -24,7 +24,7 @@ from pathlib import Path
 from tests.robustness.streams.brokers import BROKERS, Broker, broker_in
 from tests.robustness.streams.counting import counted, nothing_doubled
 from tests.robustness.streams.producer import Producer
-from tests.robustness.streams.worker import consume
+from tests.robustness.streams.worker import STARTED, consume
 from tests.support.killing import KILLED, Doomed, Nursery
 from tests.support.postgres import PostgresServer
 
@@ -104,6 +104,12 @@ class Course:
     def end(self, one: Consumer) -> None:
         """Let a process drain and end."""
         assert one.process is not None
+        deadline = time.monotonic() + _HANGS_S
+
+        while STARTED not in one.passed():
+            assert time.monotonic() < deadline, "the process does not start"
+            time.sleep(0.02)
+
         one.process.terminate()
         assert one.process.wait() == 0
         one.process = None
@@ -158,7 +164,7 @@ class Course:
         self.goes_on(packages=8)
         self.end(self.first)
 
-        return Counter(self.first.passed())
+        return Counter(point for point in self.first.passed() if point != STARTED)
 
     def check(self) -> None:
         """Nothing is there twice."""

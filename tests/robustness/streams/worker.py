@@ -9,10 +9,13 @@ from pathlib import Path
 
 import asyncelt
 from asyncelt.errors import AsynceltWarning
+from asyncelt.failpoints import failpoint
 from tests.robustness.streams.brokers import source_of
 
-__all__ = ["consume", "pipeline_in"]
+__all__ = ["STARTED", "consume", "pipeline_in"]
 
+STARTED = "service.started"
+"""In the log of failpoints: from now on SIGTERM drains."""
 BATCH = 50
 
 
@@ -39,6 +42,7 @@ def consume(folder: str, kind: str, url: str, topic: str, address: str, member: 
 async def _consume(folder: Path, kind: str, url: str, topic: str, address: str, member: str) -> None:
     stopped = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopped.set)
+    failpoint(STARTED)
     numbers = asyncelt.sources.events(source_of(kind, url, topic), table_name="numbers", batch=BATCH)
 
     async with pipeline_in(folder, address, member).stream(numbers, roll=asyncelt.Roll(seconds=0.1)):
