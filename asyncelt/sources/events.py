@@ -90,9 +90,6 @@ def events(
                 else:
                     repeated.append(message.receipt)
 
-            if repeated:
-                yield Messages([], repeated, source)
-
             for item in arrange.items(wanted):
                 yield item
 
@@ -100,6 +97,10 @@ def events(
                 receipts = [message.receipt for message, _ in arrange.spoiled]
                 yield Messages([_unloadable(*one) for one in arrange.spoiled], receipts, source)
                 arrange.spoiled = []
+
+            # After what they may be repetitions of: so they are acknowledged with it, or later.
+            if repeated:
+                yield Messages([], repeated, source)
 
     return Resource(
         deliveries,

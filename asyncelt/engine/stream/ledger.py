@@ -53,6 +53,8 @@ class Ledger:
         self._sources: dict[int, EventSource] = {}
         self._unsettled: dict[int, dict[int, Receipt]] = {}
         """By source: receipts that were neither acknowledged nor refused, by their identity."""
+        self._repetitions: set[int] = set()
+        """Those of them whose rows are not wanted, by their identity."""
         self.repeated = 0
         """Deliveries of messages that this stream had, or that were committed."""
 
@@ -81,7 +83,9 @@ class Ledger:
             return True
 
         self._sources.setdefault(id(source), source)
-        self._unsettled.setdefault(id(source), {})[id(receipt)] = receipt
+        unsettled = self._unsettled.setdefault(id(source), {})
+        is_same = id(receipt) in unsettled
+        unsettled[id(receipt)] = receipt
 
         if receipt.position is None:
             return True
@@ -97,45 +101,40 @@ class Ledger:
         if receipt.position in partition.committed or receipt.position in partition.in_flight:
             self.repeated += 1
 
+            if not is_same:
+                self._repetitions.add(id(receipt))
+
             return False
 
         partition.in_flight.add(receipt.position)
 
         return True
 
-    def moves(self, taken: Taken, before: Sequence[PositionMove] = ()) -> tuple[PositionMove, ...]:
+    def moves(self, taken: Taken) -> tuple[PositionMove, ...]:
         """How positions move when a package with these messages commits.
+
+        That is by the messages whose rows are in the package, whatever has become known since they were accepted: if
+        another process has committed one of them meanwhile, the package must be refused.
 
         Args:
             taken: Receipts of the package, repetitions included.
-            before: Moves of packages that are sealed or about to be, and not committed: a repetition of one of theirs
-                is theirs.
         """
         found: dict[_Key, set[int]] = {}
 
         for source, receipt in taken:
-            if source is not None and receipt.position is not None:
+            if source is not None and receipt.position is not None and id(receipt) not in self._repetitions:
                 found.setdefault((source.name, receipt.partition), set()).add(receipt.position)
 
-        moves = []
-
-        for key, positions in found.items():
-            partition = self._partitions[key]
-            theirs = [Intervals.parse(one.taken) for one in before if (one.source, one.partition) == key]
-            fresh = _without(Intervals.of(positions), positions, [partition.committed, *theirs])
-
-            if fresh:
-                moves.append(
-                    PositionMove(
-                        source=key[0],
-                        partition=key[1],
-                        taken=fresh.text(),
-                        floor=partition.floor,
-                        epoch=partition.epoch,
-                    )
-                )
-
-        return tuple(moves)
+        return tuple(
+            PositionMove(
+                source=name,
+                partition=partition,
+                taken=Intervals.of(positions).text(),
+                floor=self._partitions[name, partition].floor,
+                epoch=self._partitions[name, partition].epoch,
+            )
+            for (name, partition), positions in found.items()
+        )
 
     def committed(self, moves: Sequence[PositionMove]) -> None:
         """A package with these moves has committed."""
@@ -200,19 +199,12 @@ class Ledger:
 
         for receipt in receipts:
             unsettled.pop(id(receipt), None)
+            self._repetitions.discard(id(receipt))
 
     def _raise_floors(self, source: EventSource, floors: Mapping[str, int]) -> None:
         for name, floor in floors.items():
             partition = self._partitions.setdefault((source.name, name), _Partition())
             partition.floor = floor if partition.floor is None else max(floor, partition.floor)
-
-
-def _without(found: Intervals, positions: set[int], known: Sequence[Intervals]) -> Intervals:
-    """What of ``found``, which is made of ``positions``, is not known."""
-    if all(one.overlap(found) is None for one in known):
-        return found
-
-    return Intervals.of(position for position in positions if not any(position in one for one in known))
 
 
 def _by_source(taken: Taken) -> list[tuple[EventSource, list[Receipt]]]:

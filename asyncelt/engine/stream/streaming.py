@@ -188,7 +188,7 @@ class Streaming:
             repeated=counts.repeated + (roller.ledger.repeated if roller is not None else 0),
             overtaken=counts.overtaken,
             dead_letters=counts.dead_letters,
-            queued=len(roller.uncommitted) if roller is not None else 0,
+            queued=roller.uncommitted if roller is not None else 0,
             memory=environment.budget.used,
             waited_s=counts.waited_s + (roller.waited_s if roller is not None else 0.0),
             retries=counts.retries,
@@ -335,7 +335,7 @@ class Streaming:
             self._committed = anyio.Event()
 
         failpoint("stream.committed")
-        roller.uncommitted.popleft()
+        roller.uncommitted -= 1
         roller.ledger.committed(one.moves)
         self.counts.messages += await roller.ledger.acknowledge(one.receipts)
 
