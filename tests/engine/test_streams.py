@@ -21,6 +21,7 @@ from asyncelt.errors import (
 )
 from asyncelt.extract.intervals import Intervals
 from asyncelt.failpoints import installed
+from asyncelt.observe import DestinationAway, DestinationBack, Event, PackageCommitted
 from asyncelt.storage.state import decode_state
 
 LONG = asyncelt.Roll(seconds=3600)
@@ -598,9 +599,20 @@ async def test_a_drain_that_takes_too_long_is_given_up(tmp_path: Path) -> None:
     assert not pipeline.has_pending_data
 
 
-@pytest.mark.filterwarnings("ignore:.*away Trying again")
+class Heard:
+    """An observer."""
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+
+    def on_event(self, event: Event, /) -> None:
+        self.events.append(event)
+
+
 async def test_an_outage_of_the_destination_is_ridden_out(tmp_path: Path) -> None:
+    """It is warned of once, and each attempt is reported."""
     left = [3]
+    heard = Heard()
 
     def fault(step: str) -> None:
         if step == "commit" and left[0]:
@@ -614,11 +626,21 @@ async def test_an_outage_of_the_destination_is_ridden_out(tmp_path: Path) -> Non
         dataset_name="data",
         pipelines_dir=tmp_path / "work",
         settings=asyncelt.Settings(retry=asyncelt.Retry(attempts=1, first_s=0.001)),
+        progress=heard,
     )
     log = Log([[1], [2], [3]])
-    stats = await pipeline.stream(log, roll=asyncelt.Roll(rows=1, seconds=3600))
 
-    assert stats.retries == 3
+    with pytest.warns(AsynceltWarning) as said:
+        stats = await pipeline.stream(log, roll=asyncelt.Roll(rows=1, seconds=3600))
+
+    assert [str(one.message).count("away Trying again") for one in said] == [1]
+    assert [one.retries for one in heard.events if isinstance(one, DestinationAway)] == [1, 2, 3]
+    (back,) = [one for one in heard.events if isinstance(one, DestinationBack)]
+    assert (back.retries, back.load_id) == (
+        3,
+        next(one.load_id for one in heard.events if isinstance(one, PackageCommitted)),
+    )
+    assert (stats.retries, stats.away_s) == (3, None)
     assert log.acked == [1, 2, 3]
     assert destination.tables("data")["log"].column("n").to_pylist() == [1, 2, 3]
 
@@ -661,6 +683,11 @@ async def test_a_destination_that_is_away_holds_the_source_back(tmp_path: Path) 
 
         assert log.batches[0][0] < 60
         assert budget.peak <= 100_000 + 25_000
+
+        while stream.stats.away_s is None:
+            await anyio.sleep(0.01)
+
+        assert stream.stats.retries > 0
         gone[0] = False
 
     assert destination.tables("data")["log"].column("n").to_pylist() == list(range(1, 61))
