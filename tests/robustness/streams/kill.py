@@ -85,6 +85,11 @@ class Course:
     consumers: Sequence[Consumer]
 
     @property
+    def again_after_s(self) -> float:
+        """When messages of the dead come again. Several consumers that are slow would take them from each other."""
+        return 1.0 if len(self.consumers) == 1 else 4.0
+
+    @property
     def first(self) -> Consumer:
         """The only consumer, where there is one."""
         return self.consumers[0]
@@ -98,7 +103,8 @@ class Course:
         if failpoint is not None:
             environment["ASYNCELT_FAILPOINT"] = failpoint
 
-        arguments = (self.folder, self.broker.kind, self.broker.server.url, self.topic, self.address, one.member)
+        where = (self.folder, self.broker.kind, self.broker.server.url, self.topic, self.address)
+        arguments = (*where, one.member, self.again_after_s)
         one.process = one.nursery.start(consume, *arguments, environment=environment)
 
     def end(self, one: Consumer) -> None:
