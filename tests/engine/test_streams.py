@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import anyio
@@ -20,6 +20,7 @@ from asyncelt.errors import (
     UsageError,
 )
 from asyncelt.extract.intervals import Intervals
+from asyncelt.extract.messages import required_stream_side
 from asyncelt.failpoints import installed
 from asyncelt.observe import DestinationAway, DestinationBack, Event, PackageCommitted
 from asyncelt.storage.state import decode_state
@@ -373,6 +374,22 @@ async def test_a_source_that_cannot_be_told_is_told_about(tmp_path: Path) -> Non
     assert stats.messages == 0
 
 
+async def test_a_source_that_cannot_take_leave_does_not_fail_the_stream(tmp_path: Path) -> None:
+    class Gone(Log):
+        async def close(self) -> None:
+            await Log.close(self)
+            raise ConnectionError("the broker is away")
+
+    gone, other = Gone([[1]]), Log([[1]], name="other")
+    pipeline = make(tmp_path)
+
+    with pytest.warns(AsynceltWarning, match="could not take leave of its broker: the broker is away"):
+        stats = await pipeline.stream([gone, other])
+
+    assert (stats.rows, stats.messages) == (2, 2)
+    assert other.is_closed
+
+
 async def test_a_message_that_somebody_else_has_committed_refuses_the_package(tmp_path: Path) -> None:
     class Racing(Log):
         async def fetch(self, most: int) -> Sequence[asyncelt.Message]:
@@ -546,6 +563,36 @@ async def test_tables_and_columns_by_message(tmp_path: Path) -> None:
 
     assert await ask(pipeline, "SELECT n, _position, _partition FROM t1 ORDER BY n") == [(1, 1, "p"), (3, 3, "p")]
     assert await ask(pipeline, "SELECT n FROM t0") == [(2,)]
+
+
+async def test_the_known_is_not_asked_about_again(tmp_path: Path) -> None:
+    """A broker that comes back may deliver thousands again, each of which would cost a look at the database."""
+
+    class Repeating(Log):
+        async def fetch(self, most: int) -> Sequence[asyncelt.Message]:
+            found = await Log.fetch(self, most)
+
+            return [replace(one, receipt=replace(one.receipt, again=True)) for one in found]
+
+    pipeline = make(tmp_path)
+    await pipeline.stream(Log([[1, 2, 3]]))
+    looks: list[str] = []
+
+    class Watched(Repeating):
+        async def position(self, committed: Mapping[str, Intervals]) -> None:
+            side = required_stream_side()
+            look = side.refresh
+
+            async def counted() -> None:
+                looks.append("look")
+                await look()
+
+            side.refresh = counted  # type: ignore[method-assign]
+            await Repeating.position(self, committed)
+
+    stats = await pipeline.stream(Watched([[1, 2], [3], [4], [4]]))
+
+    assert (stats.rows, stats.repeated, looks) == (1, 4, ["look"])
 
 
 async def test_an_event_source_is_only_for_streams(tmp_path: Path) -> None:
