@@ -133,7 +133,7 @@ def valkey_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     started.kill()
 
 
-GUARDED = ("engine", "extract", "pipeline", "reading", "test_demo.py")
+GUARDED = ("engine", "extract", "pipeline", "reading", "sources", "test_demo.py")
 """Where code of asyncelt is only reached through its coroutines. Elsewhere tests call the synchronous parts directly."""
 
 

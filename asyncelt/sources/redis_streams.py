@@ -92,7 +92,14 @@ class RedisStreamSource:
         self._claims.clear()
         self._claimed_at = None
         # Answers are read as RESP2 has them; a server that is slow to answer is not one that has gone.
-        options = {"socket_timeout": _LONG_POLL_S * 3, **self._options, "decode_responses": False, "protocol": 2}
+        known = await in_thread(_driver_info, anyio.CapacityLimiter(1))
+        options = {
+            **known,
+            "socket_timeout": _LONG_POLL_S * 3,
+            **self._options,
+            "decode_responses": False,
+            "protocol": 2,
+        }
         self._client = module.from_url(self._url, **options)
         is_again, self._was_open = self._was_open, True
         await self._make_groups_patiently(is_again=is_again)
@@ -392,6 +399,14 @@ def _imported() -> ModuleType:
     importlib.import_module("redis.exceptions")
 
     return module
+
+
+def _driver_info() -> dict[str, object]:
+    """What the client tells the server of itself. Left to itself it looks that up on the disk with each connection."""
+    try:
+        return {"driver_info": importlib.import_module("redis.driver_info").DriverInfo()}
+    except ModuleNotFoundError:  # an older client, which does not
+        return {}
 
 
 def redis_stream(
