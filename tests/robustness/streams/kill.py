@@ -255,9 +255,14 @@ def _kill_consumers(course: Course, plan: Plan, moments: random.Random) -> None:
                 course.kill_at(f"{point}:{1 + at % hits}")
                 course.check()
 
-    for _ in range(plan.randomly):
+    for at in range(plan.randomly):
         course.start(course.first)
-        time.sleep(moments.uniform(0.05, 1.2))
+
+        # Every other one has to have begun its work, however slow the machine is.
+        if at % 2:
+            course.goes_on(packages=1)
+
+        time.sleep(moments.uniform(0.02, 1.0))
         course.kill(course.first)
         course.check()
 
