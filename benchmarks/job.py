@@ -27,7 +27,7 @@ class Job:
     form: str
     """``dict``, ``bytes`` or ``arrow``: what the source yields."""
     target: str
-    """``parquet``, ``delta`` and ``iceberg`` (in a folder), ``s3`` (Parquet in a bucket), ``duckdb`` or ``postgres``."""
+    """``parquet``, ``delta`` and ``iceberg`` (in a folder), ``s3`` (Parquet in a bucket), ``duckdb``, ``postgres``."""
     rows: int
     folder: str
     page_rows: int | None = None

@@ -23,6 +23,7 @@ __all__ = [
     "Receipt",
     "SafePoint",
     "StreamSide",
+    "SupportsReopening",
     "checkpoint",
     "entered",
     "required_stream_side",
@@ -142,11 +143,29 @@ class EventSource(Protocol):
         ...
 
 
+@runtime_checkable
+class SupportsReopening(EventSource, Protocol):
+    """An event source that can be closed and positioned again, any number of times.
+
+    Where several processes share messages, one may find that another has committed some of those it has read. What it
+    has in flight is given up then; a stream of such sources goes on by reading it again, any other one ends.
+    """
+
+    @property
+    def can_reopen(self) -> bool:
+        """Whether it can, as it was made."""
+        ...
+
+
 class StreamSide(Protocol):
     """What a running stream knows about messages."""
 
     async def open(self, source: EventSource) -> None:
         """Position a source, and take care of it from here on."""
+        ...
+
+    def knows(self, source: EventSource, receipt: Receipt) -> bool:
+        """Whether the message is known as committed, or on its way, without looking again."""
         ...
 
     async def refresh(self) -> None:

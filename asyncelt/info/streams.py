@@ -29,6 +29,8 @@ class StreamStats:
     """Acknowledged."""
     repeated: int = 0
     """Deliveries that were left out because the message was committed, or on its way."""
+    overtaken: int = 0
+    """How often another process had committed messages first: what was in flight was given up, and read again."""
     dead_letters: int = 0
     """Messages that could not be read, and rows that could not be loaded: they went to quarantine."""
     queued: int = 0
@@ -39,6 +41,8 @@ class StreamStats:
     """How long sources have waited: for memory, and for each other's safe points."""
     retries: int = 0
     """Attempts that the destination failed and that were made again."""
+    away_s: float | None = None
+    """While it fails them: how long it had been doing so when it was tried last."""
     last_load_id: LoadId | None = None
     last_commit_at: float | None = None
     lag_s: float | None = None

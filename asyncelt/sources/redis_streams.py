@@ -72,20 +72,37 @@ class RedisStreamSource:
         self._open: set[tuple[str, bytes]] = set()
         """Entries that were given to the stream, which has not said what became of them."""
         self._delays: Iterator[float] | None = None
+        self._was_open = False
 
     @property
     def name(self) -> str:
         """See `EventSource.name`."""
         return f"redis_{'_'.join(self._streams)}_{self._group}"
 
+    @property
+    def can_reopen(self) -> bool:
+        """See `SupportsReopening.can_reopen`."""
+        return True
+
     async def position(self, committed: Mapping[str, Intervals]) -> None:
         """See `EventSource.position`. A group that does not exist is made, after what has been committed."""
         module = self._module = await in_thread(_imported, anyio.CapacityLimiter(1))
         self._committed = dict(committed)
+        self._open.clear()
+        self._claims.clear()
+        self._claimed_at = None
         # Answers are read as RESP2 has them; a server that is slow to answer is not one that has gone.
-        options = {"socket_timeout": _LONG_POLL_S * 3, **self._options, "decode_responses": False, "protocol": 2}
+        known = await in_thread(_driver_info, anyio.CapacityLimiter(1))
+        options = {
+            **known,
+            "socket_timeout": _LONG_POLL_S * 3,
+            **self._options,
+            "decode_responses": False,
+            "protocol": 2,
+        }
         self._client = module.from_url(self._url, **options)
-        await self._make_groups()
+        is_again, self._was_open = self._was_open, True
+        await self._make_groups_patiently(is_again=is_again)
         self._read_again()
 
     async def fetch(self, most: int) -> Sequence[Message]:
@@ -152,6 +169,18 @@ class RedisStreamSource:
             await client.aclose()
 
     # ------------------------------------------------------------------ reading
+
+    async def _make_groups_patiently(self, *, is_again: bool) -> None:
+        """Wait for a server that is starting; and for one that is away, if it was there before."""
+        errors = importlib.import_module("redis.exceptions")
+        passing = (errors.ConnectionError, errors.TimeoutError) if is_again else errors.BusyLoadingError
+        delays = backoff_delays(_AWAY)
+
+        while True:
+            try:
+                return await self._make_groups()
+            except passing:
+                await anyio.sleep(next(delays))
 
     async def _make_groups(self) -> None:
         client = self._required()
@@ -370,6 +399,14 @@ def _imported() -> ModuleType:
     importlib.import_module("redis.exceptions")
 
     return module
+
+
+def _driver_info() -> dict[str, object]:
+    """What the client tells the server of itself. Left to itself it looks that up on the disk with each connection."""
+    try:
+        return {"driver_info": importlib.import_module("redis.driver_info").DriverInfo()}
+    except ModuleNotFoundError:  # an older client, which does not
+        return {}
 
 
 def redis_stream(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import bench_loop, bench_small_runs
+from benchmarks import bench_loop, bench_month, bench_small_runs
 from benchmarks.data import SHAPES, pool
 from benchmarks.harness import Case, run_case
 
@@ -63,3 +63,11 @@ def test_small_runs_are_counted(tmp_path: Path) -> None:
     groups = asyncio.run(bench_small_runs.measure(3, tmp_path))
 
     assert [group["runs"] for group in groups] == [3]
+
+
+def test_a_month_of_messages_is_sampled_and_counted(tmp_path: Path) -> None:
+    samples = asyncio.run(bench_month.month(tmp_path, 300, address=str(tmp_path / "month.duckdb"), every_s=0.2))
+
+    assert samples[-1].messages == 300
+    assert samples[-1].state > 0
+    assert bench_month.slope(samples, "messages") >= 0

@@ -255,7 +255,7 @@ def kill_everywhere(
     """
     tally = Tally()
     moments = random.Random(plan.seed)
-    alive: list[tuple[Scenario, float]] = []
+    alive: list[Scenario] = []
 
     with Nursery(folder) as nursery:
         for name in plan.scenarios:

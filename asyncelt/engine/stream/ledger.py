@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from asyncelt._async import shielded
 from asyncelt.errors import AsynceltWarning, ConfigError
 from asyncelt.extract.intervals import EMPTY, Intervals
-from asyncelt.extract.messages import EventSource, Receipt
+from asyncelt.extract.messages import EventSource, Receipt, SupportsReopening
 from asyncelt.failpoints import failpoint
 from asyncelt.flow import PositionMove
 from asyncelt.load.protocol import StoredPosition
@@ -53,14 +53,29 @@ class Ledger:
         self._sources: dict[int, EventSource] = {}
         self._unsettled: dict[int, dict[int, Receipt]] = {}
         """By source: receipts that were neither acknowledged nor refused, by their identity."""
+        self._repetitions: set[int] = set()
+        """Those of them whose rows are not wanted, by their identity."""
         self.repeated = 0
         """Deliveries of messages that this stream had, or that were committed."""
-        """Messages that nobody could read."""
+
+    @property
+    def can_reopen(self) -> bool:
+        """Whether every source that has delivered something can be opened anew."""
+        return all(isinstance(one, SupportsReopening) and one.can_reopen for one in self._sources.values())
 
     async def open(self, source: EventSource) -> None:
         """See `StreamSide.open`."""
         self._sources[id(source)] = source
         await source.position({key[1]: one.committed for key, one in self._partitions.items() if key[0] == source.name})
+
+    def knows(self, source: EventSource, receipt: Receipt) -> bool:
+        """See `StreamSide.knows`."""
+        partition, position = self._partitions.get((source.name, receipt.partition)), receipt.position
+
+        if partition is None or position is None:
+            return False
+
+        return position in partition.committed or position in partition.in_flight
 
     async def refresh(self) -> None:
         """See `StreamSide.refresh`."""
@@ -77,7 +92,9 @@ class Ledger:
             return True
 
         self._sources.setdefault(id(source), source)
-        self._unsettled.setdefault(id(source), {})[id(receipt)] = receipt
+        unsettled = self._unsettled.setdefault(id(source), {})
+        is_same = id(receipt) in unsettled
+        unsettled[id(receipt)] = receipt
 
         if receipt.position is None:
             return True
@@ -90,8 +107,11 @@ class Ledger:
 
         partition = self._partitions.setdefault((source.name, receipt.partition), _Partition())
 
-        if receipt.position in partition.committed or receipt.position in partition.in_flight:
+        if self.knows(source, receipt):
             self.repeated += 1
+
+            if not is_same:
+                self._repetitions.add(id(receipt))
 
             return False
 
@@ -99,39 +119,31 @@ class Ledger:
 
         return True
 
-    def moves(self, taken: Taken, before: Sequence[PositionMove] = ()) -> tuple[PositionMove, ...]:
+    def moves(self, taken: Taken) -> tuple[PositionMove, ...]:
         """How positions move when a package with these messages commits.
+
+        That is by the messages whose rows are in the package, whatever has become known since they were accepted: if
+        another process has committed one of them meanwhile, the package must be refused.
 
         Args:
             taken: Receipts of the package, repetitions included.
-            before: Moves of packages that are sealed or about to be, and not committed: a repetition of one of theirs
-                is theirs.
         """
         found: dict[_Key, set[int]] = {}
 
         for source, receipt in taken:
-            if source is not None and receipt.position is not None:
+            if source is not None and receipt.position is not None and id(receipt) not in self._repetitions:
                 found.setdefault((source.name, receipt.partition), set()).add(receipt.position)
 
-        moves = []
-
-        for key, positions in found.items():
-            partition = self._partitions[key]
-            theirs = [Intervals.parse(one.taken) for one in before if (one.source, one.partition) == key]
-            fresh = _without(Intervals.of(positions), positions, [partition.committed, *theirs])
-
-            if fresh:
-                moves.append(
-                    PositionMove(
-                        source=key[0],
-                        partition=key[1],
-                        taken=fresh.text(),
-                        floor=partition.floor,
-                        epoch=partition.epoch,
-                    )
-                )
-
-        return tuple(moves)
+        return tuple(
+            PositionMove(
+                source=name,
+                partition=partition,
+                taken=Intervals.of(positions).text(),
+                floor=self._partitions[name, partition].floor,
+                epoch=self._partitions[name, partition].epoch,
+            )
+            for (name, partition), positions in found.items()
+        )
 
     def committed(self, moves: Sequence[PositionMove]) -> None:
         """A package with these moves has committed."""
@@ -183,21 +195,19 @@ class Ledger:
                     if receipts:
                         await source.nack(receipts)
                 except Exception as error:  # whatever a broker's client raises; it will find out by itself
-                    warnings.warn(
-                        f"{len(receipts)} messages of {source.name!r} could not be given back: {error}",
-                        AsynceltWarning,
-                        stacklevel=2,
-                    )
-                finally:
-                    await source.close()
+                    _warn(f"{len(receipts)} messages of {source.name!r} could not be given back: {error}")
 
-        self._sources.clear()
+                try:
+                    await source.close()
+                except Exception as error:  # the same; what was committed is, and the other sources are closed too
+                    _warn(f"Source {source.name!r} could not take leave of its broker: {error}")
 
     def _settle(self, source: EventSource, receipts: Sequence[Receipt]) -> None:
         unsettled = self._unsettled.get(id(source), {})
 
         for receipt in receipts:
             unsettled.pop(id(receipt), None)
+            self._repetitions.discard(id(receipt))
 
     def _raise_floors(self, source: EventSource, floors: Mapping[str, int]) -> None:
         for name, floor in floors.items():
@@ -205,12 +215,8 @@ class Ledger:
             partition.floor = floor if partition.floor is None else max(floor, partition.floor)
 
 
-def _without(found: Intervals, positions: set[int], known: Sequence[Intervals]) -> Intervals:
-    """What of ``found``, which is made of ``positions``, is not known."""
-    if all(one.overlap(found) is None for one in known):
-        return found
-
-    return Intervals.of(position for position in positions if not any(position in one for one in known))
+def _warn(message: str) -> None:
+    warnings.warn(message, AsynceltWarning, stacklevel=3)
 
 
 def _by_source(taken: Taken) -> list[tuple[EventSource, list[Receipt]]]:

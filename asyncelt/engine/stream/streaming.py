@@ -27,12 +27,13 @@ from asyncelt.engine.shaping import SchemaBook
 from asyncelt.engine.steps import one_error, step
 from asyncelt.engine.stream.ledger import Ledger, Taken
 from asyncelt.engine.stream.roller import Roller, Segment
-from asyncelt.extract.safety import is_automatic
+from asyncelt.extract.resource import Resource
+from asyncelt.extract.safety import is_automatic, is_repeatable
 from asyncelt.failpoints import failpoint
 from asyncelt.flow import PositionMove
 from asyncelt.info.streams import StreamStats
 from asyncelt.load.protocol import StoredPosition, SupportsIdle, SupportsPositions
-from asyncelt.observe import PackageCommitted
+from asyncelt.observe import DestinationAway, DestinationBack, Event, PackageCommitted
 from asyncelt.schema.model import Schema
 from asyncelt.schema.quarantine import QUARANTINE_TABLE
 from asyncelt.schema.system import is_system_name
@@ -67,8 +68,14 @@ class Counts:
     rows: int = 0
     nbytes: int = 0
     messages: int = 0
+    repeated: int = 0
+    """Of streamings that have ended; the ledger counts those of the one at hand."""
+    waited_s: float = 0.0
+    """Likewise; the roller counts."""
+    overtaken: int = 0
     dead_letters: int = 0
     retries: int = 0
+    away_s: float | None = None
     last_load_id: LoadId | None = None
     last_commit_at: float | None = None
     lag_s: float | None = None
@@ -95,6 +102,7 @@ class Streaming:
     started_at: float = field(default_factory=time.time)
     _roller: Roller | None = None
     _is_draining: bool = False
+    _can_go_on: bool = False
     _sealed: int = 0
     """Bundles that wait for their commit."""
     _committed: anyio.Event = field(default_factory=anyio.Event)
@@ -111,9 +119,8 @@ class Streaming:
         """
         owned = self.owned
         environment = owned.environment
-        owned.environment = replace(
-            environment, settings=replace(environment.settings, retry=_patient(environment.settings.retry))
-        )
+        patient = replace(environment.settings, retry=_patient(environment.settings.retry))
+        owned.environment = replace(environment, settings=patient, emit=partial(self._emit, environment.emit))
         most = environment.settings.limits.max_disk
 
         if most is not None:
@@ -138,8 +145,27 @@ class Streaming:
                     tasks.start_soon(self._pack_all, plan, send, roller)
                     await self._read_all(extraction, roller)
         finally:
+            owned.environment = environment
             account.close()
             await ledger.close()
+            self._can_go_on = ledger.can_reopen and all(is_repeatable(resource) for resource in self._resources())
+
+    def hand_over(self) -> bool:
+        """Leave the rest, after the end of this one, to another streaming of the same request, which counts on.
+
+        Returns:
+            False: it could not read again what this one has given up.
+        """
+        roller, counts = self._roller, self.counts
+
+        if not self._can_go_on or roller is None:
+            return False
+
+        counts.repeated += roller.ledger.repeated
+        counts.waited_s += roller.waited_s
+        counts.overtaken += 1
+
+        return True
 
     def drain(self) -> None:
         """End every source at its next safe point."""
@@ -151,7 +177,6 @@ class Streaming:
     def stats(self) -> StreamStats:
         """Figures as of now."""
         counts, roller, environment = self.counts, self._roller, self.owned.environment
-        ledger = roller.ledger if roller is not None else None
 
         return StreamStats(
             pipeline_name=environment.pipeline_name,
@@ -161,18 +186,23 @@ class Streaming:
             rows=counts.rows,
             bytes=counts.nbytes,
             messages=counts.messages,
-            repeated=ledger.repeated if ledger is not None else 0,
+            repeated=counts.repeated + (roller.ledger.repeated if roller is not None else 0),
+            overtaken=counts.overtaken,
             dead_letters=counts.dead_letters,
-            queued=len(roller.uncommitted) if roller is not None else 0,
+            queued=roller.uncommitted if roller is not None else 0,
             memory=environment.budget.used,
-            waited_s=roller.waited_s if roller is not None else 0.0,
+            waited_s=counts.waited_s + (roller.waited_s if roller is not None else 0.0),
             retries=counts.retries,
+            away_s=counts.away_s,
             last_load_id=counts.last_load_id,
             last_commit_at=counts.last_commit_at,
             lag_s=counts.lag_s,
         )
 
     # ------------------------------------------------------------------ reading
+
+    def _resources(self) -> list[Resource]:
+        return [resource for source in self.request.sources for resource in source.selected_resources.values()]
 
     def _extraction(self, roller: Roller) -> tuple[RunPlan, Extraction]:
         owned, environment = self.owned, self.owned.environment
@@ -299,19 +329,28 @@ class Streaming:
 
     async def _commit(self, one: _Packed, roller: Roller) -> None:
         if one.bundle:
-            loaded = Loaded()
-            await load_bundles(self.owned, [one.bundle], loaded, raise_on_failed_jobs=True, is_fresh=True)
-            self._count(one, loaded)
+            await load_bundles(self.owned, [one.bundle], Loaded(), raise_on_failed_jobs=True, is_fresh=True)
+            self._count(one)
             self._sealed -= 1
             self._committed.set()
             self._committed = anyio.Event()
 
         failpoint("stream.committed")
-        roller.uncommitted.popleft()
+        roller.uncommitted -= 1
         roller.ledger.committed(one.moves)
         self.counts.messages += await roller.ledger.acknowledge(one.receipts)
 
-    def _count(self, one: _Packed, loaded: Loaded) -> None:
+    def _emit(self, emit: Callable[[Event], None], event: Event) -> None:
+        """Hand an event on, and count while the destination is away what is known otherwise only after the commit."""
+        if isinstance(event, DestinationAway):
+            self.counts.retries += 1
+            self.counts.away_s = event.seconds
+        elif isinstance(event, DestinationBack):
+            self.counts.away_s = None
+
+        emit(event)
+
+    def _count(self, one: _Packed) -> None:
         counts, now = self.counts, time.time()
         packages = [sealed.package for sealed in one.bundle]
         rows = sum(
@@ -329,7 +368,6 @@ class Streaming:
         )
         counts.rows += rows
         counts.nbytes += one.nbytes
-        counts.retries += sum(bundle.report.retries for bundle in loaded.bundles)
         counts.last_load_id = packages[-1].load_id
         counts.last_commit_at = now
         counts.lag_s = now - one.began_at
