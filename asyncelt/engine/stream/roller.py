@@ -220,6 +220,11 @@ class Roller:
                 self._ask()
                 await segment.closed.wait()
 
+    def hurry(self) -> None:
+        """Cut now, if anything is there."""
+        if self._is_begun or any(port.holds for port in self._ports):
+            self._ask()
+
     def drain(self) -> None:
         """Cut now, and end every resource at its cut."""
         self._is_draining = True
@@ -301,10 +306,9 @@ class Roller:
 
     def _close(self) -> None:
         failpoint("stream.roll")
-        before = [move for moves in self.uncommitted for move in moves]
         segment, self._open, self._is_begun = self._open, Segment(), False
         segment.state = self._closed_with = copy.deepcopy(self._document)
-        segment.moves = self.ledger.moves(segment.receipts, before)
+        segment.moves = self.ledger.moves(segment.receipts)
         self.uncommitted.append(segment.moves)
         self._armed = anyio.Event()
 
