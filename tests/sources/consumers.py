@@ -24,7 +24,7 @@ def pipeline_in(folder: Path, member: str = "") -> asyncelt.Pipeline:
 
 
 QUICKLY_S = 0.2
-KAFKA = {"session_timeout_ms": 6000, "heartbeat_interval_ms": 200}
+KAFKA = {"session_timeout_ms": 1000, "heartbeat_interval_ms": 200}
 """Rebalances are noticed soon, dead members as soon as brokers allow."""
 PATIENTLY_S = 3600.0
 
