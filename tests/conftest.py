@@ -111,6 +111,28 @@ def postgres_dsn(postgres_server: Any) -> Iterator[str]:
     assert left_behind(dsn) == []
 
 
+@pytest.fixture(scope="session")
+def nats_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A real NATS server with JetStream: one per process that runs tests."""
+    from tests.sources.server import NatsServer
+
+    started = NatsServer(tmp_path_factory.mktemp("nats"))
+    started.start()
+    yield started
+    started.kill()
+
+
+@pytest.fixture(scope="session")
+def valkey_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A real Valkey server: one per process that runs tests."""
+    from tests.sources.brokers import Valkey
+
+    started = Valkey(tmp_path_factory.mktemp("valkey"))
+    started.start()
+    yield started
+    started.kill()
+
+
 GUARDED = ("engine", "extract", "pipeline", "reading", "test_demo.py")
 """Where code of asyncelt is only reached through its coroutines. Elsewhere tests call the synchronous parts directly."""
 

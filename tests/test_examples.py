@@ -17,6 +17,8 @@ TEXTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
 
+BROKERS = [("stream_nats.py", "NATS_URL", "nats_server"), ("stream_redis.py", "REDIS_URL", "valkey_server")]
+
 
 def programs():
     for text in TEXTS:
@@ -39,6 +41,10 @@ def test_it_runs(program, origin, tmp_path, monkeypatch, capsys, request):
 
     if "postgres.md" in origin:
         monkeypatch.setenv("DESTINATION__POSTGRES__CREDENTIALS", request.getfixturevalue("postgres_dsn"))
+
+    for ending, variable, server in BROKERS:
+        if origin.endswith(ending):
+            monkeypatch.setenv(variable, request.getfixturevalue(server).url)
 
     module = type(sys)("__main__")
     module.__file__ = origin  # an example may start itself again as a process of its own

@@ -25,6 +25,7 @@ __all__ = [
     "SafePoint",
     "SharesPartitions",
     "StreamSide",
+    "SupportsReopening",
     "checkpoint",
     "entered",
     "required_stream_side",
@@ -173,7 +174,21 @@ class SharesPartitions(Protocol):
     """An event source whose partitions change hands while it runs. A message of one has one owner at a time."""
 
     def entrust(self, custody: Custody) -> None:
-        """Called once, before ``position``."""
+        """Called before each ``position``."""
+        ...
+
+
+@runtime_checkable
+class SupportsReopening(EventSource, Protocol):
+    """An event source that can be closed and positioned again, any number of times.
+
+    Where several processes share messages, one may find that another has committed some of those it has read. What it
+    has in flight is given up then; a stream of such sources goes on by reading it again, any other one ends.
+    """
+
+    @property
+    def can_reopen(self) -> bool:
+        """Whether it can, as it was made."""
         ...
 
 

@@ -10,7 +10,7 @@ from typing import Final
 from asyncelt.errors import ConfigError
 from asyncelt.extract.resource import Resource
 
-__all__ = ["is_automatic", "require_safe_points"]
+__all__ = ["is_automatic", "is_repeatable", "require_safe_points"]
 
 _MARKS: Final = frozenset({"checkpoint", "Message", "Messages", "required_stream_side"})
 
@@ -20,6 +20,11 @@ def is_automatic(resource: Resource) -> bool:
     cursor = resource.cursor
 
     return cursor is not None and cursor.row_order == "asc" and not _marks(resource)
+
+
+def is_repeatable(resource: Resource) -> bool:
+    """Whether it can be read a second time: it is made by a function."""
+    return callable(_function_of(resource))
 
 
 def require_safe_points(resource: Resource, *, are_promised: bool) -> None:

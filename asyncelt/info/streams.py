@@ -29,6 +29,8 @@ class StreamStats:
     """Acknowledged."""
     repeated: int = 0
     """Deliveries that were left out because the message was committed, or on its way."""
+    overtaken: int = 0
+    """How often another process had committed messages first: what was in flight was given up, and read again."""
     dead_letters: int = 0
     """Messages that could not be read, and rows that could not be loaded: they went to quarantine."""
     queued: int = 0

@@ -15,7 +15,7 @@ from asyncelt.engine.loading import Loaded, load_pending
 from asyncelt.engine.ownership import Owned
 from asyncelt.engine.run import RunRequest, run_normalize
 from asyncelt.engine.stream.handle import Running, Stream
-from asyncelt.engine.stream.streaming import Streaming
+from asyncelt.engine.stream.streaming import Counts, Streaming
 from asyncelt.errors import ConfigError, PipelineStepFailed, PositionsTaken
 from asyncelt.extract.messages import EventSource
 from asyncelt.extract.safety import require_safe_points
@@ -106,14 +106,27 @@ class StreamCalls(StageCalls):
                     async with self._yielding(owned):
                         await load_pending(owned, Loaded(), raise_on_failed_jobs=True)
 
-            streaming = make(owned, on_commit=partial(self._follow, owned))
-            begin(streaming)
+            make = partial(make, owned, on_commit=partial(self._follow, owned), counts=Counts(), started_at=time.time())
 
-            try:
-                async with self._yielding(owned):
-                    await streaming.run()
-            except _Yielded as yielded:
-                raise yielded.failure from yielded.failure.__cause__
+            while (yielded := await self._until_overtaken(owned, make(), begin)) is not None:
+                streaming, failure = yielded
+
+                if not streaming.hand_over():
+                    raise failure from failure.__cause__
+
+    async def _until_overtaken(
+        self, owned: Owned, streaming: Streaming, begin: Callable[[Running], None]
+    ) -> tuple[Streaming, PipelineStepFailed] | None:
+        """Stream to the end, or until somebody else has committed messages of ours, and our packages are given up."""
+        begin(streaming)
+
+        try:
+            async with self._yielding(owned):
+                await streaming.run()
+        except _Yielded as yielded:
+            return streaming, yielded.failure
+
+        return None
 
     @asynccontextmanager
     async def _yielding(self, owned: Owned) -> AsyncIterator[None]:

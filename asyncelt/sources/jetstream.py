@@ -71,6 +71,11 @@ class NatsSource:
         """See `EventSource.name`."""
         return f"nats_{self._stream}_{self._durable}"
 
+    @property
+    def can_reopen(self) -> bool:
+        """See `SupportsReopening.can_reopen`."""
+        return True
+
     async def position(self, committed: Mapping[str, Intervals]) -> None:
         """See `EventSource.position`. A consumer that does not exist is made, after what has been committed."""
         module = await in_thread(_imported, anyio.CapacityLimiter(1))
@@ -79,6 +84,8 @@ class NatsSource:
             servers=self._servers, **{**reconnecting, "reconnected_cb": self._on_reconnect}
         )
         self._client = client
+        self._requested = 0
+        self._is_away = False
         jetstream = self._jetstream = client.jetstream()
         created = (await jetstream.stream_info(self._stream)).created
         self._partition = self._stream if created is None else f"{self._stream}@{created:%Y-%m-%dT%H:%M:%S.%fZ}"

@@ -95,6 +95,11 @@ class KafkaSource:
         """See `EventSource.name`. Without the topics: there may be more of them tomorrow."""
         return f"kafka_{self._group}"
 
+    @property
+    def can_reopen(self) -> bool:
+        """See `SupportsReopening.can_reopen`."""
+        return True
+
     def entrust(self, custody: Custody) -> None:
         """See `SharesPartitions`."""
         self._custody = custody
@@ -104,6 +109,7 @@ class KafkaSource:
         module = await in_thread(_imported, anyio.CapacityLimiter(1))
         self._errors = module.errors
         self._known = dict(committed)
+        self._assigned, self._delays = None, None
         self._consumer = consumer = module.AIOKafkaConsumer(**self._arguments())
         source = self
 

@@ -78,10 +78,18 @@ class RedisStreamSource:
         """See `EventSource.name`."""
         return f"redis_{'_'.join(self._streams)}_{self._group}"
 
+    @property
+    def can_reopen(self) -> bool:
+        """See `SupportsReopening.can_reopen`."""
+        return True
+
     async def position(self, committed: Mapping[str, Intervals]) -> None:
         """See `EventSource.position`. A group that does not exist is made, after what has been committed."""
         module = self._module = await in_thread(_imported, anyio.CapacityLimiter(1))
         self._committed = dict(committed)
+        self._open.clear()
+        self._claims.clear()
+        self._claimed_at = None
         # Answers are read as RESP2 has them; a server that is slow to answer is not one that has gone.
         options = {"socket_timeout": _LONG_POLL_S * 3, **self._options, "decode_responses": False, "protocol": 2}
         self._client = module.from_url(self._url, **options)

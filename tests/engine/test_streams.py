@@ -406,6 +406,36 @@ async def test_a_message_that_somebody_else_has_committed_refuses_the_package(tm
     assert await ask(pipeline, "SELECT n FROM log ORDER BY n") == [(1,), (2,)]
 
 
+@pytest.mark.filterwarnings("ignore:.*were given up")
+async def test_a_source_that_can_be_opened_again_goes_on_after_it_was_overtaken(tmp_path: Path) -> None:
+    class Racing(Log):
+        """Shared with another member, which commits a message that both have been given."""
+
+        can_reopen = True
+        opened = 0
+
+        async def position(self, committed: Mapping[str, Intervals]) -> None:
+            await Log.position(self, committed)
+            self.opened += 1
+            self.batches = [[1, 2], []] if self.opened == 1 else [[1, 2], [3], []]
+
+        async def fetch(self, most: int) -> Sequence[asyncelt.Message]:
+            if self.opened == 1 and len(self.batches) == 1:
+                await make(tmp_path, member="b").stream(Log([[1]]))
+
+            return await Log.fetch(self, most)
+
+    racing = Racing([])
+    pipeline = make(tmp_path, member="a")
+    stats = await pipeline.stream(racing)
+
+    assert (stats.overtaken, stats.repeated, stats.rows, stats.messages) == (1, 1, 2, 3)
+    assert racing.nacked == [1, 2]
+    assert racing.acked == [1, 2, 3]
+    assert racing.told["p"].text() == "1"
+    assert await ask(pipeline, "SELECT n FROM log ORDER BY n") == [(1,), (2,), (3,)]
+
+
 async def test_poison_goes_to_its_table_and_is_acknowledged(tmp_path: Path) -> None:
     class Bytes(Log):
         async def fetch(self, most: int) -> Sequence[asyncelt.Message]:

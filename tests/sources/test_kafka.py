@@ -74,7 +74,9 @@ async def test_messages_are_loaded_once_and_positions_win_over_the_group(
     # Somebody moves the offsets of the group: of one partition back, of the other far ahead.
     one, other = TopicPartition(topic, 0), TopicPartition(topic, 1)
 
-    async with AIOKafkaConsumer(topic, bootstrap_servers=server.url, group_id="g", enable_auto_commit=False, **KAFKA) as meddler:
+    async with AIOKafkaConsumer(
+        topic, bootstrap_servers=server.url, group_id="g", enable_auto_commit=False, **KAFKA
+    ) as meddler:
         assert [await meddler.committed(each) for each in (one, other)] == [10, 10]
         await meddler.commit({one: 2, other: 13})
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -20,11 +20,8 @@ nats = pytest.importorskip("nats")
 
 
 @pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsServer]:
-    started = NatsServer(tmp_path_factory.mktemp("nats"))
-    started.start()
-    yield started
-    started.kill()
+def server(nats_server: NatsServer) -> NatsServer:
+    return nats_server
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,11 +20,8 @@ ROLL = asyncelt.Roll(seconds=0.05)
 
 
 @pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Valkey]:
-    started = Valkey(tmp_path_factory.mktemp("valkey"))
-    started.start()
-    yield started
-    started.kill()
+def server(valkey_server: Valkey) -> Valkey:
+    return valkey_server
 
 
 @pytest.fixture

@@ -31,10 +31,13 @@ MODULES = (
     "asyncelt.destinations.postgres_impl.database",
     "asyncelt.pipeline",
     "asyncelt.testing",
+    "asyncelt.sources",
     "duckdb",
+    "nats.js.api",
     "pyarrow.compute",
     "pyarrow.json",
     "pyarrow.parquet",
+    "redis.asyncio",
     "sqlglot.dialects.duckdb",
 )
 
@@ -50,6 +53,10 @@ class Doomed:
     def kill(self) -> None:
         """Kill it, if it is still there."""
         os.kill(self.pid, signal.SIGKILL)
+
+    def terminate(self) -> None:
+        """Ask it to end, if it is still there."""
+        os.kill(self.pid, signal.SIGTERM)
 
     def wait(self) -> int:
         """Wait for its end; to be called once.

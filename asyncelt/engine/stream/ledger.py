@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from asyncelt._async import shielded
 from asyncelt.errors import AsynceltWarning, ConfigError
 from asyncelt.extract.intervals import EMPTY, Intervals
-from asyncelt.extract.messages import EventSource, Receipt, SharesPartitions
+from asyncelt.extract.messages import EventSource, Receipt, SharesPartitions, SupportsReopening
 from asyncelt.failpoints import failpoint
 from asyncelt.flow import PositionClaim, PositionMove
 from asyncelt.load.protocol import StoredPosition
@@ -62,9 +62,14 @@ class Ledger:
         self._unsettled: dict[int, dict[int, Receipt]] = {}
         """By source: receipts that were neither acknowledged nor refused, by their identity."""
         self._repetitions: set[int] = set()
-        """Those of them whose rows were not wanted, by their identity."""
+        """Those of them whose rows are not wanted, by their identity."""
         self.repeated = 0
         """Deliveries of messages that this stream had, or that were committed."""
+
+    @property
+    def can_reopen(self) -> bool:
+        """Whether every source that has delivered something can be opened anew."""
+        return all(isinstance(one, SupportsReopening) and one.can_reopen for one in self._sources.values())
 
     async def open(self, source: EventSource) -> None:
         """See `StreamSide.open`."""
@@ -109,7 +114,9 @@ class Ledger:
             return True
 
         self._sources.setdefault(id(source), source)
-        self._unsettled.setdefault(id(source), {})[id(receipt)] = receipt
+        unsettled = self._unsettled.setdefault(id(source), {})
+        is_same = id(receipt) in unsettled
+        unsettled[id(receipt)] = receipt
 
         if receipt.position is None:
             return True
@@ -121,7 +128,9 @@ class Ledger:
 
         if receipt.position in partition.committed or receipt.position in partition.in_flight:
             self.repeated += 1
-            self._repetitions.add(id(receipt))
+
+            if not is_same:
+                self._repetitions.add(id(receipt))
 
             return False
 
@@ -132,11 +141,11 @@ class Ledger:
     def moves(self, taken: Taken) -> tuple[PositionMove, ...]:
         """How positions move when a package with these messages commits.
 
-        All whose rows are in it move, also those that somebody else is known to have committed meanwhile: the commit
-        has to be refused then.
+        That is by the messages whose rows are in the package, whatever has become known since they were accepted: if
+        another process has committed one of them meanwhile, the package must be refused.
 
         Args:
-            taken: Receipts of the package. Repetitions among them move nothing.
+            taken: Receipts of the package, repetitions included.
         """
         found: dict[_Key, set[int]] = {}
 
@@ -144,21 +153,16 @@ class Ledger:
             if source is not None and receipt.position is not None and id(receipt) not in self._repetitions:
                 found.setdefault((source.name, receipt.partition), set()).add(receipt.position)
 
-        moves = []
-
-        for key, positions in found.items():
-            partition = self._partitions[key]
-            moves.append(
-                PositionMove(
-                    source=key[0],
-                    partition=key[1],
-                    taken=Intervals.of(positions).text(),
-                    floor=partition.floor,
-                    epoch=partition.epoch,
-                )
+        return tuple(
+            PositionMove(
+                source=name,
+                partition=partition,
+                taken=Intervals.of(positions).text(),
+                floor=self._partitions[name, partition].floor,
+                epoch=self._partitions[name, partition].epoch,
             )
-
-        return tuple(moves)
+            for (name, partition), positions in found.items()
+        )
 
     def committed(self, moves: Sequence[PositionMove]) -> None:
         """A package with these moves has committed."""
@@ -217,8 +221,6 @@ class Ledger:
                     )
                 finally:
                     await source.close()
-
-        self._sources.clear()
 
     def _settle(self, source: EventSource, receipts: Sequence[Receipt]) -> None:
         unsettled = self._unsettled.get(id(source), {})

@@ -147,8 +147,8 @@ class Roller:
         self.asking = anyio.Event()
         self.settled = anyio.Event()
         self.waited_s = 0.0
-        self.uncommitted: deque[tuple[PositionMove, ...]] = deque()
-        """Moves of the segments that are closed and not committed, oldest first."""
+        self.uncommitted = 0
+        """Segments that are closed and not committed."""
         self._roll = roll
         self.account = account
         self._document = document
@@ -309,7 +309,7 @@ class Roller:
         segment, self._open, self._is_begun = self._open, Segment(), False
         segment.state = self._closed_with = copy.deepcopy(self._document)
         segment.moves = self.ledger.moves(segment.receipts)
-        self.uncommitted.append(segment.moves)
+        self.uncommitted += 1
         self._armed = anyio.Event()
 
         if any(port.holds for port in self._ports):

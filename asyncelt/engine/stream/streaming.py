@@ -28,7 +28,8 @@ from asyncelt.engine.steps import one_error, step
 from asyncelt.engine.stream.ledger import Ledger, Taken
 from asyncelt.engine.stream.roller import Roller, Segment
 from asyncelt.errors import Unsupported
-from asyncelt.extract.safety import is_automatic
+from asyncelt.extract.resource import Resource
+from asyncelt.extract.safety import is_automatic, is_repeatable
 from asyncelt.failpoints import failpoint
 from asyncelt.flow import PositionClaim, PositionMove
 from asyncelt.info.streams import StreamStats
@@ -68,6 +69,11 @@ class Counts:
     rows: int = 0
     nbytes: int = 0
     messages: int = 0
+    repeated: int = 0
+    """Of streamings that have ended; the ledger counts those of the one at hand."""
+    waited_s: float = 0.0
+    """Likewise; the roller counts."""
+    overtaken: int = 0
     dead_letters: int = 0
     retries: int = 0
     last_load_id: LoadId | None = None
@@ -96,6 +102,7 @@ class Streaming:
     started_at: float = field(default_factory=time.time)
     _roller: Roller | None = None
     _is_draining: bool = False
+    _can_go_on: bool = False
     _sealed: int = 0
     """Bundles that wait for their commit."""
     _committed: anyio.Event = field(default_factory=anyio.Event)
@@ -142,6 +149,24 @@ class Streaming:
         finally:
             account.close()
             await ledger.close()
+            self._can_go_on = ledger.can_reopen and all(is_repeatable(resource) for resource in self._resources())
+
+    def hand_over(self) -> bool:
+        """Leave the rest, after the end of this one, to another streaming of the same request, which counts on.
+
+        Returns:
+            False: it could not read again what this one has given up.
+        """
+        roller, counts = self._roller, self.counts
+
+        if not self._can_go_on or roller is None:
+            return False
+
+        counts.repeated += roller.ledger.repeated
+        counts.waited_s += roller.waited_s
+        counts.overtaken += 1
+
+        return True
 
     def drain(self) -> None:
         """End every source at its next safe point."""
@@ -153,7 +178,6 @@ class Streaming:
     def stats(self) -> StreamStats:
         """Figures as of now."""
         counts, roller, environment = self.counts, self._roller, self.owned.environment
-        ledger = roller.ledger if roller is not None else None
 
         return StreamStats(
             pipeline_name=environment.pipeline_name,
@@ -163,11 +187,12 @@ class Streaming:
             rows=counts.rows,
             bytes=counts.nbytes,
             messages=counts.messages,
-            repeated=ledger.repeated if ledger is not None else 0,
+            repeated=counts.repeated + (roller.ledger.repeated if roller is not None else 0),
+            overtaken=counts.overtaken,
             dead_letters=counts.dead_letters,
-            queued=len(roller.uncommitted) if roller is not None else 0,
+            queued=roller.uncommitted if roller is not None else 0,
             memory=environment.budget.used,
-            waited_s=roller.waited_s if roller is not None else 0.0,
+            waited_s=counts.waited_s + (roller.waited_s if roller is not None else 0.0),
             retries=counts.retries,
             last_load_id=counts.last_load_id,
             last_commit_at=counts.last_commit_at,
@@ -175,6 +200,9 @@ class Streaming:
         )
 
     # ------------------------------------------------------------------ reading
+
+    def _resources(self) -> list[Resource]:
+        return [resource for source in self.request.sources for resource in source.selected_resources.values()]
 
     def _extraction(self, roller: Roller) -> tuple[RunPlan, Extraction]:
         owned, environment = self.owned, self.owned.environment
@@ -309,7 +337,7 @@ class Streaming:
             self._committed = anyio.Event()
 
         failpoint("stream.committed")
-        roller.uncommitted.popleft()
+        roller.uncommitted -= 1
         roller.ledger.committed(one.moves)
         self.counts.messages += await roller.ledger.acknowledge(one.receipts)
 

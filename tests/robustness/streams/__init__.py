@@ -1,0 +1,1 @@
+"""Streams that are killed, starved and stopped, with brokers and destinations that are real."""

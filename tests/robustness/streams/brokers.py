@@ -1,0 +1,163 @@
+"""Brokers that numbered messages go through: how a topic is made, filled, and looked at from outside."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, TypeAlias
+
+import nats
+import nats.js.errors
+from redis.asyncio import Redis
+
+import asyncelt
+from asyncelt.extract.messages import EventSource
+from tests.sources.brokers import Valkey
+from tests.sources.server import NatsServer
+
+__all__ = ["BROKERS", "Broker", "Publish", "broker_in", "source_of"]
+
+Publish: TypeAlias = Callable[[bytes], Awaitable[object]]
+_AGAIN_AFTER_S = 1.0
+"""What a dead consumer has left is delivered again soon, so that tests need not wait."""
+_NUMBER = re.compile(rb'"n": ?(\d+)')
+
+
+class _Server(Protocol):
+    @property
+    def url(self) -> str: ...
+
+    def start(self) -> None: ...
+
+    def kill(self) -> None: ...
+
+
+class Broker(Protocol):
+    """A server, and the topics on it."""
+
+    kind: str
+    server: _Server
+
+    async def make(self, topic: str) -> None:
+        """Make a topic, which did not exist."""
+        ...
+
+    def publishing(self, topic: str) -> AbstractPublishing:
+        """A connection that publishes; each call returns when the server has the message."""
+        ...
+
+    async def last(self, topic: str) -> int:
+        """The number published last; -1: none."""
+        ...
+
+    async def is_consumed(self, topic: str) -> bool:
+        """Whether every message has been delivered and acknowledged."""
+        ...
+
+
+class AbstractPublishing(Protocol):
+    """Context manager of a `Publish`."""
+
+    async def __aenter__(self) -> Publish: ...
+
+    async def __aexit__(self, *of_error: object) -> bool | None: ...
+
+
+async def _silent(error: Exception) -> None:
+    """A broker that is killed on purpose is no news."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Nats:
+    server: _Server
+    kind: str = "nats"
+
+    @asynccontextmanager
+    async def _connected(self) -> AsyncIterator[nats.NATS]:
+        client = await nats.connect(self.server.url, allow_reconnect=False, connect_timeout=2, error_cb=_silent)
+
+        try:
+            yield client
+        finally:
+            await client.close()
+
+    async def make(self, topic: str) -> None:
+        async with self._connected() as client:
+            await client.jetstream().add_stream(name=topic, subjects=[f"{topic}.x"])
+
+    @asynccontextmanager
+    async def publishing(self, topic: str) -> AsyncIterator[Publish]:
+        async with self._connected() as client:
+            jetstream = client.jetstream(timeout=2)
+
+            yield lambda body: jetstream.publish(f"{topic}.x", body)
+
+    async def last(self, topic: str) -> int:
+        async with self._connected() as client:
+            try:
+                found = await client.jetstream().get_last_msg(topic, f"{topic}.x")
+            except nats.js.errors.NotFoundError:
+                return -1
+
+            return _number(found.data)
+
+    async def is_consumed(self, topic: str) -> bool:
+        async with self._connected() as client:
+            jetstream = client.jetstream()
+            last = (await jetstream.stream_info(topic)).state.last_seq
+            info = await jetstream.consumer_info(topic, "d")
+
+            return info.ack_floor is not None and info.ack_floor.stream_seq == last
+
+
+@dataclass(frozen=True, slots=True)
+class _Valkey:
+    server: _Server
+    kind: str = "redis"
+
+    async def make(self, topic: str) -> None:
+        """A stream is there with its first entry."""
+
+    @asynccontextmanager
+    async def publishing(self, topic: str) -> AsyncIterator[Publish]:
+        async with Redis.from_url(self.server.url, socket_timeout=2) as client:
+            yield lambda body: client.xadd(topic, {"data": body})
+
+    async def last(self, topic: str) -> int:
+        async with Redis.from_url(self.server.url) as client:
+            found = await client.xrevrange(topic, count=1)
+
+            return _number(found[0][1][b"data"]) if found else -1
+
+    async def is_consumed(self, topic: str) -> bool:
+        async with Redis.from_url(self.server.url) as client:
+            last = (await client.xrevrange(topic, count=1))[0][0]
+            (group,) = await client.xinfo_groups(topic)
+
+            return bool(group["last-delivered-id"] == last and group["pending"] == 0)
+
+
+def _number(body: bytes | None) -> int:
+    found = _NUMBER.search(body or b"")
+    assert found is not None, body
+
+    return int(found[1])
+
+
+BROKERS = ("nats", "redis")
+
+
+def broker_in(folder: Path, kind: str) -> Broker:
+    """A broker of this kind, which has not been started, with its files in ``folder``."""
+    return _Nats(NatsServer(folder / kind)) if kind == "nats" else _Valkey(Valkey(folder / kind))
+
+
+def source_of(kind: str, url: str, topic: str) -> EventSource:
+    """The consumer group ``g`` of a topic."""
+    if kind == "nats":
+        return asyncelt.sources.nats(topic, durable="d", servers=url, ack_wait_s=_AGAIN_AFTER_S, error_cb=_silent)
+
+    return asyncelt.sources.redis_stream(topic, group="g", url=url, field="data", claim_after_s=_AGAIN_AFTER_S)
