@@ -164,8 +164,9 @@ class _Arranger:
         if isinstance(value, bytes):
             value = _checked(value, as_object=bool(self.metadata))
 
-        if self.metadata and isinstance(value, Mapping):
-            value = {**value, **self._described(message)}
+        if self.metadata:
+            described = self._described(message)
+            value = [_with(one, described) for one in value] if isinstance(value, list) else _with(value, described)
 
         return value if self.key_column is None else with_key(value, self.key_column, message)
 
@@ -188,6 +189,10 @@ class _Arranger:
             item = JsonBody(b"\n".join(values))  # type: ignore[arg-type]  # values of an item are of one type
 
         return Messages(item, receipts, self.source, table)
+
+
+def _with(row: object, described: Mapping[str, object]) -> object:
+    return {**row, **described} if isinstance(row, Mapping) else row
 
 
 def _own_table(message: Message) -> str | None:

@@ -86,3 +86,89 @@ async def test_messages_are_loaded_once_and_positions_win_over_the_group(
     assert (second.rows, second.repeated) == (10, 0)
     positions = await ask(tmp_path, "SELECT partition, epoch, position FROM _asyncelt_positions ORDER BY 1")
     assert positions == [(f"{topic}:0", 2, "..14"), (f"{topic}:1", 2, "..14")]
+
+
+async def test_topics_are_tables_and_columns_say_where_a_message_came_from(
+    server: Tansu, topic: str, producer: AIOKafkaProducer, tmp_path: Path
+) -> None:
+    other = f"{topic}.other"
+    await create(server, other)
+    await producer.send_and_wait(topic, b'{"n": 1}', key=b"k", partition=1, headers=[("kind", b"x")], timestamp_ms=2500)
+    await producer.send_and_wait(other, b'{"m": [{"a": 1}]}', partition=0)
+    await producer.send_and_wait(other, b"[{}, {}]", partition=0)
+    source = asyncelt.sources.kafka([topic, other], group=topic, servers=server.url, **KAFKA)
+    described = asyncelt.sources.events(
+        source, metadata=["topic", "partition", "position", "key", "timestamp", "headers"]
+    )
+
+    async with pipeline_in(tmp_path).stream(described, roll=ROLL) as stream:
+        await until_messages(stream, 3)
+
+    columns = "n, _topic, _partition, _position, _key, _timestamp, _headers__kind"
+    assert await ask(tmp_path, f"SELECT {columns} FROM {topic}") == [(1, topic, 1, 0, "k", 2.5, "x")]
+    assert await ask(tmp_path, f"SELECT _position FROM {topic}_other") == [(0,), (1,), (1,)]
+    assert await ask(tmp_path, f"SELECT a FROM {topic}_other__m") == [(1,)]
+
+
+@pytest.mark.filterwarnings("ignore:.*are in _asyncelt_quarantine")
+async def test_a_decoder_makes_rows_and_what_it_cannot_read_is_put_aside(
+    server: Tansu, topic: str, producer: AIOKafkaProducer, tmp_path: Path
+) -> None:
+    def decode(message: asyncelt.Message) -> object:
+        key = message.key.decode() if isinstance(message.key, bytes) else ""
+
+        if message.value is None:
+            return {"key": key, "is_gone": True}
+
+        return {"key": key, "n": int(message.value), "raw": message.value}
+
+    for key, value in ((b"a", b"1"), (b"b", b"no number"), (b"a", b"2"), (b"b", b"3"), (b"b", None)):
+        await producer.send_and_wait(topic, value, key=key, partition=0)
+
+    source = asyncelt.sources.kafka(topic, group=topic, servers=server.url, **KAFKA)
+    decoded = asyncelt.sources.events(source, table_name="numbers", decode=decode)
+    hints: dict[str, object] = {
+        "primary_key": "key",
+        "write_disposition": "merge",
+        "columns": {"is_gone": {"hard_delete": True, "data_type": "bool"}},
+    }
+
+    async with pipeline_in(tmp_path).stream(decoded, roll=ROLL, **hints) as stream:
+        await until_messages(stream, 5)
+
+    # Messages of a partition keep their order, so the last one wins.
+    assert stream.stats.dead_letters == 1
+    assert await ask(tmp_path, "SELECT key, n, raw FROM numbers") == [("a", 2, b"2")]
+    refused = await ask(tmp_path, "SELECT origin, position, payload FROM _asyncelt_quarantine")
+    assert refused == [(f"{topic}/{topic}:0", "1", "no number")]
+
+
+async def test_a_partition_changes_hands_and_nothing_is_lost_or_doubled(
+    server: Tansu, topic: str, producer: AIOKafkaProducer, tmp_path: Path
+) -> None:
+    """The first member has messages in flight, which nothing but the rebalance makes it commit."""
+
+    sources = [asyncelt.sources.kafka(topic, group=topic, servers=server.url, **KAFKA) for _ in range(2)]
+
+    def member(number: int, roll: asyncelt.Roll) -> asyncelt.Stream:
+        read = asyncelt.sources.events(sources[number], table_name="numbers")
+
+        return pipeline_in(tmp_path, str(number)).stream(read, roll=roll)
+
+    await publish(producer, topic, range(20))
+
+    async with member(0, asyncelt.Roll(rows=1_000_000, seconds=3600)) as first:
+        while sum(holding.open for holding in sources[0]._held.values()) < 20:
+            await asyncio.sleep(0.01)
+
+        async with member(1, ROLL) as second:
+            await until_messages(first, 20)
+            await publish(producer, topic, range(20, 60))
+            await until_messages(second, 20)
+            await first.drain()
+            await publish(producer, topic, range(60, 80))
+            await until_messages(second, 60 - (first.stats.messages - 20))
+
+    assert (first.stats.overtaken, second.stats.overtaken) == (0, 0)
+    assert first.stats.messages + second.stats.messages == 80
+    assert await numbers_in(tmp_path) == list(range(80))
