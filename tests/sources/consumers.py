@@ -13,13 +13,14 @@ __all__ = ["NUMBERS", "numbers_in", "pipeline_in", "source_of", "stream_all", "s
 NUMBERS = "numbers"
 
 
-def pipeline_in(folder: Path, member: str = "") -> asyncelt.Pipeline:
+def pipeline_in(folder: Path, member: str = "", **options: object) -> asyncelt.Pipeline:
     return asyncelt.pipeline(
         "killed",
         destination=asyncelt.destinations.duckdb(str(folder / "data.duckdb")),
         dataset_name="data",
         pipelines_dir=folder / "work",
         member=member,
+        **options,  # type: ignore[arg-type]
     )
 
 

@@ -11,11 +11,14 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
 import asyncelt
+from asyncelt.errors import DestinationUnavailable
+from asyncelt.failpoints import installed
 from tests.sources.brokers import Tansu
 from tests.sources.consumers import KAFKA, numbers_in, pipeline_in, streamed
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("kafka")]
 ROLL = asyncelt.Roll(seconds=0.05)
+QUICK = asyncelt.Settings(retry=asyncelt.Retry(first_s=0.05, max_s=0.2))
 
 
 @pytest.fixture(scope="session")
@@ -172,3 +175,48 @@ async def test_a_partition_changes_hands_and_nothing_is_lost_or_doubled(
     assert (first.stats.overtaken, second.stats.overtaken) == (0, 0)
     assert first.stats.messages + second.stats.messages == 80
     assert await numbers_in(tmp_path) == list(range(80))
+
+
+@pytest.mark.filterwarnings("ignore:.*(Trying again|were given up)")
+async def test_an_owner_that_is_too_late_is_refused_and_reads_on(
+    server: Tansu, topic: str, producer: AIOKafkaProducer, tmp_path: Path
+) -> None:
+    """The destination is away for the first member while its partition goes to another one, which commits it."""
+    is_away = True
+
+    def away(point: str) -> None:
+        if point == "duckdb.before_commit" and is_away:
+            raise DestinationUnavailable("away, for the first member only")
+
+    def member(name: str) -> asyncelt.Stream:
+        source = asyncelt.sources.kafka(topic, group=topic, servers=server.url, revoke_deadline_s=0.1, **KAFKA)
+        pipeline = pipeline_in(tmp_path, name, settings=QUICK)
+
+        return pipeline.stream(asyncelt.sources.events(source, table_name="numbers"), roll=ROLL)
+
+    await publish(producer, topic, range(20))
+
+    with installed(away):
+        first = member("a")
+        running = asyncio.create_task(first.run())
+
+    while not first.stats.queued:
+        await asyncio.sleep(0.01)
+
+    async with member("b") as second:
+        # One of the two partitions is its own by now, the other one is still the first member's.
+        await until_messages(second, 10)
+        is_away = False
+
+        while first.stats.overtaken == 0 or first.stats.messages + second.stats.messages < 20:
+            await asyncio.sleep(0.01)
+
+        await publish(producer, topic, range(20, 40))
+
+        while first.stats.messages + second.stats.messages < 40:
+            await asyncio.sleep(0.01)
+
+        await first.drain()
+
+    await running
+    assert await numbers_in(tmp_path) == list(range(40))
