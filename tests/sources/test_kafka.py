@@ -13,7 +13,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 import asyncelt
 from asyncelt.errors import DestinationUnavailable
 from asyncelt.failpoints import installed
-from tests.sources.brokers import Tansu
+from tests.sources.brokers import Proxy, Tansu, free_port
 from tests.sources.consumers import KAFKA, numbers_in, pipeline_in, streamed
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("kafka")]
@@ -220,3 +220,42 @@ async def test_an_owner_that_is_too_late_is_refused_and_reads_on(
 
     await running
     assert await numbers_in(tmp_path) == list(range(40))
+
+
+@pytest.mark.filterwarnings("ignore:.*could not be acknowledged")
+async def test_a_broker_that_is_away_comes_back_and_nothing_is_lost_or_doubled(
+    caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    server = Tansu(tmp_path / "tansu", advertised=free_port())
+    proxy = Proxy(server.advertised)
+    server.start()
+    await proxy.start(server.port)
+
+    try:
+        await create(server, "t")
+
+        async with AIOKafkaProducer(bootstrap_servers=server.url) as producer:
+            await publish(producer, "t", range(20))
+
+        source = asyncelt.sources.kafka("t", group="g", servers=server.url, **KAFKA)
+        read = asyncelt.sources.events(source, table_name="numbers")
+
+        async with pipeline_in(tmp_path).stream(read, roll=ROLL) as stream:
+            await until_messages(stream, 20)
+            await proxy.stop()
+
+            # Its client has tried and failed again and again.
+            while sum(one.name.startswith("aiokafka") for one in caplog.records) < 12:
+                await asyncio.sleep(0.01)
+
+            await proxy.start(server.port)
+
+            async with AIOKafkaProducer(bootstrap_servers=server.url) as producer:
+                await publish(producer, "t", range(20, 40))
+
+            await until_messages(stream, 40)
+
+        assert await numbers_in(tmp_path) == list(range(40))
+        await proxy.stop()
+    finally:
+        server.kill()
