@@ -53,7 +53,7 @@ def events(
         name: Of the resource; None: that of the source.
         table_name: Table of all messages, or a function of a message that says it; None: what the source says of each
             message, or the resource's name.
-        decode: Makes rows of a message.
+        decode: Makes rows of a message; None: it makes no row, like a message without a value.
         metadata: What else of each message becomes a column: ``topic`` as ``_topic``, and so on.
         batch: Messages to ask for at a time, at most.
         on_error: What a message that cannot be loaded costs: ``quarantine``, ``skip``, or ``fail``, which ends the
@@ -158,6 +158,10 @@ class _Arranger:
         """Bytes of one JSON object, or something that is not JSON any more."""
         value = message.value if self.decode is None else self.decode(message)
 
+        if value is None:
+            # A message without a body, or of no interest to the decoder.
+            return []
+
         if isinstance(value, str) and self.decode is None:
             value = value.encode()
 
@@ -185,7 +189,7 @@ class _Arranger:
     def _item(self, values: list[object], receipts: list[Receipt], table: str | None) -> Messages:
         item: object = values
 
-        if isinstance(values[0], bytes):
+        if values and isinstance(values[0], bytes):
             item = JsonBody(b"\n".join(values))  # type: ignore[arg-type]  # values of an item are of one type
 
         return Messages(item, receipts, self.source, table)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -21,12 +21,9 @@ ROLL = asyncelt.Roll(seconds=0.05)
 QUICK = asyncelt.Settings(retry=asyncelt.Retry(first_s=0.05, max_s=0.2))
 
 
-@pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tansu]:
-    started = Tansu(tmp_path_factory.mktemp("tansu"))
-    started.start()
-    yield started
-    started.kill()
+@pytest.fixture
+def server(kafka_server: Tansu) -> Tansu:
+    return kafka_server
 
 
 @pytest.fixture
@@ -99,13 +96,14 @@ async def test_topics_are_tables_and_columns_say_where_a_message_came_from(
     await producer.send_and_wait(topic, b'{"n": 1}', key=b"k", partition=1, headers=[("kind", b"x")], timestamp_ms=2500)
     await producer.send_and_wait(other, b'{"m": [{"a": 1}]}', partition=0)
     await producer.send_and_wait(other, b"[{}, {}]", partition=0)
+    await producer.send_and_wait(other, None, key=b"gone", partition=0)
     source = asyncelt.sources.kafka([topic, other], group=topic, servers=server.url, **KAFKA)
     described = asyncelt.sources.events(
         source, metadata=["topic", "partition", "position", "key", "timestamp", "headers"]
     )
 
     async with pipeline_in(tmp_path).stream(described, roll=ROLL) as stream:
-        await until_messages(stream, 3)
+        await until_messages(stream, 4)
 
     columns = "n, _topic, _partition, _position, _key, _timestamp, _headers__kind"
     assert await ask(tmp_path, f"SELECT {columns} FROM {topic}") == [(1, topic, 1, 0, "k", 2.5, "x")]

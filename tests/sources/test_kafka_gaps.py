@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
-from aiokafka import AIOKafkaProducer
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
 import asyncelt
 from asyncelt.errors import AsynceltWarning, ConfigError, PipelineStepFailed
@@ -107,14 +107,19 @@ async def test_the_start_is_the_earliest_the_latest_or_where_the_group_stands(mo
 
         found[start] = destination.tables("data")["starts"].column("n").to_pylist()
 
+    async with AIOKafkaConsumer(bootstrap_servers=mock, group_id="group", enable_auto_commit=False) as consumer:
+        consumer.assign([TopicPartition("starts", 0)])
+        await consumer.commit({TopicPartition("starts", 0): 4})
+
     published = asyncio.Event()
-    everywhere = {"earliest": asyncio.Event(), "latest": asyncio.Event()}
-    readers = [asyncio.create_task(reads("earliest", 11)), asyncio.create_task(reads("latest", 1))]
+    expected = {"earliest": list(range(11)), "latest": [10], "group": list(range(4, 11))}
+    everywhere = {start: asyncio.Event() for start in expected}
+    readers = [asyncio.create_task(reads(start, len(numbers))) for start, numbers in expected.items()]
     await asyncio.gather(*(one.wait() for one in everywhere.values()))
     await publish(mock, "starts", [b'{"n": 10}'])
     published.set()
     await asyncio.gather(*readers)
-    assert found == {"earliest": list(range(11)), "latest": [10]}
+    assert found == expected
 
 
 async def test_what_cannot_work_is_said_in_one_line(mock: str, tmp_path: Path) -> None:

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import asyncpg
@@ -23,12 +22,9 @@ from tests.support.killing import KILLED, ROOT, Nursery
 pytestmark = [pytest.mark.slow, pytest.mark.kill, pytest.mark.xdist_group("kafka")]
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tansu]:
-    started = Tansu(tmp_path_factory.mktemp("tansu"))
-    started.start()
-    yield started
-    started.kill()
+@pytest.fixture
+def server(kafka_server: Tansu) -> Tansu:
+    return kafka_server
 
 
 async def create(server: Tansu, topic: str, partitions: int) -> None:
