@@ -69,6 +69,14 @@ test: $(VENV)/.test ## Run the tests (ARGS='-k name', ARGS=--slow, ARGS=--all-lo
 kill: $(VENV)/.test ## Kill -9 runs at every failpoint and at random moments, and count every row (ARGS='--times 3 --random 50')
 	@$(BIN)/python -m tests.robustness.kill $(ARGS)
 
+.PHONY: kill-streams
+kill-streams: $(VENV)/.test ## Kill -9 streams, brokers and servers, and count every message (ARGS='--broker redis --destination postgres')
+	@$(BIN)/python -m tests.robustness.streams.kill $(ARGS)
+
+.PHONY: outage
+outage: $(VENV)/.test ## Stop PostgreSQL for a minute, then kill it for another, under a stream (ARGS='--broker redis --seconds 60')
+	@$(BIN)/python -m tests.robustness.streams.outage $(ARGS)
+
 .PHONY: fuzz
 fuzz: $(VENV)/.test ## Compare thousands of random documents with the reference, half an hour (ARGS='-n 2 -k documents')
 	@$(BIN)/python -m pytest -m fuzz --slow --hypothesis-profile fuzz $(ARGS)

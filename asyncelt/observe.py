@@ -16,6 +16,8 @@ from asyncelt.types import LoadId
 __all__ = [
     "Advanced",
     "BudgetSample",
+    "DestinationAway",
+    "DestinationBack",
     "Event",
     "Observer",
     "PackageCommitted",
@@ -91,7 +93,34 @@ class PackageCommitted:
     """Seconds since its first row came."""
 
 
-Event: TypeAlias = StageStarted | Advanced | StageDone | BudgetSample | Warned | PackageCommitted
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DestinationAway:
+    """An attempt to load a package has failed, and will be repeated. The first one of an outage is also `Warned` of."""
+
+    pipeline_name: str
+    load_id: LoadId
+    error: str
+    retries: int
+    """Of this package, the one that is announced here included."""
+    seconds: float
+    """Since the first attempt that failed."""
+    next_try_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DestinationBack:
+    """A package for which the destination was away has been committed."""
+
+    pipeline_name: str
+    load_id: LoadId
+    retries: int
+    seconds: float
+    """Since the first attempt that failed."""
+
+
+Event: TypeAlias = (
+    StageStarted | Advanced | StageDone | BudgetSample | Warned | PackageCommitted | DestinationAway | DestinationBack
+)
 
 
 class Observer(Protocol):

@@ -19,6 +19,8 @@ from asyncelt.errors import ConfigError
 from asyncelt.observe import (
     Advanced,
     BudgetSample,
+    DestinationAway,
+    DestinationBack,
     Event,
     Observer,
     PackageCommitted,
@@ -112,6 +114,10 @@ class _Totals:
         return self.rows / self.seconds(now)
 
 
+_Aside: TypeAlias = BudgetSample | PackageCommitted | DestinationAway | DestinationBack
+"""Events that belong to no stage."""
+
+
 @dataclass(slots=True)
 class _Board:
     """Totals of all stages since the last time that nothing was running."""
@@ -123,15 +129,13 @@ class _Board:
     def running(self) -> bool:
         return any(totals.ended is None for totals in self.stages.values())
 
-    def note(
-        self, event: StageStarted | Advanced | StageDone | BudgetSample | PackageCommitted, now: float
-    ) -> _Totals | None:
+    def note(self, event: StageStarted | Advanced | StageDone | _Aside, now: float) -> _Totals | None:
         """Add the event up; the totals of its stage, None when it belongs to none."""
         if isinstance(event, BudgetSample):
             self.budgets[event.pipeline_name] = event
             return None
 
-        if isinstance(event, PackageCommitted):
+        if isinstance(event, PackageCommitted | DestinationAway | DestinationBack):
             return None
 
         if isinstance(event, StageStarted) and not self.running:
@@ -274,7 +278,7 @@ class TqdmProgress:
 
         totals = self._board.note(event, self._clock())
 
-        if isinstance(event, BudgetSample | PackageCommitted) or totals is None:
+        if isinstance(event, _Aside) or totals is None:
             return
 
         key = (event.pipeline_name, event.stage)
@@ -330,7 +334,11 @@ class LogProgress:
         now = self._clock()
         totals = self._board.note(event, now)
 
-        if isinstance(event, BudgetSample | PackageCommitted) or totals is None:
+        if isinstance(event, DestinationBack):
+            back = f"the destination is back after {event.seconds:.0f} s and {event.retries} more attempts"
+            self._write(f"{event.pipeline_name}: {back}", logging.INFO)
+
+        if isinstance(event, _Aside) or totals is None:
             return
 
         key = (event.pipeline_name, event.stage)

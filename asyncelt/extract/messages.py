@@ -199,6 +199,10 @@ class StreamSide(Protocol):
         """Position a source, and take care of it from here on."""
         ...
 
+    def knows(self, source: EventSource, receipt: Receipt) -> bool:
+        """Whether the message is known as committed, or on its way, without looking again."""
+        ...
+
     async def refresh(self) -> None:
         """Look again what has been committed, by anybody."""
         ...

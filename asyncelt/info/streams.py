@@ -41,6 +41,8 @@ class StreamStats:
     """How long sources have waited: for memory, and for each other's safe points."""
     retries: int = 0
     """Attempts that the destination failed and that were made again."""
+    away_s: float | None = None
+    """While it fails them: how long it had been doing so when it was tried last."""
     last_load_id: LoadId | None = None
     last_commit_at: float | None = None
     lag_s: float | None = None

@@ -17,8 +17,9 @@ from asyncelt.config import Settings
 from asyncelt.errors import AsynceltError, CommitUnknown, DestinationUnavailable, LoadError
 from asyncelt.failpoints import failpoint
 from asyncelt.flow import JobFile, Package
+from asyncelt.load.outages import Outage
 from asyncelt.load.protocol import Commit, CommitResult, Session
-from asyncelt.observe import Advanced, Event, Warned
+from asyncelt.observe import Advanced, Event
 
 __all__ = ["LoadReport", "load_bundle"]
 
@@ -49,25 +50,17 @@ async def load_bundle(
     Cancellation:
         Safe. A COMMIT that was sent is awaited by the session, up to its deadline.
     """
-    report = LoadReport()
-
-    def on_retry(error: AsynceltError, delay_s: float) -> None:
-        report.retries += 1
-        emit(
-            Warned(
-                pipeline_name=commit.target.pipeline_name,
-                message=f"Load package {commit.packages[0].load_id}: {error} Trying again in {delay_s:.1f} s.",
-            )
-        )
-
+    outage = Outage(commit.target.pipeline_name, commit.packages[0].load_id, emit)
+    on_retry = outage.failed
     await retrying(partial(session.migrate, commit), settings.retry, on_retry=on_retry)
     jobs = [(package, job) for package in commit.packages for job in package.jobs]
     await _load_jobs(session, commit, jobs, settings, emit, on_retry, max_parallel)
     failpoint("load.before_commit")
-    report.result = await retrying(partial(_commit, session, commit), settings.retry, on_retry=on_retry)
+    result = await retrying(partial(_commit, session, commit), settings.retry, on_retry=on_retry)
     failpoint("load.after_commit")
+    outage.over()
 
-    return report
+    return LoadReport(result=result, retries=outage.retries)
 
 
 async def _load_jobs(

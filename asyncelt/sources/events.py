@@ -80,7 +80,8 @@ def events(
         await side.open(source)
 
         while fetched := await source.fetch(batch):
-            if any(message.receipt.again for message in fetched):
+            # After its crash a broker may deliver thousands again: known ones are not asked about.
+            if any(one.receipt.again and not side.knows(source, one.receipt) for one in fetched):
                 await side.refresh()
 
             wanted = []
@@ -92,9 +93,6 @@ def events(
                 else:
                     repeated.append(message.receipt)
 
-            if repeated:
-                yield Messages([], repeated, source)
-
             for item in arrange.items(wanted):
                 yield item
 
@@ -102,6 +100,10 @@ def events(
                 receipts = [message.receipt for message, _ in arrange.spoiled]
                 yield Messages([_unloadable(*one) for one in arrange.spoiled], receipts, source)
                 arrange.spoiled = []
+
+            # After what they may be repetitions of: so they are acknowledged with it, or later.
+            if repeated:
+                yield Messages([], repeated, source)
 
     return Resource(
         deliveries,

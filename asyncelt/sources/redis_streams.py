@@ -72,6 +72,7 @@ class RedisStreamSource:
         self._open: set[tuple[str, bytes]] = set()
         """Entries that were given to the stream, which has not said what became of them."""
         self._delays: Iterator[float] | None = None
+        self._was_open = False
 
     @property
     def name(self) -> str:
@@ -93,7 +94,8 @@ class RedisStreamSource:
         # Answers are read as RESP2 has them; a server that is slow to answer is not one that has gone.
         options = {"socket_timeout": _LONG_POLL_S * 3, **self._options, "decode_responses": False, "protocol": 2}
         self._client = module.from_url(self._url, **options)
-        await self._make_groups()
+        is_again, self._was_open = self._was_open, True
+        await self._make_groups_patiently(is_again=is_again)
         self._read_again()
 
     async def fetch(self, most: int) -> Sequence[Message]:
@@ -160,6 +162,18 @@ class RedisStreamSource:
             await client.aclose()
 
     # ------------------------------------------------------------------ reading
+
+    async def _make_groups_patiently(self, *, is_again: bool) -> None:
+        """Wait for a server that is starting; and for one that is away, if it was there before."""
+        errors = importlib.import_module("redis.exceptions")
+        passing = (errors.ConnectionError, errors.TimeoutError) if is_again else errors.BusyLoadingError
+        delays = backoff_delays(_AWAY)
+
+        while True:
+            try:
+                return await self._make_groups()
+            except passing:
+                await anyio.sleep(next(delays))
 
     async def _make_groups(self) -> None:
         client = self._required()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import anyio
@@ -20,7 +20,9 @@ from asyncelt.errors import (
     UsageError,
 )
 from asyncelt.extract.intervals import Intervals
+from asyncelt.extract.messages import required_stream_side
 from asyncelt.failpoints import installed
+from asyncelt.observe import DestinationAway, DestinationBack, Event, PackageCommitted
 from asyncelt.storage.state import decode_state
 
 LONG = asyncelt.Roll(seconds=3600)
@@ -372,6 +374,22 @@ async def test_a_source_that_cannot_be_told_is_told_about(tmp_path: Path) -> Non
     assert stats.messages == 0
 
 
+async def test_a_source_that_cannot_take_leave_does_not_fail_the_stream(tmp_path: Path) -> None:
+    class Gone(Log):
+        async def close(self) -> None:
+            await Log.close(self)
+            raise ConnectionError("the broker is away")
+
+    gone, other = Gone([[1]]), Log([[1]], name="other")
+    pipeline = make(tmp_path)
+
+    with pytest.warns(AsynceltWarning, match="could not take leave of its broker: the broker is away"):
+        stats = await pipeline.stream([gone, other])
+
+    assert (stats.rows, stats.messages) == (2, 2)
+    assert other.is_closed
+
+
 async def test_a_message_that_somebody_else_has_committed_refuses_the_package(tmp_path: Path) -> None:
     class Racing(Log):
         async def fetch(self, most: int) -> Sequence[asyncelt.Message]:
@@ -402,8 +420,47 @@ async def test_a_message_that_somebody_else_has_committed_refuses_the_package(tm
     assert not pipeline.has_pending_data
     again = Log([[1, 2]])
     await pipeline.stream(again)
-    assert again.acked == [1, 2]
+    assert sorted(again.acked) == [1, 2]
     assert await ask(pipeline, "SELECT n FROM log ORDER BY n") == [(1,), (2,)]
+
+
+@pytest.mark.filterwarnings("ignore:.*were given up")
+async def test_what_others_commit_after_it_was_accepted_is_not_doubled(tmp_path: Path) -> None:
+    """Also when this stream hears of it before its package ends."""
+
+    class Racing(Log):
+        async def fetch(self, most: int) -> Sequence[asyncelt.Message]:
+            if len(self.batches) != 2:
+                return await Log.fetch(self, most)
+
+            await make(tmp_path, member="b").stream(Log([[1]]))
+            self.batches.pop(0)
+
+            return [asyncelt.Message({"n": 2}, asyncelt.Receipt(self.partition, 2, 2, again=True), self)]
+
+    pipeline = make(tmp_path, member="a")
+    racing = Racing([[1], [2], []])
+
+    with pytest.raises(PipelineStepFailed, match="position 1 has been committed by somebody else"):
+        await pipeline.stream(racing, roll=LONG)
+
+    await pipeline.stream(Log([[1, 2]]))
+    assert await ask(pipeline, "SELECT n FROM log ORDER BY n") == [(1,), (2,)]
+
+
+async def test_a_message_that_is_yielded_twice_is_there_once(tmp_path: Path) -> None:
+    log = Log([])
+    message = asyncelt.Message({"n": 1}, asyncelt.Receipt("p", 1, 1), log)
+
+    @asyncelt.resource(name="log")
+    async def twice() -> AsyncIterator[object]:
+        yield message
+        yield message
+
+    pipeline = make(tmp_path)
+    await pipeline.stream(twice(), roll=LONG, safe_points=True)
+    await pipeline.stream(Log([[1]]))
+    assert await ask(pipeline, "SELECT n FROM log") == [(1,)]
 
 
 @pytest.mark.filterwarnings("ignore:.*were given up")
@@ -431,7 +488,7 @@ async def test_a_source_that_can_be_opened_again_goes_on_after_it_was_overtaken(
 
     assert (stats.overtaken, stats.repeated, stats.rows, stats.messages) == (1, 1, 2, 3)
     assert racing.nacked == [1, 2]
-    assert racing.acked == [1, 2, 3]
+    assert sorted(racing.acked) == [1, 2, 3]
     assert racing.told["p"].text() == "1"
     assert await ask(pipeline, "SELECT n FROM log ORDER BY n") == [(1,), (2,), (3,)]
 
@@ -523,6 +580,36 @@ async def test_a_decoder_makes_several_rows_or_none(tmp_path: Path) -> None:
     assert (stats.messages, stats.repeated) == (4, 1)
 
 
+async def test_the_known_is_not_asked_about_again(tmp_path: Path) -> None:
+    """A broker that comes back may deliver thousands again, each of which would cost a look at the database."""
+
+    class Repeating(Log):
+        async def fetch(self, most: int) -> Sequence[asyncelt.Message]:
+            found = await Log.fetch(self, most)
+
+            return [replace(one, receipt=replace(one.receipt, again=True)) for one in found]
+
+    pipeline = make(tmp_path)
+    await pipeline.stream(Log([[1, 2, 3]]))
+    looks: list[str] = []
+
+    class Watched(Repeating):
+        async def position(self, committed: Mapping[str, Intervals]) -> None:
+            side = required_stream_side()
+            look = side.refresh
+
+            async def counted() -> None:
+                looks.append("look")
+                await look()
+
+            side.refresh = counted  # type: ignore[method-assign]
+            await Repeating.position(self, committed)
+
+    stats = await pipeline.stream(Watched([[1, 2], [3], [4], [4]]))
+
+    assert (stats.rows, stats.repeated, looks) == (1, 4, ["look"])
+
+
 async def test_an_event_source_is_only_for_streams(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="can only be read by a stream"):
         await make(tmp_path).run(asyncelt.sources.events(Log([[1]])))
@@ -574,9 +661,20 @@ async def test_a_drain_that_takes_too_long_is_given_up(tmp_path: Path) -> None:
     assert not pipeline.has_pending_data
 
 
-@pytest.mark.filterwarnings("ignore:.*away Trying again")
+class Heard:
+    """An observer."""
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+
+    def on_event(self, event: Event, /) -> None:
+        self.events.append(event)
+
+
 async def test_an_outage_of_the_destination_is_ridden_out(tmp_path: Path) -> None:
+    """It is warned of once, and each attempt is reported."""
     left = [3]
+    heard = Heard()
 
     def fault(step: str) -> None:
         if step == "commit" and left[0]:
@@ -590,11 +688,21 @@ async def test_an_outage_of_the_destination_is_ridden_out(tmp_path: Path) -> Non
         dataset_name="data",
         pipelines_dir=tmp_path / "work",
         settings=asyncelt.Settings(retry=asyncelt.Retry(attempts=1, first_s=0.001)),
+        progress=heard,
     )
     log = Log([[1], [2], [3]])
-    stats = await pipeline.stream(log, roll=asyncelt.Roll(rows=1, seconds=3600))
 
-    assert stats.retries == 3
+    with pytest.warns(AsynceltWarning) as said:
+        stats = await pipeline.stream(log, roll=asyncelt.Roll(rows=1, seconds=3600))
+
+    assert [str(one.message).count("away Trying again") for one in said] == [1]
+    assert [one.retries for one in heard.events if isinstance(one, DestinationAway)] == [1, 2, 3]
+    (back,) = [one for one in heard.events if isinstance(one, DestinationBack)]
+    assert (back.retries, back.load_id) == (
+        3,
+        next(one.load_id for one in heard.events if isinstance(one, PackageCommitted)),
+    )
+    assert (stats.retries, stats.away_s) == (3, None)
     assert log.acked == [1, 2, 3]
     assert destination.tables("data")["log"].column("n").to_pylist() == [1, 2, 3]
 
@@ -637,6 +745,11 @@ async def test_a_destination_that_is_away_holds_the_source_back(tmp_path: Path) 
 
         assert log.batches[0][0] < 60
         assert budget.peak <= 100_000 + 25_000
+
+        while stream.stats.away_s is None:
+            await anyio.sleep(0.01)
+
+        assert stream.stats.retries > 0
         gone[0] = False
 
     assert destination.tables("data")["log"].column("n").to_pylist() == list(range(1, 61))

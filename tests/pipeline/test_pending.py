@@ -217,7 +217,7 @@ async def test_five_tries_and_then_the_package_waits(make: Make, faults: Any) ->
     with pytest.warns(AsynceltWarning, match="Trying again") as said, pytest.raises(PipelineStepFailed) as caught:
         await pipeline.run(counter())
 
-    assert len([one for one in said if "Trying again" in str(one.message)]) == 4
+    assert len([one for one in said if "Trying again" in str(one.message)]) == 1  # once, however often it is tried
     assert faults.at["commit"] == []
     assert caught.value.has_pending_data
     assert values(pipeline) == []

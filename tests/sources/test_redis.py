@@ -188,6 +188,27 @@ async def test_a_server_that_is_killed_comes_back_and_nothing_is_doubled(tmp_pat
         server.kill()
 
 
+async def test_a_source_that_is_opened_again_waits_for_its_server(tmp_path: Path) -> None:
+    server = Valkey(tmp_path / "valkey")
+    server.start()
+
+    try:
+        await publish(server, "s", range(3))
+        source = source_of("redis", server.url, "s", claim_after_s=PATIENTLY_S)
+        await source.position({})
+        assert len(await source.fetch(2)) == 2
+        await source.close()
+        await asyncio.to_thread(server.kill)
+        opening = asyncio.create_task(source.position({}))
+        await asyncio.sleep(0)
+        await asyncio.to_thread(server.start)
+        await opening
+        assert len(await source.fetch(10)) > 0
+        await source.close()
+    finally:
+        server.kill()
+
+
 @pytest.mark.kill
 @pytest.mark.parametrize("point", ["stream.sealed", "duckdb.after_commit", "stream.before_ack", "stream.after_ack"])
 async def test_another_consumer_takes_over_from_a_killed_one(

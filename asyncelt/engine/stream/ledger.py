@@ -80,6 +80,15 @@ class Ledger:
 
         await source.position({key[1]: one.committed for key, one in self._partitions.items() if key[0] == source.name})
 
+    def knows(self, source: EventSource, receipt: Receipt) -> bool:
+        """See `StreamSide.knows`."""
+        partition, position = self._partitions.get((source.name, receipt.partition)), receipt.position
+
+        if partition is None or position is None:
+            return False
+
+        return position in partition.committed or position in partition.in_flight
+
     async def refresh(self) -> None:
         """See `StreamSide.refresh`."""
         if self._look is None:
@@ -126,7 +135,7 @@ class Ledger:
 
         partition = self._partition(source.name, receipt.partition)
 
-        if receipt.position in partition.committed or receipt.position in partition.in_flight:
+        if self.knows(source, receipt):
             self.repeated += 1
 
             if not is_same:
@@ -214,13 +223,12 @@ class Ledger:
                     if receipts:
                         await source.nack(receipts)
                 except Exception as error:  # whatever a broker's client raises; it will find out by itself
-                    warnings.warn(
-                        f"{len(receipts)} messages of {source.name!r} could not be given back: {error}",
-                        AsynceltWarning,
-                        stacklevel=2,
-                    )
-                finally:
+                    _warn(f"{len(receipts)} messages of {source.name!r} could not be given back: {error}")
+
+                try:
                     await source.close()
+                except Exception as error:  # the same; what was committed is, and the other sources are closed too
+                    _warn(f"Source {source.name!r} could not take leave of its broker: {error}")
 
     def _settle(self, source: EventSource, receipts: Sequence[Receipt]) -> None:
         unsettled = self._unsettled.get(id(source), {})
@@ -263,6 +271,10 @@ def _keeps_no_positions(source: str) -> ConfigError:
         f"Source {source!r} delivers messages more than once, and the destination keeps no positions, by "
         "which they are told apart. Use one that does: DuckDB, for instance."
     )
+
+
+def _warn(message: str) -> None:
+    warnings.warn(message, AsynceltWarning, stacklevel=3)
 
 
 def _by_source(taken: Taken) -> list[tuple[EventSource, list[Receipt]]]:

@@ -34,7 +34,7 @@ from asyncelt.failpoints import failpoint
 from asyncelt.flow import PositionClaim, PositionMove
 from asyncelt.info.streams import StreamStats
 from asyncelt.load.protocol import StoredPosition, SupportsIdle, SupportsPositions
-from asyncelt.observe import PackageCommitted
+from asyncelt.observe import DestinationAway, DestinationBack, Event, PackageCommitted
 from asyncelt.schema.model import Schema
 from asyncelt.schema.quarantine import QUARANTINE_TABLE
 from asyncelt.schema.system import is_system_name
@@ -76,6 +76,7 @@ class Counts:
     overtaken: int = 0
     dead_letters: int = 0
     retries: int = 0
+    away_s: float | None = None
     last_load_id: LoadId | None = None
     last_commit_at: float | None = None
     lag_s: float | None = None
@@ -119,9 +120,8 @@ class Streaming:
         """
         owned = self.owned
         environment = owned.environment
-        owned.environment = replace(
-            environment, settings=replace(environment.settings, retry=_patient(environment.settings.retry))
-        )
+        patient = replace(environment.settings, retry=_patient(environment.settings.retry))
+        owned.environment = replace(environment, settings=patient, emit=partial(self._emit, environment.emit))
         most = environment.settings.limits.max_disk
 
         if most is not None:
@@ -147,6 +147,7 @@ class Streaming:
                     tasks.start_soon(self._pack_all, plan, send, roller)
                     await self._read_all(extraction, roller)
         finally:
+            owned.environment = environment
             account.close()
             await ledger.close()
             self._can_go_on = ledger.can_reopen and all(is_repeatable(resource) for resource in self._resources())
@@ -194,6 +195,7 @@ class Streaming:
             memory=environment.budget.used,
             waited_s=counts.waited_s + (roller.waited_s if roller is not None else 0.0),
             retries=counts.retries,
+            away_s=counts.away_s,
             last_load_id=counts.last_load_id,
             last_commit_at=counts.last_commit_at,
             lag_s=counts.lag_s,
@@ -329,9 +331,8 @@ class Streaming:
 
     async def _commit(self, one: _Packed, roller: Roller) -> None:
         if one.bundle:
-            loaded = Loaded()
-            await load_bundles(self.owned, [one.bundle], loaded, raise_on_failed_jobs=True, is_fresh=True)
-            self._count(one, loaded)
+            await load_bundles(self.owned, [one.bundle], Loaded(), raise_on_failed_jobs=True, is_fresh=True)
+            self._count(one)
             self._sealed -= 1
             self._committed.set()
             self._committed = anyio.Event()
@@ -341,7 +342,17 @@ class Streaming:
         roller.ledger.committed(one.moves)
         self.counts.messages += await roller.ledger.acknowledge(one.receipts)
 
-    def _count(self, one: _Packed, loaded: Loaded) -> None:
+    def _emit(self, emit: Callable[[Event], None], event: Event) -> None:
+        """Hand an event on, and count while the destination is away what is known otherwise only after the commit."""
+        if isinstance(event, DestinationAway):
+            self.counts.retries += 1
+            self.counts.away_s = event.seconds
+        elif isinstance(event, DestinationBack):
+            self.counts.away_s = None
+
+        emit(event)
+
+    def _count(self, one: _Packed) -> None:
         counts, now = self.counts, time.time()
         packages = [sealed.package for sealed in one.bundle]
         rows = sum(
@@ -359,7 +370,6 @@ class Streaming:
         )
         counts.rows += rows
         counts.nbytes += one.nbytes
-        counts.retries += sum(bundle.report.retries for bundle in loaded.bundles)
         counts.last_load_id = packages[-1].load_id
         counts.last_commit_at = now
         counts.lag_s = now - one.began_at

@@ -18,15 +18,15 @@ from asyncelt.extract.messages import EventSource
 from tests.sources.brokers import Valkey
 from tests.sources.server import NatsServer
 
-__all__ = ["BROKERS", "Broker", "Publish", "broker_in", "source_of"]
+__all__ = ["BROKERS", "Broker", "Publish", "Server", "broker_in", "source_of", "wrapped"]
 
 Publish: TypeAlias = Callable[[bytes], Awaitable[object]]
-_AGAIN_AFTER_S = 1.0
-"""What a dead consumer has left is delivered again soon, so that tests need not wait."""
 _NUMBER = re.compile(rb'"n": ?(\d+)')
 
 
-class _Server(Protocol):
+class Server(Protocol):
+    """A process that can be killed and started again."""
+
     @property
     def url(self) -> str: ...
 
@@ -39,7 +39,7 @@ class Broker(Protocol):
     """A server, and the topics on it."""
 
     kind: str
-    server: _Server
+    server: Server
 
     async def make(self, topic: str) -> None:
         """Make a topic, which did not exist."""
@@ -72,7 +72,7 @@ async def _silent(error: Exception) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Nats:
-    server: _Server
+    server: Server
     kind: str = "nats"
 
     @asynccontextmanager
@@ -115,7 +115,7 @@ class _Nats:
 
 @dataclass(frozen=True, slots=True)
 class _Valkey:
-    server: _Server
+    server: Server
     kind: str = "redis"
 
     async def make(self, topic: str) -> None:
@@ -152,12 +152,17 @@ BROKERS = ("nats", "redis")
 
 def broker_in(folder: Path, kind: str) -> Broker:
     """A broker of this kind, which has not been started, with its files in ``folder``."""
-    return _Nats(NatsServer(folder / kind)) if kind == "nats" else _Valkey(Valkey(folder / kind))
+    return wrapped(kind, NatsServer(folder / kind) if kind == "nats" else Valkey(folder / kind))
 
 
-def source_of(kind: str, url: str, topic: str) -> EventSource:
-    """The consumer group ``g`` of a topic."""
+def wrapped(kind: str, server: Server) -> Broker:
+    """The broker whose server this is."""
+    return _Nats(server) if kind == "nats" else _Valkey(server)
+
+
+def source_of(kind: str, url: str, topic: str, again_after_s: float = 1.0) -> EventSource:
+    """A topic through its one group. What a dead consumer has left comes again soon, so that tests need not wait."""
     if kind == "nats":
-        return asyncelt.sources.nats(topic, durable="d", servers=url, ack_wait_s=_AGAIN_AFTER_S, error_cb=_silent)
+        return asyncelt.sources.nats(topic, durable="d", servers=url, ack_wait_s=again_after_s, error_cb=_silent)
 
-    return asyncelt.sources.redis_stream(topic, group="g", url=url, field="data", claim_after_s=_AGAIN_AFTER_S)
+    return asyncelt.sources.redis_stream(topic, group="g", url=url, field="data", claim_after_s=again_after_s)

@@ -13,7 +13,10 @@ from tests.support.postgres import ask, left_behind
 __all__ = ["counted", "nothing_doubled"]
 
 _IS_THERE = "SELECT count(*) FROM information_schema.tables WHERE table_schema = 'data' AND table_name = 'numbers'"
-_DOUBLED = "SELECT n, count(*) FROM data.numbers GROUP BY n HAVING count(*) > 1 ORDER BY n LIMIT 5"
+_DOUBLED = """
+SELECT n, count(*), min(_dlt_load_id), max(_dlt_load_id) FROM data.numbers
+GROUP BY n HAVING count(*) > 1 ORDER BY n LIMIT 5
+"""
 _COUNTS = "SELECT count(*), count(DISTINCT n), min(n), max(n) FROM data.numbers"
 _CHILDREN = f"""
 SELECT count(*) FROM (
@@ -46,7 +49,7 @@ def nothing_doubled(address: str) -> None:
         return
 
     [doubled] = query(address, _DOUBLED)
-    assert doubled == [], f"doubled, with their counts: {doubled}"
+    assert doubled == [], f"doubled, with their counts and loads: {doubled}"
 
 
 def counted(address: str, numbers: int) -> None:

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import asyncelt
 from asyncelt.errors import AsynceltWarning
+from asyncelt.extract.messages import EventSource
 from asyncelt.failpoints import failpoint
+from asyncelt.observe import Observer
 from tests.robustness.streams.brokers import source_of
 
 __all__ = ["STARTED", "consume", "pipeline_in"]
@@ -19,7 +21,14 @@ STARTED = "service.started"
 BATCH = 50
 
 
-def pipeline_in(folder: Path, address: str, member: str = "") -> asyncelt.Pipeline:
+def pipeline_in(
+    folder: Path,
+    address: str,
+    member: str = "",
+    *,
+    max_memory: int | asyncelt.ByteBudget | None = None,
+    progress: Observer | None = None,
+) -> asyncelt.Pipeline:
     """The pipeline, into a database file or a server."""
     is_server = address.startswith("postgresql:")
 
@@ -29,21 +38,25 @@ def pipeline_in(folder: Path, address: str, member: str = "") -> asyncelt.Pipeli
         dataset_name="data",
         pipelines_dir=folder / "work",
         member=member,
+        max_memory=max_memory,
+        progress=progress,
     )
 
 
-def consume(folder: str, kind: str, url: str, topic: str, address: str, member: str = "") -> None:
+def consume(
+    folder: str, kind: str, url: str, topic: str, address: str, member: str = "", again_after_s: float = 1.0
+) -> None:
     """Stream until SIGTERM, then drain."""
     # Killed brokers make acknowledgements fail, and packages of the dead are given up: that is what is tested.
     warnings.simplefilter("ignore", AsynceltWarning)
-    asyncio.run(_consume(Path(folder), kind, url, topic, address, member))
+    asyncio.run(_consume(source_of(kind, url, topic, again_after_s), pipeline_in(Path(folder), address, member)))
 
 
-async def _consume(folder: Path, kind: str, url: str, topic: str, address: str, member: str) -> None:
+async def _consume(source: EventSource, pipeline: asyncelt.Pipeline) -> None:
     stopped = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopped.set)
     failpoint(STARTED)
-    numbers = asyncelt.sources.events(source_of(kind, url, topic), table_name="numbers", batch=BATCH)
+    numbers = asyncelt.sources.events(source, table_name="numbers", batch=BATCH)
 
-    async with pipeline_in(folder, address, member).stream(numbers, roll=asyncelt.Roll(seconds=0.1)):
+    async with pipeline.stream(numbers, roll=asyncelt.Roll(seconds=0.1)):
         await stopped.wait()

@@ -1,0 +1,254 @@
+"""The process of one consumer: ``python -m benchmarks.stream_consumers '<job as JSON>'`` prints its figures as JSON.
+
+*bare* only fetches and acknowledges. *executemany* and *copy* are what is written by hand with asyncpg: parse, collect
+for the time of a roll, write two tables in one transaction, acknowledge. They keep no positions, so what is delivered
+again after a crash is doubled; they know the columns beforehand, and make no ids.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import resource
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import asyncpg
+import nats
+import orjson
+from redis.asyncio import Redis
+from redis.exceptions import ResponseError
+
+import asyncelt
+from asyncelt.observe import Event, PackageCommitted
+from benchmarks.stream_data import FETCH, GROUP
+
+__all__ = ["SIDES", "Figures", "Job"]
+
+SIDES = ("bare", "asyncelt", "executemany", "copy")
+Batch: TypeAlias = "tuple[list[bytes], Callable[[], Awaitable[object]]]"
+"""Bodies, and how they are acknowledged."""
+_ORDERS = ("id", "sent", "status", "customer__name", "customer__city", "customer__tier", "customer__email", "note")
+_ITEMS = ("order_id", "idx", "sku", "count", "price")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """What a consumer does."""
+
+    side: str
+    broker: str
+    url: str
+    topic: str
+    count: int
+    """Messages; then it ends."""
+    roll_s: float
+    dsn: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figures:
+    """What it took."""
+
+    seconds: float
+    """From before the connection to after the last acknowledgement."""
+    cpu_s: float
+    rss: int
+
+
+Fetching: TypeAlias = Callable[[float], Awaitable[Batch]]
+"""Messages, at most `FETCH`; none if none come within so many seconds."""
+
+
+@asynccontextmanager
+async def fetching(job: Job) -> AsyncIterator[Fetching]:
+    """Consume through a client library, as its documentation shows."""
+    if job.broker == "nats":
+        client = await nats.connect(job.url)
+        subscription = await client.jetstream().pull_subscribe(f"{job.topic}.x", durable=GROUP, stream=job.topic)
+
+        async def from_nats(within_s: float) -> Batch:
+            try:
+                messages = await subscription.fetch(FETCH, timeout=within_s)
+            except TimeoutError:
+                messages = []
+
+            async def acknowledge() -> None:
+                for one in messages:
+                    await one.ack()
+
+                await client.flush()
+
+            return [one.data for one in messages], acknowledge
+
+        yield from_nats
+        await client.close()
+        return
+
+    async with Redis.from_url(job.url) as redis:
+        try:
+            await redis.xgroup_create(job.topic, GROUP, id="0", mkstream=True)
+        except ResponseError as error:
+            if "BUSYGROUP" not in str(error):
+                raise
+
+        async def from_redis(within_s: float) -> Batch:
+            answer: Any = await redis.xreadgroup(
+                GROUP, "one", {job.topic: ">"}, count=FETCH, block=max(int(within_s * 1000), 1)
+            )
+            entries = answer[0][1] if answer else []
+
+            async def acknowledge() -> None:
+                if entries:
+                    await redis.xack(job.topic, GROUP, *[entry for entry, _ in entries])
+
+            return [fields[b"data"] for _, fields in entries], acknowledge
+
+        yield from_redis
+
+
+async def bare(job: Job) -> None:
+    """Fetch, acknowledge, forget."""
+    left = job.count
+
+    async with fetching(job) as fetch:
+        while left > 0:
+            bodies, acknowledge = await fetch(5.0)
+            await acknowledge()
+            left -= len(bodies)
+
+
+async def by_hand(job: Job) -> None:
+    """Fetch for the time of a roll, write, acknowledge."""
+    connection = await asyncpg.connect(job.dsn)
+    schema = f"{job.side}_{job.topic}"
+    await connection.execute(f"""
+        CREATE SCHEMA {schema};
+        CREATE TABLE {schema}.orders (id bigint, sent double precision, status text, customer__name text,
+            customer__city text, customer__tier bigint, customer__email text, note text);
+        CREATE TABLE {schema}.orders__items (order_id bigint, idx bigint, sku text, count bigint,
+            price double precision);
+    """)
+    write = _copied if job.side == "copy" else _executed
+    left = job.count
+
+    async with fetching(job) as fetch:
+        while left > 0:
+            batches = await _rolled(fetch, job.roll_s, left)
+            orders, items = _rows([body for bodies, _ in batches for body in bodies])
+
+            async with connection.transaction():
+                await write(connection, schema, "orders", _ORDERS, orders)
+                await write(connection, schema, "orders__items", _ITEMS, items)
+
+            for _, acknowledge in batches:
+                await acknowledge()
+
+            left -= len(orders)
+
+    await connection.close()
+
+
+async def _rolled(fetch: Fetching, roll_s: float, most: int) -> list[Batch]:
+    found: list[Batch] = []
+    ends = None
+
+    while ends is None or (time.perf_counter() < ends and most > 0):
+        batch = await fetch(5.0 if ends is None else max(ends - time.perf_counter(), 0.05))
+
+        if batch[0]:
+            ends = ends or time.perf_counter() + roll_s
+            found.append(batch)
+            most -= len(batch[0])
+
+    return found
+
+
+def _rows(bodies: Sequence[bytes]) -> tuple[list[tuple[object, ...]], list[tuple[object, ...]]]:
+    orders: list[tuple[object, ...]] = []
+    items: list[tuple[object, ...]] = []
+
+    for body in bodies:
+        one = orjson.loads(body)
+        who = one["customer"]
+        number = one["id"]
+        orders.append(
+            (number, one["sent"], one["status"], who["name"], who["city"], who["tier"], who["email"], one["note"])
+        )
+        items += [(number, at, item["sku"], item["count"], item["price"]) for at, item in enumerate(one["items"])]
+
+    return orders, items
+
+
+async def _executed(
+    connection: asyncpg.Connection, schema: str, table: str, names: Sequence[str], rows: Sequence[tuple[object, ...]]
+) -> None:
+    places = ", ".join(f"${at + 1}" for at in range(len(names)))
+    sql = f"INSERT INTO {schema}.{table} ({', '.join(names)}) VALUES ({places})"
+    await connection.executemany(sql, rows)
+
+
+async def _copied(
+    connection: asyncpg.Connection, schema: str, table: str, names: Sequence[str], rows: Sequence[tuple[object, ...]]
+) -> None:
+    await connection.copy_records_to_table(table, schema_name=schema, columns=names, records=rows)
+
+
+class _Committed:
+    """Knows when so many messages have been committed; the end of the stream acknowledges the last of them."""
+
+    def __init__(self, count: int) -> None:
+        self.left = count
+        self.all_there = asyncio.Event()
+
+    def on_event(self, event: Event, /) -> None:
+        """Count."""
+        if isinstance(event, PackageCommitted):
+            self.left -= event.rows
+
+            if self.left <= 0:
+                self.all_there.set()
+
+
+async def streamed(job: Job) -> None:
+    """This library: positions, ids, nested tables and schema changes included."""
+    if job.broker == "nats":
+        source: asyncelt.EventSource = asyncelt.sources.nats(job.topic, durable=GROUP, servers=job.url)
+    else:
+        source = asyncelt.sources.redis_stream(job.topic, group=GROUP, field="data", url=job.url)
+
+    with tempfile.TemporaryDirectory(prefix="asyncelt-bench-") as folder:
+        pipeline = asyncelt.pipeline(
+            job.topic,
+            destination=asyncelt.destinations.postgres(job.dsn),
+            dataset_name=f"asyncelt_{job.topic}",
+            pipelines_dir=Path(folder),
+            progress=(progress := _Committed(job.count)),
+        )
+        orders = asyncelt.sources.events(source, table_name="orders", batch=FETCH)
+
+        async with pipeline.stream(orders, roll=asyncelt.Roll(seconds=job.roll_s)):
+            await progress.all_there.wait()
+
+
+def main() -> None:
+    """One job."""
+    warnings.simplefilter("ignore")
+    job = Job(**json.loads(sys.argv[1]))
+    work = {"bare": bare, "asyncelt": streamed}.get(job.side, by_hand)
+    began = time.perf_counter()
+    asyncio.run(work(job))
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    took = Figures(seconds=time.perf_counter() - began, cpu_s=used.ru_utime + used.ru_stime, rss=used.ru_maxrss * 1024)
+    print(json.dumps(asdict(took)))
+
+
+if __name__ == "__main__":
+    main()
