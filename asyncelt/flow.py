@@ -28,6 +28,7 @@ __all__ = [
     "Origin",
     "Package",
     "Payload",
+    "PositionClaim",
     "PositionMove",
     "RawBatch",
     "Refusal",
@@ -213,6 +214,18 @@ class PositionMove:
     """Everything up to here is known to be committed, by this or an earlier package."""
     epoch: int = 0
     """Of the partition's owner; a stored greater one refuses the commit."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PositionClaim:
+    """A partition that a stream takes over: from then on its former owner cannot commit messages of it."""
+
+    source: str
+    partition: str
+    epoch: int = 0
+    """Under which the stream has claimed it before; 0: it has not."""
+    start: int | None = None
+    """Nothing up to here is wanted, if nothing of the partition is known yet."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -22,12 +22,14 @@ __all__ = [
     "Metadata",
     "OnBusy",
     "OnError",
+    "OnGap",
     "OnPending",
     "PackageStatus",
     "PipelineStep",
     "Refresh",
     "ReplaceStrategy",
     "SqlValue",
+    "StartAt",
     "TableName",
     "WriteDisposition",
 ]
@@ -59,6 +61,8 @@ OnPending: TypeAlias = Literal["load_only", "load_then_run", "raise"]
 
 Metadata: TypeAlias = Literal["topic", "partition", "position", "key", "timestamp", "headers"]
 """What of a message, beside its payload, can become columns."""
+OnGap: TypeAlias = Literal["fail", "skip"]
+StartAt: TypeAlias = Literal["earliest", "latest", "group"]
 
 JsonValue: TypeAlias = "str | int | float | bool | None | Sequence[JsonValue] | Mapping[str, JsonValue]"
 """Anything that JSON can say."""

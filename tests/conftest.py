@@ -146,6 +146,17 @@ def s3(_lake: Any, bucket_url: str) -> Any:
 
 
 @pytest.fixture(scope="session")
+def kafka_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """Tansu, a stand-in for a Kafka broker: one per process that runs tests."""
+    from tests.sources.brokers import Tansu
+
+    started = Tansu(tmp_path_factory.mktemp("tansu"))
+    started.start()
+    yield started
+    started.kill()
+
+
+@pytest.fixture(scope="session")
 def nats_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """A real NATS server with JetStream: one per process that runs tests."""
     from tests.sources.server import NatsServer

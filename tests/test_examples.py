@@ -17,7 +17,11 @@ TEXTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
 
-BROKERS = [("stream_nats.py", "NATS_URL", "nats_server"), ("stream_redis.py", "REDIS_URL", "valkey_server")]
+BROKERS = [
+    ("stream_kafka.py", "KAFKA_SERVERS", "kafka_server"),
+    ("stream_nats.py", "NATS_URL", "nats_server"),
+    ("stream_redis.py", "REDIS_URL", "valkey_server"),
+]
 
 
 def programs():

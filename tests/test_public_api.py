@@ -22,11 +22,14 @@ PUBLIC = {
         replay resource run secrets source sources transformer with_table_name
     """,
     "asyncelt.mark": "make_hints make_nested_hints materialize_table_schema with_file_import with_hints with_table_name",
-    "asyncelt.sources": "Channel NatsSource RedisStreamSource Webhook WebhookRequest channel events incremental nats redis_stream webhook",
+    "asyncelt.sources": """
+        Channel KafkaSource NatsSource RedisStreamSource Webhook WebhookRequest channel events incremental kafka nats redis_stream
+        webhook
+    """,
     "asyncelt.destinations": "duckdb filesystem memory postgres",
 }
 
-HEAVY = ("duckdb", "rich", "pandas", "polars", "sqlglot", "asyncpg", "aiobotocore", "tqdm", "dlt", "nats")
+HEAVY = ("duckdb", "rich", "pandas", "polars", "sqlglot", "asyncpg", "aiobotocore", "tqdm", "dlt", "nats", "aiokafka")
 
 
 @pytest.mark.parametrize("module", PUBLIC)

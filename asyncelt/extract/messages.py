@@ -17,11 +17,13 @@ from asyncelt.extract.intervals import Intervals
 
 __all__ = [
     "Checkpoint",
+    "Custody",
     "EventSource",
     "Message",
     "Messages",
     "Receipt",
     "SafePoint",
+    "SharesPartitions",
     "StreamSide",
     "SupportsReopening",
     "checkpoint",
@@ -63,6 +65,8 @@ class Message:
     headers: Mapping[str, str] = field(default_factory=dict)
     key: bytes | str | None = None
     topic: str | None = None
+    partition: int | None = None
+    """Its partition's number in the topic, where there is one; None: the receipt's name of it."""
     timestamp: float | None = None
     """Unix time in seconds."""
 
@@ -140,6 +144,37 @@ class EventSource(Protocol):
 
     async def close(self) -> None:
         """Let go of everything. Called once, whatever has failed."""
+        ...
+
+
+class Custody(Protocol):
+    """What a stream does for a source whose partitions change hands while it runs."""
+
+    async def claim(self, starts: Mapping[str, int | None]) -> Mapping[str, Intervals]:
+        """Take partitions over: whoever had them before cannot commit messages of them any more.
+
+        Args:
+            starts: By partition, up to where nothing is wanted if nothing of it is known yet.
+
+        Returns:
+            By partition, what is committed, or on its way in this stream: it goes on behind that.
+
+        Raises:
+            ConfigError: The destination keeps no positions.
+        """
+        ...
+
+    def hurry(self) -> None:
+        """Let what was delivered be committed soon: the package ends at the next safe points."""
+        ...
+
+
+@runtime_checkable
+class SharesPartitions(Protocol):
+    """An event source whose partitions change hands while it runs. A message of one has one owner at a time."""
+
+    def entrust(self, custody: Custody) -> None:
+        """Called before each ``position``."""
         ...
 
 

@@ -1,4 +1,4 @@
-"""Moving the position of a partition: the decision that every destination makes inside its commit. Pure."""
+"""Moving and claiming the position of a partition: what every destination decides in a transaction. Pure."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from dataclasses import replace
 
 from asyncelt.errors import PositionsTaken
 from asyncelt.extract.intervals import Intervals
-from asyncelt.flow import PositionMove
+from asyncelt.flow import PositionClaim, PositionMove
 from asyncelt.load.protocol import StoredPosition
 
-__all__ = ["moved"]
+__all__ = ["claimed", "moved"]
 
 
 def moved(stored: StoredPosition | None, move: PositionMove) -> StoredPosition:
@@ -41,3 +41,19 @@ def moved(stored: StoredPosition | None, move: PositionMove) -> StoredPosition:
         )
 
     return replace(before, epoch=move.epoch, position=known.union(taken).raised(move.floor).text())
+
+
+def claimed(stored: StoredPosition | None, claim: PositionClaim) -> StoredPosition:
+    """What is known of a partition once this stream has it: under a new epoch, unless nobody has had it in between.
+
+    Args:
+        stored: What is committed so far, read under a lock; None: nothing.
+        claim: Of the new owner.
+    """
+    if stored is not None and stored.epoch and stored.epoch == claim.epoch:
+        return stored
+
+    epoch = 1 + (stored.epoch if stored is not None else 0)
+    position = Intervals(claim.start).text() if stored is None or not stored.position else stored.position
+
+    return StoredPosition(source=claim.source, partition=claim.partition, epoch=epoch, position=position)

@@ -23,7 +23,7 @@ from typing import Protocol, runtime_checkable
 
 import pyarrow as pa
 
-from asyncelt.flow import JobFile, Package, PositionMove
+from asyncelt.flow import JobFile, Package, PositionClaim, PositionMove
 from asyncelt.schema.capabilities import Capabilities
 from asyncelt.types import LoadId, SqlValue
 
@@ -201,6 +201,17 @@ class SupportsPositions(Protocol):
 
     async def positions(self, pipeline_name: str) -> Sequence[StoredPosition]:
         """What is committed, of all members of the pipeline; empty where there is no dataset or no such table."""
+        ...
+
+    async def claim(self, pipeline_name: str, claims: Sequence[PositionClaim]) -> Sequence[StoredPosition]:
+        """Take partitions over, in one transaction: `asyncelt.load.positions.claimed` decides on each row under a lock.
+
+        A commit of the former owner that is under way ends first; a later one is refused. The dataset and the table
+        are made if they are not there.
+
+        Returns:
+            The rows as they are now, in the order of the claims.
+        """
         ...
 
 

@@ -51,8 +51,9 @@ def events(
     Args:
         source: Where messages come from.
         name: Of the resource; None: that of the source.
-        table_name: Table of all messages, or a function of a message that says it; None: the resource's name.
-        decode: Makes rows of a message.
+        table_name: Table of all messages, or a function of a message that says it; None: what the source says of each
+            message, or the resource's name.
+        decode: Makes rows of a message; None: it makes no row, like a message without a value.
         metadata: What else of each message becomes a column: ``topic`` as ``_topic``, and so on.
         batch: Messages to ask for at a time, at most.
         on_error: What a message that cannot be loaded costs: ``quarantine``, ``skip``, or ``fail``, which ends the
@@ -71,7 +72,8 @@ def events(
 
     resource_name = name or source.name
     key_column = source.key_column if isinstance(source, Keyed) else None
-    arrange = _Arranger(source, table_name if callable(table_name) else None, decode, tuple(metadata), key_column)
+    table_of = table_name if callable(table_name) else _own_table if table_name is None else None
+    arrange = _Arranger(source, table_of, decode, tuple(metadata), key_column)
 
     async def deliveries() -> AsyncIterator[object]:
         side = required_stream_side()
@@ -117,7 +119,7 @@ class _Arranger:
     """Makes items of messages: as few as possible, in order."""
 
     source: EventSource
-    table_of: Callable[[Message], str] | None
+    table_of: Callable[[Message], str | None] | None
     decode: Decode | None
     metadata: tuple[Metadata, ...]
     key_column: str | None = None
@@ -135,7 +137,7 @@ class _Arranger:
                 value = self._value(message)
                 here = (
                     isinstance(value, bytes),
-                    self.table_of(message) if self.table_of is not None else message.table_name,
+                    None if self.table_of is None else self.table_of(message),
                 )
             except Exception as error:  # of the user's function, of a parser: whatever it is, the message is the cause
                 self.spoiled.append((message, error))
@@ -158,21 +160,26 @@ class _Arranger:
         """Bytes of one JSON object, or something that is not JSON any more."""
         value = message.value if self.decode is None else self.decode(message)
 
+        if value is None:
+            # A message without a body, or of no interest to the decoder.
+            return []
+
         if isinstance(value, str) and self.decode is None:
             value = value.encode()
 
         if isinstance(value, bytes):
             value = _checked(value, as_object=bool(self.metadata))
 
-        if self.metadata and isinstance(value, Mapping):
-            value = {**value, **self._described(message)}
+        if self.metadata:
+            described = self._described(message)
+            value = [_with(one, described) for one in value] if isinstance(value, list) else _with(value, described)
 
         return value if self.key_column is None else with_key(value, self.key_column, message)
 
     def _described(self, message: Message) -> dict[str, object]:
         known: dict[str, object] = {
             "topic": message.topic,
-            "partition": message.receipt.partition,
+            "partition": message.receipt.partition if message.partition is None else message.partition,
             "position": message.receipt.position,
             "key": message.key.decode("utf-8", "replace") if isinstance(message.key, bytes) else message.key,
             "timestamp": message.timestamp,
@@ -184,10 +191,18 @@ class _Arranger:
     def _item(self, values: list[object], receipts: list[Receipt], table: str | None) -> Messages:
         item: object = values
 
-        if isinstance(values[0], bytes):
+        if values and isinstance(values[0], bytes):
             item = JsonBody(b"\n".join(values))  # type: ignore[arg-type]  # values of an item are of one type
 
         return Messages(item, receipts, self.source, table)
+
+
+def _with(row: object, described: Mapping[str, object]) -> object:
+    return {**row, **described} if isinstance(row, Mapping) else row
+
+
+def _own_table(message: Message) -> str | None:
+    return message.table_name
 
 
 def _unloadable(message: Message, error: Exception) -> Unloadable:

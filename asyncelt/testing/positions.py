@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 from asyncelt.errors import LeaseLost
-from asyncelt.flow import PositionMove
+from asyncelt.flow import PositionClaim, PositionMove
 from asyncelt.load.protocol import Session, SupportsPositions
 from asyncelt.testing.fixture import Owner
 from asyncelt.testing.packages import make_commit
@@ -58,6 +58,31 @@ class PositionConformance:
 
         assert await _stored(owner) == {("s", "p"): (5, "1")}
 
+    async def test_a_claim_makes_room_for_one_owner_only(self, owner: Owner) -> None:
+        assert await _claim(owner, PositionClaim(source="s", partition="p", start=9)) == [(1, "..9")]
+        await _commit(owner, PositionMove(source="s", partition="p", taken="10-11", epoch=1))
+
+        # Somebody else takes it over, and knows at once how far it was read.
+        claims = [PositionClaim(source="s", partition="new"), PositionClaim(source="s", partition="p", start=0)]
+        assert await _claim(owner, *claims) == [(1, ""), (2, "..11")]
+
+        with pytest.raises(LeaseLost, match="epoch 2, ours is 1"):
+            await _commit(owner, PositionMove(source="s", partition="p", taken="12", epoch=1))
+
+        await _commit(owner, PositionMove(source="s", partition="p", taken="12", epoch=2))
+        assert await _stored(owner) == {("s", "new"): (1, ""), ("s", "p"): (2, "..12")}
+
+    async def test_a_claim_of_who_has_it_changes_nothing(self, owner: Owner) -> None:
+        await _claim(owner, PositionClaim(source="s", partition="p"))
+        await _commit(owner, PositionMove(source="s", partition="p", taken="3", epoch=1))
+
+        assert await _claim(owner, PositionClaim(source="s", partition="p", epoch=1)) == [(1, "3")]
+
+    async def test_what_was_committed_without_a_claim_can_be_claimed(self, owner: Owner) -> None:
+        await _commit(owner, PositionMove(source="s", partition="p", taken="3"))
+
+        assert await _claim(owner, PositionClaim(source="s", partition="p")) == [(1, "3")]
+
     async def test_a_commit_that_is_made_again_moves_nothing(self, owner: Owner) -> None:
         package = replace(
             await owner.make({"t": _ROWS}), positions=(PositionMove(source="s", partition="p", taken="1"),)
@@ -76,6 +101,17 @@ class PositionConformance:
 async def _commit(owner: Owner, *moves: PositionMove) -> None:
     await _require(owner)
     await owner.commit(replace(await owner.make({"t": _ROWS}), positions=moves))
+
+
+async def _claim(owner: Owner, *claims: PositionClaim) -> list[tuple[int, str]]:
+    await _require(owner)
+
+    async with owner.destination.connect(owner.target) as session:
+        found = await _keeping(session).claim(owner.target.pipeline_name, claims)
+
+    assert [(one.source, one.partition) for one in found] == [(one.source, one.partition) for one in claims]
+
+    return [(one.epoch, one.position) for one in found]
 
 
 async def _stored(owner: Owner) -> dict[tuple[str, str], tuple[int, str]]:

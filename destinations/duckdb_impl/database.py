@@ -22,6 +22,7 @@ from asyncelt.destinations.duckdb_impl import reading
 from asyncelt.destinations.duckdb_impl.config import DuckDbConfig
 from asyncelt.destinations.duckdb_impl.errors import Interrupted, translated
 from asyncelt.destinations.duckdb_impl.fences import Fences, FileFences
+from asyncelt.destinations.duckdb_impl.positions import claim_positions
 from asyncelt.destinations.duckdb_impl.staged import JobPaths, job_paths
 from asyncelt.destinations.duckdb_impl.statements import DIALECT
 from asyncelt.destinations.duckdb_impl.transaction import commit_packages
@@ -29,6 +30,7 @@ from asyncelt.destinations.duckdb_impl.tuning import fitted_memory, leave_out_fs
 from asyncelt.destinations.local_sql import next_of
 from asyncelt.destinations.sql.names import Dataset, quoted
 from asyncelt.errors import CommitUnknown, DestinationRejected, DestinationUnavailable, LoadError
+from asyncelt.flow import PositionClaim
 from asyncelt.load.protocol import Commit, CommitResult, Lease, Restored, StoredPosition, Target
 from asyncelt.load.staging import Staging
 from asyncelt.types import LoadId, SqlValue
@@ -152,6 +154,14 @@ class Database:
 
         with self._open("reading positions") as dataset:
             return reading.positions(self, dataset, pipeline_name)
+
+    def claim(self, pipeline_name: str, claims: Sequence[PositionClaim]) -> list[StoredPosition]:
+        """Take partitions of message sources over."""
+        if self._config.path is not None:
+            self._config.path.parent.mkdir(parents=True, exist_ok=True)
+
+        with self._commit_lock(), self._open("taking partitions over") as dataset:
+            return claim_positions(self, dataset, pipeline_name, claims)
 
     def query(self, sql: str, parameters: Sequence[SqlValue]) -> pa.Table:
         """Run one statement of the user.

@@ -15,7 +15,7 @@ from asyncelt.destinations.busy import patiently
 from asyncelt.destinations.duckdb_impl.config import DuckDbConfig
 from asyncelt.destinations.streaming import BatchStream
 from asyncelt.errors import ConfigError, DestinationRejected, DestinationUnavailable
-from asyncelt.flow import JobFile, Package
+from asyncelt.flow import JobFile, Package, PositionClaim
 from asyncelt.load.protocol import Commit, CommitResult, Lease, Restored, StoredPosition, Target
 from asyncelt.load.staging import Staging
 from asyncelt.types import LoadId, SqlValue
@@ -97,6 +97,10 @@ class DuckDbSession:
     async def positions(self, pipeline_name: str) -> Sequence[StoredPosition]:
         """See `SupportsPositions.positions`."""
         return await self._run(lambda database: database.positions(pipeline_name))
+
+    async def claim(self, pipeline_name: str, claims: Sequence[PositionClaim]) -> Sequence[StoredPosition]:
+        """See `SupportsPositions.claim`."""
+        return await self._run(lambda database: database.claim(pipeline_name, claims))
 
     async def query(self, sql: str, parameters: Sequence[SqlValue] = ()) -> pa.Table:
         """See `SupportsQuery.query`."""

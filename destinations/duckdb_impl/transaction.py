@@ -9,10 +9,11 @@ from datetime import UTC, datetime
 import duckdb
 
 from asyncelt.destinations.duckdb_impl.errors import translate
+from asyncelt.destinations.duckdb_impl.positions import move_positions
 from asyncelt.destinations.duckdb_impl.reading import committed, lease, read_catalog, read_columns
 from asyncelt.destinations.duckdb_impl.staged import JobPaths, local_job_path
 from asyncelt.destinations.duckdb_impl.statements import DIALECT, Statements
-from asyncelt.destinations.duckdb_impl.types import duckdb_type, stored_type
+from asyncelt.destinations.duckdb_impl.tables import migrate_table
 from asyncelt.destinations.duckdb_impl.writing import Work, write_package
 from asyncelt.destinations.sql import ddl, system
 from asyncelt.destinations.sql.names import Dataset
@@ -28,8 +29,7 @@ from asyncelt.destinations.sql.planning import (
 from asyncelt.errors import CommitUnknown
 from asyncelt.failpoints import failpoint
 from asyncelt.flow import Package
-from asyncelt.load.positions import moved
-from asyncelt.load.protocol import Commit, CommitResult, Lease, StoredPosition
+from asyncelt.load.protocol import Commit, CommitResult, Lease
 from asyncelt.schema.model import Table
 from asyncelt.schema.system import LOADS_TABLE, VERSION_TABLE
 from asyncelt.types import LoadId, ReplaceStrategy
@@ -110,7 +110,7 @@ def _write(work: Work, commit: Commit, newest_epoch: int) -> CommitResult:
         # A table that was dropped is there again if an earlier package has rows for it; they go too.
         write_package(work, package, emptied=(*package.dropped_tables, *package.truncated_tables))
 
-    _move_positions(work, commit, remaining)
+    move_positions(work, commit.target.pipeline_name, remaining)
     _write_load_rows(work, remaining)
     _write_lease(work, commit, remaining[-1].load_id, has_lease=current is not None)
 
@@ -164,30 +164,12 @@ def _migrate(work: Work, package: Package) -> Mapping[str, tuple[str, ...]]:
     read_columns(work.database, work.dataset, work.catalog, wanted)
 
     for one in wanted.values():
-        columns = _migrate_table(work, one)
+        columns = migrate_table(work, one)
 
         if columns and one.name not in {own.name for own in (*system.OWN_TABLES, system.POSITIONS_TABLE)}:
             updates[one.name] = columns
 
     return updates
-
-
-def _migrate_table(work: Work, wanted: Table) -> tuple[str, ...]:
-    existing = work.catalog.get(wanted.name.lower())
-    columns = ddl.new_columns(wanted, existing)
-
-    if not columns:
-        return ()
-
-    if existing is None:
-        work.database.execute(ddl.create_table(work.dataset, wanted.name, columns, stored_type, DIALECT))
-    else:
-        for one in columns:
-            work.database.execute(ddl.add_column(work.dataset, wanted.name, one, duckdb_type, DIALECT))
-
-    work.catalog.setdefault(wanted.name.lower(), {}).update({one.name.lower(): None for one in columns})
-
-    return tuple(one.name for one in columns)
 
 
 def _fill_root_key(work: Work, child: Table, package: Package) -> None:
@@ -198,30 +180,6 @@ def _fill_root_key(work: Work, child: Table, package: Package) -> None:
 
     if statement is not None:
         work.database.execute(statement)
-
-
-def _move_positions(work: Work, commit: Commit, packages: Sequence[Package]) -> None:
-    """Make the messages of the packages known as committed; refuse when one of them is already."""
-    pipeline_name = commit.target.pipeline_name
-
-    for move in (move for package in packages for move in package.positions):
-        key = [pipeline_name, move.source, move.partition]
-        found = work.database.rows(system.select_position(work.dataset, DIALECT), key)
-        stored = (
-            StoredPosition(
-                source=move.source, partition=move.partition, epoch=int(str(found[0][0])), position=str(found[0][1])
-            )
-            if found
-            else None
-        )
-        after = moved(stored, move)
-        row = [*key, after.epoch, after.position]
-
-        if stored is not None:
-            work.database.execute(system.move_position(work.dataset, DIALECT), row)
-        else:
-            names = system.POSITION_COLUMNS
-            work.database.execute(system.insert_row(work.dataset, system.POSITIONS_TABLE.name, names, DIALECT), row)
 
 
 def _write_versions(work: Work, packages: Sequence[Package]) -> None:

@@ -21,7 +21,8 @@ from asyncelt.destinations.memory_impl.store import (
     restored,
 )
 from asyncelt.failpoints import failpoint
-from asyncelt.flow import JobFile, Package
+from asyncelt.flow import JobFile, Package, PositionClaim
+from asyncelt.load.positions import claimed
 from asyncelt.load.protocol import Commit, CommitResult, Lease, Restored, Session, StoredPosition, Target
 from asyncelt.schema.capabilities import Capabilities
 from asyncelt.types import LoadId, SqlValue
@@ -158,6 +159,17 @@ class MemorySession:
         self._pass("positions")
 
         return [stored for (name, _, _), stored in self._contents.positions.items() if name == pipeline_name]
+
+    async def claim(self, pipeline_name: str, claims: Sequence[PositionClaim]) -> Sequence[StoredPosition]:
+        """See `SupportsPositions.claim`. A commit that is being computed is computed again."""
+        self._pass("claim")
+        contents = self._contents
+        known = contents.positions
+        found = [claimed(known.get((pipeline_name, one.source, one.partition)), one) for one in claims]
+        changed = {(pipeline_name, one.source, one.partition): one for one in found}
+        self._datasets[self._target.dataset_name] = replace(contents, positions={**known, **changed})
+
+        return found
 
     async def query(self, sql: str, parameters: Sequence[SqlValue] = ()) -> pa.Table:
         """See `SupportsQuery.query`. Needs the package ``duckdb``."""

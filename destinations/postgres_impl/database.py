@@ -20,6 +20,7 @@ from asyncelt.destinations.postgres_impl.errors import DRIVER_ERRORS, translate,
 from asyncelt.destinations.postgres_impl.locks import become_owner, take_commit_turn
 from asyncelt.destinations.postgres_impl.migrating import Updates, migrate
 from asyncelt.destinations.postgres_impl.parts import Part, Parts, parts_of
+from asyncelt.destinations.postgres_impl.positions import claim_positions
 from asyncelt.destinations.postgres_impl.query import open_reader, run_statement
 from asyncelt.destinations.postgres_impl.reading import DIALECT, committed, positions, read_catalog, restore, run_of
 from asyncelt.destinations.postgres_impl.rights import check_rights
@@ -31,7 +32,7 @@ from asyncelt.destinations.sql.names import Dataset, identifier
 from asyncelt.destinations.streaming import BatchStream
 from asyncelt.errors import CommitUnknown, DestinationUnavailable, LoadError, PipelineBusy
 from asyncelt.failpoints import failpoint
-from asyncelt.flow import JobFile, Package
+from asyncelt.flow import JobFile, Package, PositionClaim
 from asyncelt.load.protocol import Commit, CommitResult, Lease, Restored, StoredPosition, Target
 from asyncelt.schema.system import LOADS_TABLE
 from asyncelt.types import LoadId, SqlValue
@@ -257,6 +258,18 @@ class Database:
         async with self._transaction(doing) as connection:
             with translated(doing):
                 return await positions(connection, self._dataset, pipeline_name)
+
+    async def claim(self, pipeline_name: str, claims: Sequence[PositionClaim]) -> list[StoredPosition]:
+        """Take partitions of message sources over."""
+        doing = "taking partitions over"
+
+        async with self._transaction(doing) as connection:
+            with translated(doing):
+                await connection.execute(_PATIENCE)
+                found = await claim_positions(connection, self._dataset, pipeline_name, claims)
+                await commit_now(connection, timeout_s=self._config.commit_timeout_s)
+
+        return found
 
     async def query(self, sql: str, parameters: Sequence[SqlValue]) -> pa.Table:
         """Run one statement of the user, in a transaction of its own."""

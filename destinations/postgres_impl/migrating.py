@@ -15,7 +15,7 @@ from asyncelt.errors import DestinationRejected
 from asyncelt.flow import Package
 from asyncelt.schema.model import Column, Table
 
-__all__ = ["Updates", "migrate", "missing_columns", "names_of"]
+__all__ = ["Updates", "migrate", "missing_columns", "names_of", "require_table"]
 
 Updates = dict[str, dict[str, tuple[str, ...]]]
 """New columns: load id -> table -> columns."""
@@ -81,10 +81,7 @@ async def migrate(
     # Asked again: whoever had the turn before may have made them.
     catalog = await read_catalog(connection, dataset, names_of(packages))
 
-    # IF NOT EXISTS alone would ask for the right to create schemas, which a role that was given one may not have.
-    if not await connection.fetchval(_HAS_DATASET, dataset.name):
-        await connection.execute(ddl.create_dataset(dataset, DIALECT))
-
+    await _require_dataset(connection, dataset)
     updates: Updates = {}
 
     for package in packages:
@@ -98,6 +95,25 @@ async def migrate(
         updates[package.load_id] = {name: columns for name, columns in done.items() if name not in _OWN}
 
     return updates
+
+
+async def require_table(connection: Connection, dataset: Dataset, one: Table) -> None:
+    """Make a table of our own if it is not there, in a transaction that is not committed here."""
+    if one.name in await read_catalog(connection, dataset, [one.name]):
+        return
+
+    await take_ddl_turn(connection, dataset.name)
+    catalog = await read_catalog(connection, dataset, [one.name])
+
+    if one.name not in catalog:
+        await _require_dataset(connection, dataset)
+        await _migrate_table(connection, dataset, one, catalog, create_indexes=False)
+
+
+async def _require_dataset(connection: Connection, dataset: Dataset) -> None:
+    # IF NOT EXISTS alone would ask for the right to create schemas, which a role that was given one may not have.
+    if not await connection.fetchval(_HAS_DATASET, dataset.name):
+        await connection.execute(ddl.create_dataset(dataset, DIALECT))
 
 
 def _new_columns(one: Table, catalog: Catalog) -> tuple[Column, ...]:

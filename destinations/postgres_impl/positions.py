@@ -1,57 +1,94 @@
-"""Messages of a commit become known as committed, in its transaction."""
+"""What is committed of message sources: moved with each commit, claimed by who takes a partition over."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
+from asyncelt.destinations.postgres_impl.connections import Connection
 from asyncelt.destinations.postgres_impl.locks import take_table_turns
+from asyncelt.destinations.postgres_impl.migrating import require_table
 from asyncelt.destinations.postgres_impl.reading import DIALECT
 from asyncelt.destinations.postgres_impl.writing import Work
 from asyncelt.destinations.sql import system
-from asyncelt.flow import Package, PositionMove
-from asyncelt.load.positions import moved
+from asyncelt.destinations.sql.names import Dataset
+from asyncelt.flow import Package, PositionClaim, PositionMove
+from asyncelt.load.positions import claimed, moved
 from asyncelt.load.protocol import StoredPosition
 
-__all__ = ["move_positions"]
+__all__ = ["claim_positions", "move_positions"]
+
+_TABLE = system.POSITIONS_TABLE
+_One = TypeVar("_One", PositionClaim, PositionMove)
 
 
 async def move_positions(work: Work, pipeline_name: str, packages: Sequence[Package]) -> None:
     """Write down which messages the packages hold; before their rows, since a refusal makes those useless.
 
-    Rows are locked, each partition's in one order for everybody. The first row of a partition cannot be locked before
-    it is there: its writers take turns.
-
     Raises:
         PositionsTaken: A message has been committed already, or its partition has a newer owner.
     """
-    moves = sorted(
-        (move for package in packages for move in package.positions), key=lambda move: (move.source, move.partition)
-    )
+    moves = [move for package in packages for move in package.positions]
+    await _decide(work.connection, work.dataset, pipeline_name, moves, moved)
+
+
+async def claim_positions(
+    connection: Connection, dataset: Dataset, pipeline_name: str, claims: Sequence[PositionClaim]
+) -> list[StoredPosition]:
+    """See `SupportsPositions.claim`. In a transaction that is not committed here.
+
+    Args:
+        connection: In a transaction.
+        dataset: Created if it is not there.
+        pipeline_name: Whose sources they are.
+        claims: The partitions.
+    """
+    await require_table(connection, dataset, _TABLE)
+    found = await _decide(connection, dataset, pipeline_name, claims, claimed)
+
+    return [found[one.source, one.partition] for one in claims]
+
+
+async def _decide(
+    connection: Connection,
+    dataset: Dataset,
+    pipeline_name: str,
+    wanted: Sequence[_One],
+    decide: Callable[[StoredPosition | None, _One], StoredPosition],
+) -> dict[tuple[str, str], StoredPosition]:
+    """Read each row, decide, and write what comes of it.
+
+    Rows are locked, each partition's in one order for everybody. The first row of a partition cannot be locked before
+    it is there: its writers take turns.
+    """
+    found: dict[tuple[str, str], StoredPosition] = {}
     is_first = False
 
-    for move in moves:
-        key = (pipeline_name, move.source, move.partition)
-        stored = await _locked(work, key, move)
+    for one in sorted(wanted, key=lambda one: (one.source, one.partition)):
+        key = (pipeline_name, one.source, one.partition)
+        stored = await _locked(connection, dataset, key)
 
         if stored is None and not is_first:
-            await take_table_turns(work.connection, work.dataset.name, [system.POSITIONS_TABLE.name])
-            stored, is_first = await _locked(work, key, move), True
+            await take_table_turns(connection, dataset.name, [_TABLE.name])
+            stored, is_first = await _locked(connection, dataset, key), True
 
-        after = moved(stored, move)
+        after = found[key[1:]] = decide(stored, one)
 
         if stored is None:
-            names = system.POSITION_COLUMNS
-            sql = system.insert_row(work.dataset, system.POSITIONS_TABLE.name, names, DIALECT)
+            sql = system.insert_row(dataset, _TABLE.name, system.POSITION_COLUMNS, DIALECT)
         else:
-            sql = system.move_position(work.dataset, DIALECT)
+            sql = system.move_position(dataset, DIALECT)
 
-        await work.connection.execute(sql, *key, after.epoch, after.position)
+        if after != stored:
+            await connection.execute(sql, *key, after.epoch, after.position)
+
+    return found
 
 
-async def _locked(work: Work, key: tuple[str, str, str], move: PositionMove) -> StoredPosition | None:
-    row = await work.connection.fetchrow(system.select_position(work.dataset, DIALECT, for_update=True), *key)
+async def _locked(connection: Connection, dataset: Dataset, key: tuple[str, str, str]) -> StoredPosition | None:
+    row = await connection.fetchrow(system.select_position(dataset, DIALECT, for_update=True), *key)
 
     if row is None:
         return None
 
-    return StoredPosition(source=move.source, partition=move.partition, epoch=row[0], position=row[1])
+    return StoredPosition(source=key[1], partition=key[2], epoch=row[0], position=row[1])

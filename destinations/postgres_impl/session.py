@@ -13,7 +13,7 @@ from anyio.to_thread import run_sync
 
 from asyncelt.destinations.postgres_impl.config import PostgresConfig
 from asyncelt.errors import ConfigError
-from asyncelt.flow import JobFile, Package
+from asyncelt.flow import JobFile, Package, PositionClaim
 from asyncelt.load.protocol import (
     ArrowStream,
     Commit,
@@ -77,6 +77,10 @@ class PostgresSession:
     async def positions(self, pipeline_name: str) -> Sequence[StoredPosition]:
         """See `SupportsPositions.positions`."""
         return await (await self._database()).positions(pipeline_name)
+
+    async def claim(self, pipeline_name: str, claims: Sequence[PositionClaim]) -> Sequence[StoredPosition]:
+        """See `SupportsPositions.claim`."""
+        return await (await self._database()).claim(pipeline_name, claims)
 
     async def query(self, sql: str, parameters: Sequence[SqlValue] = ()) -> pa.Table:
         """See `SupportsQuery.query`. Parameters are ``?`` or ``$1``."""

@@ -565,6 +565,21 @@ async def test_tables_and_columns_by_message(tmp_path: Path) -> None:
     assert await ask(pipeline, "SELECT n FROM t0") == [(2,)]
 
 
+async def test_a_decoder_makes_several_rows_or_none(tmp_path: Path) -> None:
+    def decode(message: asyncelt.Message) -> object:
+        n = message.receipt.position or 0
+
+        return None if n == 2 else [{"n": n}, {"n": -n}]
+
+    log = Log([[1, 2, 3], [2]])
+    pipeline = make(tmp_path)
+    stats = await pipeline.stream(asyncelt.sources.events(log, decode=decode, metadata=["position"]))
+
+    assert await ask(pipeline, "SELECT n, _position FROM log ORDER BY ALL") == [(-3, 3), (-1, 1), (1, 1), (3, 3)]
+    assert log.acked == [1, 2, 3, 2]
+    assert (stats.messages, stats.repeated) == (4, 1)
+
+
 async def test_the_known_is_not_asked_about_again(tmp_path: Path) -> None:
     """A broker that comes back may deliver thousands again, each of which would cost a look at the database."""
 

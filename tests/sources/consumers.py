@@ -13,23 +13,27 @@ __all__ = ["NUMBERS", "numbers_in", "pipeline_in", "source_of", "stream_all", "s
 NUMBERS = "numbers"
 
 
-def pipeline_in(folder: Path, member: str = "") -> asyncelt.Pipeline:
+def pipeline_in(folder: Path, member: str = "", **options: object) -> asyncelt.Pipeline:
     return asyncelt.pipeline(
         "killed",
         destination=asyncelt.destinations.duckdb(str(folder / "data.duckdb")),
         dataset_name="data",
         pipelines_dir=folder / "work",
         member=member,
+        **options,  # type: ignore[arg-type]
     )
 
 
 QUICKLY_S = 0.2
+KAFKA = {"session_timeout_ms": 1000, "heartbeat_interval_ms": 200}
+"""Rebalances are noticed soon, dead members as soon as brokers allow."""
 PATIENTLY_S = 3600.0
 
 
 def source_of(kind: str, url: str, topic: str, claim_after_s: float = QUICKLY_S) -> EventSource:
     """The source of this kind, quick to take over what a dead one has left, or what it has itself, if it is slow."""
-    assert kind == "redis"
+    if kind == "kafka":
+        return asyncelt.sources.kafka(topic, group="g", servers=url, **KAFKA)
 
     return asyncelt.sources.redis_stream(topic, group="g", url=url, field="data", claim_after_s=claim_after_s)
 

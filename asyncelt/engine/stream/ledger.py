@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from asyncelt._async import shielded
 from asyncelt.errors import AsynceltWarning, ConfigError
 from asyncelt.extract.intervals import EMPTY, Intervals
-from asyncelt.extract.messages import EventSource, Receipt, SupportsReopening
+from asyncelt.extract.messages import EventSource, Receipt, SharesPartitions, SupportsReopening
 from asyncelt.failpoints import failpoint
-from asyncelt.flow import PositionMove
+from asyncelt.flow import PositionClaim, PositionMove
 from asyncelt.load.protocol import StoredPosition
 
 __all__ = ["Ledger", "Taken"]
@@ -20,6 +20,7 @@ _CLEANUP_S = 10.0
 _Key = tuple[str, str]
 """Name of the source, and partition."""
 Look = Callable[[], Awaitable[Sequence[StoredPosition]]]
+Claim = Callable[[Sequence[PositionClaim]], Awaitable[Sequence[StoredPosition]]]
 Taken = Sequence[tuple[EventSource | None, Receipt]]
 
 
@@ -29,6 +30,9 @@ class _Partition:
 
     committed: Intervals = EMPTY
     epoch: int = 0
+    """With which its messages are committed."""
+    claimed: int = 0
+    """The epoch under which this stream has it; 0: it has not claimed it."""
     in_flight: set[int] = field(default_factory=set)
     """Delivered to this stream, and not committed."""
     floor: int | None = None
@@ -43,10 +47,14 @@ class Ledger:
     Args:
         stored: What is committed.
         look: Reads again what is committed; None: the destination keeps no positions.
+        claim: Takes partitions over; None likewise.
     """
 
-    def __init__(self, stored: Sequence[StoredPosition], look: Look | None) -> None:
+    def __init__(self, stored: Sequence[StoredPosition], look: Look | None, claim: Claim | None = None) -> None:
         self._look = look
+        self._claim = claim
+        self.hurry: Callable[[], None] = _nothing
+        """Ends the package that is being filled at the next safe points."""
         self._partitions: dict[_Key, _Partition] = {
             (one.source, one.partition): _Partition(Intervals.parse(one.position), one.epoch) for one in stored
         }
@@ -66,6 +74,10 @@ class Ledger:
     async def open(self, source: EventSource) -> None:
         """See `StreamSide.open`."""
         self._sources[id(source)] = source
+
+        if isinstance(source, SharesPartitions):
+            source.entrust(_Custody(self, source.name))
+
         await source.position({key[1]: one.committed for key, one in self._partitions.items() if key[0] == source.name})
 
     def knows(self, source: EventSource, receipt: Receipt) -> bool:
@@ -83,8 +95,27 @@ class Ledger:
             return
 
         for one in await self._look():
-            partition = self._partitions.setdefault((one.source, one.partition), _Partition())
+            partition = self._partition(one.source, one.partition)
             partition.committed = partition.committed.union(Intervals.parse(one.position))
+
+    async def claim(self, source: str, starts: Mapping[str, int | None]) -> Mapping[str, Intervals]:
+        """See `Custody.claim`."""
+        if self._claim is None:
+            raise _keeps_no_positions(source)
+
+        claims = [
+            PositionClaim(source=source, partition=name, epoch=self._partition(source, name).claimed, start=start)
+            for name, start in starts.items()
+        ]
+        found: dict[str, Intervals] = {}
+
+        for one in await self._claim(claims):
+            partition = self._partition(source, one.partition)
+            partition.committed = partition.committed.union(Intervals.parse(one.position))
+            partition.epoch = partition.claimed = one.epoch
+            found[one.partition] = partition.committed.union(Intervals.of(partition.in_flight))
+
+        return found
 
     def accept(self, source: EventSource | None, receipt: Receipt) -> bool:
         """See `StreamSide.accept`."""
@@ -100,12 +131,9 @@ class Ledger:
             return True
 
         if self._look is None:
-            raise ConfigError(
-                f"Source {source.name!r} delivers messages more than once, and the destination keeps no positions, by "
-                "which they are told apart. Use one that does: DuckDB, for instance."
-            )
+            raise _keeps_no_positions(source.name)
 
-        partition = self._partitions.setdefault((source.name, receipt.partition), _Partition())
+        partition = self._partition(source.name, receipt.partition)
 
         if self.knows(source, receipt):
             self.repeated += 1
@@ -211,8 +239,38 @@ class Ledger:
 
     def _raise_floors(self, source: EventSource, floors: Mapping[str, int]) -> None:
         for name, floor in floors.items():
-            partition = self._partitions.setdefault((source.name, name), _Partition())
+            partition = self._partition(source.name, name)
             partition.floor = floor if partition.floor is None else max(floor, partition.floor)
+
+    def _partition(self, source: str, name: str) -> _Partition:
+        return self._partitions.setdefault((source, name), _Partition())
+
+
+@dataclass(frozen=True, slots=True)
+class _Custody:
+    """See `Custody`."""
+
+    ledger: Ledger
+    source: str
+
+    async def claim(self, starts: Mapping[str, int | None]) -> Mapping[str, Intervals]:
+        """See `Custody.claim`."""
+        return await self.ledger.claim(self.source, starts)
+
+    def hurry(self) -> None:
+        """See `Custody.hurry`."""
+        self.ledger.hurry()
+
+
+def _nothing() -> None:
+    """Before there is anything to hurry."""
+
+
+def _keeps_no_positions(source: str) -> ConfigError:
+    return ConfigError(
+        f"Source {source!r} delivers messages more than once, and the destination keeps no positions, by "
+        "which they are told apart. Use one that does: DuckDB, for instance."
+    )
 
 
 def _warn(message: str) -> None:

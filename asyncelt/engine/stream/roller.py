@@ -220,6 +220,11 @@ class Roller:
                 self._ask()
                 await segment.closed.wait()
 
+    def hurry(self) -> None:
+        """Cut now, if anything is there."""
+        if self._is_begun or any(port.holds for port in self._ports):
+            self._ask()
+
     def drain(self) -> None:
         """Cut now, and end every resource at its cut."""
         self._is_draining = True

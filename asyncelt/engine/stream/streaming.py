@@ -8,7 +8,7 @@ as ``max_disk`` lets it, and what is read after that fills the memory budget, un
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -27,10 +27,11 @@ from asyncelt.engine.shaping import SchemaBook
 from asyncelt.engine.steps import one_error, step
 from asyncelt.engine.stream.ledger import Ledger, Taken
 from asyncelt.engine.stream.roller import Roller, Segment
+from asyncelt.errors import Unsupported
 from asyncelt.extract.resource import Resource
 from asyncelt.extract.safety import is_automatic, is_repeatable
 from asyncelt.failpoints import failpoint
-from asyncelt.flow import PositionMove
+from asyncelt.flow import PositionClaim, PositionMove
 from asyncelt.info.streams import StreamStats
 from asyncelt.load.protocol import StoredPosition, SupportsIdle, SupportsPositions
 from asyncelt.observe import DestinationAway, DestinationBack, Event, PackageCommitted
@@ -129,9 +130,10 @@ class Streaming:
 
         account = environment.budget.account()
         keeps = isinstance(owned.session, SupportsPositions)
-        ledger = Ledger(await self._positions(), self._positions if keeps else None)
+        ledger = Ledger(await self._positions(), self._positions if keeps else None, self._claim if keeps else None)
         document = document_of(owned.tip.document, environment.pipeline_name)
         self._roller = roller = Roller(self.roll, account, ledger, document)
+        ledger.hurry = roller.hurry
         plan, extraction = self._extraction(roller)
 
         if self._is_draining:
@@ -393,6 +395,16 @@ class Streaming:
             read = partial(session.positions, self.owned.environment.pipeline_name)
 
             return list(await retrying(read, self.owned.environment.settings.retry))
+
+    async def _claim(self, claims: Sequence[PositionClaim]) -> Sequence[StoredPosition]:
+        session = self.owned.session
+
+        if not isinstance(session, SupportsPositions):  # the ledger is not given this then
+            raise Unsupported("The destination keeps no positions.")
+
+        claim = partial(session.claim, self.owned.environment.pipeline_name, claims)
+
+        return await retrying(claim, self.owned.environment.settings.retry)
 
 
 def _patient(retry: Retry) -> Retry:

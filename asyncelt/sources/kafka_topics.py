@@ -1,0 +1,491 @@
+"""Kafka: a member of a consumer group as an event source."""
+
+from __future__ import annotations
+
+import importlib
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from types import ModuleType
+from typing import TYPE_CHECKING, Final, get_args
+
+import anyio
+
+from asyncelt._async import backoff_delays, in_thread
+from asyncelt.config import Retry
+from asyncelt.errors import AsynceltWarning, ConfigError, ExtractError, UsageError
+from asyncelt.extract.intervals import Intervals
+from asyncelt.extract.messages import Custody, Message, Receipt
+from asyncelt.types import OnGap, StartAt
+
+if TYPE_CHECKING:
+    from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+
+__all__ = ["KafkaSource", "kafka"]
+
+_LONG_POLL_S: Final = 5.0
+_TELL_S: Final = 3.0
+"""How long a commit of the group's offsets may take; they are for others to see, and the next one has them all."""
+_LEAVE_S: Final = 5.0
+_AWAY: Final = Retry(attempts=1_000_000_000, first_s=0.1, max_s=5.0)
+_NEVER_MS: Final = 2**31 - 1
+_MARGIN_MS: Final = 10_000
+_OURS: Final = {
+    "auto_offset_reset": "start= says where a partition starts, on_gap= what happens when messages are gone",
+    "bootstrap_servers": "use servers=",
+    "enable_auto_commit": "offsets are committed after the rows",
+    "group_id": "use group=",
+    "key_deserializer": "use asyncelt.sources.events(source, decode=...)",
+    "value_deserializer": "use asyncelt.sources.events(source, decode=...)",
+}
+"""Arguments of the client that would say something else than ours."""
+
+
+@dataclass(slots=True, eq=False)
+class _Holding:
+    """A partition, for as long as this member has it. The token of its messages' receipts."""
+
+    partition: TopicPartition
+    name: str
+    following: int
+    """The offset behind the last message that was handed out."""
+    open: int = 0
+    """Messages that were handed out, and of which the stream has not said what became of them."""
+
+
+class KafkaSource:
+    """Messages of topics, as one member of a consumer group. Made by `kafka`.
+
+    Positions are offsets. A partition that is assigned to this member is claimed in the destination first, so nobody
+    who had it before can commit any more, and is read on behind what is committed there, whatever the group believes.
+    """
+
+    def __init__(
+        self,
+        topics: Sequence[str],
+        group: str,
+        *,
+        servers: Sequence[str],
+        start: StartAt,
+        on_gap: OnGap,
+        revoke_deadline_s: float,
+        options: Mapping[str, object],
+    ) -> None:
+        self._topics = tuple(dict.fromkeys(topics))
+        self._group = group
+        self._servers = list(servers)
+        self._start = start
+        self._on_gap = on_gap
+        self._revoke_deadline_s = revoke_deadline_s
+        self._options = dict(options)
+        self._custody: Custody | None = None
+        self._known: dict[str, Intervals] = {}
+        self._consumer: AIOKafkaConsumer | None = None
+        self._errors: ModuleType | None = None
+        self._assigned: frozenset[TopicPartition] | None = None
+        """What the group has given to this member, until it is held or taken away."""
+        self._held: dict[TopicPartition, _Holding] = {}
+        self._settled = anyio.Event()
+        self._reading = anyio.CancelScope()
+        """Around the request that is under way; cancelled when there is something to take over."""
+        self._delays: Iterator[float] | None = None
+
+    @property
+    def name(self) -> str:
+        """See `EventSource.name`. Without the topics: there may be more of them tomorrow."""
+        return f"kafka_{self._group}"
+
+    @property
+    def can_reopen(self) -> bool:
+        """See `SupportsReopening.can_reopen`."""
+        return True
+
+    def entrust(self, custody: Custody) -> None:
+        """See `SharesPartitions`."""
+        self._custody = custody
+
+    async def position(self, committed: Mapping[str, Intervals]) -> None:
+        """See `EventSource.position`. Joins the group; what it is given is taken over by `fetch`."""
+        module = await in_thread(_imported, anyio.CapacityLimiter(1))
+        self._errors = module.errors
+        self._known = dict(committed)
+        self._assigned, self._delays = None, None
+        self._consumer = consumer = module.AIOKafkaConsumer(**self._arguments())
+        source = self
+
+        class Listener(module.ConsumerRebalanceListener):  # type: ignore[misc,name-defined]  # imported when needed
+            async def on_partitions_revoked(self, revoked: set[TopicPartition]) -> None:
+                await source._give_back(revoked)
+
+            def on_partitions_assigned(self, assigned: set[TopicPartition]) -> None:
+                source._assigned = frozenset(assigned)
+                source._reading.cancel()
+
+        try:
+            await consumer.start()
+            existing = await consumer.topics()
+        except module.errors.KafkaError as error:
+            raise ExtractError(
+                f"Kafka source {self.name!r}: cannot connect to {', '.join(self._servers)}: {error}. Is the address "
+                "right (servers=), is the broker up, and does it want TLS or a password (security_protocol=...)?"
+            ) from error
+
+        missing = [topic for topic in self._topics if topic not in existing]
+
+        if missing:
+            raise ConfigError(
+                f"Kafka source {self.name!r}: there is no topic {', '.join(map(repr, missing))} at "
+                f"{', '.join(self._servers)}, or it may not be seen. Create it, or check the name."
+            )
+
+        consumer.subscribe(list(self._topics), listener=Listener())
+
+    async def fetch(self, most: int) -> Sequence[Message]:
+        """See `EventSource.fetch`. Never ends by itself; brokers that are away are waited for."""
+        consumer = self._required()
+
+        while True:
+            await self._take_over()
+            found: Mapping[TopicPartition, Sequence[ConsumerRecord]] = {}
+
+            try:
+                # Whatever was read when this is cancelled belongs to partitions that are about to be sought anew.
+                with anyio.CancelScope() as self._reading:
+                    found = await consumer.getmany(timeout_ms=int(_LONG_POLL_S * 1000), max_records=most)
+            except self._kafka.OffsetOutOfRangeError as error:
+                await self._bridge(error.args[0])
+                continue
+            except self._kafka.NoOffsetForPartitionError:
+                # It was assigned a moment ago, and has not been taken over.
+                continue
+            except self._kafka.KafkaError as error:
+                await self._endure(error)
+                continue
+
+            self._delays = None
+            messages = [
+                self._message(self._held[partition], one)
+                for partition, records in found.items()
+                if partition in self._held and self._assigned is None
+                for one in records
+            ]
+
+            if messages:
+                return messages
+
+    async def ack(self, receipts: Sequence[Receipt]) -> Mapping[str, int]:
+        """See `EventSource.ack`. One owner reads a partition, in order, so what was committed last is a floor."""
+        reached: dict[_Holding, int] = {}
+
+        for one in receipts:
+            if isinstance(one.token, _Holding) and one.position is not None:
+                reached[one.token] = max(one.position, reached.get(one.token, -1))
+
+        offsets = {
+            holding.partition: position + 1
+            for holding, position in reached.items()
+            if self._held.get(holding.partition) in (holding, None)
+        }
+
+        try:
+            if offsets:
+                with anyio.move_on_after(_TELL_S):
+                    await self._required().commit(offsets)
+        except (self._kafka.CommitFailedError, self._kafka.IllegalStateError):
+            # The group gives out its partitions anew at this moment.
+            pass
+        finally:
+            self._settle(receipts)
+
+        return {holding.name: position for holding, position in reached.items()}
+
+    async def nack(self, receipts: Sequence[Receipt]) -> None:
+        """See `EventSource.nack`. Whoever claims the partition next reads them again."""
+        self._settle(receipts)
+
+    async def close(self) -> None:
+        """See `EventSource.close`. Leaves the group."""
+        consumer, self._consumer = self._consumer, None
+        self._held.clear()
+        self._settled.set()
+
+        if consumer is None:
+            return
+
+        with anyio.move_on_after(_LEAVE_S) as leaving:
+            await consumer.stop()
+
+        if leaving.cancelled_caught:
+            # It waits for a broker, or for another member. Its sockets and tasks are closed all the same.
+            consumer._closed = False  # noqa: SLF001 - it has no other way to be asked again
+            await consumer.stop()
+
+    # ------------------------------------------------------------------ owning partitions
+
+    async def _give_back(self, revoked: set[TopicPartition]) -> None:
+        """Nothing more is taken of these; what the stream has of them is committed first, if that is quick enough.
+
+        If it is not, the next owner's claim refuses it, and reads it again.
+        """
+        self._assigned = None
+        leaving = [self._held.pop(one) for one in revoked if one in self._held]
+
+        with anyio.move_on_after(self._revoke_deadline_s):
+            while any(one.open for one in leaving) and self._consumer is not None:
+                self._settled = anyio.Event()
+                self._guard.hurry()
+                await self._settled.wait()
+
+    async def _take_over(self) -> None:
+        """Claim what was assigned, and read on behind what is committed."""
+        while (assigned := self._assigned) is not None:
+            try:
+                starts = await self._starts(assigned)
+            except self._kafka.KafkaError as error:
+                await self._endure(error)
+                continue
+
+            known = await self._guard.claim(starts)
+
+            # Meanwhile it may have been taken away again.
+            if self._assigned is assigned:
+                self._known.update(known)
+                self._hold(assigned, known)
+
+    def _hold(self, assigned: frozenset[TopicPartition], known: Mapping[str, Intervals]) -> None:
+        held = {one: _Holding(one, _name(one), _end(known[_name(one)]) + 1) for one in assigned}
+
+        if all(map(self._seek, held.values())):
+            self._held, self._assigned = held, None
+
+    def _seek(self, holding: _Holding) -> bool:
+        """Read on there; False if the partition has just been taken away, of which this source is about to hear."""
+        try:
+            self._required().seek(holding.partition, holding.following)
+        except self._kafka.IllegalStateError:
+            return False
+
+        return True
+
+    async def _starts(self, assigned: frozenset[TopicPartition]) -> dict[str, int | None]:
+        """By partition, what precedes the first message that is wanted, if nothing is known in the destination."""
+        consumer = self._required()
+        fresh = [one for one in assigned if not self._known.get(_name(one))]
+        starts: dict[str, int | None] = {_name(one): None for one in assigned}
+
+        if not fresh:
+            return starts
+
+        # Of a topic that is read already, a partition that has been added since holds nothing that is old.
+        seen = {name.rpartition(":")[0] for name, known in self._known.items() if known}
+        late = [one for one in fresh if self._start == "latest" and one.topic not in seen]
+        first = await consumer.beginning_offsets(fresh)
+        last = await consumer.end_offsets(late) if late else {}
+
+        for one in fresh:
+            offset = last.get(one, first[one])
+
+            if self._start == "group":
+                offset = max(await consumer.committed(one) or 0, offset)
+
+            starts[_name(one)] = offset - 1
+
+        return starts
+
+    async def _bridge(self, gone: Mapping[TopicPartition, int]) -> None:
+        """Messages are not there any more: an error, or another one's business.
+
+        Raises:
+            ExtractError: They are missed.
+        """
+        try:
+            first = await self._required().beginning_offsets(list(gone))
+        except self._kafka.KafkaError as error:
+            await self._endure(error)
+            return
+
+        for partition, offset in gone.items():
+            holding = self._held.get(partition)
+
+            if holding is None:
+                continue
+
+            where = f"Kafka source {self.name!r}, partition {holding.name!r}"
+
+            if offset > first[partition]:
+                raise ExtractError(
+                    f"{where}: it has no offset {offset}, up to which it was read. Was the topic made anew? Then "
+                    f"delete this partition's row of source {self.name!r} in _asyncelt_positions, and start the "
+                    "stream again."
+                )
+
+            if self._on_gap == "fail":
+                raise ExtractError(
+                    f"{where}: the messages from offset {offset} to {first[partition] - 1} were deleted before they "
+                    "were read; the oldest one there is the one after them. If they may stay lost, use on_gap='skip'."
+                )
+
+            warnings.warn(
+                f"{where}: offsets {offset} to {first[partition] - 1} were deleted before they were read.",
+                AsynceltWarning,
+                stacklevel=2,
+            )
+            holding.following = first[partition]
+            self._seek(holding)
+
+    async def _endure(self, error: Exception) -> None:
+        """Wait, if that may help; then go on behind what was handed out.
+
+        Raises:
+            ExtractError: It does not.
+        """
+        if not getattr(error, "retriable", False):
+            raise ExtractError(f"Kafka source {self.name!r}: {type(error).__name__}: {error}") from error
+
+        self._delays = self._delays or backoff_delays(_AWAY)
+        await anyio.sleep(next(self._delays))
+
+        for holding in self._held.values():
+            self._seek(holding)
+
+    def _settle(self, receipts: Sequence[Receipt]) -> None:
+        for one in receipts:
+            if isinstance(one.token, _Holding):
+                one.token.open -= 1
+
+        self._settled.set()
+
+    # ------------------------------------------------------------------ parts
+
+    def _arguments(self) -> dict[str, object]:
+        revoke_ms = int(self._revoke_deadline_s * 1000)
+        # A stream whose destination is away reads nothing, and yet is alive: its heartbeats say so. A member that
+        # gives partitions back may take its time, and those who wait for it ask for that long.
+        defaults = {
+            "max_poll_interval_ms": _NEVER_MS,
+            "rebalance_timeout_ms": revoke_ms + _MARGIN_MS,
+            "request_timeout_ms": max(40_000, revoke_ms + 2 * _MARGIN_MS),
+        }
+        ours = {
+            "bootstrap_servers": self._servers,
+            "group_id": self._group,
+            "enable_auto_commit": False,
+            "auto_offset_reset": "none",
+        }
+
+        return {**defaults, **self._options, **ours}
+
+    def _message(self, holding: _Holding, one: ConsumerRecord) -> Message:
+        holding.open += 1
+        holding.following = one.offset + 1
+
+        return Message(
+            one.value,
+            Receipt(holding.name, one.offset, holding),
+            self,
+            table_name=one.topic,
+            headers={name: value.decode("utf-8", "replace") for name, value in one.headers},
+            key=one.key,
+            topic=one.topic,
+            partition=one.partition,
+            timestamp=one.timestamp / 1000,
+        )
+
+    @property
+    def _kafka(self) -> ModuleType:
+        return self._errors if self._errors is not None else importlib.import_module("aiokafka.errors")
+
+    @property
+    def _guard(self) -> Custody:
+        if self._custody is None:
+            raise UsageError(f"Kafka source {self.name!r} is read by nobody. Pass it to pipeline.stream().")
+
+        return self._custody
+
+    def _required(self) -> AIOKafkaConsumer:
+        if self._consumer is None:
+            raise UsageError(f"Kafka source {self.name!r} is not connected. Pass it to pipeline.stream().")
+
+        return self._consumer
+
+
+def _name(partition: TopicPartition) -> str:
+    return f"{partition.topic}:{partition.partition}"
+
+
+def _end(known: Intervals) -> int:
+    """The last position before the first that is not known. A partition is read in order, so there is one piece."""
+    if known.floor is not None:
+        return known.floor
+
+    return known.ranges[0][1] if known.ranges else -1
+
+
+def _imported() -> ModuleType:
+    try:
+        module = importlib.import_module("aiokafka")
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            "asyncelt.sources.kafka needs the package 'aiokafka': pip install 'asyncelt[kafka]'"
+        ) from error
+
+    importlib.import_module("aiokafka.errors")
+
+    return module
+
+
+def kafka(
+    topics: str | Sequence[str],
+    *,
+    group: str,
+    servers: str | Sequence[str] = "127.0.0.1:9092",
+    start: StartAt = "earliest",
+    on_gap: OnGap = "fail",
+    revoke_deadline_s: float = 30.0,
+    **options: object,
+) -> KafkaSource:
+    """Messages of Kafka topics, exactly once in the destination, for `Pipeline.stream`. Each topic is a table.
+
+    Offsets that are committed with the rows win over those of the group, which follow after each commit for others to
+    see. What the destination knows is kept under the group's name: another group begins anew.
+
+    Args:
+        topics: Names of the topics, which exist. There may be others after a restart.
+        group: Members of a group share the partitions.
+        servers: Where to connect, as ``host:port``.
+        start: Where a partition starts of which the destination knows nothing: ``earliest``, ``latest``, or ``group``,
+            where the group stands. Partitions that are added to a topic later start at ``earliest``.
+        on_gap: What happens when messages were deleted before they were read: ``fail`` ends the stream, ``skip`` warns
+            and goes on at the oldest that is there.
+        revoke_deadline_s: When the group gives a partition to another member: how long that one waits until what is
+            in flight has been committed. Then it is given up, and the new owner reads it again.
+        options: More arguments of ``aiokafka.AIOKafkaConsumer``: security, time-outs, sizes.
+
+    Raises:
+        ConfigError: A name is missing, or an argument is not possible.
+    """
+    names = [topics] if isinstance(topics, str) else list(topics)
+
+    if not names or not all(names) or not group:
+        raise ConfigError(f"kafka({topics!r}, group={group!r}): both names are needed.")
+
+    if start not in get_args(StartAt) or on_gap not in get_args(OnGap) or revoke_deadline_s < 0:
+        raise ConfigError(
+            f"kafka({topics!r}): start is one of {', '.join(get_args(StartAt))}, on_gap one of "
+            f"{', '.join(get_args(OnGap))}, revoke_deadline_s not negative; got {start!r}, {on_gap!r}, "
+            f"{revoke_deadline_s}."
+        )
+
+    for name in options:
+        if name in _OURS:
+            raise ConfigError(f"kafka({topics!r}, {name}=...): {_OURS[name]}.")
+
+    return KafkaSource(
+        names,
+        group,
+        servers=[servers] if isinstance(servers, str) else servers,
+        start=start,
+        on_gap=on_gap,
+        revoke_deadline_s=revoke_deadline_s,
+        options=options,
+    )
