@@ -117,6 +117,7 @@ class Database:
     def _committed(self, dataset: Dataset, commit: Commit, newest: int, paths: JobPaths) -> CommitResult:
         strategy = self._config.replace_strategy
         is_alone = self._config.instance.uses == 1 + self._holds
+        is_less = False
 
         try:
             with fitted_memory(self, self._config, commit, is_alone=is_alone) as is_less:
