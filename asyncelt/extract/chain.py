@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Generator, Iterable, Iterator, Mapping
 from functools import partial
 from inspect import isawaitable
-from typing import cast
+from typing import NoReturn, cast
 
 import pyarrow as pa
 
@@ -143,8 +143,17 @@ class Chain:
                 run.settle()
 
     def error(self, error: BaseException, where: str) -> AsynceltError:
-        """``error`` as the resource's own; raise it from the original."""
+        """``error`` as the resource's own: itself where it is one of ours."""
         return extraction_error(self.resource, self.rows, error, where)
+
+    def fail(self, error: BaseException, where: str) -> NoReturn:
+        """Raise what `error` returns."""
+        own = self.error(error, where)
+
+        if own is error:
+            raise own
+
+        raise own from error
 
     def process_row(self, row: dict[object, object]) -> Work | None:
         """The same as `process` for one dict, without a generator where nothing asks for one.
@@ -163,7 +172,7 @@ class Chain:
             try:
                 result = function(row)
             except Exception as error:
-                raise self.error(error, f"in {label}") from error
+                self.fail(error, f"in {label}")
 
             if keep and (result is True or result is False):
                 if not result:
@@ -194,7 +203,7 @@ class Chain:
             if isawaitable(result):
                 result = yield result
         except Exception as error:
-            raise self.error(error, f"in {label}") from error
+            self.fail(error, f"in {label}")
 
         if kept is None:
             yield from self.process(result, index)
@@ -276,7 +285,7 @@ class Chain:
         try:
             return (yield from step.work(item))
         except Exception as error:
-            raise self.error(error, "in a step") from error
+            self.fail(error, "in a step")
 
     def _rows_of(self, item: object) -> Generator[Request, object, object]:
         """A JSON body as its rows; everything else as it is."""
@@ -290,7 +299,7 @@ class Chain:
             try:
                 part = next(parts, None)
             except ExtractError as error:
-                raise self.error(error, "in a JSON body") from error
+                self.fail(error, "in a JSON body")
 
             if part is None:
                 return rows
@@ -302,7 +311,7 @@ class Chain:
         try:
             return run.apply(item)
         except Exception as error:
-            raise self.error(error, "in a step") from error
+            self.fail(error, "in a step")
 
     def _row_step(self, step: RowStep, item: object) -> Generator[Request, object, object | None]:
         """Map or filter. As in the reference, a page that is filtered to nothing is gone."""
@@ -323,7 +332,7 @@ class Chain:
                     elif result:
                         results.append(row)
             except Exception as error:
-                raise self.error(error, f"in {step.label}") from error
+                self.fail(error, f"in {step.label}")
 
             if len(rows) > _PAUSE_ROWS:
                 yield None
@@ -347,7 +356,7 @@ class Chain:
             try:
                 results = step.function(row)
             except Exception as error:
-                raise self.error(error, f"in {step.label}") from error
+                self.fail(error, f"in {step.label}")
 
             if kind_of(type(results)) in (Kind.ASYNC_ITERABLE, Kind.AWAITABLE) or not isinstance(results, Iterable):
                 yield from self.process(results, index, table)
@@ -360,7 +369,7 @@ class Chain:
         try:
             yield from items
         except Exception as error:
-            raise self.error(error, f"in {label}") from error
+            self.fail(error, f"in {label}")
 
     def _transform(self, step: ItemStep, item: object) -> Generator[Request, object, object]:
         if isinstance(item, JsonBody):
@@ -378,7 +387,7 @@ class Chain:
 
             return (yield Ahead(result)) if isawaitable(result) else result
         except Exception as error:
-            raise self.error(error, f"in transformer {step.name!r}") from error
+            self.fail(error, f"in transformer {step.name!r}")
 
     # ------------------------------------------------------------------ tables
 
@@ -394,7 +403,7 @@ class Chain:
                 table = marked.table_name if marked.is_variant and marked.table_name else self.table
                 self._tell(table, self._hints.change(hints, table, is_variant=marked.is_variant))
         except Exception as error:
-            raise self.error(error, "in hints that came with its data") from error
+            self.fail(error, "in hints that came with its data")
 
     def _tell(self, table: str, news: TableHints | None) -> None:
         if news is not None:
@@ -407,7 +416,7 @@ class Chain:
         try:
             return self._hints.news_of(table, row)
         except Exception as error:
-            raise self.error(error, f"in the hints of table {table!r}") from error
+            self.fail(error, f"in the hints of table {table!r}")
 
     def _route(self, item: object, table: str | None) -> Work:
         if self._offers:
@@ -458,7 +467,7 @@ class Chain:
         try:
             name = self._table(row)  # type: ignore[operator]
         except Exception as error:
-            raise self.error(error, "in the table_name function") from error
+            self.fail(error, "in the table_name function")
 
         if not isinstance(name, str) or not name:
             wrong = ConfigError(f"The table_name function must return the name of a table, not {name!r}.")

@@ -209,7 +209,7 @@ def through_validator(
             except AsynceltError:
                 raise
             except Exception as error:
-                raise chain.error(error, "in its validator") from error
+                chain.fail(error, "in its validator")
             else:
                 if made is not None:
                     kept.append(made)

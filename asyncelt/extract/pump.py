@@ -208,7 +208,7 @@ class _Run:
         try:
             chain.settle(finished=not chain.ended())
         except Exception as error:
-            raise chain.error(error, "at its end") from error
+            chain.fail(error, "at its end")
 
         self._gatherer.flush()
 

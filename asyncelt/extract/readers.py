@@ -11,7 +11,7 @@ import contextlib
 import inspect
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
-from typing import Protocol, cast
+from typing import NoReturn, Protocol, cast
 
 from asyncelt.errors import SourceExhausted
 from asyncelt.extract.driver import Driver, close_iterator, pull_all
@@ -77,7 +77,7 @@ async def open_reader(data: object, driver: Driver) -> Reader:
         else:
             return _thread_reader(cast("Callable[[], object]", data), driver)
     except Exception as error:
-        raise chain.error(error, "when it was called") from error
+        chain.fail(error, "when it was called")
 
     if isinstance(data, AsyncIterable):
         return AsyncReader(data, driver)
@@ -197,7 +197,7 @@ class AsyncReader:
         except StopAsyncIteration:
             return False
         except Exception as error:
-            raise chain.error(error, "in its iterator") from error
+            chain.fail(error, "in its iterator")
         finally:
             driver.at_rest = False
 
@@ -325,7 +325,7 @@ class ThreadReader:
             try:
                 item = next(items, _END)
             except BaseException as error:
-                raise self._own(error, "in its iterator") from error
+                self._fail(error, "in its iterator")
 
             if item is _END:
                 return
@@ -358,20 +358,20 @@ class ThreadReader:
             try:
                 item = next(items, _END)
             except BaseException as error:
-                raise self._own(error, "in its iterator") from error
+                self._fail(error, "in its iterator")
 
     def _guarded(self, call: Callable[[], object], where: str) -> object:
         try:
             return call()
         except BaseException as error:
-            raise self._own(error, where) from error
+            self._fail(error, where)
 
-    def _own(self, error: BaseException, where: str) -> BaseException:
-        """``error`` as the resource's own. A cancellation too: nobody has cancelled the thread."""
+    def _fail(self, error: BaseException, where: str) -> NoReturn:
+        """Raise ``error`` as the resource's own. A cancellation too: nobody has cancelled the thread."""
         if isinstance(error, Closed | KeyboardInterrupt | SystemExit):
-            return error
+            raise error
 
-        return self._chain.error(error, where)
+        self._chain.fail(error, where)
 
 
 class RawThreadReader:
@@ -387,7 +387,7 @@ class RawThreadReader:
         try:
             batch = await self._thread.next()
         except Exception as error:
-            raise self._driver.chain.error(error, "in its iterator") from error
+            self._driver.chain.fail(error, "in its iterator")
 
         for item in batch or ():
             if self._driver.chain.ended():

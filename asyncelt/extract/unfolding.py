@@ -36,7 +36,7 @@ def settle(chain: Chain, item: object, kind: Kind) -> Generator[Request, object,
 
         return function() if is_async_function(function) else (yield Ahead(Offload(partial(called, function))))
     except Exception as error:
-        raise chain.error(error, "in what it yielded") from error
+        chain.fail(error, "in what it yielded")
 
 
 def unfold(chain: Chain, item: object, kind: Kind, index: int, table: str | None) -> Work:
@@ -98,7 +98,7 @@ def _pull(chain: Chain, items: Iterator[object], index: int, table: str | None) 
             try:
                 batch = yield pull
             except Exception as error:
-                raise chain.error(error, "in what it yielded") from error
+                chain.fail(error, "in what it yielded")
 
             if batch is None:
                 break
@@ -126,7 +126,7 @@ def _pull_async(chain: Chain, source: AsyncIterator[object], index: int, table: 
             except StopAsyncIteration:
                 break
             except Exception as error:
-                raise chain.error(error, "in what it yielded") from error
+                chain.fail(error, "in what it yielded")
 
             yield from chain.process(item, index, table)
     except GeneratorExit:

@@ -381,3 +381,15 @@ async def test_plain_functions_as_transformers_do_not_block_the_loop() -> None:
         assert (await pumped(asyncelt.transformer(detail, data_from=form({"a": 1})))).rows() == [{"a": 1}]
 
     assert threading.get_ident() not in where
+
+
+@pytest.mark.parametrize("form", FORMS)
+async def test_one_of_our_own_errors_is_raised_as_it_is_and_not_as_its_own_cause(form):
+    def refuse(row):
+        raise ConfigError("no such thing")
+
+    with pytest.raises(ConfigError, match="no such thing") as raised:
+        await pumped(FORMS[form]({"a": 1}).add_map(refuse))
+
+    assert raised.value.__cause__ is None
+    assert raised.value.__notes__ == ["In resource 'r', in add_map, after 0 rows."]
