@@ -41,6 +41,11 @@ class DuckDbConfig:
 
         return f"{self.path.stem}_file" if self.path.stem.lower() in _RESERVED else self.path.stem
 
+    @property
+    def writers(self) -> int:
+        """How many threads of DuckDB write at the same time."""
+        return self.threads or _fitting_threads() or os.cpu_count() or 1
+
     def options(self) -> dict[str, str | bool | int | float | list[str]]:
         """DuckDB's configuration for an instance of our own."""
         options: dict[str, str | bool | int | float | list[str]] = dict(self.settings)

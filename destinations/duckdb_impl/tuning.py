@@ -26,7 +26,7 @@ _LIMIT: Final = "memory_limit"
 _MIB: Final = 1024 * 1024
 _BASE_MIB: Final = 56
 _COLUMN_MIB: Final = 1.5
-"""A column that is being written holds blocks of 256 KiB, for its values and for its nulls, raw and compressed."""
+"""A column holds blocks of 256 KiB for each thread that writes it: for its values and its nulls, raw and compressed."""
 _FEW_BYTES: Final = 4 * _MIB
 """Of job files: what comes of them is small, and asking for a limit costs a small run as much as a query."""
 _UNITS: Final = {"bytes": 1, "KiB": 1024, "MiB": _MIB, "GiB": 1024 * _MIB, "TiB": 1024 * 1024 * _MIB}
@@ -69,7 +69,7 @@ def fitted_memory(database: Statements, config: DuckDbConfig, commit: Commit, *,
     Yields:
         Whether there is less than before. It may turn out to be too little: `ran_out_of_memory`.
     """
-    needed = _needed_mib(commit.packages)
+    needed = _needed_mib(commit.packages, config.writers)
     instance = config.instance
 
     is_ours = instance.is_own and config.path is not None and _LIMIT not in config.settings
@@ -106,7 +106,7 @@ def _is_set(database: Statements, limit: str) -> bool:
     return False
 
 
-def _needed_mib(packages: Sequence[Package]) -> int | None:
+def _needed_mib(packages: Sequence[Package], writers: int) -> int | None:
     """About what appending rows of common length takes; None where rows are merged, or few."""
     if sum(job.nbytes for package in packages for job in package.jobs) < _FEW_BYTES:
         return None
@@ -120,7 +120,7 @@ def _needed_mib(packages: Sequence[Package]) -> int | None:
 
             columns += len(package.schema.tables[name].columns)
 
-    return _BASE_MIB + round(columns * _COLUMN_MIB)
+    return _BASE_MIB + round(columns * _COLUMN_MIB * writers)
 
 
 def _bytes_of(setting: str) -> float:
