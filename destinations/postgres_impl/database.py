@@ -24,7 +24,7 @@ from asyncelt.destinations.postgres_impl.positions import claim_positions
 from asyncelt.destinations.postgres_impl.query import open_reader, run_statement
 from asyncelt.destinations.postgres_impl.reading import DIALECT, committed, positions, read_catalog, restore, run_of
 from asyncelt.destinations.postgres_impl.rights import check_rights
-from asyncelt.destinations.postgres_impl.staging import adopt, drop_parts, stage_next
+from asyncelt.destinations.postgres_impl.staging import adopt, drop_parts, left_behind, stage_next
 from asyncelt.destinations.postgres_impl.transaction import write_commit
 from asyncelt.destinations.postgres_impl.writing import Work
 from asyncelt.destinations.sql import system
@@ -187,6 +187,7 @@ class Database:
 
     async def _adopt(self, commit: Commit) -> None:
         parts = parts_of(commit, self._config.staging_threshold)
+        self._parts = {}
 
         if self._has_swept and not parts:
             return
@@ -195,8 +196,12 @@ class Database:
 
         async with self._transaction(doing) as connection:
             with translated(doing):
-                self._parts = parts if await adopt(connection, self._dataset, commit.target, parts) else {}
-                await commit_now(connection, timeout_s=self._config.commit_timeout_s)
+                found = await left_behind(connection, self._dataset, commit.target)
+
+                if found or parts:
+                    may_stage = await adopt(connection, self._dataset, commit.target, parts, found)
+                    self._parts = parts if may_stage else {}
+                    await commit_now(connection, timeout_s=self._config.commit_timeout_s)
 
         self._has_swept = True
 

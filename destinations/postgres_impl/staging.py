@@ -6,7 +6,7 @@ writing, and a crash empties both, so that they always agree. What the ledger do
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -23,7 +23,7 @@ from asyncelt.flow import ROOT_ROW, Package
 from asyncelt.load.protocol import Target
 from asyncelt.types import LoadId
 
-__all__ = ["LEDGER", "adopt", "arrived_parts", "drop_parts", "stage_next"]
+__all__ = ["LEDGER", "adopt", "arrived_parts", "drop_parts", "left_behind", "stage_next"]
 
 LEDGER: Final = "_asyncelt_ledger"
 _MAY_CREATE: Final = "SELECT has_schema_privilege($1, 'CREATE')"
@@ -72,19 +72,26 @@ class _Statements:
         )
 
 
-async def adopt(connection: Connection, dataset: Dataset, target: Target, parts: Parts) -> bool:
+async def left_behind(connection: Connection, dataset: Dataset, target: Target) -> list[str]:
+    """Staging tables of the pipeline, whoever has made them."""
+    return [str(row[0]) for row in await connection.fetch(_TABLES, dataset.name, owner_prefix(target))]
+
+
+async def adopt(connection: Connection, dataset: Dataset, target: Target, parts: Parts, found: Collection[str]) -> bool:
     """Take over what a dead owner has staged of the same packages, drop the rest, and make the ledger if need be.
 
     The tables get names with our epoch, so that an owner that was only stopped finds them no more.
 
+    Args:
+        connection: In a transaction, which the caller commits.
+        dataset: Where.
+        target: Whose.
+        parts: What is to be staged.
+        found: What is `left_behind`.
+
     Returns:
         Whether parts can be staged: the role may make tables, and there are parts.
     """
-    found = [str(row[0]) for row in await connection.fetch(_TABLES, dataset.name, owner_prefix(target))]
-
-    if not found and not parts:
-        return False
-
     await take_ddl_turn(connection, dataset.name)
     wanted = {part.digest: part for part in parts.values()}
     statements = _statements(dataset)
