@@ -33,7 +33,7 @@ PATIENTLY_S = 3600.0
 def source_of(kind: str, url: str, topic: str, claim_after_s: float = QUICKLY_S) -> EventSource:
     """The source of this kind, quick to take over what a dead one has left, or what it has itself, if it is slow."""
     if kind == "kafka":
-        return asyncelt.sources.kafka(topic, group="g", servers=url, **KAFKA)
+        return asyncelt.sources.kafka(topic, group=topic, servers=url, **KAFKA)
 
     return asyncelt.sources.redis_stream(topic, group="g", url=url, field="data", claim_after_s=claim_after_s)
 

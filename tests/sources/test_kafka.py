@@ -75,7 +75,7 @@ async def test_messages_are_loaded_once_and_positions_win_over_the_group(
     one, other = TopicPartition(topic, 0), TopicPartition(topic, 1)
 
     async with AIOKafkaConsumer(
-        topic, bootstrap_servers=server.url, group_id="g", enable_auto_commit=False, **KAFKA
+        topic, bootstrap_servers=server.url, group_id=topic, enable_auto_commit=False, **KAFKA
     ) as meddler:
         assert [await meddler.committed(each) for each in (one, other)] == [10, 10]
         await meddler.commit({one: 2, other: 13})

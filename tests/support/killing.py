@@ -14,6 +14,7 @@ import subprocess
 import sys
 import traceback
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -84,6 +85,7 @@ class Nursery:
     def __init__(self, folder: Path) -> None:
         self._errors = folder / "errors.txt"
         self._process: subprocess.Popen[str] | None = None
+        self._last: Doomed | None = None
 
     def __enter__(self) -> Nursery:
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "OPENBLAS_NUM_THREADS": "1"}
@@ -97,16 +99,27 @@ class Nursery:
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         assert self._process is not None
+
+        self._end_last()
         self._process.communicate()
 
     def start(self, function: Callable[..., object], *arguments: object, environment: Mapping[str, str]) -> Doomed:
         """Call a function of a module in a new process, with these variables added to its environment."""
         assert self._process is not None and self._process.stdin is not None and self._process.stdout is not None
+        self._end_last()
         job = (function.__module__, function.__qualname__, arguments, dict(environment), str(self._errors))
         self._process.stdin.write(json.dumps(job, default=str) + "\n")
         self._process.stdin.flush()
 
-        return Doomed(int(self._process.stdout.readline()), self._process.stdout, self._errors)
+        self._last = Doomed(int(self._process.stdout.readline()), self._process.stdout, self._errors)
+
+        return self._last
+
+    def _end_last(self) -> None:
+        """Nobody else would end one that a test has given up waiting for. One that is over keeps its id."""
+        if self._last is not None:
+            with suppress(ProcessLookupError):
+                self._last.kill()
 
 
 def _main() -> None:
