@@ -13,7 +13,7 @@ import asyncio
 import itertools
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from inspect import iscoroutinefunction
 from pathlib import Path
@@ -112,6 +112,16 @@ def postgres_dsn(postgres_server: Any) -> Iterator[str]:
     empty(dsn)
     yield dsn
     assert left_behind(dsn) == []
+
+
+@pytest.fixture
+async def raw(postgres_dsn: str) -> AsyncIterator[Any]:
+    """A connection of asyncpg to that database, beside what is tested."""
+    import asyncpg
+
+    connection = await asyncpg.connect(postgres_dsn)
+    yield connection
+    await connection.close()
 
 
 @pytest.fixture(scope="session")

@@ -27,6 +27,8 @@ _LONG_POLL_S: Final = 5.0
 _TELL_S: Final = 3.0
 """How long a commit of the group's offsets may take; they are for others to see, and the next one has them all."""
 _LEAVE_S: Final = 5.0
+_NEWS_S: Final = 0.05
+"""Until the client tells this source what it knows itself already: not to claim over and over meanwhile."""
 _AWAY: Final = Retry(attempts=1_000_000_000, first_s=0.1, max_s=5.0)
 _NEVER_MS: Final = 2**31 - 1
 _MARGIN_MS: Final = 10_000
@@ -250,13 +252,19 @@ class KafkaSource:
             # Meanwhile it may have been taken away again.
             if self._assigned is assigned:
                 self._known.update(known)
-                self._hold(assigned, known)
 
-    def _hold(self, assigned: frozenset[TopicPartition], known: Mapping[str, Intervals]) -> None:
+                if not self._hold(assigned, known):
+                    await anyio.sleep(_NEWS_S)
+
+    def _hold(self, assigned: frozenset[TopicPartition], known: Mapping[str, Intervals]) -> bool:
         held = {one: _Holding(one, _name(one), _end(known[_name(one)]) + 1) for one in assigned}
 
-        if all(map(self._seek, held.values())):
-            self._held, self._assigned = held, None
+        if not all(map(self._seek, held.values())):
+            return False
+
+        self._held, self._assigned = held, None
+
+        return True
 
     def _seek(self, holding: _Holding) -> bool:
         """Read on there; False if the partition has just been taken away, of which this source is about to hear."""

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from asyncelt.destinations.duckdb_impl.reading import read_catalog, read_columns
 from asyncelt.destinations.duckdb_impl.statements import DIALECT, Statements
-from asyncelt.destinations.duckdb_impl.tables import migrate_table
+from asyncelt.destinations.duckdb_impl.tables import migrate_table, require_dataset
 from asyncelt.destinations.duckdb_impl.writing import Work
-from asyncelt.destinations.sql import ddl, system
+from asyncelt.destinations.sql import system
 from asyncelt.destinations.sql.names import Dataset
 from asyncelt.flow import Package, PositionClaim, PositionMove
 from asyncelt.load.positions import claimed, moved
@@ -41,11 +41,7 @@ def claim_positions(
 
     try:
         work = Work(database, dataset, read_catalog(database, dataset), "truncate-and-insert")
-
-        if not work.catalog:
-            # Before its first table; the schema itself may be there.
-            database.execute(ddl.create_dataset(dataset, DIALECT))
-
+        require_dataset(work)
         read_columns(database, dataset, work.catalog, [_TABLE.name])
         migrate_table(work, _TABLE)
         found = [_claim(work, pipeline_name, one) for one in claims]

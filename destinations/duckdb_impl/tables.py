@@ -8,7 +8,13 @@ from asyncelt.destinations.duckdb_impl.writing import Work
 from asyncelt.destinations.sql import ddl
 from asyncelt.schema.model import Table
 
-__all__ = ["migrate_table"]
+__all__ = ["migrate_table", "require_dataset"]
+
+
+def require_dataset(work: Work) -> None:
+    """CREATE SCHEMA before its first table; the schema itself may be there."""
+    if not work.catalog:
+        work.database.execute(ddl.create_dataset(work.dataset, DIALECT))
 
 
 def migrate_table(work: Work, wanted: Table) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from asyncelt.destinations.duckdb_impl.positions import move_positions
 from asyncelt.destinations.duckdb_impl.reading import committed, lease, read_catalog, read_columns
 from asyncelt.destinations.duckdb_impl.staged import JobPaths, local_job_path
 from asyncelt.destinations.duckdb_impl.statements import DIALECT, Statements
-from asyncelt.destinations.duckdb_impl.tables import migrate_table
+from asyncelt.destinations.duckdb_impl.tables import migrate_table, require_dataset
 from asyncelt.destinations.duckdb_impl.writing import Work, write_package
 from asyncelt.destinations.sql import ddl, system
 from asyncelt.destinations.sql.names import Dataset
@@ -155,10 +155,7 @@ def _drop_tables(work: Work, package: Package) -> None:
 
 def _migrate(work: Work, package: Package) -> Mapping[str, tuple[str, ...]]:
     """CREATE and ADD COLUMN for the system tables and the tables that the package touches."""
-    if not work.catalog:
-        # Before its first table; the schema itself may be there.
-        work.database.execute(ddl.create_dataset(work.dataset, DIALECT))
-
+    require_dataset(work)
     wanted = wanted_tables(package, work.has)
     updates: dict[str, tuple[str, ...]] = {}
     read_columns(work.database, work.dataset, work.catalog, wanted)

@@ -16,11 +16,11 @@ import orjson
 
 from asyncelt.destinations.filesystem_impl import documents
 from asyncelt.destinations.filesystem_impl.catalogs import CatalogConfig
+from asyncelt.destinations.filesystem_impl.changes import emptied_tables, schema_updates
 from asyncelt.destinations.filesystem_impl.documents import MarkedPackage, Marker
 from asyncelt.destinations.filesystem_impl.lake import (
     LakeFormat,
     LakeWrite,
-    check_formats,
     check_lakes,
     format_of,
     lake_tables,
@@ -168,7 +168,7 @@ class FileDataset:
 
             before = [load_id for load_id in load_ids if load_id in done]
             self._check_lease(commit, before[-1] if before else commit.parent_load_id)
-            updates = self._schema_updates(commit)
+            updates = schema_updates(self.schemas(), commit.packages)
             marker = self._marker(commit, [package for package in commit.packages if package.load_id not in done])
 
             if not commit.is_load:
@@ -238,14 +238,14 @@ class FileDataset:
         return found
 
     def _marker(self, commit: Commit, packages: Sequence[Package]) -> Marker:
-        current = self.table_files() if any(_emptied(package) for package in packages) else {}
+        current = self.table_files() if any(emptied_tables(package) for package in packages) else {}
         stored = [(name, documents.split_name(name, 3)) for name in self.store.names(VERSION_TABLE)]
         versions = {parts[2] for _, parts in stored if len(parts) == 3}
         superseded: list[str] = []
         marked = []
 
         for package in packages:
-            for name in _emptied(package):
+            for name in emptied_tables(package):
                 superseded += current.pop(name, [])
 
             if package.dropped_tables:
@@ -305,7 +305,7 @@ class FileDataset:
 
     def _lakes_of(self, commit: Commit, package: Package) -> list[LakeWrite]:
         """What becomes of tables that are kept in a table format."""
-        schema, emptied = package.schema, _emptied(package)
+        schema, emptied = package.schema, emptied_tables(package)
         gone = [name for name in emptied if name not in schema.tables]
         known = lake_tables([from_json(text) for text in self.schemas().values()]) if gone else {}
 
@@ -457,33 +457,6 @@ class FileDataset:
                 "and sync the pipeline with the destination."
             )
 
-    def _schema_updates(self, commit: Commit) -> dict[str, Mapping[str, tuple[str, ...]]]:
-        """New columns by load and table, compared with the newest stored schema."""
-        known = self.schemas()
-        updates: dict[str, Mapping[str, tuple[str, ...]]] = {}
-
-        for package in commit.packages:
-            stored = from_json(known[package.schema.name]) if package.schema.name in known else None
-            before = {} if stored is None else stored.tables
-
-            if stored is not None:
-                check_formats(stored, package, _emptied(package))
-
-            changed = {}
-
-            for name in {job.table: None for job in package.jobs}:
-                old = before[name].columns if name in before else {}
-                new = [one for one in package.schema.tables[name].columns.values() if one.data_type is not None]
-                columns = tuple(one.name for one in new if one.name not in old or old[one.name].data_type is None)
-
-                if columns:
-                    changed[str(name)] = tuple(str(column) for column in columns)
-
-            updates[package.load_id] = changed
-            known[package.schema.name] = to_json(package.schema)
-
-        return updates
-
     def _load_ids(self) -> frozenset[LoadId]:
         names = (documents.split_name(name, 2) for name in self.store.names(LOADS_TABLE) if name.endswith(".jsonl"))
 
@@ -493,14 +466,6 @@ class FileDataset:
         row: dict[str, JsonValue] = orjson.loads(self.store.read_all([path])[0])
 
         return row
-
-
-def _emptied(package: Package) -> list[TableName]:
-    """Tables whose old rows go with this package."""
-    roots = [root for root in package.replaced_tables if root in package.schema.tables]
-    replaced = [one.name for root in roots for one in package.schema.chain_of(root)]
-
-    return list(dict.fromkeys((*package.dropped_tables, *package.truncated_tables, *replaced)))
 
 
 def _now() -> str:

@@ -14,6 +14,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Final
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError
 from sqlglot import exp
@@ -133,9 +134,10 @@ class DeltaLake:
         if found is None:
             return
 
-        sizes = pa.table(found.get_add_actions(flatten=True)).column("size_bytes").to_pylist()
+        sizes = pa.table(found.get_add_actions(flatten=True)).column("size_bytes")
+        small = sizes.filter(pc.less(sizes, pa.scalar(SMALL_BYTES)))
 
-        if sum(size is not None and size < SMALL_BYTES for size in sizes) < at_least:
+        if len(small) < at_least:
             return
 
         # Another writer was quicker: the next load brings the next chance.

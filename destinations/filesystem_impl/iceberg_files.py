@@ -315,14 +315,16 @@ def _place_of(io: object, location: str) -> tuple[FileSystem, str]:
 def _gathered(batches: Iterable[pa.RecordBatch], conformed: Callable[[pa.Table], pa.Table]) -> Iterator[pa.Table]:
     """Rows of a row group's size; nothing where there are no rows."""
     pending: list[pa.RecordBatch] = []
+    nbytes = 0
 
     for batch in batches:
         if batch.num_rows:
             pending.append(batch)
+            nbytes += batch.nbytes
 
-        if sum(one.nbytes for one in pending) >= _GROUP_BYTES:
+        if nbytes >= _GROUP_BYTES:
             yield conformed(pa.Table.from_batches(pending))
-            pending = []
+            pending, nbytes = [], 0
 
     if pending:
         yield conformed(pa.Table.from_batches(pending))

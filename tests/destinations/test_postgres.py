@@ -43,13 +43,6 @@ def owner(destination, tmp_path):
     return Owner(destination, tmp_path / "packages", "parquet")
 
 
-@pytest.fixture
-async def raw(postgres_dsn):
-    connection = await asyncpg.connect(postgres_dsn)
-    yield connection
-    await connection.close()
-
-
 # --------------------------------------------------------------------------------------------- the address
 
 

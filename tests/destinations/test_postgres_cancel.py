@@ -29,13 +29,6 @@ def owner(destination, tmp_path):
     return Owner(destination, tmp_path / "packages", "parquet")
 
 
-@pytest.fixture
-async def raw(postgres_dsn):
-    connection = await asyncpg.connect(postgres_dsn)
-    yield connection
-    await connection.close()
-
-
 @pytest.mark.slow
 async def test_a_cancelled_copy_leaves_no_transaction_behind(owner, raw):
     """The fixture looks for transactions and staging tables that are left."""

@@ -33,13 +33,6 @@ async def proxy(postgres_dsn):
         yield started
 
 
-@pytest.fixture
-async def raw(postgres_dsn):
-    connection = await asyncpg.connect(postgres_dsn)
-    yield connection
-    await connection.close()
-
-
 def impatient(dsn):
     """A destination that gives up waiting for the answer to a COMMIT soon."""
     made = destinations.postgres(dsn)

@@ -6,7 +6,6 @@ import ssl
 from pathlib import Path
 
 import anyio
-import asyncpg
 import pytest
 
 import asyncelt
@@ -25,13 +24,6 @@ TARGET = Target(pipeline_name="pg", dataset_name="raw")
 async def pooler(postgres_dsn):
     async with Pooler(postgres_dsn) as started:
         yield started
-
-
-@pytest.fixture
-async def raw(postgres_dsn):
-    connection = await asyncpg.connect(postgres_dsn)
-    yield connection
-    await connection.close()
 
 
 @pytest.mark.slow

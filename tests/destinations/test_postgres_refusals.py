@@ -5,20 +5,12 @@ from __future__ import annotations
 import re
 from functools import partial
 
-import asyncpg
 import pytest
 
 import asyncelt
 from asyncelt import destinations
 from asyncelt.errors import AsynceltError
 from tests.support.postgres import WITH_PASSWORD
-
-
-@pytest.fixture
-async def raw(postgres_dsn):
-    connection = await asyncpg.connect(postgres_dsn)
-    yield connection
-    await connection.close()
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from __future__ import annotations
 from functools import partial
 
 import anyio
-import asyncpg
 import pyarrow as pa
 import pytest
 
@@ -25,13 +24,6 @@ UNIQUE = Table(name="one", resource="one", columns={"id": Column(name="id", data
 @pytest.fixture
 def owner(postgres_dsn, tmp_path):
     return Owner(destinations.postgres(postgres_dsn), tmp_path / "packages", "parquet")
-
-
-@pytest.fixture
-async def raw(postgres_dsn):
-    connection = await asyncpg.connect(postgres_dsn)
-    yield connection
-    await connection.close()
 
 
 async def indexes(raw, table="one"):

@@ -39,13 +39,6 @@ def owner(postgres_dsn, tmp_path):
     return Owner(destinations.postgres(postgres_dsn, staging_threshold=0), tmp_path / "packages", "parquet")
 
 
-@pytest.fixture
-async def raw(postgres_dsn):
-    connection = await asyncpg.connect(postgres_dsn)
-    yield connection
-    await connection.close()
-
-
 async def load(session, commit):
     with anyio.fail_after(40):
         return await load_bundle(session, commit, PATIENT, lambda event: None, max_parallel=None)
