@@ -3,7 +3,7 @@
     python examples/fastapi_events.py serve     # the application, until SIGTERM or Ctrl-C
     python examples/fastapi_events.py           # starts it, sends events, stops it, and shows what is in the database
 
-Webhooks are answered when their event is committed; the application's own events go through a channel. Both are one
+Needs `pip install fastapi uvicorn httpx`. Webhooks are answered when their event is committed; the application's own events go through a channel. Both are one
 stream, which lives as long as the application: when uvicorn gets SIGTERM it finishes its requests, then the lifespan
 ends, and with it the stream, which commits what it has.
 """

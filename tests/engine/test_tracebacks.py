@@ -11,17 +11,19 @@ from typing import Any
 import pytest
 
 import asyncelt
-from asyncelt.errors import PipelineStepFailed
+from asyncelt.errors import BadRecord, PipelineStepFailed
 
 MOST_FRAMES = 16
 
 
 async def failure(tmp_path: Path, data: object, **options: Any) -> PipelineStepFailed:
     options.setdefault("destination", asyncelt.destinations.memory())
+    nesting = options.pop("max_table_nesting", None)
     pipeline = asyncelt.pipeline("p", pipelines_dir=tmp_path / "work", dataset_name="data", **options)
+    resource = asyncelt.resource(data, name="t", max_table_nesting=nesting)
 
     with pytest.raises(PipelineStepFailed) as caught:
-        await pipeline.run(data, table_name="t")
+        await pipeline.run(resource)
 
     return caught.value
 
@@ -39,6 +41,15 @@ async def test_a_value_without_a_type_is_told_in_few_frames(tmp_path: Path) -> N
     error = await failure(tmp_path, [{"id": 1, "took": timedelta(seconds=3)}])
     assert "timedelta" in str(error)
     assert len(shown(error)) <= MOST_FRAMES, "".join(traceback.format_exception(error))
+
+
+async def test_a_value_that_holds_itself_is_named_with_table_and_column(tmp_path: Path) -> None:
+    endless: list[object] = []
+    endless.append(endless)
+    error = await failure(tmp_path, [{"id": 1}, {"id": 2, "loop": {"of": endless}}], max_table_nesting=0)
+    assert isinstance(error.__cause__, BadRecord)
+    assert "'t', column 'loop'" in str(error)
+    assert len(shown(error)) <= MOST_FRAMES
 
 
 async def test_an_error_of_a_resource_begins_in_its_code(tmp_path: Path) -> None:

@@ -18,7 +18,10 @@ async def client(pipeline):
         yield client
 
 
-async def test_a_client_whose_block_has_ended_says_so(pipeline):
+async def test_a_client_whose_block_has_ended_says_so(pipeline, kind):
+    if kind == "memory":
+        pytest.skip("memory has no connection that could be closed")
+
     async with pipeline.sql_client() as client:
         pass
 
