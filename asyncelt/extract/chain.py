@@ -93,7 +93,8 @@ class Chain:
         self.rows = 0
         """Rows and bodies that came out so far."""
         self._steps = opened(steps)
-        self._opened = [step.run for step in self._steps if isinstance(step, Opened)]
+        self.opened = [step.run for step in self._steps if isinstance(step, Opened)]
+        """Runs of the steps that see whole items."""
         self._quick = quick_steps(self._steps)
         self._table = table
         self._hints = hints
@@ -120,7 +121,7 @@ class Chain:
 
     def ended(self) -> bool:
         """Whether a step has had enough: no further item is to be read."""
-        return self._is_stopped or (bool(self._opened) and any(run.done for run in self._opened))
+        return self._is_stopped or (bool(self.opened) and any(run.done for run in self.opened))
 
     def stop(self) -> None:
         """Nobody wants any more."""
@@ -135,7 +136,7 @@ class Chain:
         Raises:
             ExtractError: A step misses something that should have come.
         """
-        for run in self._opened:
+        for run in self.opened:
             if finished and isinstance(run, Finishing):
                 run.finish()
 

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from asyncelt.errors import AsynceltError, ConfigError, DataValidationError
 from asyncelt.extract.requests import Request
-from asyncelt.extract.steps import ValidatorStep
+from asyncelt.extract.steps import Passable, ValidatorStep
 from asyncelt.flow import Unloadable
 from asyncelt.schema.columns import pydantic_contract
 
@@ -68,6 +69,23 @@ class ModelValidator:
             self._blame(row, error)
 
         return None
+
+    def field_of(self, row: object, name: str) -> object:
+        """One field of a row that was refused, as it would be in the row that the model gives back.
+
+        Returns:
+            Its value; None where it is not there, or at fault itself.
+        """
+        value = _field_of(row, name)
+        adapter = None if self.data_mode in _LENIENT else _adapter(cast("Any", self.model), name)
+
+        if value is None or adapter is None:
+            return value
+
+        try:
+            return cast(object, adapter.validate_python(value))
+        except _validation_error():
+            return None
 
     @property
     def _extra(self) -> str | None:
@@ -191,7 +209,8 @@ def through_validator(
 ) -> Generator[Request, object, object | None]:
     """An item's rows after a resource's validator, in slices. A page that loses all its rows is gone.
 
-    Rows that are refused leave the chain here, as what they are: `Unloadable`.
+    Rows that are refused leave the chain here, as what they are: `Unloadable`. A cursor behind the validator is asked
+    whether they are new, and moves past them, so that a row is refused in one run and not in each.
     """
     rows = item if isinstance(item, list) else [item]
     kept: list[object] = []
@@ -205,7 +224,8 @@ def through_validator(
                     chain.error(error, f"row {number} of a page")
                     raise
 
-                chain.refuse(row, _unloadable(row, error), table)
+                if _is_new(chain, step, row):
+                    chain.refuse(row, _unloadable(row, error), table)
             except AsynceltError:
                 raise
             except Exception as error:
@@ -221,6 +241,28 @@ def through_validator(
         return kept[0] if kept else None
 
     return kept if kept or not rows else None
+
+
+def _is_new(chain: Chain, step: ValidatorStep, row: object) -> bool:
+    """Whether a row that was refused is new to the cursor, if the resource has one."""
+    known = step.function.field_of if isinstance(step.function, ModelValidator) else _field_of
+
+    return all(run.pass_by(row, partial(known, row)) for run in chain.opened if isinstance(run, Passable))
+
+
+def _field_of(row: object, name: str) -> object:
+    return row.get(name) if isinstance(row, Mapping) else getattr(row, name, None)
+
+
+@lru_cache(maxsize=128)
+def _adapter(model: type[object], name: str) -> Any:
+    """What reads one field of a model; None: it has no such field."""
+    from pydantic import TypeAdapter
+
+    fields = cast("Mapping[str, Any]", getattr(model, "model_fields", {}))
+    field = next((one for key, one in fields.items() if name in (one.alias, key)), None)
+
+    return None if field is None else TypeAdapter(field.annotation)
 
 
 def _unloadable(row: object, error: Exception) -> Unloadable:

@@ -28,6 +28,7 @@ __all__ = [
     "MetricsStep",
     "PageStep",
     "PageStepRun",
+    "Passable",
     "RowStep",
     "SelectStep",
     "Settling",
@@ -71,6 +72,23 @@ class Finishing(Protocol):
 
     def finish(self) -> None:
         """Raise if it is; called only when the source has given all it has."""
+        ...
+
+
+@runtime_checkable
+class Passable(Protocol):
+    """A page step that has a say in rows that leave the chain before it."""
+
+    def pass_by(self, row: object, value_of: Callable[[str], object]) -> bool:
+        """Take note of a row that was refused.
+
+        Args:
+            row: As it came.
+            value_of: Gives a field of it as the rows have it that reach this step; None: it has none that is sound.
+
+        Returns:
+            Whether it is new; rows that are not are not refused once more.
+        """
         ...
 
 

@@ -14,6 +14,7 @@ from asyncelt.reading.plan import (
     Aggregate,
     Catalog,
     CountsSource,
+    InRange,
     JoinTable,
     Limit,
     OrderBy,
@@ -24,8 +25,10 @@ from asyncelt.reading.plan import (
     TableSource,
     Where,
     WhereExpression,
+    check_limit,
     counts_columns,
 )
+from asyncelt.reading.ranges import in_time_of
 from asyncelt.reading.references import references_between
 from asyncelt.schema.model import Column
 from asyncelt.types import ColumnName, SqlValue
@@ -65,6 +68,7 @@ def compiled(plan: Plan, catalog: Catalog) -> Compiled:
         UnknownTable: A table is not in the catalog.
         UnknownColumn: A column is not there.
     """
+    check_limit(plan)
     builder = _Builder(catalog)
 
     if isinstance(plan.source, QuerySource) and not plan.steps:
@@ -216,6 +220,8 @@ class _Builder:
             draft.limit = step.rows
         elif isinstance(step, Aggregate):
             draft = _aggregated(draft, step)
+        elif isinstance(step, InRange):
+            draft = self._in_range(draft, step, plan)
         else:
             draft = self._joined(draft, step, plan)
 
@@ -252,6 +258,28 @@ class _Builder:
             member = exp.paren(exp.or_(member, exp.Is(this=own.copy(), expression=exp.null())))
 
         return exp.not_(member, copy=False) if negated else member
+
+    def _in_range(self, draft: Draft, step: InRange, plan: Plan) -> Draft:
+        if step.table is None:
+            own, known = draft.resolve(step.column), draft.known(step.column)
+        else:
+            join = JoinTable(Plan(TableSource(step.table)), None, "inner", step.table, only=())
+            draft = self._joined(draft, join, plan)
+            qualifier = draft.tables[step.table]
+            own, known = draft.qualified(step.column, qualifier), draft.scope[qualifier].get(step.column)
+
+        bounds = [
+            _COMPARISONS[operator](this=own.copy(), expression=self._typed(in_time_of(known, value), known))
+            for operator, value in step.bounds
+        ]
+        missing = exp.Is(this=own.copy(), expression=exp.null())
+
+        if not step.keeps_missing:
+            draft.conditions += [*bounds, exp.not_(missing, copy=False)]
+        elif bounds:
+            draft.conditions.append(exp.paren(exp.or_(exp.and_(*bounds), missing)))
+
+        return draft
 
     def _typed(self, value: SqlValue, known: Column | None) -> exp.Expr:
         parameter = self.value(value)

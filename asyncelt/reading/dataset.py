@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from types import ModuleType, TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from asyncelt.errors import ConfigError, SchemaNotFound, UnknownTable, UsageError
 from asyncelt.load.protocol import Destination, SupportsQuery, Target
@@ -23,6 +23,8 @@ from asyncelt.types import LoadId, SqlValue
 if TYPE_CHECKING:
     import ibis.expr.types as ir
     from sqlglot import exp
+
+    from asyncelt.extract.incremental.definition import Incremental
 
 __all__ = ["Dataset", "chosen_schemas", "dataset", "sql_dialect"]
 
@@ -86,12 +88,19 @@ class Dataset:
 
     # -------------------------------------------------------------------------------------------- relations
 
-    def table(self, table_name: str, *, load_ids: Collection[str] | None = None) -> Relation:
+    def table(
+        self,
+        table_name: str,
+        *,
+        load_ids: Collection[str] | None = None,
+        incremental: Incremental[Any] | None = None,
+    ) -> Relation:
         """All columns and rows of a table.
 
         Args:
             table_name: As in `tables`.
             load_ids: Only rows that these loads have brought.
+            incremental: Only rows in the range of this cursor; see `Relation.incremental`.
 
         Raises:
             UnknownTable: There is none of this name.
@@ -104,7 +113,10 @@ class Dataset:
 
         relation = Relation(self, Plan(TableSource(table_name)))
 
-        return relation if load_ids is None else relation.from_loads(load_ids)
+        if load_ids is not None:
+            relation = relation.from_loads(load_ids)
+
+        return relation if incremental is None else relation.incremental(incremental)
 
     def __getitem__(self, table_name: str) -> Relation:
         """``dataset["items"]``, the same as `table`; the error is a KeyError too."""

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from sqlglot import exp
     from typing_extensions import TypeIs
 
-__all__ = ["ibis_table", "is_ibis", "query_of_ibis"]
+__all__ = ["ibis_query", "ibis_table", "is_ibis", "query_of_ibis"]
 
 _TYPES: Final[Mapping[str, str]] = {
     "text": "string",
@@ -37,12 +37,43 @@ def ibis_table(name: str, columns: Mapping[ColumnName, Column]) -> ir.Table:
     Raises:
         ConfigError: ibis is not installed.
     """
+    ibis = _ibis()
+
+    return ibis.table({column: _type_of(one) for column, one in columns.items()}, name=name)
+
+
+def ibis_query(sql: str, columns: Mapping[ColumnName, Column]) -> ir.Table:
+    """A query with its values written out, as a table that is bound to no connection.
+
+    Raises:
+        ConfigError: ibis is not installed.
+        InvalidQuery: A column's type cannot be told before the query runs.
+    """
+    ibis = _ibis()
+    unknown = [name for name, one in columns.items() if one.data_type is None]
+
+    if unknown or not columns:
+        raise InvalidQuery(
+            f"to_ibis() needs the types of all columns, and that of {', '.join(unknown) or 'them'} is not known before "
+            "the query runs: name the columns, with CAST(... AS ...)."
+        )
+
+    from ibis.expr.operations import SQLQueryResult
+
+    schema = ibis.schema({column: _type_of(one) for column, one in columns.items()})
+    # What asyncelt hands over is never asked for its connection.
+    found: ir.Table = SQLQueryResult(sql, schema, None).to_expr()
+
+    return found
+
+
+def _ibis() -> Any:
     try:
         import ibis
     except ImportError as error:
         raise ConfigError("to_ibis() needs ibis: pip install 'asyncelt[ibis]'.") from error
 
-    return ibis.table({column: _type_of(one) for column, one in columns.items()}, name=name)
+    return ibis
 
 
 def is_ibis(query: str | exp.Expr | ir.Expr) -> TypeIs[ir.Expr]:

@@ -5,11 +5,11 @@ A relation is compiled when it is read (`compiling`); until then it is one of th
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias, cast
 
-from asyncelt.errors import UnknownColumn, UnknownTable
+from asyncelt.errors import InvalidQuery, UnknownColumn, UnknownTable
 from asyncelt.schema.model import Column, Schema, Table
 from asyncelt.types import ColumnName, SqlValue, TableName
 
@@ -21,6 +21,7 @@ __all__ = [
     "Aggregate",
     "Catalog",
     "CountsSource",
+    "InRange",
     "JoinKind",
     "JoinTable",
     "Limit",
@@ -35,8 +36,10 @@ __all__ = [
     "Where",
     "WhereExpression",
     "catalog_of",
+    "check_limit",
     "counts_columns",
     "known_columns",
+    "operand",
 ]
 
 Operator: TypeAlias = Literal["eq", "ne", "gt", "lt", "gte", "lte", "in", "not_in"]
@@ -158,8 +161,25 @@ class JoinTable:
     """Columns to add; None: all."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InRange:
+    """Rows whose cursor lies in a range."""
+
+    column: str
+    table: str | None = None
+    """The table that the column is of, joined for it along references; None: a column of the relation."""
+    bounds: tuple[tuple[Operator, SqlValue], ...] = ()
+    """What the cursor is compared with; all must hold."""
+    keeps_missing: bool = False
+    """Whether rows without a value are in the range."""
+    moves: bool = False
+    """Whether reading the rows moves the cursor, so that what a limit cuts off has to come after them."""
+    limit_order: SortOrder | None = None
+    """Order by the cursor in which a limit cuts off only that; None: there is none."""
+
+
 Source: TypeAlias = TableSource | QuerySource | CountsSource
-Step: TypeAlias = Select | Where | WhereExpression | OrderBy | Limit | Aggregate | JoinTable
+Step: TypeAlias = Select | Where | WhereExpression | OrderBy | Limit | Aggregate | JoinTable | InRange
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,9 +189,9 @@ class Plan:
     source: Source
     steps: tuple[Step, ...] = ()
 
-    def then(self, step: Step) -> Plan:
-        """The plan with one step more."""
-        return replace(self, steps=(*self.steps, step))
+    def then(self, *steps: Step) -> Plan:
+        """The plan with more steps."""
+        return replace(self, steps=(*self.steps, *steps))
 
     @property
     def table_name(self) -> str | None:
@@ -221,6 +241,52 @@ def known_columns(plan: Plan, catalog: Catalog) -> dict[str, Column] | None:
             columns = {**columns, **prefixed(step.prefix, chosen)}
 
     return columns
+
+
+def operand(operator: Operator, value: SqlValue | Collection[SqlValue]) -> SqlValue | tuple[SqlValue, ...]:
+    """What a column is compared with.
+
+    Raises:
+        InvalidQuery: The operator does not go with the value.
+    """
+    several = isinstance(value, Collection) and not isinstance(value, str | bytes)
+
+    if operator in {"in", "not_in"}:
+        return tuple(cast("Collection[SqlValue]", value)) if several else (cast(SqlValue, value),)
+
+    if several:
+        raise InvalidQuery(f"{operator!r} compares with one value; several go with 'in' and 'not_in'.")
+
+    if value is None and operator not in {"eq", "ne"}:
+        raise InvalidQuery(f"{operator!r} needs a value; None goes with 'eq' and 'ne'.")
+
+    return cast(SqlValue, value)
+
+
+def check_limit(plan: Plan) -> None:
+    """Refuse a limit that would let a cursor move past rows that were never read.
+
+    Raises:
+        InvalidQuery: The rows are not ordered by the cursor, or rows at its last value could not be read later.
+    """
+    moving = next((step for step in plan.steps if isinstance(step, InRange) and step.moves), None)
+
+    if moving is None or not any(isinstance(step, Limit) for step in plan.steps):
+        return
+
+    first = next((step for step in plan.steps if isinstance(step, OrderBy)), None)
+
+    if moving.limit_order is None:
+        raise InvalidQuery(
+            f"limit() on a range of the cursor {moving.column!r} would leave out rows that no later run reads. Leave "
+            "it out, or give the cursor range_start='closed' and read it by incremental()."
+        )
+
+    if first is None or (first.column.lower(), first.direction) != (moving.column.lower(), moving.limit_order):
+        raise InvalidQuery(
+            f"limit() on a range of the cursor {moving.column!r} would leave out rows that no later run reads: order "
+            f"them by the cursor first, order_by({moving.column!r}, {moving.limit_order!r})."
+        )
 
 
 def counts_columns() -> dict[str, Column]:

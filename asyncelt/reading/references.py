@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from asyncelt.errors import InvalidQuery
 from asyncelt.reading.plan import Catalog
 from asyncelt.schema.model import Table
+from asyncelt.schema.system import DLT_LOAD_ID, LOADS_TABLE
 
 __all__ = ["Reference", "references_between"]
+
+_LOAD_ID: Final = "load_id"
+"""The column of the table of loads that the rows' load ids are in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +30,8 @@ class Reference:
 def references_between(catalog: Catalog, left: str, right: str) -> tuple[Reference, ...]:
     """The joins that lead from one table to the other.
 
-    A reference that a hint declares goes first; else one of the two has to be nested in the other, at any depth.
+    A reference that a hint declares goes first, then that of rows to their load; else one of the two has to be nested
+    in the other, at any depth.
 
     Raises:
         InvalidQuery: They have nothing to do with each other.
@@ -37,6 +43,7 @@ def references_between(catalog: Catalog, left: str, right: str) -> tuple[Referen
         )
 
     declared = _declared(catalog, left, right) or _swapped(_declared(catalog, right, left))
+    declared = declared or _load(catalog, left, right) or _swapped(_load(catalog, right, left))
 
     if declared:
         return (Reference(right, declared),)
@@ -104,6 +111,14 @@ def _declared(catalog: Catalog, table: str, referenced: str) -> tuple[tuple[str,
                 return tuple(zip(map(str, ours), map(str, theirs), strict=True))
 
     return ()
+
+
+def _load(catalog: Catalog, table: str, loads: str) -> tuple[tuple[str, str], ...]:
+    """The load id of a row is that of its load."""
+    if loads != LOADS_TABLE or DLT_LOAD_ID not in catalog.table(table).columns:
+        return ()
+
+    return ((DLT_LOAD_ID, _LOAD_ID),)
 
 
 def _swapped(pairs: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:

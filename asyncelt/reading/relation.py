@@ -6,20 +6,21 @@ from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from textwrap import indent
-from typing import TYPE_CHECKING, Final, cast, get_args, overload
+from typing import TYPE_CHECKING, Any, Final, cast, get_args, overload
 
 import anyio
 import pyarrow as pa
 
 from asyncelt._async import in_thread
-from asyncelt.errors import InvalidQuery, UnknownColumn
+from asyncelt.errors import InvalidQuery, UnknownColumn, UsageError
 from asyncelt.reading.cursor import Cursor, opened_cursor
 from asyncelt.reading.fetches import Fetches
-from asyncelt.reading.handover import ibis_table
+from asyncelt.reading.handover import ibis_query, ibis_table
 from asyncelt.reading.plan import (
     OPERATORS,
     Aggregate,
     Catalog,
+    InRange,
     JoinKind,
     JoinTable,
     Limit,
@@ -29,11 +30,14 @@ from asyncelt.reading.plan import (
     QuerySource,
     Select,
     SortOrder,
+    Step,
     TableSource,
     Where,
     WhereExpression,
     known_columns,
+    operand,
 )
+from asyncelt.reading.ranges import CursorRange, located
 from asyncelt.schema.model import Column, Table
 from asyncelt.schema.system import DLT_LOAD_ID
 from asyncelt.types import ColumnName, SqlValue, TableName
@@ -42,6 +46,7 @@ if TYPE_CHECKING:
     import ibis.expr.types as ir
     from sqlglot import exp
 
+    from asyncelt.extract.incremental.definition import Incremental
     from asyncelt.reading.compiling import Compiled
     from asyncelt.reading.dataset import Dataset
 
@@ -144,7 +149,7 @@ class Relation(Fetches):
 
         self._check(column_or_expr)
 
-        return self._then(Where(column_or_expr, operator, _operand(operator, value)))
+        return self._then(Where(column_or_expr, operator, operand(operator, value)))
 
     filter = where
 
@@ -227,6 +232,79 @@ class Relation(Fetches):
 
         return self._then(JoinTable(plan, on, kind, prefix))
 
+    def incremental(self, incremental: Incremental[Any]) -> Relation:
+        """Only rows in the range of a cursor, which moves as they pass it.
+
+        In a resource that has the cursor as an argument, what is read here passes it when it is yielded, like rows of
+        any other source: those at the last value are told apart, and the cursor is as far as the rows that were
+        committed. Elsewhere it is a condition, from ``initial_value`` to ``end_value``.
+
+        Args:
+            incremental: Its path is a column of this relation. Outside a resource, or after its own ``advance``, it may
+                be ``table.column`` as well: the table is joined along references, and adds no columns.
+
+        Raises:
+            UnknownColumn: There is no such column.
+            InvalidQuery: The cursor cannot be asked of a query, or its rows cannot pass it: see `advance`.
+        """
+        return self._then(self._located(incremental).step())
+
+    async def advance(self, incremental: Incremental[Any]) -> Relation:
+        """Move the cursor of a resource to the last value there is, and take the rows up to it.
+
+        For rows that do not pass the cursor as they are: sums, or a cursor in another table. They are yielded as they
+        come, unfiltered. Where the cursor is not the primary key, rows at the last value are left to the next run (a
+        warning says so), as more of them may come; ``range_end="closed"`` reads them now, and again.
+
+        Args:
+            incremental: Its path is a column of this relation, or ``table.column``.
+
+        Returns:
+            The rows of the range. Reading them later or twice gives the same range.
+
+        Raises:
+            UsageError: No resource is being read with the cursor.
+            InvalidQuery: It has a limit, which would leave out rows that no later run reads.
+        """
+        place = self._located(incremental)
+
+        if incremental.window is None:
+            raise UsageError(
+                f"advance() moves the cursor {incremental.cursor_path!r} of a resource while it is read: call it in "
+                "the resource's function, with the argument that holds the cursor. incremental() takes any."
+            )
+
+        if incremental.end_value is not None:
+            incremental.advance(incremental.end_value)
+
+            return self._then(place.step())
+
+        new = self._then(place.pending())
+        values = Relation(self._dataset, new.plan.then(*place.values()))
+        last = cast(
+            SqlValue, await (values.max() if incremental.last_value_func is max else values.min()).fetchscalar()
+        )
+
+        if last is None:
+            # What comes from now on is left to the next run.
+            incremental.advance(None)
+
+            return new.where("1 = 0")
+
+        takes_last = place.takes_last()
+        chosen = place.up_to(last, takes_last=takes_last)
+        incremental.advance(last)
+
+        if not takes_last:
+            place.warn_of_rows_left(last)
+
+        return self._then(chosen)
+
+    @property
+    def is_incremental(self) -> bool:
+        """Whether it is the range of a cursor."""
+        return any(isinstance(step, InRange) for step in self._plan.steps)
+
     def with_load_id_col(self) -> Relation:
         """With the load id of each row, which nested tables take from their root as ``_dlt_root___dlt_load_id``.
 
@@ -302,22 +380,20 @@ class Relation(Fetches):
         return Table(name=TableName(self._plan.table_name or "query"), columns=self.columns_schema)
 
     def to_ibis(self) -> ir.Table:
-        """The table as an expression of ibis, bound to no connection: build on it, and pass it to ``dataset.query``.
+        """This relation as an expression of ibis, bound to no connection: build on it, pass it to ``dataset.query``.
+
+        A whole table is a table there; else the query goes along as it is, with its values written out.
 
         Raises:
             ConfigError: ibis is not installed.
-            InvalidQuery: This is no whole table.
-            UnknownTable: There is no such table.
+            QueryError: It cannot be read like this, or the types of its columns are not known.
         """
         source = self._plan.source
 
-        if not isinstance(source, TableSource) or self._plan.steps:
-            raise InvalidQuery(
-                "to_ibis() hands over whole tables: dataset['table'].to_ibis(). Say the rest in ibis, and read it with "
-                "dataset.query(expression)."
-            )
+        if isinstance(source, TableSource) and not self._plan.steps:
+            return ibis_table(source.name, self._dataset.catalog().columns(source.name))
 
-        return ibis_table(source.name, self._dataset.catalog().columns(source.name))
+        return ibis_query(self.to_sql(), self.columns_schema)
 
     def to_sql(self, *, pretty: bool = False) -> str:
         """The query with its values written out, for people and to be pasted elsewhere. What runs has parameters.
@@ -346,8 +422,16 @@ class Relation(Fetches):
 
     # --------------------------------------------------------------------------------------------- inside
 
-    def _then(self, step: Select | Where | WhereExpression | OrderBy | Limit | Aggregate | JoinTable) -> Relation:
+    def _then(self, step: Step) -> Relation:
         return Relation(self._dataset, self._plan.then(step))
+
+    def _located(self, cursor: Incremental[Any]) -> CursorRange:
+        found = located(cursor, self._plan, self._dataset.catalog(), self._dataset.schema)
+
+        if found.table is None:
+            self._check(found.column)
+
+        return found
 
     def _check(self, *columns: str) -> None:
         """Refuse columns that cannot be there, where that is known without reading SQL."""
@@ -392,18 +476,3 @@ def _compile(plan: Plan, catalog: Catalog) -> Compiled:
     from asyncelt.reading.compiling import compiled
 
     return compiled(plan, catalog)
-
-
-def _operand(operator: Operator, value: SqlValue | Collection[SqlValue]) -> SqlValue | tuple[SqlValue, ...]:
-    several = isinstance(value, Collection) and not isinstance(value, str | bytes)
-
-    if operator in {"in", "not_in"}:
-        return tuple(cast("Collection[SqlValue]", value)) if several else (cast(SqlValue, value),)
-
-    if several:
-        raise InvalidQuery(f"{operator!r} compares with one value; several go with 'in' and 'not_in'.")
-
-    if value is None and operator not in {"eq", "ne"}:
-        raise InvalidQuery(f"{operator!r} needs a value; None goes with 'eq' and 'ne'.")
-
-    return cast(SqlValue, value)

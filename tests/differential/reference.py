@@ -8,6 +8,7 @@ import pickle
 import struct
 import subprocess
 import sys
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -48,26 +49,17 @@ class Reference:
     _answers: dict[str, Outcome] = field(default_factory=dict)
 
     def __enter__(self) -> Reference:
-        environment = {**os.environ, **self.environment, "DLT_DATA_DIR": str(self.folder), "PYTHONPATH": str(ROOT)}
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.differential.reference_worker"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            cwd=self.folder,
-            env=environment,
-        )
+        self._start()
 
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        process = self._process
-        assert process is not None and process.stdin is not None and process.stdout is not None
-        process.stdin.close()
-        process.stdout.close()
-        process.wait(timeout=30)
+        process, self._process = self._process, None
+
+        if process is not None:
+            _end(process)
 
     def answer(self, case: Case) -> Outcome:
         """What the reference makes of the case; asked once per case id and session."""
@@ -78,16 +70,55 @@ class Reference:
 
     def ask(self, case: Case) -> Outcome:
         """Run the case, without remembering it."""
-        process = self._process
-        assert process is not None and process.stdin is not None and process.stdout is not None
-        body = pickle.dumps((PIPELINE, DATASET, case), protocol=pickle.HIGHEST_PROTOCOL)
-        process.stdin.write(LENGTH.pack(len(body)) + body)
-        process.stdin.flush()
-        head = process.stdout.read(LENGTH.size)
+        process = self._process or self._start()
 
-        if len(head) < LENGTH.size:
-            raise RuntimeError("the reference's process has ended")
+        try:
+            return _asked(process, case)
+        except BaseException:
+            # A test that timed out. The answer is still to come, and would be taken for that to the next question.
+            self._process = None
+            process.kill()
+            _end(process)
+            raise
 
-        outcome: Outcome = pickle.loads(process.stdout.read(LENGTH.unpack(head)[0]))
+    def _start(self) -> subprocess.Popen[bytes]:
+        environment = {**os.environ, **self.environment, "DLT_DATA_DIR": str(self.folder), "PYTHONPATH": str(ROOT)}
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.differential.reference_worker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            cwd=self.folder,
+            env=environment,
+        )
 
-        return outcome
+        return self._process
+
+
+def _asked(process: subprocess.Popen[bytes], case: Case) -> Outcome:
+    assert process.stdin is not None and process.stdout is not None
+    body = pickle.dumps((PIPELINE, DATASET, case), protocol=pickle.HIGHEST_PROTOCOL)
+    process.stdin.write(LENGTH.pack(len(body)) + body)
+    process.stdin.flush()
+    head = process.stdout.read(LENGTH.size)
+
+    if len(head) < LENGTH.size:
+        raise RuntimeError("the reference's process has ended")
+
+    outcome: Outcome = pickle.loads(process.stdout.read(LENGTH.unpack(head)[0]))
+
+    return outcome
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    assert process.stdin is not None and process.stdout is not None
+    process.stdout.close()
+
+    with suppress(BrokenPipeError):
+        process.stdin.close()
+
+    try:
+        process.wait(timeout=30)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import os
 import sys
@@ -28,7 +29,7 @@ def main(path: str) -> None:
 
     for call in json.load(sys.stdin):
         try:
-            relation = eval(call, {"ds": ds})
+            relation = eval(call, {"ds": ds, "inc": dlt.sources.incremental, "dt": dt})
             answers.append({"columns": relation.columns, "rows": [list(map(str, row)) for row in relation.fetchall()]})
         except Exception as error:
             answers.append({"error": type(error).__name__})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+import asyncelt
 from asyncelt.errors import QueryError
 from tests.reading.loaded import loaded
 
@@ -36,7 +38,36 @@ CALLS = [
     "ds.row_counts(table_names=['items', 'owners'])",
     "ds['_dlt_loads'].select('status', 'schema_name')",
     "ds['items__tags'].from_loads(['1']).select('tag')",
+    "ds['items'].join('_dlt_loads').select('id', '_dlt_loads__status').order_by('id')",
+    *(
+        f"ds['items'].incremental(inc('{path}', on_cursor_value_missing='{missing}', {options})).order_by('id').select('id')"
+        for path, missing, options in [
+            ("id", "exclude", ""),
+            ("id", "exclude", "initial_value=2"),
+            ("id", "exclude", "initial_value=2, range_start='open'"),
+            ("id", "exclude", "initial_value=1, end_value=3"),
+            ("id", "exclude", "initial_value=1, end_value=3, range_end='closed'"),
+            ("id", "exclude", "initial_value=2, last_value_func='min'"),
+            ("id", "exclude", "initial_value=3, end_value=1, last_value_func='min', range_start='open'"),
+            ("name", "exclude", "initial_value='p'"),
+            ("name", "include", "initial_value='p'"),
+            ("name", "include", ""),
+            ("at", "exclude", "initial_value='2024-01-02T00:00:00Z'"),
+            ("at", "exclude", "initial_value=dt.datetime(2024, 1, 2, tzinfo=dt.timezone.utc)"),
+            ("at", "exclude", "initial_value=dt.datetime(2024, 1, 2)"),
+            ("at", "exclude", "initial_value=dt.date(2024, 1, 2)"),
+            ("_dlt_loads.inserted_at", "exclude", "initial_value=dt.datetime(2020, 1, 1)"),
+        ]
+    ),
+    "ds['items__tags'].incremental(inc('items.id', 2, on_cursor_value_missing='exclude')).order_by('tag').select('tag')",
+    "ds.table('items', incremental=inc('id', 3, on_cursor_value_missing='exclude')).select('id', 'name')",
+    "ds('SELECT id, name FROM items').incremental(inc('ID', 3, on_cursor_value_missing='exclude'))",
     # Errors.
+    "ds['items'].incremental(inc('nope'))",
+    "ds['items'].incremental(inc('nope.id'))",
+    "ds['items'].incremental(inc('owners.item', on_cursor_value_missing='include'))",
+    "ds['items'].incremental(inc('$.id'))",
+    "ds['items'].incremental(inc('id', last_value_func=len))",
     "ds['nope']",
     "ds['items'][['nope']]",
     "ds['items'].select('nope')",
@@ -70,7 +101,7 @@ async def answers(anyio_backend, tmp_path_factory):
 
 async def answer(ds, call):
     try:
-        relation = eval(call, {"ds": ds})
+        relation = eval(call, {"ds": ds, "inc": asyncelt.sources.incremental, "dt": dt})
         rows = await relation.fetchall()
     except QueryError as error:
         return {"error": type(error).__name__}

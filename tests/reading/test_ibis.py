@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import sys
+from decimal import Decimal
 
 import pytest
 
-from asyncelt.errors import ConfigError, InvalidQuery, UnknownTable
+import asyncelt
+from asyncelt.errors import ConfigError, InvalidQuery, UnknownColumn, UnknownTable
 from asyncelt.reading.handover import ibis_table, query_of_ibis
 from asyncelt.schema.model import Column
 from asyncelt.types import ColumnName
@@ -56,12 +59,46 @@ def test_every_type_has_one_there(ibis):
     assert tuple(str(found[name]) for name in columns) == (*wanted, "string", "binary", "date", "time", "boolean")
 
 
-def test_only_whole_tables_and_dialects_that_are_known(items, dataset, ibis):
-    with pytest.raises(InvalidQuery, match="hands over whole tables"):
-        items.limit(1).to_ibis()
+async def test_what_was_asked_for_before_goes_along(items, dataset, ibis):
+    """Values of every kind, conditions in SQL, limits and joins."""
+    chosen = items.where("name", "ne", "it's").where("price < ?", parameters=[3]).order_by("id", "desc").limit(1)
+    table = chosen.select("id", "at").to_ibis()
+    tags = dataset["items__tags"].join("items").select("tag", "items__id").to_ibis()
+    both = table.join(tags, table.id == tags.items__id).select("id", "tag").order_by("tag")
 
-    with pytest.raises(InvalidQuery, match="hands over whole tables"):
-        dataset.query("SELECT 1 AS one").to_ibis()
+    assert table.columns == ("id", "at")
+    assert await dataset.query(both).fetchall() == [(2, "b"), (2, "c")]
+    assert await dataset.query(table.count()).fetchscalar() == 1
+
+    for column, value in [
+        ("at", dt.datetime(2024, 1, 2, tzinfo=dt.UTC)),
+        ("at", dt.date(2024, 1, 2)),
+        ("price", Decimal("2.5")),
+        ("name", "two"),
+    ]:
+        assert await dataset.query(items.where(column, "eq", value).to_ibis().select("id")).fetchall() == [(2,)]
+
+    late = asyncelt.sources.incremental("at", dt.datetime(2024, 1, 2), on_cursor_value_missing="exclude")
+    assert await dataset.query(items.incremental(late).to_ibis().count()).fetchscalar() == 2
+
+
+async def test_a_query_in_sql_is_a_table_too(dataset, ibis):
+    counted = dataset.query(
+        "SELECT name, count(*) AS n FROM items WHERE id < ? GROUP BY name", parameters=[3]
+    ).to_ibis()
+
+    assert str(counted.schema()["n"]) == "int64"
+    assert await dataset.query(counted.aggregate(all=counted.n.sum())).fetchall() == [(2,)]
+    assert await dataset.query(dataset["items"].select("id").max().to_ibis()).fetchall() == [(3,)]
+    assert await dataset.query(dataset.row_counts(table_names=["items"]).to_ibis()).fetchall() == [("items", 3)]
+
+
+def test_types_and_dialects_that_are_not_known_are_named(items, dataset, ibis):
+    with pytest.raises(InvalidQuery, match=r"that of v is not known before the query runs"):
+        dataset.query("SELECT hash(id) AS v FROM items").to_ibis()
+
+    with pytest.raises(UnknownColumn, match="There is no column 'nope'"):
+        items.limit(1).where("nope > 1").to_ibis()
 
     with pytest.raises(UnknownTable):
         dataset.table("nothing").to_ibis()

@@ -86,6 +86,10 @@ class Boundary:
 
         return True
 
+    def has(self, row: object) -> bool:
+        """Whether this row is one of those that were loaded by the run before, as far as each is known."""
+        return bool(self._start) and self._start_digest(self._key_of(row)) in self._start
+
     def restart(self) -> None:
         """The last value has moved: nothing is at it yet."""
         self._hashes.clear()

@@ -170,11 +170,19 @@ class Incremental(Generic[T]):
                 "resource's function, on the argument that holds the cursor."
             )
 
-        column = self.get_cursor_column_name()
-        is_key = column is not None and self.primary_key in (column, [column], (column,))
-        self.window.advance(last_value, {column: last_value} if is_key and self.end_value is None else None)
+        is_one_row = self.is_unique_cursor() and self.end_value is None
+        self.window.advance(last_value, self._key_row(last_value) if is_one_row else None)
 
         return self
+
+    def unique_boundary_consumed(self) -> bool:
+        """Whether the row at the last value was loaded by the run before, and no other can have this value."""
+        window = self.window
+
+        if window is None or window.boundary is None or not self.is_unique_cursor():
+            return False
+
+        return window.boundary.has(self._key_row(window.start_of_run))
 
     # ------------------------------------------------------------------ definition
 
@@ -211,6 +219,12 @@ class Incremental(Generic[T]):
             raise ConfigError("This incremental has no cursor_path: pass one, or merge it with one that has.")
 
         return parse_path(self.cursor_path)
+
+    def is_unique_cursor(self) -> bool:
+        """Whether the cursor is the primary key, so that no two rows have the same value."""
+        column = self.get_cursor_column_name()
+
+        return column is not None and self.primary_key in (column, [column], (column,))
 
     def get_cursor_column_name(self) -> str | None:
         """Name of the cursor's column; None where the path is more than a field's name."""
@@ -352,6 +366,10 @@ class Incremental(Generic[T]):
             return _part(row, names) if isinstance(names, str) else [_part(row, name) for name in names]
         except (KeyError, IndexError, AttributeError) as error:
             raise self.key_missing(names, row) from error
+
+    def _key_row(self, value: object) -> dict[str | None, object]:
+        """A row of which no more is known than its cursor."""
+        return {self.get_cursor_column_name(): value}
 
     def key_missing(self, names: object, row: object) -> IncrementalPrimaryKeyMissing:
         """What to raise for a row without its key."""

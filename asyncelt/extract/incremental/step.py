@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from functools import partial
 from typing import cast
 
 import pyarrow as pa
 
+from asyncelt.errors import IncrementalPrimaryKeyMissing
 from asyncelt.extract.incremental.bodies import sift_body
 from asyncelt.extract.incremental.columns import sift_table
 from asyncelt.extract.incremental.definition import Incremental
+from asyncelt.extract.incremental.paths import MISSING
 from asyncelt.extract.incremental.window import Window
 from asyncelt.extract.requests import Offload, Request
 from asyncelt.extract.steps import INCREMENTAL, PageStepRun
@@ -55,6 +57,33 @@ class _Filter:
         self._cursor = cursor
         self._window = cast("Window", cursor.window)
         self._closes = closes
+        self._refused: list[object] = []
+        """Rows that were refused, of those with the furthest value, which is ..."""
+        self._furthest: object = None
+
+    def pass_by(self, row: object, value_of: Callable[[str], object]) -> bool:
+        """Whether a row that was refused before it came here is in the range; it is passed over when all have come."""
+        path = self._window.rules.path
+        value = path.find(row) if path.column is None else value_of(path.column)
+
+        if value is MISSING or value is None or value != value:  # noqa: PLR0124 - NaN
+            return True
+
+        try:
+            self._cursor.key_of(row)
+            is_new = self._window.is_new(value, row)
+            far = value if self._furthest is None else self._window.rules.func((self._furthest, value))
+        except (IncrementalPrimaryKeyMissing, TypeError):
+            return True
+
+        if is_new and value == far:
+            if value != self._furthest:
+                self._refused.clear()
+
+            self._refused.append(row)
+            self._furthest = value
+
+        return is_new
 
     def apply(self, item: object) -> object | None:
         """A row, or a page small enough to be looked at in one go."""
@@ -92,6 +121,9 @@ class _Filter:
 
     def settle(self) -> None:
         """Write all that the next run has to know into the state."""
+        if self._refused:
+            self._window.pass_over(self._furthest, self._refused)
+
         self._window.write(has_rows=False, whole=True)
 
     def finish(self) -> None:

@@ -333,6 +333,46 @@ class Window:
             ):
                 self.out_of_order()
 
+    # ------------------------------------------------------------------ rows that are refused before they come here
+
+    def is_new(self, value: Any, row: object) -> bool:
+        """Whether a row would be in the range, as far as its value can be compared. Moves nothing."""
+        if self.is_advanced:
+            return True
+
+        try:
+            if self.end is not None and not self.is_before_end(value):
+                return False
+
+            if self.start is None or self.rules.func((value, self.start)) != self.start:
+                return True
+        except TypeError:
+            return True
+
+        if value != self.start or self.rules.range_start == "open":
+            return False
+
+        return self.boundary is None or not self.boundary.was_loaded(row)
+
+    def pass_over(self, value: Any, rows: Sequence[object]) -> None:
+        """Move past rows that are taken care of without being in a table, if their value is of the type of the others.
+
+        Args:
+            value: The cursor's value in them.
+            rows: Those with this value.
+        """
+        if self.is_advanced or type(value) is not type(self.last):
+            return
+
+        if self.moves_to(value):
+            self.last = value
+
+            if self.boundary is not None:
+                self.boundary.restart()
+
+        if self.boundary is not None and value == self.last:
+            self.boundary.add(rows)
+
     # ------------------------------------------------------------------ for all forms of pages
 
     def adapt_zone(self, value: object) -> None:
