@@ -17,6 +17,8 @@ from typing import TypeVar
 import anyio
 from anyio.to_thread import run_sync
 
+from asyncelt.destinations.closed import closed_session
+
 __all__ = ["Worker", "wait_out"]
 
 T = TypeVar("T")
@@ -48,15 +50,22 @@ class Worker:
         self._grace_s = grace_s
         self._queue: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._thread: threading.Thread | None = None
+        self._is_stopped = False
 
     async def call(self, work: Callable[[], T], *, interrupt: Callable[[], None] | None = None) -> T:
         """Run ``work`` in the thread and wait for it.
+
+        Raises:
+            UsageError: The thread has been told to end.
 
         Cancellation:
             ``interrupt`` is called, from the event loop, until ``work`` has ended; then the cancellation goes
             on. Without ``interrupt``, waits for ``work`` to end. In both cases no longer than ``grace_s``. Work
             that has not begun yet never does.
         """
+        if self._is_stopped:
+            raise closed_session()
+
         job = _Job()
         future = self._submit(work, job)
 
@@ -77,6 +86,7 @@ class Worker:
 
     def stop(self) -> None:
         """Let the thread end after the calls that were made. Nothing can be called afterwards."""
+        self._is_stopped = True
         self._queue.put(None)
 
     async def ended(self) -> None:

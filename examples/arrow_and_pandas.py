@@ -1,4 +1,7 @@
-"""Load columns as columns: Arrow tables and pandas frames, from a plain generator that runs in a thread."""
+"""Load columns as columns: Arrow tables and pandas frames, from a plain generator that runs in a thread.
+
+Needs `asyncelt[pandas]`.
+"""
 
 from __future__ import annotations
 

@@ -3,9 +3,12 @@
     python examples/fastapi_events.py serve     # the application, until SIGTERM or Ctrl-C
     python examples/fastapi_events.py           # starts it, sends events, stops it, and shows what is in the database
 
+Needs `pip install fastapi uvicorn httpx`.
+
 Webhooks are answered when their event is committed; the application's own events go through a channel. Both are one
 stream, which lives as long as the application: when uvicorn gets SIGTERM it finishes its requests, then the lifespan
-ends, and with it the stream, which commits what it has.
+ends, and with it the stream, which commits what it has read. Only what `send` has answered for is sure to be there:
+with `until="accepted"` that is a place in the channel's queue.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from asyncelt.load.protocol import Lease, Restored, Session
 from asyncelt.observe import Warned
 from asyncelt.storage.files import remove_tree
 from asyncelt.storage.head import Head, Tip, read_head, read_tip, write_head
-from asyncelt.storage.lock import hold_lock
+from asyncelt.storage.lock import hold_lock, unwritable
 from asyncelt.storage.manifest import SealedPackage
 from asyncelt.storage.package import PackageStore, Pending
 from asyncelt.types import LoadId
@@ -101,13 +101,17 @@ async def own_folder(environment: Environment) -> AsyncIterator[Folder]:
 
     Raises:
         PipelineBusy: Another task or process owns it and the pipeline was told not to wait.
-        StorageError: A newer release has written it.
+        StorageError: It cannot be written, or a newer release has written it.
     """
     threads = anyio.CapacityLimiter(2)
     root = environment.root
-    await in_thread(partial(root.mkdir, parents=True, exist_ok=True), threads)
     name, member = environment.pipeline_name, environment.member
     what = f"Pipeline {name!r}" + (f" (member {member!r})" if member else "")
+
+    try:
+        await in_thread(partial(root.mkdir, parents=True, exist_ok=True), threads)
+    except OSError as error:
+        raise unwritable(root, what, error) from error
 
     async with hold_lock(root / ".lock", on_busy=environment.on_busy, what=what):
         store = PackageStore(root, max_disk=environment.settings.limits.max_disk)

@@ -7,6 +7,7 @@ from contextlib import contextmanager, nullcontext
 
 from asyncelt._async import unwrap
 from asyncelt.engine.environment import Environment
+from asyncelt.engine.tracebacks import shortened
 from asyncelt.errors import ConfigError, PipelineBusy, PipelineStepFailed
 from asyncelt.observe import Stage, reported
 from asyncelt.types import LoadId, PipelineStep
@@ -23,7 +24,7 @@ def step(name: PipelineStep, *, pipeline_name: str, load_id: LoadId | None = Non
     try:
         yield
     except Exception as error:
-        cause = unwrap(error)
+        cause = shortened(unwrap(error))
 
         if isinstance(cause, (PipelineStepFailed, ConfigError, PipelineBusy)):
             raise cause from cause.__cause__

@@ -87,7 +87,10 @@ def json_text(value: object) -> str:
         return orjson.dumps(value, default=_json_default, option=_JSON_OPTIONS).decode()
     except TypeError:
         # Integers over 64 bits, unpaired surrogates: slower, and kept.
-        return _slow_json(plain(value))
+        try:
+            return _slow_json(plain(value))
+        except RecursionError:
+            raise TypeError("values that hold themselves, or are nested too deeply, have no column type") from None
 
 
 def typed_json(value: object) -> bytes:

@@ -12,6 +12,7 @@ from asyncelt.engine.ownership import Owned
 from asyncelt.engine.replaying import ReplayRequest, run_replay
 from asyncelt.engine.run import Ran, RunRequest, run_fused, run_normalize
 from asyncelt.engine.steps import step
+from asyncelt.engine.tracebacks import shortened
 from asyncelt.errors import PipelineStepFailed, UsageError
 from asyncelt.info.packages import LoadPackageInfo, package_info
 from asyncelt.info.steps import LoadInfo
@@ -150,6 +151,7 @@ class RunningCalls(StageCalls):
                     await self._run_owned(owned, call, outcome)
             except BaseException as error:
                 if isinstance(error, PipelineStepFailed):
+                    shortened(error)
                     error.step_info = self._run_info(recorder, maker, outcome, call.request.run_id)
 
                 self._note_steps(recorder, maker, outcome, data, error=error)

@@ -11,6 +11,7 @@ from asyncelt.engine.loading import Loaded, load_pending
 from asyncelt.engine.ownership import Folder, own
 from asyncelt.engine.run import Normalized, RunRequest, run_extract, run_normalize
 from asyncelt.engine.steps import step
+from asyncelt.engine.tracebacks import shortened
 from asyncelt.errors import ConfigError, PipelineStepFailed
 from asyncelt.extract.data import as_sources
 from asyncelt.extract.resource import Resource
@@ -213,6 +214,7 @@ class StageCalls(PipelineBase):
                     await load_pending(owned, loaded, raise_on_failed_jobs=raises)
             except BaseException as error:
                 if isinstance(error, PipelineStepFailed):
+                    shortened(error)
                     error.step_info = info_so_far()
 
                 recorder.done("load", error=error)
@@ -242,6 +244,7 @@ class StageCalls(PipelineBase):
             await run_normalize(folder, done, file_format=chosen)
         except BaseException as error:
             if isinstance(error, PipelineStepFailed):
+                shortened(error)
                 error.step_info = maker.normalize(done, started_at=recorder.started_at)
 
             recorder.done("normalize", error=error)

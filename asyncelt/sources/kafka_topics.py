@@ -88,7 +88,7 @@ class KafkaSource:
         """What the group has given to this member, until it is held or taken away."""
         self._held: dict[TopicPartition, _Holding] = {}
         self._settled = anyio.Event()
-        self._reading = anyio.CancelScope()
+        self._reading: anyio.CancelScope | None = None
         """Around the request that is under way; cancelled when there is something to take over."""
         self._delays: Iterator[float] | None = None
 
@@ -121,7 +121,9 @@ class KafkaSource:
 
             def on_partitions_assigned(self, assigned: set[TopicPartition]) -> None:
                 source._assigned = frozenset(assigned)
-                source._reading.cancel()
+
+                if source._reading is not None:
+                    source._reading.cancel()
 
         try:
             await consumer.start()

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import anyio
 
-from asyncelt.errors import PipelineBusy, UsageError
+from asyncelt.errors import PipelineBusy, StorageError, UsageError
 from asyncelt.types import OnBusy
 
-__all__ = ["hold_lock"]
+__all__ = ["hold_lock", "unwritable"]
 
 
 @dataclass(slots=True)
@@ -47,6 +47,7 @@ async def hold_lock(path: Path, *, on_busy: OnBusy, what: str) -> AsyncIterator[
 
     Raises:
         PipelineBusy: Somebody else owns it and ``on_busy`` is ``raise``.
+        StorageError: The folder cannot be written.
         UsageError: This task owns it already.
     """
     if any(hold.path == path and not hold.is_over for hold in _holds.get()):
@@ -55,10 +56,10 @@ async def hold_lock(path: Path, *, on_busy: OnBusy, what: str) -> AsyncIterator[
             "one of its own resources or from inside its managed_state()."
         )
 
+    descriptor = _opened(path, what)
     hold = _Hold(path)
     before = _holds.get()
     _holds.set((*before, hold))
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
 
     try:
         wait_s = _FIRST_WAIT_S
@@ -78,6 +79,21 @@ async def hold_lock(path: Path, *, on_busy: OnBusy, what: str) -> AsyncIterator[
         os.close(descriptor)
         hold.is_over = True
         _holds.set(before)
+
+
+def unwritable(folder: Path, what: str, error: OSError) -> StorageError:
+    """The error of a working folder that this user cannot make or write."""
+    return StorageError(
+        f"{what} cannot use its working folder {folder}: {error.strerror}. Let pipelines_dir=... or the environment "
+        "variable ASYNCELT_DATA_DIR name a folder that this user may write to."
+    )
+
+
+def _opened(path: Path, what: str) -> int:
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        raise unwritable(path.parent, what, error) from error
 
 
 def _try_lock(descriptor: int) -> bool:

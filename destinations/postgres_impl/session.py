@@ -11,6 +11,7 @@ import anyio
 import pyarrow as pa
 from anyio.to_thread import run_sync
 
+from asyncelt.destinations.closed import closed_session
 from asyncelt.destinations.postgres_impl.config import PostgresConfig
 from asyncelt.errors import ConfigError
 from asyncelt.flow import JobFile, Package, PositionClaim
@@ -45,6 +46,7 @@ class PostgresSession:
         self._target = target
         self._lock = anyio.Lock()
         self._built: Database | None = None
+        self._is_closed = False
 
     async def restore(self, pipeline_name: str) -> Restored:
         """See `Session.restore`."""
@@ -106,12 +108,16 @@ class PostgresSession:
 
     async def close(self) -> None:
         """Close the connections, also while the task is being cancelled."""
+        self._is_closed = True
         database, self._built = self._built, None
 
         if database is not None:
             await database.close()
 
     async def _database(self) -> Database:
+        if self._is_closed:
+            raise closed_session()
+
         # Several first calls may come at the same time.
         async with self._lock:
             if self._built is None:

@@ -9,7 +9,14 @@ from typing import Any
 import pytest
 
 import asyncelt
-from asyncelt.errors import AsynceltWarning, CannotRestorePipeline, ConfigError, DataValidationError, PipelineStepFailed
+from asyncelt.errors import (
+    AsynceltWarning,
+    CannotRestorePipeline,
+    ConfigError,
+    DataValidationError,
+    PipelineStepFailed,
+    StorageError,
+)
 from asyncelt.observe import Event
 
 Make = Callable[..., asyncelt.Pipeline]
@@ -35,6 +42,19 @@ async def formats(pipeline: asyncelt.Pipeline, load_id: str) -> set[str]:
     package = await pipeline.get_load_package_info(load_id)
 
     return {job.job_file_info.file_format for job in package.all_jobs if job.table_name == "t"}
+
+
+# -------------------------------------------------------------------------------------------- pipelines_dir
+
+
+@pytest.mark.parametrize("in_the_way", ["work", "work/p/.lock/folder"], ids=["no folder", "no lock"])
+async def test_a_working_folder_that_cannot_be_written_is_named(make: Make, tmp_path: Path, in_the_way: str) -> None:
+    path = tmp_path / in_the_way
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("a file")
+
+    with pytest.raises(StorageError, match=f"{tmp_path}/work/p.*ASYNCELT_DATA_DIR"):
+        await make().run(ROWS, table_name="t")
 
 
 # -------------------------------------------------------------------------------------------- run

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 import asyncelt
-from asyncelt.errors import ConfigError, DestinationRejected, SchemaNotFound, UndefinedRelation, Unsupported
+from asyncelt.errors import ConfigError, DestinationRejected, SchemaNotFound, UndefinedRelation, Unsupported, UsageError
 from asyncelt.reading.client import with_question_marks
 from tests.reading.loaded import loaded, make_pipeline
 
@@ -16,6 +16,17 @@ CHANGES = ["CREATE TABLE t (a INT)", "DELETE FROM items", "INSERT INTO owners VA
 async def client(pipeline):
     async with pipeline.sql_client() as client:
         yield client
+
+
+async def test_a_client_whose_block_has_ended_says_so(pipeline, kind):
+    if kind == "memory":
+        pytest.skip("memory has no connection that could be closed")
+
+    async with pipeline.sql_client() as client:
+        pass
+
+    with pytest.raises(UsageError, match="async with"):
+        await client.query("SELECT 1")
 
 
 async def test_a_query_is_an_arrow_table(client):

@@ -50,7 +50,7 @@ class Stream:
         self._work = work
         self._stats = empty
         self._running: Running | None = None
-        self._scope = anyio.CancelScope()
+        self._scope: anyio.CancelScope | None = None
         self._done = anyio.Event()
         self._is_started = False
         self._is_draining = False
@@ -84,13 +84,15 @@ class Stream:
             raise UsageError("A stream can be started once; call pipeline.stream() again.")
 
         self._is_started = True
+        # Made here: a stream may be described where no loop runs yet.
+        self._scope = scope = anyio.CancelScope()
 
         try:
-            with self._scope:
+            with scope:
                 await self._work(self._begin)
         finally:
             stats = self.stats
-            self._stats = replace(stats, is_drained=not self._scope.cancelled_caught)
+            self._stats = replace(stats, is_drained=not scope.cancelled_caught)
             self._running = None
             self._done.set()
 
@@ -116,7 +118,7 @@ class Stream:
                 await self._done.wait()
 
             if not self._done.is_set():
-                self._scope.cancel()
+                self._cancel()
                 await self._done.wait()
 
         return self._stats
@@ -136,7 +138,10 @@ class Stream:
 
         if self._is_draining:
             running.drain()
-        if self._is_draining:
+            self._cancel()
+
+    def _cancel(self) -> None:
+        if self._scope is not None:
             self._scope.cancel()
 
     async def __aenter__(self) -> Self:
@@ -159,7 +164,7 @@ class Stream:
                 if error is None:
                     await self.drain()
                 else:
-                    self._scope.cancel()
+                    self._cancel()
             finally:
                 left = await tasks.__aexit__(kind, error, traceback)
 
