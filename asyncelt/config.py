@@ -55,6 +55,10 @@ class Limits:
     """Bytes in one job file."""
     parquet_compression: Compression | None = None
     """Of Parquet job files; None: what suits the destination."""
+    load_early_bytes: int | None = 4 * MIB
+    """When a table of a run has gathered so much, its rows begin to be written into the transaction of the commit while
+    the run still extracts, where the destination can do so. They become visible with the commit all the same. None:
+    never."""
     keep_completed: int = 100
     """Manifests of loaded packages that stay on the disk."""
     cancel_grace_s: float = 10.0

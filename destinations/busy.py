@@ -6,7 +6,7 @@ import fcntl
 import os
 import random
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -14,7 +14,7 @@ import anyio
 
 from asyncelt.errors import DestinationUnavailable
 
-__all__ = ["Busy", "OwnerAlive", "lock_file", "patiently"]
+__all__ = ["Busy", "OwnerAlive", "ask_for", "lock_file", "patiently"]
 
 T = TypeVar("T")
 
@@ -66,8 +66,18 @@ def lock_file(path: Path, what: str) -> Iterator[int]:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
+            ask_for(path)
             raise Busy(what) from error
 
         yield descriptor
     finally:
         os.close(descriptor)
+
+
+def ask_for(path: Path) -> None:
+    """Let the holder of a lock know that somebody waits: the time of the lock file's last change moves.
+
+    For a holder that could let go earlier than it would. Where there is no file, nobody holds it.
+    """
+    with suppress(OSError):
+        os.utime(path)

@@ -15,7 +15,7 @@ from anyio.streams.memory import MemoryObjectSendStream
 
 from asyncelt.budget import BudgetAccount
 from asyncelt.engine.shaping import SchemaBook
-from asyncelt.errors import DataValidationError
+from asyncelt.errors import ConfigError, DataValidationError
 from asyncelt.extract.pages import Page
 from asyncelt.flow import RawBatch, Refusal
 from asyncelt.normalize.contract import is_refused
@@ -25,6 +25,7 @@ from asyncelt.schema.capabilities import Capabilities
 from asyncelt.schema.hints import TableHints, merge_table_hints
 from asyncelt.schema.model import Schema
 from asyncelt.schema.naming import Naming
+from asyncelt.schema.system import is_system_table
 from asyncelt.types import OnError, TableName
 
 __all__ = ["Announcer", "Intake", "ResourcePlan"]
@@ -65,6 +66,7 @@ class Announcer:
 
         Raises:
             DataValidationError: The contract freezes tables, and this one is new.
+            ConfigError: The name is that of a system table.
         """
         key = (plan.schema_name, plan.name, raw_name)
 
@@ -79,6 +81,12 @@ class Announcer:
         schema = self.book[plan.schema_name]
         merged = merge_table_hints(schema, hints, naming, self.capabilities)
         name = TableName(naming.path(raw_name))
+
+        if is_system_table(name):
+            raise ConfigError(
+                f"Resource {plan.name!r} yields rows to table {raw_name!r}, in which asyncelt keeps its own records: "
+                "choose another table_name."
+            )
 
         if is_refused(name, schema, merged):
             return None

@@ -11,6 +11,7 @@ import anyio
 
 from asyncelt._async import in_thread, shielded
 from asyncelt.budget import BudgetAccount
+from asyncelt.engine.early import EarlyLoading
 from asyncelt.engine.intake import Announcer, Intake
 from asyncelt.engine.ownership import Folder
 from asyncelt.engine.plan import Refreshed, RunPlan, naming_of, starting_schema, under_contract
@@ -47,6 +48,7 @@ class Normalization:
         account: Memory of this run.
         is_replay: Whether the pages come from extracted packages, which are removed once their rows are sealed.
         is_paid: Whether memory for the pages has been reserved already.
+        early: Takes job files before the packages are sealed; None: nobody does.
     """
 
     def __init__(
@@ -59,6 +61,7 @@ class Normalization:
         account: BudgetAccount,
         is_replay: bool = False,
         is_paid: bool = False,
+        early: EarlyLoading | None = None,
     ) -> None:
         self._folder = folder
         self._environment = folder.environment
@@ -68,6 +71,7 @@ class Normalization:
         self._account = account
         self._is_replay = is_replay
         self._is_paid = is_paid
+        self._early = early
         self.positions: tuple[PositionMove, ...] = ()
         """Of the messages among the pages; set by ``feed``."""
         self.notices: list[Notice] = []
@@ -139,7 +143,7 @@ class Normalization:
 
     async def _shape(self, drafts: dict[str, PackageDraft], feed: Feed) -> Harvest:
         environment = self._environment
-        shaping = Shaping(self._shaping_plan(drafts), self._book, self._account, environment.emit)
+        shaping = Shaping(self._shaping_plan(drafts), self._book, self._account, environment.emit, self._early)
         send, receive = anyio.create_memory_object_stream[RawBatch](0)
         intake = self.intake = Intake(
             pipeline_name=environment.pipeline_name,

@@ -16,6 +16,7 @@ import anyio
 
 from asyncelt._async import in_thread
 from asyncelt.budget import BudgetAccount
+from asyncelt.engine.early import early_loading
 from asyncelt.engine.extraction import Extraction, document_of
 from asyncelt.engine.holding import Holds
 from asyncelt.engine.intake import Intake
@@ -97,7 +98,6 @@ async def run_fused(
     """
     account = owned.environment.budget.account()
     extraction = _extraction(owned, request, account, last_load_id=owned.restored.last_load_id)
-    run = Normalization(owned, extraction.plan, owned.tip, file_format=file_format, account=account)
     started_at = time.time()
 
     async def feed(intake: Intake, book: SchemaBook) -> Mapping[str, object]:
@@ -116,7 +116,11 @@ async def run_fused(
         return extraction.state
 
     try:
-        bundle = await while_idle(owned, partial(run.run, feed))
+        async with early_loading(owned.session, owned.environment.settings.limits, file_format) as early:
+            run = Normalization(
+                owned, extraction.plan, owned.tip, file_format=file_format, account=account, early=early
+            )
+            bundle = await while_idle(owned, partial(run.run, feed))
     finally:
         account.close()
 

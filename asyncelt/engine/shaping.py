@@ -24,6 +24,7 @@ from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStre
 from asyncelt._async import in_thread, shielded
 from asyncelt.budget import BudgetAccount
 from asyncelt.config import Limits
+from asyncelt.engine.early import EarlyLoading
 from asyncelt.engine.setting_aside import SetAside, lines_of
 from asyncelt.engine.working import Done, conformed_page, free, shredded_page, sifted_page, still_valid, unsifted
 from asyncelt.flow import ArrowPage, Conformed, JobFile, Notice, RawBatch, Rows, TableBatch
@@ -109,15 +110,22 @@ class Shaping:
         book: Schemas; moved forward in page order.
         budget: Page bytes come in reserved; they are exchanged for table bytes and returned when written.
         emit: Receives events, on the loop.
+        early: Takes files that are complete before the run is; None: nobody does.
     """
 
     def __init__(
-        self, plan: ShapingPlan, book: SchemaBook, budget: BudgetAccount, emit: Callable[[Event], None]
+        self,
+        plan: ShapingPlan,
+        book: SchemaBook,
+        budget: BudgetAccount,
+        emit: Callable[[Event], None],
+        early: EarlyLoading | None = None,
     ) -> None:
         self._plan = plan
         self._book = book
         self._budget = budget
         self._emit = emit
+        self._early = early
         workers = plan.limits.normalize_workers
         self._workers = anyio.CapacityLimiter(workers)
         self._writers = anyio.CapacityLimiter(workers + 1)
@@ -329,7 +337,7 @@ class Shaping:
 
     async def _flush_full(self) -> None:
         limits = self._plan.limits
-        full = [key for key, buffer in self._buffers.items() if buffer.is_full(limits)]
+        full = [key for key, buffer in self._buffers.items() if buffer.is_full(limits) or self._is_due(key)]
 
         for key in full:
             await self._flush(key)
@@ -374,8 +382,37 @@ class Shaping:
     async def _write(self, chunks: MemoryObjectReceiveStream[_Boxed]) -> None:
         async with chunks:
             async for key, box in chunks:
-                written = await in_thread(partial(_append, self._files_of(key), box), self._writers)
-                self._budget.release(written)
+                await self._write_chunk(key, box)
+
+    async def _write_chunk(self, key: _Key, box: list[Chunk]) -> None:
+        files, table = self._files_of(key), box[0].table
+        early = self._early_of(key)
+        load_id = self._plan.drafts[key[0]].load_id
+        is_due = early is not None and early.is_due(load_id, table, box[0].nbytes)
+        known = len(files.jobs)
+        self._budget.release(await in_thread(partial(_append, files, box, is_last=is_due), self._writers))
+
+        if early is not None:
+            for job in files.jobs[known:]:
+                early.offer(load_id, table, job, self._plan.drafts[key[0]].jobs_folder)
+
+    def _early_of(self, key: _Key) -> EarlyLoading | None:
+        """Who takes the table's files before the run is complete."""
+        if self._early is None or not self._early.is_on:
+            return None
+
+        return self._early if self._book[key[0]].disposition_of(key[1]) == "append" else None
+
+    def _is_due(self, key: _Key) -> bool:
+        """Whether the table has gathered enough for a file that is loaded early."""
+        early = self._early_of(key)
+
+        if early is None:
+            return False
+
+        table = self._book[key[0]].tables[key[1]]
+
+        return self._buffers[key].nbytes >= early.due_in(self._plan.drafts[key[0]].load_id, table)
 
     def _files_of(self, key: _Key) -> TableFiles:
         files = self._files.get(key)
@@ -442,9 +479,12 @@ class Shaping:
         return result
 
 
-def _append(files: TableFiles, box: list[Chunk]) -> int:
+def _append(files: TableFiles, box: list[Chunk], *, is_last: bool) -> int:
     chunk = box.pop()
     files.append(chunk)
+
+    if is_last:
+        files.finish()
 
     return chunk.nbytes
 

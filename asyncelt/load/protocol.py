@@ -19,12 +19,14 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import pyarrow as pa
 
 from asyncelt.flow import JobFile, Package, PositionClaim, PositionMove
 from asyncelt.schema.capabilities import Capabilities
+from asyncelt.schema.model import Table
 from asyncelt.types import LoadId, SqlValue
 
 __all__ = [
@@ -32,10 +34,12 @@ __all__ = [
     "Commit",
     "CommitResult",
     "Destination",
+    "EarlyJob",
     "Lease",
     "Restored",
     "Session",
     "StoredPosition",
+    "SupportsEarly",
     "SupportsIdle",
     "SupportsNames",
     "SupportsPositions",
@@ -98,6 +102,17 @@ class Commit:
     def positions(self) -> tuple[PositionMove, ...]:
         """Positions of messages that become known with this commit; for sessions that are `SupportsPositions`."""
         return tuple(move for package in self.packages for move in package.positions)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EarlyJob:
+    """A job file that is complete while the rest of its package is still being made."""
+
+    load_id: LoadId
+    table: Table
+    """As of the file; later files may have more columns."""
+    job: JobFile
+    path: Path
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -187,6 +202,36 @@ class SupportsIdle(Protocol):
         Cancellation:
             Safe. What has been begun is finished.
         """
+        ...
+
+
+@runtime_checkable
+class SupportsEarly(Protocol):
+    """A session that can write rows into the transaction of a commit that is still to come.
+
+    Large runs load while they extract. Whether it is done changes nothing but the time: ``commit`` writes whatever is
+    not written yet, and what was written early for a commit that does not come is never visible.
+    """
+
+    @property
+    def loads_early(self) -> bool:
+        """Whether it is of use here. Constant."""
+        ...
+
+    async def load_early(self, jobs: Sequence[EarlyJob]) -> bool:
+        """Write job files of tables that are appended to.
+
+        Returns:
+            False when nothing of what was written is kept, as somebody else waits for the destination, or because it
+            has not worked: leave everything to the commit.
+
+        Cancellation:
+            Safe. Nothing is kept.
+        """
+        ...
+
+    async def forget_early(self) -> None:
+        """Undo what was written early, and let go of the destination."""
         ...
 
 

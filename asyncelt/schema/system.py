@@ -27,6 +27,7 @@ __all__ = [
     "VALUE_COLUMN",
     "VERSION_TABLE",
     "is_system_name",
+    "is_system_table",
     "list_idx_column",
     "load_id_column",
     "loads_table",
@@ -62,6 +63,13 @@ JSON_NORMALIZER: Final = "dlt.common.normalizers.json.relational"
 def is_system_name(name: str) -> bool:
     """Whether a table or column belongs to the engine."""
     return name.startswith(DLT_PREFIX)
+
+
+def is_system_table(name: str) -> bool:
+    """Whether a table of this name holds records of ours, so that no data may be loaded into it."""
+    lowered = name.lower()
+
+    return lowered in (LOADS_TABLE, VERSION_TABLE, STATE_TABLE) or lowered.startswith("_asyncelt_")
 
 
 def row_id_column(naming: Naming | None = None) -> Column:

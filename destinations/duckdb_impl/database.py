@@ -17,21 +17,28 @@ import duckdb
 import pyarrow as pa
 from sqlglot import exp
 
-from asyncelt.destinations.busy import Busy, lock_file
+from asyncelt.destinations.busy import Busy, ask_for, lock_file
 from asyncelt.destinations.duckdb_impl import reading
 from asyncelt.destinations.duckdb_impl.config import DuckDbConfig
+from asyncelt.destinations.duckdb_impl.early import Early, asked_ns
 from asyncelt.destinations.duckdb_impl.errors import Interrupted, translated
 from asyncelt.destinations.duckdb_impl.fences import Fences, FileFences
 from asyncelt.destinations.duckdb_impl.positions import claim_positions
 from asyncelt.destinations.duckdb_impl.staged import JobPaths, job_paths
 from asyncelt.destinations.duckdb_impl.statements import DIALECT
 from asyncelt.destinations.duckdb_impl.transaction import commit_packages
-from asyncelt.destinations.duckdb_impl.tuning import fitted_memory, leave_out_fsst, ran_out_of_memory
+from asyncelt.destinations.duckdb_impl.tuning import (
+    FittedMemory,
+    appended_columns,
+    leave_out_fsst,
+    ran_out_of_memory,
+)
+from asyncelt.destinations.duckdb_impl.writing import Work
 from asyncelt.destinations.local_sql import next_of
 from asyncelt.destinations.sql.names import Dataset, quoted
 from asyncelt.errors import CommitUnknown, DestinationRejected, DestinationUnavailable, LoadError
 from asyncelt.flow import PositionClaim
-from asyncelt.load.protocol import Commit, CommitResult, Lease, Restored, StoredPosition, Target
+from asyncelt.load.protocol import Commit, CommitResult, EarlyJob, Lease, Restored, StoredPosition, Target
 from asyncelt.load.staging import Staging
 from asyncelt.types import LoadId, SqlValue
 
@@ -57,6 +64,7 @@ class Database:
         self._hold = ExitStack()
         self._holds = False
         self._reader: pa.RecordBatchReader | None = None
+        self._early: Early | None = None
 
     def restore(self, pipeline_name: str) -> Restored:
         """What the dataset knows about the pipeline; a file that does not exist is not created."""
@@ -88,6 +96,68 @@ class Database:
 
             return Lease(epoch=epoch, head_load_id=current.head_load_id)
 
+    def load_early(self, jobs: Sequence[EarlyJob]) -> bool:
+        """Write job files into the transaction of the commit to come; False: nothing is kept of it.
+
+        Should it fail for whatever reason, then the commit meets that reason again and says so.
+        """
+        if self._config.path is None:
+            return False
+
+        try:
+            if self._early is None:
+                self._early = self._begin_early(self._config.path)
+
+            if not self._early.is_wanted_by_others:
+                leave_out_fsst(self, self._config, [one.table for one in jobs])
+                self._early.write(jobs)
+
+                return True
+        except (duckdb.Error, LoadError, OSError):
+            pass
+        except BaseException:
+            self.forget_early()
+            raise
+
+        self.forget_early()
+
+        return False
+
+    @property
+    def holds_early(self) -> bool:
+        """Whether a transaction waits for its commit."""
+        return self._early is not None
+
+    def forget_early(self) -> None:
+        """Roll back what was written early."""
+        early, self._early = self._early, None
+
+        if early is not None:
+            early.hold.close()
+
+    def _begin_early(self, path: Path) -> Early:
+        path.parent.mkdir(parents=True, exist_ok=True)
+
+        with ExitStack() as stack:
+            fences = stack.enter_context(self._commit_lock())
+            asked = asked_ns(_lock_path(path))
+            dataset = stack.enter_context(self._open("loading early"))
+            memory = FittedMemory(self, self._config, is_alone=self._is_alone)
+            stack.callback(memory.restore)
+            self.execute("BEGIN TRANSACTION")
+            stack.callback(self.rollback)
+            work = Work(self, dataset, reading.read_catalog(self, dataset), self._config.replace_strategy)
+
+            return Early(
+                work=work,
+                hold=stack.pop_all(),
+                fences=fences,
+                memory=memory,
+                lock_path=_lock_path(path),
+                asked_ns=asked,
+                deadline=Early.deadline_after(self._config.busy_timeout_s),
+            )
+
     def commit(self, commit: Commit, staging: Staging | None = None) -> CommitResult:
         """Everything in one transaction; see `transaction`. Job files are read where they are staged, if they are."""
         load_ids = ", ".join(package.load_id for package in commit.packages)
@@ -95,16 +165,29 @@ class Database:
         if self._config.path is not None:
             self._config.path.parent.mkdir(parents=True, exist_ok=True)
 
+        if self._early is not None and (staging is not None or not self._early.fits(commit)):
+            self.forget_early()
+
+        early, self._early = self._early, None
         target = commit.target
 
         try:
-            with self._commit_lock() as fences, self._open(f"committing {load_ids}") as dataset:
-                leave_out_fsst(self, self._config, commit)
+            with ExitStack() as stack:
+                if early is None:
+                    fences = stack.enter_context(self._commit_lock())
+                    dataset = stack.enter_context(self._open(f"committing {load_ids}"))
+                else:
+                    fences, dataset = early.fences, early.work.dataset
+                    stack.enter_context(early.hold)
+                    stack.enter_context(translated(f"committing {load_ids}"))
 
+                leave_out_fsst(
+                    self, self._config, [table for one in commit.packages for table in one.schema.tables.values()]
+                )
                 newest = fences.newest(target.pipeline_name, target.member)
+                paths = stack.enter_context(self._job_paths(staging))
 
-                with self._job_paths(staging) as paths:
-                    return self._committed(dataset, commit, newest, paths)
+                return self._committed(dataset, commit, newest, paths, early)
         except (DestinationUnavailable, CommitUnknown):
             # A disk that was full leaves DuckDB a database that it does not use until the file is attached anew.
             self._holds = False
@@ -114,23 +197,33 @@ class Database:
 
             raise
 
-    def _committed(self, dataset: Dataset, commit: Commit, newest: int, paths: JobPaths) -> CommitResult:
+    def _committed(
+        self, dataset: Dataset, commit: Commit, newest: int, paths: JobPaths, early: Early | None
+    ) -> CommitResult:
         strategy = self._config.replace_strategy
-        is_alone = self._config.instance.uses == 1 + self._holds
+        memory = FittedMemory(self, self._config, is_alone=self._is_alone) if early is None else early.memory
         is_less = False
 
         try:
-            with fitted_memory(self, self._config, commit, is_alone=is_alone) as is_less:
-                return commit_packages(self, dataset, commit, newest, replace_strategy=strategy, paths=paths)
+            memory.fit(appended_columns(commit.packages))
+            is_less = memory.is_less
+
+            return commit_packages(self, dataset, commit, newest, replace_strategy=strategy, paths=paths, early=early)
         except (duckdb.Error, LoadError) as error:
             if not is_less or not ran_out_of_memory(error):
                 raise
+        finally:
+            memory.restore()
 
         # The transaction was rolled back. Rows may be much longer than they usually are. Should DuckDB not use the file
         # any more, then the engine's next attempt, which attaches it anew, has all memory too.
         self._config.instance.wants_all_memory = True
 
         return commit_packages(self, dataset, commit, newest, replace_strategy=strategy, paths=paths)
+
+    @property
+    def _is_alone(self) -> bool:
+        return self._config.instance.uses == 1 + self._holds
 
     def committed(self, load_ids: Sequence[LoadId]) -> frozenset[LoadId]:
         """Which of the load ids are in ``_dlt_loads``."""
@@ -219,6 +312,7 @@ class Database:
 
     def close(self) -> None:
         """Close the connection, and the file that was kept open."""
+        self.forget_early()
         self._holds = False
         cursor, self._cursor = self._cursor, None
         reader, self._reader = self._reader, None
@@ -269,6 +363,11 @@ class Database:
     def restore_setting(self, name: str, value: str) -> None:
         """Give a setting its former value, cancelled or not."""
         self._undisturbed(f"SET {name} = '{value}'")
+
+    def ask_others(self) -> None:
+        """Let who holds the file know that it is wanted."""
+        if self._config.path is not None:
+            ask_for(_lock_path(self._config.path))
 
     def interrupt(self) -> None:
         """Stop the statement that runs, and let no other one begin. Does nothing during COMMIT."""
@@ -435,8 +534,12 @@ class Database:
         else:
             what = f"Another session is committing to {self._config.location}."
 
-            with lock_file(path.with_name(path.name + ".asyncelt.lock"), what) as descriptor:
+            with lock_file(_lock_path(path), what) as descriptor:
                 yield FileFences(descriptor)
+
+
+def _lock_path(path: Path) -> Path:
+    return path.with_name(path.name + ".asyncelt.lock")
 
 
 @lru_cache(maxsize=64)

@@ -14,7 +14,7 @@ from asyncelt.destinations.sql.names import Dataset, column, identifier, paramet
 from asyncelt.flow import JobFile, Package
 from asyncelt.schema.model import Column, Table
 
-__all__ = ["insert_jobs"]
+__all__ = ["insert_jobs", "insert_parquet"]
 
 _DIALECT = "duckdb"
 _MIN_OBJECT_BYTES = 16 * 1024 * 1024
@@ -39,11 +39,16 @@ def insert_jobs(
         files = [paths(package, job) for job in run]
 
         if file_format == "parquet":
-            yield _insert_parquet(target, dataset, len(files) > 1), [files]
+            yield insert_parquet(target, dataset, files)
         else:
             # A line may be as long as its file; the reader reserves twice this size for each thread.
             longest = max(_MIN_OBJECT_BYTES, *(job.nbytes for job in run))
             yield _insert_json(target, dataset, source, longest), [files]
+
+
+def insert_parquet(target: str, dataset: Dataset | None, files: Sequence[str]) -> tuple[str, list[object]]:
+    """The INSERT, with its parameters, that appends the rows of Parquet files."""
+    return _insert_parquet(target, dataset, len(files) > 1), [list(files)]
 
 
 @lru_cache(maxsize=256)

@@ -11,12 +11,12 @@ import anyio
 import pyarrow as pa
 
 from asyncelt.destinations._worker import Worker
-from asyncelt.destinations.busy import patiently
+from asyncelt.destinations.busy import Busy, patiently
 from asyncelt.destinations.duckdb_impl.config import DuckDbConfig
 from asyncelt.destinations.streaming import BatchStream
 from asyncelt.errors import ConfigError, DestinationRejected, DestinationUnavailable
 from asyncelt.flow import JobFile, Package, PositionClaim
-from asyncelt.load.protocol import Commit, CommitResult, Lease, Restored, StoredPosition, Target
+from asyncelt.load.protocol import Commit, CommitResult, EarlyJob, Lease, Restored, StoredPosition, Target
 from asyncelt.load.staging import Staging
 from asyncelt.types import LoadId, SqlValue
 
@@ -64,12 +64,30 @@ class DuckDbSession:
         if self._staging is not None and commit.is_load:
             await self._staging.put(package, job)
 
+    @property
+    def loads_early(self) -> bool:
+        """See `SupportsEarly`."""
+        return self._config.path is not None and self._staging is None
+
+    async def load_early(self, jobs: Sequence[EarlyJob]) -> bool:
+        """See `SupportsEarly`."""
+        database = self._database or await self._prepare()
+
+        return await self._worker.call(lambda: database.load_early(jobs), interrupt=database.interrupt)
+
+    async def forget_early(self) -> None:
+        """See `SupportsEarly`."""
+        database = self._database
+
+        if database is not None:
+            await self._worker.call(database.forget_early)
+
     async def commit(self, commit: Commit) -> CommitResult:
         """See `Session.commit`."""
         staging = self._staging if commit.is_load else None
 
         if staging is None:
-            return await self._run(lambda database: database.commit(commit))
+            return await self._run(lambda database: database.commit(commit), keeps_early=True)
 
         try:
             for package in commit.packages:
@@ -143,6 +161,9 @@ class DuckDbSession:
 
     async def idle(self) -> None:
         """See `SupportsIdle.idle`: close the file, so that other processes can open it."""
+        if self._database is not None and self._database.holds_early:
+            return
+
         database, self._database = self._database, None
 
         if database is not None:
@@ -160,13 +181,23 @@ class DuckDbSession:
             finally:
                 await self._worker.ended()
 
-    async def _run(self, work: Callable[[Database], T]) -> T:
+    async def _run(self, work: Callable[[Database], T], *, keeps_early: bool = False) -> T:
         """Make one call in the thread; what another owner holds is waited for, at most ``busy_timeout_s``."""
         database = self._database or await self._prepare()
 
+        def run() -> T:
+            if not keeps_early:
+                # One connection has one transaction, in which no other call may look.
+                database.forget_early()
+
+            return work(database)
+
         async def call() -> T:
             try:
-                return await self._worker.call(lambda: work(database), interrupt=database.interrupt)
+                return await self._worker.call(run, interrupt=database.interrupt)
+            except Busy:
+                database.ask_others()
+                raise
             except PermissionError as error:
                 raise DestinationRejected(f"{self._config.location}: {error}") from error
             except OSError as error:

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 
 import duckdb
 
+from asyncelt.destinations.duckdb_impl.early import Early
 from asyncelt.destinations.duckdb_impl.errors import translate
 from asyncelt.destinations.duckdb_impl.positions import move_positions
 from asyncelt.destinations.duckdb_impl.reading import committed, lease, read_catalog, read_columns
@@ -45,6 +46,7 @@ def commit_packages(
     *,
     replace_strategy: ReplaceStrategy = "truncate-and-insert",
     paths: JobPaths = local_job_path,
+    early: Early | None = None,
 ) -> CommitResult:
     """Write everything in one transaction; a package that is committed already is not written again.
 
@@ -55,17 +57,20 @@ def commit_packages(
         newest_epoch: The newest epoch that was handed out for the pipeline; an older lease has been lost.
         replace_strategy: Of tables that do not name one.
         paths: Where the job files are.
+        early: A transaction that was begun for this commit, with some of its rows.
 
     Raises:
         LeaseLost: Another owner has committed since the lease was taken.
         CommitUnknown: COMMIT failed and the database cannot be asked whether it happened.
     """
     failpoint("duckdb.before_begin")
-    database.execute("BEGIN TRANSACTION")
+
+    if early is None:
+        database.execute("BEGIN TRANSACTION")
 
     try:
         work = Work(database, dataset, read_catalog(database, dataset), replace_strategy, paths)
-        result = _write(work, commit, newest_epoch)
+        result = _write(work, commit, newest_epoch, early)
         failpoint("duckdb.before_commit")
     except BaseException:
         database.rollback()
@@ -82,7 +87,7 @@ def commit_packages(
     return result
 
 
-def _write(work: Work, commit: Commit, newest_epoch: int) -> CommitResult:
+def _write(work: Work, commit: Commit, newest_epoch: int, early: Early | None) -> CommitResult:
     load_ids = tuple(package.load_id for package in commit.packages)
     done = _already_committed(work, load_ids)
 
@@ -99,7 +104,7 @@ def _write(work: Work, commit: Commit, newest_epoch: int) -> CommitResult:
     head = before[-1] if before else commit.parent_load_id
     known = current or Lease(epoch=0)
     check_lease(work.dataset.name, commit, replace(known, epoch=max(known.epoch, newest_epoch)), head)
-    updates = _prepare_tables(work, remaining)
+    updates = _prepare_tables(work, remaining, {} if early is None else early.updates)
     failpoint("duckdb.after_migrate")
     _write_versions(work, remaining)
 
@@ -107,8 +112,9 @@ def _write(work: Work, commit: Commit, newest_epoch: int) -> CommitResult:
         return CommitResult(load_ids=load_ids, schema_updates=updates)
 
     for package in remaining:
+        rest = package if early is None else replace(package, jobs=early.remaining(package))
         # A table that was dropped is there again if an earlier package has rows for it; they go too.
-        write_package(work, package, emptied=(*package.dropped_tables, *package.truncated_tables))
+        write_package(work, rest, emptied=(*package.dropped_tables, *package.truncated_tables))
 
     move_positions(work, commit.target.pipeline_name, remaining)
     _write_load_rows(work, remaining)
@@ -126,13 +132,15 @@ def _already_committed(work: Work, load_ids: Sequence[LoadId]) -> frozenset[Load
     return frozenset(LoadId(str(row[0])) for row in found)
 
 
-def _prepare_tables(work: Work, packages: Sequence[Package]) -> dict[str, Mapping[str, tuple[str, ...]]]:
+def _prepare_tables(
+    work: Work, packages: Sequence[Package], made: Mapping[LoadId, Mapping[str, tuple[str, ...]]]
+) -> dict[str, Mapping[str, tuple[str, ...]]]:
     """All DROP, CREATE and ALTER of the commit: DuckDB refuses them for tables whose rows it has changed."""
     for package in packages:
         _drop_tables(work, package)
 
     updates: dict[str, Mapping[str, tuple[str, ...]]] = {
-        package.load_id: _migrate(work, package) for package in packages
+        package.load_id: _together(made.get(package.load_id, {}), _migrate(work, package)) for package in packages
     }
 
     for package in packages:
@@ -140,6 +148,12 @@ def _prepare_tables(work: Work, packages: Sequence[Package]) -> dict[str, Mappin
             _fill_root_key(work, one, package)
 
     return updates
+
+
+def _together(
+    first: Mapping[str, tuple[str, ...]], then: Mapping[str, tuple[str, ...]]
+) -> Mapping[str, tuple[str, ...]]:
+    return {name: (*first.get(name, ()), *then.get(name, ())) for name in (*first, *then)}
 
 
 def _drop_tables(work: Work, package: Package) -> None:

@@ -6,8 +6,8 @@ Only a DuckDB of our own is touched, and only where its user has not said otherw
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Final
 
 import duckdb
@@ -15,9 +15,9 @@ import duckdb
 from asyncelt.destinations.duckdb_impl.config import DuckDbConfig
 from asyncelt.destinations.duckdb_impl.statements import Statements
 from asyncelt.flow import Package
-from asyncelt.load.protocol import Commit
+from asyncelt.schema.model import Table
 
-__all__ = ["fitted_memory", "leave_out_fsst", "ran_out_of_memory"]
+__all__ = ["FittedMemory", "appended_columns", "leave_out_fsst", "ran_out_of_memory"]
 
 _WIDE: Final = 100
 """Columns."""
@@ -32,7 +32,7 @@ _FEW_BYTES: Final = 4 * _MIB
 _UNITS: Final = {"bytes": 1, "KiB": 1024, "MiB": _MIB, "GiB": 1024 * _MIB, "TiB": 1024 * 1024 * _MIB}
 
 
-def leave_out_fsst(database: Statements, config: DuckDbConfig, commit: Commit) -> None:
+def leave_out_fsst(database: Statements, config: DuckDbConfig, tables: Iterable[Table]) -> None:
     """Leave out one way of compressing texts while wide tables are written.
 
     To find the best way DuckDB tries all of them on each column. FSST is the dearest to try: for tables of some
@@ -45,7 +45,6 @@ def leave_out_fsst(database: Statements, config: DuckDbConfig, commit: Commit) -
     if not instance.is_own or _DISABLED in config.settings:
         return
 
-    tables = (table for package in commit.packages for table in package.schema.tables.values())
     without_fsst = max((len(table.columns) for table in tables), default=0) >= _WIDE
 
     if without_fsst != instance.is_without_fsst:
@@ -53,9 +52,8 @@ def leave_out_fsst(database: Statements, config: DuckDbConfig, commit: Commit) -
         instance.is_without_fsst = without_fsst
 
 
-@contextmanager
-def fitted_memory(database: Statements, config: DuckDbConfig, commit: Commit, *, is_alone: bool) -> Iterator[bool]:
-    """Let DuckDB have no more memory inside the block than appending the rows takes.
+class FittedMemory:
+    """Lets DuckDB have no more memory than appending the rows takes, until `restore`.
 
     What it is allowed to have it fills with blocks that it has written already. Without them a commit takes as long
     (measured with a million flat rows at 100 MB and at 1 GB: 2.8 and 2.9 s of processor time, 80 MB less resident).
@@ -63,32 +61,61 @@ def fitted_memory(database: Statements, config: DuckDbConfig, commit: Commit, *,
     Args:
         database: Runs statements.
         config: What the user allows.
-        commit: What is written.
         is_alone: Whether no other session uses the same DuckDB now: a query that sorts needs what the user allows.
-
-    Yields:
-        Whether there is less than before. It may turn out to be too little: `ran_out_of_memory`.
     """
-    needed = _needed_mib(commit.packages, config.writers)
-    instance = config.instance
 
-    is_ours = instance.is_own and config.path is not None and _LIMIT not in config.settings
+    def __init__(self, database: Statements, config: DuckDbConfig, *, is_alone: bool) -> None:
+        instance = config.instance
+        is_ours = instance.is_own and config.path is not None and _LIMIT not in config.settings
+        self._database = database
+        self._writers = config.writers
+        self._may = is_ours and is_alone and not instance.wants_all_memory
+        self._allowed: str | None = None
+        self._columns: dict[str, int] = {}
+        self.is_less = False
+        """Whether there is less than before. It may turn out to be too little: `ran_out_of_memory`."""
 
-    if needed is None or not is_ours or not is_alone or instance.wants_all_memory:
-        yield False
-        return
+    def fit(self, columns: Mapping[str, int]) -> None:
+        """Rows are going to be appended to these tables too, which have so many columns."""
+        before = dict(self._columns)
+        self._columns.update(columns)
 
-    allowed = str(database.rows(f"SELECT current_setting('{_LIMIT}')")[0][0])
+        if not self._may or self._columns == before:
+            return
 
-    if needed * _MIB >= _bytes_of(allowed) or not _is_set(database, f"{needed} MiB"):
-        yield False
-        return
+        if self._allowed is None:
+            self._allowed = str(self._database.rows(f"SELECT current_setting('{_LIMIT}')")[0][0])
 
-    try:
-        yield True
-    finally:
-        # Also after a cancel, which lets no ordinary statement through any more.
-        database.restore_setting(_LIMIT, allowed)
+        needed = _BASE_MIB + round(sum(self._columns.values()) * _COLUMN_MIB * self._writers)
+
+        if needed * _MIB >= _bytes_of(self._allowed):
+            self.restore()
+        elif _is_set(self._database, f"{needed} MiB"):
+            self.is_less = True
+
+    def restore(self) -> None:
+        """Give what was allowed before, also after a cancel, which lets no ordinary statement through any more."""
+        if self.is_less and self._allowed is not None:
+            self._database.restore_setting(_LIMIT, self._allowed)
+
+        self.is_less = False
+
+
+def appended_columns(packages: Sequence[Package]) -> Mapping[str, int]:
+    """Columns of the tables that rows are appended to; empty where rows are merged, or few."""
+    if sum(job.nbytes for package in packages for job in package.jobs) < _FEW_BYTES:
+        return {}
+
+    columns: dict[str, int] = {}
+
+    for package in packages:
+        for name in {job.table for job in package.jobs}:
+            if package.schema.disposition_of(name) == "merge":
+                return {}
+
+            columns[name] = len(package.schema.tables[name].columns)
+
+    return columns
 
 
 def ran_out_of_memory(error: BaseException) -> bool:
@@ -104,23 +131,6 @@ def _is_set(database: Statements, limit: str) -> bool:
         return True
 
     return False
-
-
-def _needed_mib(packages: Sequence[Package], writers: int) -> int | None:
-    """About what appending rows of common length takes; None where rows are merged, or few."""
-    if sum(job.nbytes for package in packages for job in package.jobs) < _FEW_BYTES:
-        return None
-
-    columns = 0
-
-    for package in packages:
-        for name in {job.table for job in package.jobs}:
-            if package.schema.disposition_of(name) == "merge":
-                return None
-
-            columns += len(package.schema.tables[name].columns)
-
-    return _BASE_MIB + round(columns * _COLUMN_MIB * writers)
 
 
 def _bytes_of(setting: str) -> float:

@@ -199,3 +199,12 @@ async def test_files_are_imported(tmp_path: Path) -> None:
 
     with pytest.raises(ConfigError, match="reads parquet, jsonl, csv, not 'xml'"):
         mark.with_file_import(tmp_path / "rows.csv", "xml")
+
+
+@pytest.mark.parametrize("name", ["_dlt_loads", "_dlt_version", "_dlt_pipeline_state", "_asyncelt_lease", "_DLT_LOADS"])
+async def test_rows_for_a_system_table_are_refused(tmp_path: Path, name: str) -> None:
+    """They could forge what is known to be committed."""
+    pipeline = asyncelt.pipeline("p", destination="memory", dataset_name="data", pipelines_dir=tmp_path)
+
+    with pytest.raises(ConfigError, match="in which asyncelt keeps its own records"):
+        await pipeline.run([{"load_id": "1"}], table_name=name)

@@ -37,6 +37,7 @@ _PHASES = {
     "start": ("before the first failpoint",),
     "tables are made": ("postgres.before_migrate_commit", "postgres.after_migrate", "duckdb.after_migrate"),
     "staging": ("postgres.before_stage_commit", "postgres.after_stage"),
+    "rows written early": ("duckdb.after_early_load",),
     "before the commit": ("load.before_commit", "postgres.before_begin", "duckdb.before_begin"),
     "after COMMIT": ("postgres.after_commit", "duckdb.after_commit", "load.after_commit", "package.before_done"),
     "the commit's transaction": ("postgres.", "duckdb.", "filesystem."),
