@@ -7,7 +7,6 @@ Only :meth:`Database.interrupt` is called from another thread (the event loop's)
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from functools import lru_cache
@@ -23,6 +22,7 @@ from asyncelt.destinations.duckdb_impl.config import DuckDbConfig
 from asyncelt.destinations.duckdb_impl.early import Early, asked_ns
 from asyncelt.destinations.duckdb_impl.errors import Interrupted, translated
 from asyncelt.destinations.duckdb_impl.fences import Fences, FileFences
+from asyncelt.destinations.duckdb_impl.interruptible import Interruptible
 from asyncelt.destinations.duckdb_impl.positions import claim_positions
 from asyncelt.destinations.duckdb_impl.staged import JobPaths, job_paths
 from asyncelt.destinations.duckdb_impl.statements import DIALECT
@@ -57,10 +57,9 @@ class Database:
         self._config = config
         self._target = target
         self._cursor: duckdb.DuckDBPyConnection | None = None
-        self._connection: duckdb.DuckDBPyConnection | None = None
-        self._lock = threading.Lock()
-        self._cancelled = False
-        self._protected = False
+        self._statements = Interruptible()
+        self.interrupt = self._statements.interrupt
+        """From another thread: stops the statement that runs, and lets no other one begin."""
         self._hold = ExitStack()
         self._holds = False
         self._reader: pa.RecordBatchReader | None = None
@@ -72,7 +71,7 @@ class Database:
             return Restored()
 
         with self._open(f"reading the state of pipeline {pipeline_name!r}") as dataset:
-            return reading.restore(self, dataset, pipeline_name, self._target.member)
+            return reading.restore(self._statements, dataset, pipeline_name, self._target.member)
 
     def acquire(self, pipeline_name: str, member: str) -> Lease:
         """Make every lease that was handed out before useless. Writes nothing to the database.
@@ -86,7 +85,7 @@ class Database:
         self._keep_open()
 
         with self._commit_lock() as fences, self._open(f"taking the lease of pipeline {pipeline_name!r}") as dataset:
-            current = reading.lease(self, dataset, pipeline_name, member)
+            current = reading.lease(self._statements, dataset, pipeline_name, member)
 
             if current is None:
                 return Lease(epoch=1)
@@ -109,7 +108,7 @@ class Database:
                 self._early = self._begin_early(self._config.path)
 
             if not self._early.is_wanted_by_others:
-                leave_out_fsst(self, self._config, [one.table for one in jobs])
+                leave_out_fsst(self._statements, self._config, [one.table for one in jobs])
                 self._early.write(jobs)
 
                 return True
@@ -142,11 +141,16 @@ class Database:
             fences = stack.enter_context(self._commit_lock())
             asked = asked_ns(_lock_path(path))
             dataset = stack.enter_context(self._open("loading early"))
-            memory = FittedMemory(self, self._config, is_alone=self._is_alone)
+            memory = FittedMemory(self._statements, self._config, is_alone=self._is_alone)
             stack.callback(memory.restore)
-            self.execute("BEGIN TRANSACTION")
-            stack.callback(self.rollback)
-            work = Work(self, dataset, reading.read_catalog(self, dataset), self._config.replace_strategy)
+            self._statements.execute("BEGIN TRANSACTION")
+            stack.callback(self._statements.rollback)
+            work = Work(
+                self._statements,
+                dataset,
+                reading.read_catalog(self._statements, dataset),
+                self._config.replace_strategy,
+            )
 
             return Early(
                 work=work,
@@ -182,10 +186,12 @@ class Database:
                     stack.enter_context(translated(f"committing {load_ids}"))
 
                 leave_out_fsst(
-                    self, self._config, [table for one in commit.packages for table in one.schema.tables.values()]
+                    self._statements,
+                    self._config,
+                    [table for one in commit.packages for table in one.schema.tables.values()],
                 )
                 newest = fences.newest(target.pipeline_name, target.member)
-                paths = stack.enter_context(self._job_paths(staging))
+                paths = stack.enter_context(job_paths(self._statements.connection, staging))
 
                 return self._committed(dataset, commit, newest, paths, early)
         except (DestinationUnavailable, CommitUnknown):
@@ -201,14 +207,20 @@ class Database:
         self, dataset: Dataset, commit: Commit, newest: int, paths: JobPaths, early: Early | None
     ) -> CommitResult:
         strategy = self._config.replace_strategy
-        memory = FittedMemory(self, self._config, is_alone=self._is_alone) if early is None else early.memory
         is_less = False
+
+        if early is None:
+            memory = FittedMemory(self._statements, self._config, is_alone=self._is_alone)
+        else:
+            memory = early.memory
 
         try:
             memory.fit(appended_columns(commit.packages))
             is_less = memory.is_less
 
-            return commit_packages(self, dataset, commit, newest, replace_strategy=strategy, paths=paths, early=early)
+            return commit_packages(
+                self._statements, dataset, commit, newest, replace_strategy=strategy, paths=paths, early=early
+            )
         except (duckdb.Error, LoadError) as error:
             if not is_less or not ran_out_of_memory(error):
                 raise
@@ -219,7 +231,7 @@ class Database:
         # any more, then the engine's next attempt, which attaches it anew, has all memory too.
         self._config.instance.wants_all_memory = True
 
-        return commit_packages(self, dataset, commit, newest, replace_strategy=strategy, paths=paths)
+        return commit_packages(self._statements, dataset, commit, newest, replace_strategy=strategy, paths=paths)
 
     @property
     def _is_alone(self) -> bool:
@@ -231,7 +243,7 @@ class Database:
             return frozenset()
 
         with self._open("asking for committed loads") as dataset:
-            return reading.committed(self, dataset, load_ids)
+            return reading.committed(self._statements, dataset, load_ids)
 
     def run_of(self, pipeline_name: str, run_id: str) -> tuple[LoadId, ...]:
         """Load ids that this run has committed."""
@@ -239,7 +251,7 @@ class Database:
             return ()
 
         with self._open(f"asking for run {run_id!r}") as dataset:
-            return reading.run_of(self, dataset, pipeline_name, run_id)
+            return reading.run_of(self._statements, dataset, pipeline_name, run_id)
 
     def positions(self, pipeline_name: str) -> tuple[StoredPosition, ...]:
         """What is committed of the pipeline's message sources."""
@@ -247,7 +259,7 @@ class Database:
             return ()
 
         with self._open("reading positions") as dataset:
-            return reading.positions(self, dataset, pipeline_name)
+            return reading.positions(self._statements, dataset, pipeline_name)
 
     def claim(self, pipeline_name: str, claims: Sequence[PositionClaim]) -> list[StoredPosition]:
         """Take partitions of message sources over."""
@@ -255,7 +267,7 @@ class Database:
             self._config.path.parent.mkdir(parents=True, exist_ok=True)
 
         with self._commit_lock(), self._open("taking partitions over") as dataset:
-            return claim_positions(self, dataset, pipeline_name, claims)
+            return claim_positions(self._statements, dataset, pipeline_name, claims)
 
     def query(self, sql: str, parameters: Sequence[SqlValue]) -> pa.Table:
         """Run one statement of the user.
@@ -264,7 +276,7 @@ class Database:
             DestinationRejected: DuckDB refuses it, or nothing has been loaded yet.
         """
         with self._in_dataset():
-            return self.execute(sql, list(parameters)).to_arrow_table()
+            return self._statements.execute(sql, list(parameters)).to_arrow_table()
 
     def begin_stream(self, sql: str, parameters: Sequence[SqlValue], batch_rows: int) -> pa.Schema:
         """Begin a query whose rows `next_batch` takes; the file stays attached until `close`.
@@ -275,7 +287,7 @@ class Database:
         self._hold.enter_context(self._in_dataset())
 
         with translated(self._reading):
-            self._reader = self.execute(sql, list(parameters)).to_arrow_reader(batch_rows)
+            self._reader = self._statements.execute(sql, list(parameters)).to_arrow_reader(batch_rows)
 
         return self._reader.schema
 
@@ -288,7 +300,7 @@ class Database:
             with translated(self._reading):
                 return next_of(self._reader)
         except DestinationRejected as error:
-            if self._cancelled:
+            if self._statements.is_cancelled:
                 raise Interrupted("The caller was cancelled while it read rows.") from error
 
             raise
@@ -298,17 +310,17 @@ class Database:
         self._hold.enter_context(self._in_dataset())
 
         with translated("beginning a transaction"):
-            self.execute("BEGIN")
+            self._statements.execute("BEGIN")
 
     def run(self, sql: str, parameters: Sequence[SqlValue]) -> pa.Table:
         """Run one statement of the transaction."""
         with translated(self._reading):
-            return self.execute(sql, list(parameters)).to_arrow_table()
+            return self._statements.execute(sql, list(parameters)).to_arrow_table()
 
     def end(self) -> None:
         """Commit the transaction."""
-        with translated("committing a transaction"), self.uninterruptible():
-            self.execute("COMMIT")
+        with translated("committing a transaction"), self._statements.uninterruptible():
+            self._statements.execute("COMMIT")
 
     def close(self) -> None:
         """Close the connection, and the file that was kept open."""
@@ -326,71 +338,10 @@ class Database:
             if cursor is not None:
                 cursor.close()
 
-    def execute(self, sql: str, parameters: Sequence[object] = ()) -> duckdb.DuckDBPyConnection:
-        """Run one statement, unless the caller has been cancelled."""
-        if self._connection is None:
-            raise Interrupted("The database is closed.")
-
-        if self._cancelled:
-            raise Interrupted("The caller was cancelled; the transaction is rolled back.")
-
-        return self._connection.execute(sql, parameters)
-
-    def rows(self, sql: str, parameters: Sequence[object] = ()) -> list[tuple[object, ...]]:
-        """Run one query and return its rows."""
-        return self.execute(sql, parameters).fetchall()
-
-    @contextmanager
-    def uninterruptible(self) -> Iterator[None]:
-        """Keep interrupts away: an interrupted COMMIT may have happened all the same."""
-        with self._lock:
-            if self._cancelled:
-                raise Interrupted("The caller was cancelled before COMMIT; nothing was written.")
-
-            self._protected = True
-
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._protected = False
-
-    def rollback(self) -> None:
-        """End the transaction without its changes, cancelled or not. Does nothing outside of one."""
-        with suppress(duckdb.Error):
-            self._undisturbed("ROLLBACK")
-
-    def restore_setting(self, name: str, value: str) -> None:
-        """Give a setting its former value, cancelled or not."""
-        self._undisturbed(f"SET {name} = '{value}'")
-
     def ask_others(self) -> None:
         """Let who holds the file know that it is wanted."""
         if self._config.path is not None:
             ask_for(_lock_path(self._config.path))
-
-    def interrupt(self) -> None:
-        """Stop the statement that runs, and let no other one begin. Does nothing during COMMIT."""
-        with self._lock:
-            connection = self._connection
-
-            if self._protected or connection is None:
-                return
-
-            self._cancelled = True
-            connection.interrupt()
-
-    def _undisturbed(self, sql: str) -> None:
-        """Run a statement that cleans up: the caller may have been cancelled, and it is not interrupted."""
-        with self._lock:
-            self._protected = True
-
-        try:
-            if self._connection is not None:
-                self._connection.execute(sql)
-        finally:
-            with self._lock:
-                self._protected = False
 
     def _keep_open(self) -> None:
         """Attach the file for the calls that follow, until `close`: an owner is about to read and commit.
@@ -430,7 +381,7 @@ class Database:
             cursor = self._ready_cursor()
 
             if self._config.path is None:
-                with self._using(cursor) as catalog:
+                with self._statements.using(cursor) as catalog:
                     yield Dataset(self._target.dataset_name, catalog)
             else:
                 with self._attached(self._config.path, cursor) as catalog:
@@ -443,31 +394,23 @@ class Database:
             raise DestinationRejected(f"{self._config.location} does not exist: nothing has been loaded yet.")
 
         with self._open(self._reading) as dataset:
-            before = self.rows("SELECT current_database(), current_schema()")[0]
+            before = self._statements.rows("SELECT current_database(), current_schema()")[0]
 
             with suppress(duckdb.CatalogException):
-                self.execute(reading.use(dataset))
+                self._statements.execute(reading.use(dataset))
 
             try:
                 yield
             finally:
                 # Whatever became of the query: a database that is in use cannot be detached.
-                self.rollback()
-                self._undisturbed(reading.use(Dataset(str(before[1]), str(before[0]))))
+                self._statements.rollback()
+                self._statements.undisturbed(reading.use(Dataset(str(before[1]), str(before[0]))))
 
     def _attach_statements(self, path: Path) -> tuple[str, str]:
         # A file that is there keeps its version: its owner may have reasons.
         version = None if path.exists() else self._config.storage_version
 
         return _attach_statements(path, self._config.catalog or path.stem, version)
-
-    @contextmanager
-    def _job_paths(self, staging: Staging | None) -> Iterator[JobPaths]:
-        if self._connection is None:
-            raise Interrupted("The database is closed.")
-
-        with job_paths(self._connection, staging) as paths:
-            yield paths
 
     @property
     def _reading(self) -> str:
@@ -488,7 +431,7 @@ class Database:
                 # Another DuckDB of this process has it: usually the caller's own connection, which can be shared.
                 catalog = stack.enter_context(self._sharing(path))
             else:
-                stack.enter_context(self._using(cursor))
+                stack.enter_context(self._statements.using(cursor))
                 catalog = alias
 
             yield catalog
@@ -500,25 +443,9 @@ class Database:
         except (duckdb.BinderException, duckdb.ConnectionException) as error:
             raise Busy(f"Another DuckDB in this process has {path} open.") from error
 
-        with connection, self._using(connection) as catalog:
+        with connection, self._statements.using(connection) as catalog:
             connection.execute("SET TimeZone = 'UTC'")
             yield catalog
-
-    @contextmanager
-    def _using(self, connection: duckdb.DuckDBPyConnection) -> Iterator[str]:
-        """Run statements on this connection inside the block."""
-        found = connection.execute("SELECT current_database()").fetchone()
-
-        with self._lock:
-            self._connection = connection
-            # An earlier call may have been cancelled; this one is not.
-            self._cancelled = False
-
-        try:
-            yield "" if found is None else str(found[0])
-        finally:
-            with self._lock:
-                self._connection = None
 
     def _make_instance(self) -> duckdb.DuckDBPyConnection:
         return duckdb.connect(":memory:", config=self._config.options())
