@@ -67,7 +67,7 @@ class Reference:
         assert process is not None and process.stdin is not None and process.stdout is not None
         process.stdin.close()
         process.stdout.close()
-        process.wait(timeout=30)
+        process.wait(timeout=120)
 
     def answer(self, case: Case) -> Outcome:
         """What the reference makes of the case; asked once per case id and session."""
