@@ -65,6 +65,10 @@ demo: $(VENV)/.core ## Load the installed distributions into DuckDB; run it twic
 test: $(VENV)/.test ## Run the tests (ARGS='-k name', ARGS=--slow, ARGS=--all-loops)
 	@$(BIN)/python -m pytest $(ARGS)
 
+.PHONY: test-long
+test-long: $(VENV)/.test ## Run the combinations and long forms that CI leaves out, hours (ARGS='-n 2 --dist loadgroup -k merge')
+	@$(BIN)/python -m pytest --slow -m 'forms or long' $(ARGS)
+
 .PHONY: kill
 kill: $(VENV)/.test ## Kill -9 runs at every failpoint and at random moments, and count every row (ARGS='--times 3 --random 50')
 	@$(BIN)/python -m tests.robustness.kill $(ARGS)

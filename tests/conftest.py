@@ -13,7 +13,7 @@ import asyncio
 import itertools
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import replace
 from inspect import iscoroutinefunction
 from pathlib import Path
@@ -91,6 +91,29 @@ def nursery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 
     with Nursery(tmp_path_factory.mktemp("nursery")) as started:
         yield started
+
+
+@pytest.fixture(scope="session")
+def dlt_nursery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """Starts processes of the reference: each is new, and none of them has to import it, which takes seconds."""
+    from tests.support.killing import Nursery
+
+    modules = ("dlt", "dlt.destinations", "duckdb", "pyarrow.parquet")
+    silent = {"RUNTIME__DLTHUB_TELEMETRY": "false", "RUNTIME__LOG_LEVEL": "ERROR", "ENABLE_RUNTIME_TRACE": "false"}
+
+    with Nursery(tmp_path_factory.mktemp("dlt"), modules, silent) as started:
+        yield started
+
+
+@pytest.fixture
+def run_dlt(dlt_nursery: Any) -> Callable[..., Awaitable[None]]:
+    """Calls a function of a module in a new process that has imported the reference, and waits for its end."""
+
+    async def run(function: Callable[..., object], *arguments: object) -> None:
+        started = await asyncio.to_thread(dlt_nursery.start, function, *arguments)
+        assert await asyncio.to_thread(started.wait) == 0
+
+    return run
 
 
 @pytest.fixture(scope="session")

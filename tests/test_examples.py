@@ -69,7 +69,7 @@ def test_the_first_program_of_the_readme_runs_when_pasted_into_a_file(tmp_path):
         env={**os.environ, "ASYNCELT_DATA_DIR": str(tmp_path / "data"), "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
-        timeout=50,
+        timeout=250,
         check=False,
     )
     assert result.returncode == 0, result.stderr

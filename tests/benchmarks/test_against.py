@@ -56,7 +56,7 @@ def test_a_commit_that_is_not_there_is_named() -> None:
 
 @pytest.mark.benchmark
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_both_versions_run() -> None:
     with older_tree("HEAD") as old, this_tree() as new:
         found = [

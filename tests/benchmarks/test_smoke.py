@@ -12,7 +12,7 @@ from benchmarks import bench_loop, bench_month, bench_small_runs
 from benchmarks.data import SHAPES, pool
 from benchmarks.harness import Case, run_case
 
-pytestmark = [pytest.mark.benchmark, pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.benchmark, pytest.mark.slow, pytest.mark.timeout(900)]
 
 SETTINGS = {"parquet": "no gzip", "duckdb": "parquet, no gzip"}
 KINDS = [

@@ -1,17 +1,11 @@
-"""One turn of the reference in a dataset that both sides merge into: `python dlt_merge_worker.py JSON`.
+"""One turn of the reference in a dataset that both sides merge into, in a process of its own.
 
 What a turn loads is written here once, for both sides.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import sys
 from typing import Any
-
-os.environ["RUNTIME__DLTHUB_TELEMETRY"] = "false"
-os.environ["RUNTIME__LOG_LEVEL"] = "ERROR"
 
 PIPELINE = "theirs"
 STRATEGIES = ("delete-insert", "upsert", "insert-only", "cdc", "scd2")
@@ -50,12 +44,9 @@ def rows_of(strategy: str, turn: int) -> list[Row]:
     return [{name: value for name, value in row.items() if name not in left_out} for row in LOADS[turn]]
 
 
-def main(text: str) -> None:
+def main(dsn: str, folder: str, turn: int) -> None:
     """Load one turn with each strategy, into a dataset of its own."""
     import dlt
-
-    wanted = json.loads(text)
-    turn = wanted["turn"]
 
     for strategy in STRATEGIES:
 
@@ -66,14 +57,10 @@ def main(text: str) -> None:
 
         pipeline = dlt.pipeline(
             PIPELINE,
-            destination=dlt.destinations.postgres(wanted["dsn"]),
+            destination=dlt.destinations.postgres(dsn),
             dataset_name=strategy.replace("-", "_"),
-            pipelines_dir=f"{wanted['folder']}/theirs-{turn}-{strategy}",
+            pipelines_dir=f"{folder}/theirs-{turn}-{strategy}",
         )
         cursor = None if strategy == "scd2" else dlt.sources.incremental("at")
         resource = dlt.resource(orders, name="orders", incremental=cursor, **hints(strategy))
         pipeline.run(resource, write_disposition=disposition(strategy, turn))
-
-
-if __name__ == "__main__":
-    main(sys.argv[1])

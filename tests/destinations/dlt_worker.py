@@ -1,19 +1,16 @@
-"""Runs the reference in a process of its own: `python dlt_worker.py duckdb|filesystem|postgres FOLDER RUNS`.
-
-Instead of a number of runs, RUNS may be the arguments of one: a JSON object with ``rows`` and ``write_disposition``.
-"""
+"""Runs the reference in a process of its own."""
 
 from __future__ import annotations
 
-import json
 import os
-import sys
-
-os.environ["RUNTIME__DLTHUB_TELEMETRY"] = "false"
-os.environ["RUNTIME__LOG_LEVEL"] = "ERROR"
+from pathlib import Path
 
 
-def main(kind: str, folder: str, runs: str) -> None:
+def main(kind: str, folder: str, runs: int | dict[str, object]) -> None:
+    """Run the reference so many times, or once with these ``rows`` and arguments of ``run``.
+
+    Afterwards the file ``last_value`` in the folder says how far the cursor is; runs with arguments have none.
+    """
     import dlt
 
     if kind == "duckdb":
@@ -28,9 +25,8 @@ def main(kind: str, folder: str, runs: str) -> None:
         "theirs", pipelines_dir=f"{folder}/dlt{os.getpid()}", destination=destination, dataset_name="ds"
     )
 
-    if runs.startswith("{"):
-        wanted = json.loads(runs)
-        pipeline.run(dlt.resource(wanted.pop("rows"), name="orders", primary_key="id"), **wanted)
+    if isinstance(runs, dict):
+        pipeline.run(dlt.resource(runs.pop("rows"), name="orders", primary_key="id"), **runs)
         return
 
     @dlt.resource(name="orders", write_disposition="append")
@@ -38,11 +34,8 @@ def main(kind: str, folder: str, runs: str) -> None:
         start = at.last_value or 0
         yield [{"id": start + 1, "at": start + 1, "items": [{"x": 1}, {"x": 2}]}]
 
-    for _ in range(int(runs)):
+    for _ in range(runs):
         pipeline.run(orders())
 
-    print(pipeline.state["sources"]["theirs"]["resources"]["orders"]["incremental"]["at"]["last_value"])
-
-
-if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], sys.argv[3])
+    cursor = pipeline.state["sources"]["theirs"]["resources"]["orders"]["incremental"]["at"]
+    Path(folder, "last_value").write_text(str(cursor["last_value"]))

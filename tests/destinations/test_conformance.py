@@ -1,4 +1,7 @@
-"""The suite of asyncelt.testing over every destination of ours, with every format of job files it takes."""
+"""The suite of asyncelt.testing over every destination of ours, with every format of job files it takes.
+
+CI runs all of it over each destination, and with each format what the format can make a difference to; the rest is long.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,8 @@ import pytest
 
 from asyncelt import destinations
 from asyncelt.testing import DestinationConformance
+from tests.destinations.formats import AS_TEXT
+from tests.support.marks import LONG
 
 FACTORIES = {
     "memory-parquet": (lambda folder: destinations.memory(), "parquet"),
@@ -18,9 +23,25 @@ FACTORIES = {
 }
 
 
-@pytest.fixture(params=FACTORIES)
-def case(request):
-    return FACTORIES[request.param]
+WHOLE = frozenset({"memory-parquet", "duckdb-file-parquet", "filesystem-parquet"})
+IN_MEMORY = ("test_a_commit", "test_a_cancelled_commit", "test_a_session", "test_a_stream", "test_other_calls")
+"""Beginnings of what a database without a file can make a difference to."""
+
+
+def pytest_generate_tests(metafunc):
+    if "case" in metafunc.fixturenames:
+        cases = [
+            pytest.param(case, id=name, marks=_marks(name, metafunc.function.__name__))
+            for name, case in FACTORIES.items()
+        ]
+        metafunc.parametrize("case", cases)
+
+
+def _marks(name, test):
+    if name in WHOLE or (name.endswith("jsonl") and test in AS_TEXT):
+        return ()
+
+    return () if name == "duckdb-memory-parquet" and test.startswith(IN_MEMORY) else LONG
 
 
 def test_only_plain_files_are_let_off_the_tests_of_merging(tmp_path):

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import subprocess
-import sys
-from pathlib import Path
 
 import duckdb
 import pyarrow as pa
@@ -17,16 +13,9 @@ from asyncelt import destinations
 from asyncelt.load.protocol import Target
 from asyncelt.schema.stored import from_json
 from asyncelt.testing import make_commit, make_package
+from tests.destinations import dlt_worker
 
-WORKER = Path(__file__).with_name("dlt_worker.py")
 TARGET = Target(pipeline_name="theirs", dataset_name="ds")
-
-
-async def run_dlt(kind, folder, runs):
-    command = [sys.executable, WORKER, kind, folder, str(runs)]
-    done = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return int(done.stdout.split()[-1])
 
 
 @pytest.fixture
@@ -39,10 +28,10 @@ def folder(kind, tmp_path, request):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(120)
 @pytest.mark.parametrize("kind", ["duckdb", "filesystem", "postgres"])
-async def test_both_carry_on_what_the_other_has_written(kind, folder):
-    assert await run_dlt(kind, folder, 2) == 2
+async def test_both_carry_on_what_the_other_has_written(kind, folder, run_dlt):
+    await run_dlt(dlt_worker.main, kind, folder, 2)
+    assert (folder / "last_value").read_text() == "2"
     made = {
         "duckdb": lambda: destinations.duckdb(folder / "data.duckdb"),
         "filesystem": lambda: destinations.filesystem(folder / "files"),
@@ -67,7 +56,8 @@ async def test_both_carry_on_what_the_other_has_written(kind, folder):
         result = await session.commit(make_commit(TARGET, lease, package))
         assert result.schema_updates[load_id] == {"orders": ("extra",)}
 
-    assert await run_dlt(kind, folder, 1) == 3
+    await run_dlt(dlt_worker.main, kind, folder, 1)
+    assert (folder / "last_value").read_text() == "3"
 
     async with destination.connect(TARGET) as session:
         found = await session.query("SELECT id, extra FROM orders ORDER BY id")
@@ -79,9 +69,9 @@ async def test_both_carry_on_what_the_other_has_written(kind, folder):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("strategy", ["delete-insert", "upsert", "cdc", "scd2"])
-async def test_both_merge_into_what_the_other_has_merged(strategy, tmp_path):
+async def test_both_merge_into_what_the_other_has_merged(strategy, tmp_path, run_dlt):
     """The reference begins, asyncelt goes on, the reference again: rows, lists and links as if one had done it all."""
     loads = [
         [{"id": 1, "v": "a", "l": [1, 2]}, {"id": 2, "v": "b", "l": [3]}, {"id": 3, "v": "c", "l": []}],
@@ -97,10 +87,7 @@ async def test_both_merge_into_what_the_other_has_merged(strategy, tmp_path):
             arguments["boundary_timestamp"] = f"2024-01-0{number + 1}T00:00:00Z"
 
         if number != 1:
-            text = json.dumps({"rows": rows, "write_disposition": arguments})
-            command = [sys.executable, WORKER, "duckdb", tmp_path, text]
-            done = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True)
-            assert done.returncode == 0, done.stderr
+            await run_dlt(dlt_worker.main, "duckdb", tmp_path, {"rows": rows, "write_disposition": arguments})
             continue
 
         ours = asyncelt.pipeline(

@@ -2,34 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 
 import asyncelt
 from asyncelt import current, destinations
-from tests.destinations.dlt_merge_worker import PIPELINE, STRATEGIES, disposition, hints, rows_of
+from tests.destinations.dlt_merge_worker import PIPELINE, STRATEGIES, disposition, hints, main, rows_of
 
-pytestmark = [pytest.mark.slow, pytest.mark.differential, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.slow, pytest.mark.differential, pytest.mark.timeout(600)]
 
-ROOT = Path(__file__).resolve().parents[2]
 LISTS = (
     "SELECT _dlt_parent_id AS parent, _dlt_list_idx AS place, x, _dlt_id AS own FROM orders__l ORDER BY parent, place"
 )
 DEEP = (
     "SELECT _dlt_parent_id AS parent, _dlt_root_id AS root, value FROM orders__l__deep ORDER BY parent, _dlt_list_idx"
 )
-
-
-async def theirs(dsn, folder, turn):
-    wanted = {"dsn": dsn, "folder": str(folder), "turn": turn}
-    command = [sys.executable, "-m", "tests.destinations.dlt_merge_worker", json.dumps(wanted)]
-    done = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, cwd=ROOT)
-    assert done.returncode == 0, done.stderr
 
 
 async def ours(dsn, folder, turn):
@@ -111,8 +97,8 @@ EXPECTED = {
 
 
 @pytest.mark.parametrize("first", ["theirs", "ours"])
-async def test_they_merge_by_turns(first, tmp_path, postgres_dsn):
-    sides = {"theirs": theirs, "ours": ours}
+async def test_they_merge_by_turns(first, tmp_path, postgres_dsn, run_dlt):
+    sides = {"theirs": lambda *turn: run_dlt(main, *turn), "ours": ours}
     order = [first, "ours" if first == "theirs" else "theirs", first]
 
     for turn, side in enumerate(order):

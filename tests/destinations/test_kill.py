@@ -83,7 +83,6 @@ async def rows_of(session):
 
 @pytest.mark.covers("probe.3.kill", "probe.3.partial")
 @pytest.mark.slow
-@pytest.mark.timeout(60)
 @pytest.mark.parametrize("kind, point", [(kind, point) for kind, points in POINTS.items() for point in points])
 async def test_a_killed_commit_is_whole_or_absent(kind, point, folder, nursery):
     await kill_worker.commit(kind, folder, load_id=OLD)

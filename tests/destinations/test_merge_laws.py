@@ -20,6 +20,7 @@ from asyncelt.schema.model import Column
 from asyncelt.testing.merging import child_table, key, root_table
 from asyncelt.testing.strategies import by_strategy
 from asyncelt.testing.versioning import versions_table
+from tests.support.fuzzing import examples
 
 CREATED_AT = 1_700_000_000.0
 DATASET = Dataset("d")
@@ -162,7 +163,9 @@ def bag(rows, *, without=()):
 
 
 @pytest.mark.slow
-@settings(max_examples=100, deadline=None, report_multiple_bugs=False)
+@pytest.mark.fuzz
+@pytest.mark.timeout(3600)
+@settings(max_examples=examples(30), deadline=None, report_multiple_bugs=False)
 @given(
     batches=loads,
     strategy=STRATEGIES,

@@ -63,7 +63,7 @@ async def about_to_load(owner):
 
 async def load(session, commit):
     """As the engine does; returns how often it was tried again."""
-    with anyio.fail_after(40):
+    with anyio.fail_after(200):
         report = await load_bundle(session, commit, PATIENT, lambda event: None, max_parallel=None)
 
     return report.retries

@@ -140,7 +140,7 @@ async def test_no_statement_compares_all_pairs(connection, name):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("name", [name for name in CHAINS if name not in {"cdc", "scd2"}])
 async def test_few_rows_are_merged_into_many_without_reading_them_all(connection, name):
     """By the indexes that a load makes. Not so cdc and scd2, which have to find the rows that are absent."""

@@ -5,19 +5,10 @@ from __future__ import annotations
 import pytest
 
 from asyncelt.testing import DestinationConformance
+from tests.destinations.formats import AS_TEXT
 
 pytestmark = pytest.mark.slow
 
-AS_TEXT = {
-    "test_columns_that_come_later_are_null_in_older_rows",
-    "test_every_data_type_comes_back",
-    "test_jobs_of_a_table_keep_their_order",
-    "test_names_may_have_any_character",
-    "test_other_calls_go_on_beside_a_stream",
-    "test_replace_puts_new_rows_in_place_of_the_old",
-    "test_a_stream_gives_all_rows_in_batches_of_a_bounded_size",
-}
-"""What the format of files can make a difference to: with JSON lines. Parquet has the rest, and types once more."""
 LIKE_FOLDERS = {
     "test_a_job_without_rows_makes_the_table",
     "test_a_package_without_rows_commits_state_and_load_row",
@@ -70,5 +61,6 @@ def _without(suite, names):
 
 
 _TESTS = {name for name in dir(DestinationConformance) if name.startswith("test_")}
+# With JSON lines goes what the format can make a difference to. Parquet has the rest, and types once more.
 _without(TestParquet, LIKE_FOLDERS | (AS_TEXT - {"test_every_data_type_comes_back"}))
 _without(TestJsonLines, _TESTS - AS_TEXT)

@@ -220,7 +220,6 @@ async def test_what_was_staged_for_a_package_that_is_given_up_goes_with_the_next
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(60)
 @pytest.mark.parametrize("point", ["staging.put", "duckdb.before_commit", "duckdb.after_commit"])
 async def test_nothing_is_lost_or_doubled_or_left_after_kill_9(
     nursery: Any, place: Place, tmp_path: Path, point: str

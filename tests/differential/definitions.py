@@ -1,9 +1,7 @@
-"""Sources that are defined once and run by both libraries: `python -m tests.differential.definitions FOLDER NAME`."""
+"""Sources that are defined once and run by both libraries."""
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -284,7 +282,6 @@ DEPARTURES: dict[str, Definition] = {
 
 def main(folder: str, name: str) -> None:
     """Run a definition with the reference."""
-    os.environ.update(RUNTIME__DLTHUB_TELEMETRY="false", RUNTIME__LOG_LEVEL="ERROR", ENABLE_RUNTIME_TRACE="false")
     import dlt
 
     pipeline = dlt.pipeline(
@@ -296,7 +293,3 @@ def main(folder: str, name: str) -> None:
 
     for run in range(RUNS):
         pipeline.run({**DEFINITIONS, **DEPARTURES}[name](dlt, run))
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])

@@ -1,15 +1,11 @@
-"""One run of the reference over rows that both sides load in turn: `python round_trip_worker.py FOLDER KIND RUN`."""
+"""One run of the reference over rows that both sides load in turn, in a process of its own."""
 
 from __future__ import annotations
 
-import os
-import sys
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
-
-os.environ.update(RUNTIME__DLTHUB_TELEMETRY="false", RUNTIME__LOG_LEVEL="ERROR", ENABLE_RUNTIME_TRACE="false")
 
 PIPELINE, DATASET = "turns", "data"
 Row = dict[str, Any]
@@ -50,7 +46,7 @@ def rows_of(run: int) -> list[Row]:
     return [_row(number, at) for number, at in RUNS[run]]
 
 
-def main(folder: str, kind: str, run: str) -> None:
+def main(folder: str, kind: str, run: int) -> None:
     """Load one run with the reference, into a working folder of its own."""
     import dlt
 
@@ -60,8 +56,4 @@ def main(folder: str, kind: str, run: str) -> None:
         dataset_name=DATASET,
         pipelines_dir=str(Path(folder) / f"theirs-{run}"),
     )
-    pipeline.run(dlt.resource(rows_of(int(run)), name="rows", incremental=CURSORS[kind]))
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])
+    pipeline.run(dlt.resource(rows_of(run), name="rows", incremental=CURSORS[kind]))

@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
-import asyncio
-import subprocess
-import sys
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
 
 import asyncelt
 from tests.differential.comparing import compare
-from tests.differential.definitions import DATASET, DEFINITIONS, DEPARTURES, PIPELINE, RUNS, Definition
+from tests.differential.definitions import DATASET, DEFINITIONS, DEPARTURES, PIPELINE, RUNS, Definition, main
 from tests.differential.reading import Dataset, read_dataset
 
 pytestmark = [pytest.mark.differential, pytest.mark.slow]
 
-ROOT = Path(__file__).resolve().parents[2]
+RunDlt = Callable[..., Awaitable[None]]
 
 
-async def both(definition: Definition, name: str, folder: Path) -> tuple[Dataset, Dataset]:
+async def both(definition: Definition, name: str, folder: Path, run_dlt: RunDlt) -> tuple[Dataset, Dataset]:
     """What the reference and asyncelt make of a definition, run after run."""
-    command = [sys.executable, "-m", "tests.differential.definitions", str(folder), name]
-    done = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, cwd=ROOT)
-    assert done.returncode == 0, done.stderr
-
+    await run_dlt(main, folder, name)
     pipeline = asyncelt.pipeline(
         PIPELINE,
         destination=asyncelt.destinations.duckdb(str(folder / "ours.duckdb")),
@@ -109,8 +104,8 @@ async def both(definition: Definition, name: str, folder: Path) -> tuple[Dataset
     "incremental.initial_value",
 )
 @pytest.mark.parametrize("name", DEFINITIONS)
-async def test_the_same_source_gives_the_same_tables(name: str, tmp_path: Path) -> None:
-    theirs, ours = await both(DEFINITIONS[name], name, tmp_path)
+async def test_the_same_source_gives_the_same_tables(name: str, tmp_path: Path, run_dlt: RunDlt) -> None:
+    theirs, ours = await both(DEFINITIONS[name], name, tmp_path, run_dlt)
 
     assert not [str(difference) for difference in compare(theirs, ours)]
 
@@ -123,10 +118,10 @@ EXPECTED = {
 
 
 @pytest.mark.parametrize("name", DEPARTURES)
-async def test_what_both_sides_make_of_a_departure(name: str, tmp_path: Path) -> None:
+async def test_what_both_sides_make_of_a_departure(name: str, tmp_path: Path, run_dlt: RunDlt) -> None:
     found = []
 
-    for side in await both(DEPARTURES[name], name, tmp_path):
+    for side in await both(DEPARTURES[name], name, tmp_path, run_dlt):
         data = side.tables["items"]
         found.append(sorted((row[data.names.index("n")], row[data.names.index("run")]) for row in data.rows))
 

@@ -13,10 +13,11 @@ from tests.differential import test_lakes
 from tests.differential.cases import Case
 from tests.differential.conftest import Ours
 from tests.differential.definitions import DEPARTURES
-from tests.differential.ours import forms_of
+from tests.differential.ours import forms_of, quick_forms
 from tests.differential.reading import Dataset
 from tests.differential.reference import Outcome
 from tests.differential.rules.departures import ALL, Departure, Rows
+from tests.support.marks import FORMS
 
 pytestmark = pytest.mark.differential
 
@@ -58,7 +59,13 @@ def test_what_the_reference_does(departure: Departure, reference: Callable[[Case
 
 @pytest.mark.parametrize(
     "departure,form",
-    [pytest.param(item, form, id=f"{item.name}-{form}") for item in ALL for form in forms_of(item.case)],
+    [
+        pytest.param(
+            item, form, id=f"{item.name}-{form}", marks=() if form in quick_forms(item.case, number) else FORMS
+        )
+        for number, item in enumerate(ALL)
+        for form in forms_of(item.case)
+    ],
 )
 async def test_what_asyncelt_does(departure: Departure, form: str, run_ours: Ours) -> None:
     outcome = await run_ours(departure.case, form)

@@ -20,6 +20,7 @@ from tests.differential.comparing import compare
 from tests.differential.ours import run_case
 from tests.differential.reference import Outcome, Reference
 from tests.differential.strategies import append_cases, keyed_cases, steady_cases
+from tests.support.fuzzing import examples
 
 pytestmark = [pytest.mark.differential, pytest.mark.fuzz, pytest.mark.slow, pytest.mark.timeout(3600)]
 
@@ -29,9 +30,9 @@ GIVES_UP = "CannotCoerceColumnException"
 
 
 def _settings(percent: int) -> settings:
-    """A part of the documents that the profile asks for."""
+    """Five documents, or a part of those that the profile of make fuzz asks for."""
     return settings(
-        max_examples=settings.default.max_examples * percent // 100,
+        max_examples=examples(5, percent),
         suppress_health_check=list(HealthCheck),
         phases=(Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink),
         print_blob=True,

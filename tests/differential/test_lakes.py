@@ -92,7 +92,7 @@ def read(kind, folder, name):
     return sorted(own, key=repr)
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", ["append", "replace", "upsert"])
 def test_both_make_the_same_tables(theirs, ours, kind, name):
@@ -100,7 +100,7 @@ def test_both_make_the_same_tables(theirs, ours, kind, name):
         assert read(kind, ours, table) == read(kind, theirs, table), table
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("kind", KINDS)
 def test_lists_that_become_shorter(theirs, ours, kind):
     """docs/departures.md: upsert-of-shorter-lists-in-table-formats."""
@@ -110,7 +110,7 @@ def test_lists_that_become_shorter(theirs, ours, kind):
     assert [row["value"] for row in read(kind, ours, table)] == [3]
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(600)
 def test_an_upsert_with_a_new_column(theirs, ours):
     """docs/departures.md: upsert-with-a-new-column-in-iceberg."""
     assert "Target schema's field names are not matching" in (theirs / "said").read_text()

@@ -12,7 +12,7 @@ from tests.differential.comparing import compare
 from tests.differential.conftest import Ours
 from tests.differential.reference import Outcome
 
-pytestmark = [pytest.mark.differential, pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.differential, pytest.mark.slow, pytest.mark.timeout(900)]
 
 SMALL = ("kinesis-video-webrtc-storage", "apigatewaymanagementapi", "workmailmessageflow", "forecastquery")
 MEDIUM = ("sts", "sqs", "sso", "simpledbv2", "acm-pca", "codecatalyst")

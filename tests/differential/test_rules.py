@@ -9,14 +9,14 @@ import pytest
 from tests.differential.cases import Case
 from tests.differential.comparing import Difference, compare, without_empty_tables
 from tests.differential.conftest import Ours
-from tests.differential.ours import forms_of
+from tests.differential.ours import forms_of, quick_forms
 from tests.differential.reference import Outcome
 from tests.differential.rules import ALL
+from tests.support.marks import FORMS
 
 pytestmark = pytest.mark.differential
 
 DOCUMENTS = frozenset({"schema", "state"})
-QUICK_FORMS = frozenset({"pages", "bytes", "one-by-one"})
 
 
 def _marks(case: Case) -> list[pytest.MarkDecorator]:
@@ -29,9 +29,9 @@ def _every_form() -> list[object]:
             case,
             form,
             id=f"{case.id}-{form}",
-            marks=_marks(case) if form in QUICK_FORMS else [*_marks(case), pytest.mark.slow, pytest.mark.forms],
+            marks=_marks(case) if form in quick_forms(case, number) else [*_marks(case), *FORMS],
         )
-        for case in ALL
+        for number, case in enumerate(ALL)
         for form in forms_of(case)
     ]
 

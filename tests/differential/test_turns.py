@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
-import subprocess
-import sys
 from collections import Counter
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
@@ -13,17 +11,17 @@ import pytest
 import asyncelt
 from asyncelt.errors import AsynceltWarning
 from tests.differential.reading import read_dataset
-from tests.differential.round_trip_worker import CURSORS, DATASET, PIPELINE, RUNS, rows_of
+from tests.differential.round_trip_worker import CURSORS, DATASET, PIPELINE, RUNS, main, rows_of
 
-pytestmark = [pytest.mark.differential, pytest.mark.slow, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.differential, pytest.mark.slow, pytest.mark.timeout(600)]
 
-ROOT = Path(__file__).resolve().parents[2]
+Side = Callable[[Path, str, int], Awaitable[None]]
 
 
-async def _theirs(folder: Path, kind: str, run: int) -> None:
-    command = [sys.executable, "-m", "tests.differential.round_trip_worker", str(folder), kind, str(run)]
-    done = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, cwd=ROOT)
-    assert done.returncode == 0, done.stderr
+@pytest.fixture
+def theirs(run_dlt: Callable[..., Awaitable[None]]) -> Side:
+    """One run by the reference."""
+    return lambda folder, kind, run: run_dlt(main, folder, kind, run)
 
 
 async def _ours(folder: Path, kind: str, run: int) -> None:
@@ -43,8 +41,8 @@ def _loaded(folder: Path) -> Counter[object]:
 
 
 @pytest.mark.parametrize("kind", CURSORS)
-async def test_rows_are_loaded_once_whoever_loads_them(kind: str, tmp_path: Path) -> None:
-    turns = {"ours": (_ours,) * 5, "theirs-first": (_theirs, _ours) * 3, "ours-first": (_ours, _theirs) * 3}
+async def test_rows_are_loaded_once_whoever_loads_them(kind: str, tmp_path: Path, theirs: Side) -> None:
+    turns = {"ours": (_ours,) * 5, "theirs-first": (theirs, _ours) * 3, "ours-first": (_ours, theirs) * 3}
     found = {}
 
     for name, sides in turns.items():
@@ -62,7 +60,7 @@ async def test_rows_are_loaded_once_whoever_loads_them(kind: str, tmp_path: Path
         assert found["ours"] == Counter(range(1, 11)) - Counter([5])
 
 
-async def test_rows_in_quarantine_do_not_disturb_the_reference(tmp_path: Path) -> None:
+async def test_rows_in_quarantine_do_not_disturb_the_reference(tmp_path: Path, theirs: Side) -> None:
     kind, bad = "by-key", {**rows_of(0)[0], "id": 99, "text": {"at": object()}}
     pipeline = asyncelt.pipeline(
         PIPELINE,
@@ -75,7 +73,7 @@ async def test_rows_in_quarantine_do_not_disturb_the_reference(tmp_path: Path) -
     with pytest.warns(AsynceltWarning, match="1 row"):
         await pipeline.run(rows)
 
-    await _theirs(tmp_path, kind, 1)
+    await theirs(tmp_path, kind, 1)
     await _ours(tmp_path, kind, 2)
 
     assert _loaded(tmp_path) == Counter([1, 2, 3, 4, 6, 7])

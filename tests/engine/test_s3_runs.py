@@ -66,7 +66,6 @@ async def test_a_pipeline_loads_restores_and_reads_back(s3, tmp_path):
     assert await left_over(s3) == ([], set(), True)
 
 
-@pytest.mark.timeout(120)
 async def test_a_cancelled_run_leaves_nothing_that_is_in_the_way(s3, tmp_path):
     """Within an upload in parts, before and after the marker. The next run does not wait, and has every row once."""
     destination = replace(s3, site=replace(s3.site, config=replace(s3.site.config, part_bytes=5 * MIB)))

@@ -21,6 +21,7 @@ from hypothesis import given, settings, strategies as st
 
 import asyncelt
 from asyncelt.errors import PipelineStepFailed
+from tests.support.fuzzing import examples
 from tests.support.stepwise import by_steps, contents, make
 
 Page = Any
@@ -96,8 +97,10 @@ async def load_all(folder: Path, pages_of_runs: Sequence[Sequence[Page]], *, fus
 
 
 @pytest.mark.slow
+@pytest.mark.fuzz
+@pytest.mark.timeout(3600)
 @given(runs)
-@settings(max_examples=100)
+@settings(max_examples=examples(25))
 def test_run_and_the_three_steps_give_the_same_tables(pages_of_runs: Sequence[Sequence[Page]]) -> None:
     compare_both_roads(pages_of_runs)
 

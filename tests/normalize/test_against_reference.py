@@ -23,6 +23,7 @@ from tests.differential.cases import Case
 from tests.differential.strategies import append_cases, steady_cases
 from tests.normalize.reference_rows import Outcome, comparable, normalized
 from tests.normalize.running import as_array, as_lines, as_rows, linked, normalizer, outcome, run, types_of
+from tests.support.fuzzing import examples
 
 Pages = Sequence[Sequence[object]]
 Form = Callable[[Pages], list[Payload]]
@@ -209,7 +210,7 @@ def test_random_documents(seed: int) -> None:
 @pytest.mark.slow
 @pytest.mark.fuzz
 @pytest.mark.timeout(3600)
-@settings(suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(25), suppress_health_check=list(HealthCheck))
 @given(case=append_cases() | steady_cases())
 def test_documents_nobody_thought_of(case: Case) -> None:
     # Extract sends a page without rows only where a table is asked for that may stay empty.

@@ -15,6 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 
 from asyncelt.normalize.coerce import can_coerce, coerce
+from tests.support.fuzzing import examples
 
 helpers = pytest.importorskip("dlt.common.data_types.type_helpers", reason="the reference is not installed")
 reference_time = pytest.importorskip("dlt.common.time")
@@ -210,7 +211,7 @@ def test_value_by_value(target: str, source: str) -> None:
 @pytest.mark.parametrize(("target", "source"), PAIRS)
 def test_value_by_value_at_length(target: str, source: str) -> None:
     """The same with many values."""
-    check(target, source, settings.default.max_examples)
+    check(target, source, examples(30))
 
 
 @pytest.mark.parametrize("target", TARGETS)

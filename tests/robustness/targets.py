@@ -21,7 +21,7 @@ from tests.support.seaweed import Seaweed
 
 __all__ = ["BucketTarget", "DuckDbTarget", "PostgresTarget", "Server", "Target"]
 
-_PATIENCE_S = 10.0
+_PATIENCE_S = 60.0
 Rows = list[tuple[Any, ...]]
 
 

@@ -75,7 +75,6 @@ async def turns_of_a_stream(folder: Path) -> int:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(120)
 async def test_cancelled_at_any_turn_of_the_loop_nothing_is_left(tmp_path: Path) -> None:
     """Cancelled at moments spread over the whole stream; whatever it has taken it has acknowledged or given back."""
     (tmp_path / "probe").mkdir()

@@ -7,17 +7,25 @@ from pathlib import Path
 import pytest
 
 from tests.robustness.kill import SHORT, Plan, kill_everywhere, report
+from tests.support.marks import LONG
 from tests.support.postgres import PostgresServer
+
+OWN = {"merge": ("duckdb.", "load."), "plain": ("package.", "load.")}
+"""Where these are not like the scenario ``state``, which is killed everywhere: in the commit, and around the package."""
+SOME = [
+    *(pytest.param(name, OWN.get(name, ("",)), id=name) for name in SHORT),
+    *(pytest.param(name, ("",), id=f"{name}-everywhere", marks=LONG) for name in OWN),
+]
 
 
 @pytest.mark.covers("probe.3.kill")
 @pytest.mark.slow
 @pytest.mark.kill
-@pytest.mark.timeout(300)
-@pytest.mark.parametrize("scenario", SHORT)
-def test_nothing_is_lost_or_doubled_after_kill_9(scenario: str, tmp_path: Path) -> None:
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize(("scenario", "only"), SOME)
+def test_nothing_is_lost_or_doubled_after_kill_9(scenario: str, only: tuple[str, ...], tmp_path: Path) -> None:
     """Killed at each failpoint once and at a few random moments, each row is there exactly once."""
-    tally = kill_everywhere(tmp_path, Plan(scenarios=(scenario,), randomly=3, seed=7))
+    tally = kill_everywhere(tmp_path, Plan(scenarios=(scenario,), randomly=3, seed=7, only=only))
 
     assert sum(tally.kills.values()) > 5
     print(report(tally))
@@ -26,7 +34,6 @@ def test_nothing_is_lost_or_doubled_after_kill_9(scenario: str, tmp_path: Path) 
 @pytest.mark.covers("probe.3.kill")
 @pytest.mark.slow
 @pytest.mark.kill
-@pytest.mark.timeout(120)
 def test_nothing_is_lost_or_doubled_on_a_server(postgres_server: PostgresServer, tmp_path: Path) -> None:
     """Merging has the most steps at a server; those before the commit are the same everywhere."""
     plan = Plan(

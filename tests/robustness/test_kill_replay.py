@@ -39,7 +39,6 @@ async def _replay(folder: Path, number: int) -> None:
 
 @pytest.mark.slow
 @pytest.mark.kill
-@pytest.mark.timeout(120)
 async def test_no_row_is_lost_or_doubled_after_kill_9(tmp_path: Path) -> None:
     with Nursery(tmp_path) as nursery:
         assert nursery.start(prepare, tmp_path, environment={}).wait() == 0

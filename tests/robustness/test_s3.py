@@ -21,7 +21,7 @@ ROUNDS = int(os.environ.get("ASYNCELT_ROUNDS", "2"))
 
 @pytest.mark.covers("probe.3.kill")
 @pytest.mark.kill
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(600)
 def test_nothing_is_lost_or_doubled_in_a_bucket(seaweed: Seaweed, tmp_path: Path) -> None:
     """Around the marker; `tests/destinations/test_kill.py` has the other places, ``make kill`` all of them."""
     plan = Plan(scenarios=("replace",), only=("filesystem.before_marker", "filesystem.after_marker"))

@@ -47,7 +47,7 @@ class _Server:
         self.port = self.port or free_port()
         command = [str(one) for one in self.command()]
         self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=self.folder)
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 90
 
         while True:
             try:

@@ -34,7 +34,7 @@ class NatsServer:
         program = Path(sysconfig.get_path("scripts")) / "nats-server"
         command = [str(program), "-a", "127.0.0.1", "-p", str(self.port), "-js", "-sd", str(self.folder)]
         self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 90
 
         while True:
             try:

@@ -90,7 +90,6 @@ class Members:
         return int(self._parent.stdout.readline())
 
 
-@pytest.mark.timeout(120)
 async def test_four_processes_share_a_topic_while_some_come_and_go(
     server: Tansu, postgres_dsn: str, tmp_path: Path
 ) -> None:

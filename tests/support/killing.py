@@ -1,7 +1,7 @@
 """Processes to be killed. Each is forked off one that has imported everything already, so that it is there at once.
 
-``python killing.py`` is that one: it takes a job as a line of JSON, answers with the id of the process it has forked,
-and with that process's exit code once it has ended.
+``python killing.py MODULE...`` is that one: it takes a job as a line of JSON, answers with the id of the process it has
+forked, and with that process's exit code once it has ended.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,17 +80,28 @@ class Doomed:
 
 
 class Nursery:
-    """Starts processes, one at a time, as a context manager."""
+    """Starts processes, one at a time, as a context manager.
 
-    def __init__(self, folder: Path) -> None:
+    Args:
+        folder: For the traceback of one that fails.
+        modules: What all of them have imported when they start.
+        environment: Variables that all of them have.
+    """
+
+    def __init__(
+        self, folder: Path, modules: Sequence[str] = MODULES, environment: Mapping[str, str] | None = None
+    ) -> None:
         self._errors = folder / "errors.txt"
+        self._modules = modules
+        self._environment = dict(environment or {})
         self._process: subprocess.Popen[str] | None = None
         self._last: Doomed | None = None
 
     def __enter__(self) -> Nursery:
-        environment = {**os.environ, "PYTHONPATH": str(ROOT), "OPENBLAS_NUM_THREADS": "1"}
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "OPENBLAS_NUM_THREADS": "1", **self._environment}
+        command = [sys.executable, __file__, *self._modules]
         self._process = subprocess.Popen(
-            [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
         )
 
         return self
@@ -103,11 +114,13 @@ class Nursery:
         self._end_last()
         self._process.communicate()
 
-    def start(self, function: Callable[..., object], *arguments: object, environment: Mapping[str, str]) -> Doomed:
+    def start(
+        self, function: Callable[..., object], *arguments: object, environment: Mapping[str, str] | None = None
+    ) -> Doomed:
         """Call a function of a module in a new process, with these variables added to its environment."""
         assert self._process is not None and self._process.stdin is not None and self._process.stdout is not None
         self._end_last()
-        job = (function.__module__, function.__qualname__, arguments, dict(environment), str(self._errors))
+        job = (function.__module__, function.__qualname__, arguments, dict(environment or {}), str(self._errors))
         self._process.stdin.write(json.dumps(job, default=str) + "\n")
         self._process.stdin.flush()
 
@@ -125,7 +138,7 @@ class Nursery:
 def _main() -> None:
     last: list[int] = []
 
-    for module in MODULES:
+    for module in sys.argv[1:]:
         importlib.import_module(module)
 
     for line in sys.stdin:

@@ -33,7 +33,7 @@ _FAST = {
     "shared_buffers": "64MB",
     "log_min_messages": "error",
 }
-_PATIENCE_S = 30.0
+_PATIENCE_S = 90.0
 WITH_PASSWORD = "with_password"
 """The only role that has to show one, once a test has made it."""
 

@@ -18,7 +18,7 @@ __all__ = ["KEY", "READER", "SECRET", "Seaweed"]
 KEY, SECRET = "test", "testtest"
 READER = {"aws_access_key_id": "reader", "aws_secret_access_key": "readerreader"}
 """Somebody who may look at everything and change nothing."""
-_READY_S = 30.0
+_READY_S = 90.0
 _PORTS = (
     "s3.port",
     "s3.port.grpc",
@@ -128,7 +128,7 @@ class Seaweed:
 
         try:
             for address in addresses:
-                with urllib.request.urlopen(address, timeout=1):
+                with urllib.request.urlopen(address, timeout=10):
                     pass
         except OSError:
             return False

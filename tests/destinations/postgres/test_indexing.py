@@ -145,7 +145,7 @@ async def test_many_who_fill_a_new_table_at_once_do_not_wait_for_each_other_for_
     destination = destinations.postgres(postgres_dsn)
     pipelines = [pipeline_on(destination, tmp_path / str(at), f"first_{at}") for at in range(6)]
 
-    with anyio.fail_after(30):
+    with anyio.fail_after(200):
         async with anyio.create_task_group() as tasks:
             for one in pipelines:
                 rows = [{"id": one.pipeline_name}] * 200

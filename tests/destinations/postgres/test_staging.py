@@ -40,7 +40,7 @@ def owner(postgres_dsn, tmp_path):
 
 
 async def load(session, commit):
-    with anyio.fail_after(40):
+    with anyio.fail_after(200):
         return await load_bundle(session, commit, PATIENT, lambda event: None, max_parallel=None)
 
 

@@ -77,7 +77,7 @@ class _Nats:
 
     @asynccontextmanager
     async def _connected(self) -> AsyncIterator[nats.NATS]:
-        client = await nats.connect(self.server.url, allow_reconnect=False, connect_timeout=2, error_cb=_silent)
+        client = await nats.connect(self.server.url, allow_reconnect=False, connect_timeout=20, error_cb=_silent)
 
         try:
             yield client
@@ -91,7 +91,7 @@ class _Nats:
     @asynccontextmanager
     async def publishing(self, topic: str) -> AsyncIterator[Publish]:
         async with self._connected() as client:
-            jetstream = client.jetstream(timeout=2)
+            jetstream = client.jetstream(timeout=20)
 
             yield lambda body: jetstream.publish(f"{topic}.x", body)
 
@@ -123,7 +123,7 @@ class _Valkey:
 
     @asynccontextmanager
     async def publishing(self, topic: str) -> AsyncIterator[Publish]:
-        async with Redis.from_url(self.server.url, socket_timeout=2) as client:
+        async with Redis.from_url(self.server.url, socket_timeout=20) as client:
             yield lambda body: client.xadd(topic, {"data": body})
 
     async def last(self, topic: str) -> int:

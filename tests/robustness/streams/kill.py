@@ -32,7 +32,7 @@ __all__ = ["Course", "Plan", "Tally", "killed_everywhere", "report"]
 
 _HANGS_S = 120.0
 """Something that has not come by then will not."""
-_POINT_S = 20.0
+_POINT_S = 60.0
 """A failpoint that is not passed by then is passed rarely."""
 _COMMIT = "load.after_commit"
 _SETTLED = "stream.after_ack"

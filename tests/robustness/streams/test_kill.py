@@ -13,7 +13,7 @@ from tests.sources.brokers import Valkey
 from tests.sources.server import NatsServer
 from tests.support.postgres import PostgresServer
 
-pytestmark = [pytest.mark.slow, pytest.mark.kill, pytest.mark.timeout(150)]
+pytestmark = [pytest.mark.slow, pytest.mark.kill, pytest.mark.timeout(600)]
 HARD = ("stream.sealed", "stream.before_ack", "stream.after_ack", "postgres.after_commit", "duckdb.after_commit")
 
 
