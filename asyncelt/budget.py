@@ -20,8 +20,9 @@ __all__ = ["BudgetAccount", "ByteBudget"]
 class ByteBudget:
     """Bytes in flight never exceed ``limit``, except that one item larger than the limit passes alone.
 
-    What is *pinned* stays until a commit, whatever else is given back; it counts, and an item passes alone beside it. So
-    what is pinned slows down, and never stands in the way of what it waits for. Waiters are served in the order in which they came. All methods belong to the event loop's thread.
+    What is *pinned* stays until a commit, whatever else is given back. It counts, and an item passes alone beside it:
+    it slows down, and never stands in the way of what it waits for. Waiters are served in the order in which they came.
+    All methods belong to the event loop's thread.
 
     Args:
         limit: Bytes, at least 1.

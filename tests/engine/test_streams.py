@@ -783,7 +783,7 @@ async def test_what_is_held_of_messages_counts_too(is_repeated: bool, tmp_path: 
             if not self.acked:
                 self.given_meanwhile = self.given
 
-            return await super(Many, self).ack(receipts)
+            return await super().ack(receipts)
 
     budget = asyncelt.ByteBudget(400_000)
     destination = asyncelt.destinations.memory(fault=fault)
