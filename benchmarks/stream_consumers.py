@@ -2,8 +2,8 @@
 
 *bare* only fetches and acknowledges. *executemany* and *copy* are what is written by hand with asyncpg: parse, collect
 for the time of a roll, write two tables in one transaction, acknowledge. They keep no positions, so what is delivered
-again after a crash is doubled; they know the columns beforehand, and make no ids. *faststream* does the same as *copy* by way
-of a framework, a transaction per batch.
+again after a crash is doubled; they know the columns beforehand, and make no ids. *faststream* does the same as *copy*
+by way of a framework, a transaction per batch.
 """
 
 from __future__ import annotations
