@@ -24,7 +24,7 @@ async def through_faststream(url: str, topic: str, durable: str, batch: PullSub,
     broker = NatsBroker(url, logger=None)
     last_written = asyncio.Event()
 
-    @broker.subscriber(
+    @broker.subscriber(  # type: ignore[untyped-decorator]  # the framework's
         f"{topic}.x",
         durable=durable,
         stream=JStream(topic, declare=False),

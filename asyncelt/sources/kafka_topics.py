@@ -88,7 +88,7 @@ class KafkaSource:
         """What the group has given to this member, until it is held or taken away."""
         self._held: dict[TopicPartition, _Holding] = {}
         self._settled = anyio.Event()
-        self._reading = anyio.CancelScope()
+        self._reading: anyio.CancelScope  # made in `position`: a source may be made where no loop runs
         """Around the request that is under way; cancelled when there is something to take over."""
         self._delays: Iterator[float] | None = None
 
@@ -111,7 +111,7 @@ class KafkaSource:
         module = await in_thread(_imported, anyio.CapacityLimiter(1))
         self._errors = module.errors
         self._known = dict(committed)
-        self._assigned, self._delays = None, None
+        self._assigned, self._delays, self._reading = None, None, anyio.CancelScope()
         self._consumer = consumer = module.AIOKafkaConsumer(**self._arguments())
         source = self
 
