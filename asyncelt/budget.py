@@ -20,7 +20,9 @@ __all__ = ["BudgetAccount", "ByteBudget"]
 class ByteBudget:
     """Bytes in flight never exceed ``limit``, except that one item larger than the limit passes alone.
 
-    Waiters are served in the order in which they came. All methods belong to the event loop's thread.
+    What is *pinned* stays until a commit, whatever else is given back. It counts, and an item passes alone beside it:
+    it slows down, and never stands in the way of what it waits for. Waiters are served in the order in which they came.
+    All methods belong to the event loop's thread.
 
     Args:
         limit: Bytes, at least 1.
@@ -32,6 +34,7 @@ class ByteBudget:
 
         self.limit = limit
         self._used = 0
+        self._pinned = 0
         self._peak = 0
         self._waiters: deque[tuple[int, anyio.Event]] = deque()
         self._listeners: list[Callable[[], None]] = []
@@ -96,6 +99,15 @@ class ByteBudget:
         else:
             self.release(-difference)
 
+    def pin(self, nbytes: int) -> None:
+        """So many of the bytes that are reserved stay until they are unpinned."""
+        self._pinned += nbytes
+        self._grant()
+
+    def unpin(self, nbytes: int) -> None:
+        """These may go, and have to be released."""
+        self._pinned -= nbytes
+
     def release(self, nbytes: int) -> None:
         """Give bytes back."""
         if nbytes > self._used:
@@ -109,7 +121,7 @@ class ByteBudget:
         return BudgetAccount(self)
 
     def _fits(self, nbytes: int) -> bool:
-        return self._used == 0 or self._used + nbytes <= self.limit
+        return self._used <= self._pinned or self._used + nbytes <= self.limit
 
     def _take(self, nbytes: int) -> None:
         self._used += nbytes
@@ -128,12 +140,18 @@ class BudgetAccount:
     def __init__(self, budget: ByteBudget) -> None:
         self.budget = budget
         self._held = 0
+        self._pinned = 0
         self._closed = False
 
     @property
     def held(self) -> int:
         """Bytes this run has reserved now."""
         return self._held
+
+    @property
+    def pinned(self) -> int:
+        """Those of them that stay until a commit."""
+        return self._pinned
 
     async def reserve(self, nbytes: int) -> None:
         """Wait until ``nbytes`` more fit, and take them."""
@@ -152,9 +170,24 @@ class BudgetAccount:
         """Give bytes back; nothing happens once the account is closed, since it has given back all."""
         self.adjust(-nbytes)
 
+    def pin(self, nbytes: int) -> None:
+        """So many of the bytes that this run has reserved stay until they are unpinned."""
+        if not self._closed:
+            self.budget.pin(nbytes)
+            self._pinned += nbytes
+
+    def unpin(self, nbytes: int) -> None:
+        """Give pinned bytes back; nothing happens once the account is closed."""
+        if not self._closed:
+            self.budget.unpin(nbytes)
+            self._pinned -= nbytes
+            self.release(nbytes)
+
     def close(self) -> None:
         """Return what is still held."""
         if not self._closed:
+            self.budget.unpin(self._pinned)
+            self._pinned = 0
             self.budget.release(self._held)
             self._held = 0
             self._closed = True

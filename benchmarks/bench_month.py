@@ -11,12 +11,14 @@ import argparse
 import asyncio
 import dataclasses
 import json
+import math
+import os
 import statistics
 import tempfile
 import time
 import warnings
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -68,12 +70,13 @@ class _Watch:
             self.lags.append(event.lag_s)
 
 
-async def month(home: Path, count: int, *, address: str, every_s: float) -> list[Sample]:
+async def month(home: Path, count: int, *, address: str, every_s: float, within_s: float = math.inf) -> list[Sample]:
     """Send so many messages as fast as they are accepted, and look every so many seconds.
 
     Args:
         home: For the working folder.
         count: Messages.
+        within_s: No more are sent after that.
         address: A database file or a connection string.
         every_s: Between two samples.
     """
@@ -90,12 +93,20 @@ async def month(home: Path, count: int, *, address: str, every_s: float) -> list
     samples: list[Sample] = []
     began = time.perf_counter()
 
-    async def send() -> None:
+    async def send() -> int:
+        sent = 0
+
         for number in range(count):
+            if time.perf_counter() - began > within_s:
+                break
+
             items = [{"sku": f"s{number % 97}", "count": 1 + number % 3}]
             await orders.send({"id": number, "status": "paid", "items": items}, until="accepted")
+            sent += 1
 
         orders.end()
+
+        return sent
 
     def look(stats: asyncelt.StreamStats) -> None:
         lags, watch.lags = watch.lags, []
@@ -122,9 +133,9 @@ async def month(home: Path, count: int, *, address: str, every_s: float) -> list
             await asyncio.wait([ended], timeout=every_s)
             await asyncio.to_thread(look, stream.stats)
 
-        await sending
+        sent = await sending
 
-    await _check(pipeline, count)
+    await _check(pipeline, sent)
 
     return samples
 
@@ -132,12 +143,12 @@ async def month(home: Path, count: int, *, address: str, every_s: float) -> list
 def _sizes(folder: Path) -> dict[Path, int]:
     found = {}
 
-    for path in folder.rglob("*"):
-        try:
-            if path.is_file():
+    # Walking passes over folders that have just gone, and so do we over files.
+    for place, _, names in os.walk(folder):
+        for name in names:
+            with suppress(OSError):
+                path = Path(place, name)
                 found[path] = path.stat().st_size
-        except OSError:  # it has just gone
-            continue
 
     return found
 
@@ -200,6 +211,7 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.bench_month", description=__doc__)
     parser.add_argument("--messages", type=int, default=10_000_000)
+    parser.add_argument("--minutes", type=float, default=math.inf, help="send no more after that")
     parser.add_argument("--destination", choices=("duckdb", "postgres"), default="duckdb")
     parser.add_argument("--every", type=float, default=5.0, help="seconds between two samples")
     parser.add_argument("--json", type=Path)
@@ -214,7 +226,8 @@ def main() -> None:
         if options.destination == "postgres":
             address = stack.enter_context(PostgresServer(home / "server")).new_database()
 
-        samples = asyncio.run(month(home, options.messages, address=address, every_s=options.every))
+        course = month(home, options.messages, address=address, every_s=options.every, within_s=options.minutes * 60)
+        samples = asyncio.run(course)
 
     last = samples[-1]
     table = Table(

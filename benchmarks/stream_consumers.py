@@ -2,7 +2,8 @@
 
 *bare* only fetches and acknowledges. *executemany* and *copy* are what is written by hand with asyncpg: parse, collect
 for the time of a roll, write two tables in one transaction, acknowledge. They keep no positions, so what is delivered
-again after a crash is doubled; they know the columns beforehand, and make no ids.
+again after a crash is doubled; they know the columns beforehand, and make no ids. *faststream* does the same as *copy*
+by way of a framework, a transaction per batch.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from benchmarks.stream_data import FETCH, GROUP
 
 __all__ = ["SIDES", "Figures", "Job"]
 
-SIDES = ("bare", "asyncelt", "executemany", "copy")
+SIDES = ("bare", "asyncelt", "executemany", "copy", "faststream")
 Batch: TypeAlias = "tuple[list[bytes], Callable[[], Awaitable[object]]]"
 """Bodies, and how they are acknowledged."""
 _ORDERS = ("id", "sent", "status", "customer__name", "customer__city", "customer__tier", "customer__email", "note")
@@ -127,6 +128,35 @@ async def bare(job: Job) -> None:
 
 async def by_hand(job: Job) -> None:
     """Fetch for the time of a roll, write, acknowledge."""
+    left = job.count
+
+    async with tables(job) as write, fetching(job) as fetch:
+        while left > 0:
+            batches = await _rolled(fetch, job.roll_s, left)
+            orders = [orjson.loads(body) for bodies, _ in batches for body in bodies]
+            await write(orders)
+
+            for _, acknowledge in batches:
+                await acknowledge()
+
+            left -= len(orders)
+
+
+async def by_faststream(job: Job) -> None:
+    """A framework fetches, parses and acknowledges; the rows are written as by hand."""
+    from faststream.nats import PullSub
+
+    from benchmarks.stream_peer import through_faststream
+
+    batch = PullSub(batch_size=FETCH, batch=True, timeout=job.roll_s)
+
+    async with tables(job) as write:
+        await through_faststream(job.url, job.topic, GROUP, batch, write, job.count)
+
+
+@asynccontextmanager
+async def tables(job: Job) -> AsyncIterator[Callable[[Sequence[Any]], Awaitable[None]]]:
+    """Two tables, and how orders are written into them, in one transaction."""
     connection = await asyncpg.connect(job.dsn)
     schema = f"{job.side}_{job.topic}"
     await connection.execute(f"""
@@ -136,23 +166,16 @@ async def by_hand(job: Job) -> None:
         CREATE TABLE {schema}.orders__items (order_id bigint, idx bigint, sku text, count bigint,
             price double precision);
     """)
-    write = _copied if job.side == "copy" else _executed
-    left = job.count
+    write = _executed if job.side == "executemany" else _copied
 
-    async with fetching(job) as fetch:
-        while left > 0:
-            batches = await _rolled(fetch, job.roll_s, left)
-            orders, items = _rows([body for bodies, _ in batches for body in bodies])
+    async def written(found: Sequence[Any]) -> None:
+        orders, items = _rows(found)
 
-            async with connection.transaction():
-                await write(connection, schema, "orders", _ORDERS, orders)
-                await write(connection, schema, "orders__items", _ITEMS, items)
+        async with connection.transaction():
+            await write(connection, schema, "orders", _ORDERS, orders)
+            await write(connection, schema, "orders__items", _ITEMS, items)
 
-            for _, acknowledge in batches:
-                await acknowledge()
-
-            left -= len(orders)
-
+    yield written
     await connection.close()
 
 
@@ -171,12 +194,11 @@ async def _rolled(fetch: Fetching, roll_s: float, most: int) -> list[Batch]:
     return found
 
 
-def _rows(bodies: Sequence[bytes]) -> tuple[list[tuple[object, ...]], list[tuple[object, ...]]]:
+def _rows(found: Sequence[Any]) -> tuple[list[tuple[object, ...]], list[tuple[object, ...]]]:
     orders: list[tuple[object, ...]] = []
     items: list[tuple[object, ...]] = []
 
-    for body in bodies:
-        one = orjson.loads(body)
+    for one in found:
         who = one["customer"]
         number = one["id"]
         orders.append(
@@ -242,7 +264,7 @@ def main() -> None:
     """One job."""
     warnings.simplefilter("ignore")
     job = Job(**json.loads(sys.argv[1]))
-    work = {"bare": bare, "asyncelt": streamed}.get(job.side, by_hand)
+    work = {"bare": bare, "asyncelt": streamed, "faststream": by_faststream}.get(job.side, by_hand)
     began = time.perf_counter()
     asyncio.run(work(job))
     used = resource.getrusage(resource.RUSAGE_SELF)

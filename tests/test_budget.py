@@ -35,6 +35,49 @@ async def test_an_item_larger_than_the_limit_passes_alone() -> None:
     assert scope.cancelled_caught
 
 
+async def test_what_is_pinned_counts_and_an_item_passes_beside_it() -> None:
+    budget = ByteBudget(10)
+    account = budget.account()
+
+    with anyio.fail_after(60):
+        await account.reserve(8)
+        account.pin(8)
+        await account.reserve(7)
+
+    with anyio.move_on_after(0.01) as scope:
+        await account.reserve(1)
+
+    assert scope.cancelled_caught
+    account.release(7)
+    account.unpin(6)
+    assert (account.held, account.pinned, budget.used) == (2, 2, 2)
+
+    with anyio.fail_after(60):
+        await account.reserve(8)
+
+    account.close()
+    account.unpin(2)
+    assert (budget.used, account.pinned) == (0, 0)
+
+    with anyio.fail_after(60):
+        await budget.reserve(11)
+
+
+async def test_pinning_lets_the_next_one_pass() -> None:
+    """What was reserved stays, so nobody may wait for it."""
+    budget = ByteBudget(10)
+    await budget.reserve(9)
+
+    with anyio.fail_after(60):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(budget.reserve, 5)
+            await checkpoint()
+            assert budget.waiting == 1
+            budget.pin(9)
+
+    assert budget.used == 14
+
+
 async def test_waiters_are_served_in_order() -> None:
     budget = ByteBudget(10)
     await budget.reserve(10)

@@ -45,6 +45,11 @@ class Cuts(Protocol):
         """Set when the cut that is asked for has been made everywhere."""
         ...
 
+    @property
+    def is_full(self) -> bool:
+        """Whether as many messages have come since the last cut as a package may have."""
+        ...
+
     def began(self) -> None:
         """Something is held that no cut has taken along."""
         ...
@@ -90,6 +95,11 @@ class Cutter:
         is_wanted = asking.is_set() and asking is not self._answered
 
         return is_wanted and (between_items if self.cuts.is_automatic else self.is_safe)
+
+    async def wait_for_the_others(self) -> None:
+        """Wait while the cut that this resource has answered is being made, if it has the next package ready."""
+        while self.cuts.asking is self._answered and self.cuts.is_full:
+            await self.cuts.settled.wait()
 
     def cut(self, *, is_end: bool = False) -> Cut:
         """Cut here. What the resource holds back has to be let go of first."""

@@ -200,8 +200,13 @@ class _Run:
 
         async with opened(self._resource.name, self._reading.data, self._driver) as reader:
             while await reader.read():
-                if self._cutter is not None and self._cutter.is_due(between_items=not self._driver.has_pending):
+                if self._cutter is None:
+                    continue
+
+                if self._cutter.is_due(between_items=not self._driver.has_pending):
                     await self._cut(self._cutter)
+
+                await self._cutter.wait_for_the_others()
 
             await self._driver.finish()
 

@@ -63,6 +63,8 @@ class Log:
     is_closed: bool = False
     floor: int | None = None
     given: int = 0
+    given_meanwhile: int = 0
+    """Of these, before anything was acknowledged."""
     in_step: bool = False
     """Whether each batch comes only when the one before has been acknowledged."""
 
@@ -753,6 +755,56 @@ async def test_a_destination_that_is_away_holds_the_source_back(tmp_path: Path) 
         gone[0] = False
 
     assert destination.tables("data")["log"].column("n").to_pylist() == list(range(1, 61))
+
+
+@pytest.mark.filterwarnings("ignore:.*away Trying again")
+@pytest.mark.parametrize("is_repeated", [False, True])
+async def test_what_is_held_of_messages_counts_too(is_repeated: bool, tmp_path: Path) -> None:
+    """Rows of a few bytes, or messages that are delivered again and again and have none: what is kept until they are
+    acknowledged holds the source back."""
+    attempts = [0]
+
+    def fault(step: str) -> None:
+        if step == "commit" and attempts[0] < 20:
+            attempts[0] += 1
+            raise DestinationUnavailable("away")
+
+    class Many(Log):
+        async def fetch(self, most: int) -> Sequence[asyncelt.Message]:
+            first = self.given
+            self.given += 100
+
+            return [
+                asyncelt.Message({"n": n % 100}, asyncelt.Receipt("p", n % 100 if is_repeated else n, n), self)
+                for n in range(first, min(first + 100, 4000))
+            ]
+
+        async def ack(self, receipts: Sequence[asyncelt.Receipt]) -> Mapping[str, int]:
+            if not self.acked:
+                self.given_meanwhile = self.given
+
+            return await super().ack(receipts)
+
+    budget = asyncelt.ByteBudget(400_000)
+    destination = asyncelt.destinations.memory(fault=fault)
+    pipeline = asyncelt.pipeline(
+        "stream",
+        destination=destination,
+        dataset_name="data",
+        pipelines_dir=tmp_path / "work",
+        max_memory=budget,
+        settings=asyncelt.Settings(retry=asyncelt.Retry(first_s=0.02, max_s=0.02)),
+    )
+    log = Many([])
+    stats = await pipeline.stream(log, roll=LONG)
+
+    # Packages that wait, and the one that is filled, and what is read ahead: a thousand messages would fill the budget.
+    assert log.given_meanwhile <= 1000
+    assert budget.peak <= budget.limit
+    assert budget.used == 0
+    assert stats.messages == 4000
+    assert len(set(log.acked)) == 4000
+    assert destination.tables("data")["log"].num_rows == (100 if is_repeated else 4000)
 
 
 async def test_a_cancelled_stream_leaves_nothing_behind(tmp_path: Path) -> None:

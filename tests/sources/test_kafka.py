@@ -21,6 +21,10 @@ ROLL = asyncelt.Roll(seconds=0.05)
 QUICK = asyncelt.Settings(retry=asyncelt.Retry(first_s=0.05, max_s=0.2))
 
 
+def test_a_source_is_made_where_no_loop_runs() -> None:
+    assert asyncelt.sources.kafka("orders", group="g").name
+
+
 @pytest.fixture
 def server(kafka_server: Tansu) -> Tansu:
     return kafka_server

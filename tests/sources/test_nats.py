@@ -10,6 +10,7 @@ import pytest
 
 import asyncelt
 from asyncelt.errors import AsynceltWarning, ConfigError
+from asyncelt.sources.jetstream import delivery_of
 from tests.sources import worker
 from tests.sources.server import NatsServer
 from tests.sources.worker import pipeline_in, streamed
@@ -32,6 +33,23 @@ async def stream(server: NatsServer, request: pytest.FixtureRequest) -> AsyncIte
     await client.jetstream().add_stream(name=name, subjects=[f"{name}.>"])
     yield name
     await client.close()
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        "$JS.ACK.orders.loaders.1.4711.12.1764229813123456000.0",
+        "$JS.ACK.orders.loaders.3.4711.12.1764229813123456000.0",
+        "$JS.ACK.hub.ACCOUNT.orders.loaders.1.4711.12.1764229813123456000.0",
+        "$JS.ACK._.ACCOUNT.orders.loaders.2.4711.12.1764229813123456000.0.RANDOM",
+    ],
+)
+def test_what_a_reply_says_is_what_the_client_reads_from_it(reply: str) -> None:
+    known = nats.aio.msg.Msg.Metadata._from_reply(reply)
+    position, is_again, timestamp = delivery_of(reply)
+
+    assert (position, is_again) == (known.sequence.stream, known.num_delivered > 1)
+    assert timestamp == pytest.approx(known.timestamp.timestamp(), abs=1e-6, rel=0)
 
 
 async def publish(server: NatsServer, stream: str, numbers: range, subject: str = "x") -> None:

@@ -135,7 +135,7 @@ class Ledger:
 
         partition = self._partition(source.name, receipt.partition)
 
-        if self.knows(source, receipt):
+        if receipt.position in partition.in_flight or receipt.position in partition.committed:
             self.repeated += 1
 
             if not is_same:
@@ -243,7 +243,12 @@ class Ledger:
             partition.floor = floor if partition.floor is None else max(floor, partition.floor)
 
     def _partition(self, source: str, name: str) -> _Partition:
-        return self._partitions.setdefault((source, name), _Partition())
+        found = self._partitions.get((source, name))
+
+        if found is None:
+            found = self._partitions[source, name] = _Partition()
+
+        return found
 
 
 @dataclass(frozen=True, slots=True)

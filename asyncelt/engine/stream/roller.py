@@ -32,7 +32,11 @@ from asyncelt.failpoints import failpoint
 from asyncelt.flow import JsonPages, PositionMove
 from asyncelt.storage.state import StateDoc
 
-__all__ = ["Roller", "Segment", "StreamPort"]
+__all__ = ["RECEIPT_BYTES", "Roller", "Segment", "StreamPort"]
+
+RECEIPT_BYTES = 400
+"""What is held of a message until it is acknowledged, wherever its rows are: its receipt with what its source needs to
+acknowledge it, its position, its places in the ledger. Measured; JetStream's are the largest."""
 
 
 @dataclass(slots=True)
@@ -85,6 +89,10 @@ class StreamPort:
         """Whether it has something that no cut has taken along."""
         self.messages = 0
         """Since the last cut."""
+        self.unpaid = 0
+        """Messages that no memory was reserved for: that comes with the page that follows, or with the cut."""
+        self.paid = 0
+        """Those that it was reserved for, and that are in no segment yet."""
         self.is_cut = False
         """Whether it has answered the cut that is being made."""
         self.has_ended = False
@@ -105,6 +113,11 @@ class StreamPort:
         """See `Cuts.settled`."""
         return self._roller.settled
 
+    @property
+    def is_full(self) -> bool:
+        """See `Cuts.is_full`."""
+        return self._roller.are_many(self.messages)
+
     def began(self) -> None:
         """See `Cuts.began`."""
         self.holds = True
@@ -114,6 +127,7 @@ class StreamPort:
         """See `Cuts.passed`."""
         self.began()
         self.messages += messages
+        self.unpaid += messages
         self._roller.check_messages()
 
     def left(self) -> None:
@@ -122,8 +136,9 @@ class StreamPort:
         self.messages = 0
 
     async def reached(self, cut: Cut) -> None:
-        """See `Cuts.reached`."""
+        """See `Cuts.reached`; waits while too many messages wait for their commits."""
         await self.turn()
+        await self._roller.room_for_messages()
         self._roller.reached(self, cut)
 
     async def turn(self) -> None:
@@ -149,6 +164,10 @@ class Roller:
         self.waited_s = 0.0
         self.uncommitted = 0
         """Segments that are closed and not committed."""
+        self._messages = 0
+        """Of these segments."""
+        self._relieved = anyio.Event()
+        """Set, and replaced, when some of these have been given back."""
         self._roll = roll
         self.account = account
         self._document = document
@@ -182,7 +201,10 @@ class Roller:
         port = self._port_of(plan)
         began = anyio.current_time()
         await port.turn()
-        await self.account.reserve(page.nbytes)
+        messages, port.unpaid = port.unpaid, 0
+        await self.account.reserve(page.nbytes + messages * RECEIPT_BYTES)
+        self.account.pin(messages * RECEIPT_BYTES)
+        port.paid += messages
         self.waited_s += anyio.current_time() - began
         self._begin()
         self._open.add(plan, page)
@@ -243,6 +265,14 @@ class Roller:
 
         self._news.set()
 
+    def committed(self, messages: int) -> None:
+        """A segment with so many messages has committed, and they are acknowledged."""
+        self.uncommitted -= 1
+        self._messages -= messages
+        self.account.unpin(messages * RECEIPT_BYTES)
+        self._relieved.set()
+        self._relieved = anyio.Event()
+
     @property
     def waiting(self) -> int:
         """Segments that wait to be packed."""
@@ -256,11 +286,33 @@ class Roller:
 
     def check_messages(self) -> None:
         """Messages count as rows as soon as they are there: nobody has counted the rows of their bodies."""
-        if sum(port.messages for port in self._ports) >= self._roll.rows:
+        if self.are_many(sum(port.messages for port in self._ports)):
             self._ask()
+
+    def are_many(self, messages: int) -> bool:
+        """Whether so many are enough for a package.
+
+        They take a sixth of the budget at most until they are acknowledged, or nothing would be left for pages.
+        """
+        return messages >= self._roll.rows or messages * RECEIPT_BYTES > self.account.budget.limit // 6
+
+    async def room_for_messages(self) -> None:
+        """Wait for commits while messages of closed segments take a quarter of the budget, with or without pages."""
+        began = anyio.current_time()
+
+        while self._messages * RECEIPT_BYTES > self.account.budget.limit // 4:
+            await self._relieved.wait()
+
+        self.waited_s += anyio.current_time() - began
 
     def reached(self, port: StreamPort, cut: Cut) -> None:
         """A resource stands at its cut, and everything before it is in the open segment."""
+        # Of messages without rows, or whose rows went before. That there is room has been seen to: this must not wait.
+        unpaid = max(len(cut.receipts) - port.paid, 0)
+        port.unpaid -= unpaid
+        port.paid += unpaid - len(cut.receipts)
+        self.account.adjust(unpaid * RECEIPT_BYTES)
+        self.account.pin(unpaid * RECEIPT_BYTES)
         self._keep_state(port.plan, cut)
         self._open.receipts += cut.receipts
 
@@ -303,6 +355,7 @@ class Roller:
 
         settled, self.asking, self.settled = self.settled, anyio.Event(), anyio.Event()
         settled.set()
+        self.check_messages()
 
     def _close(self) -> None:
         failpoint("stream.roll")
@@ -310,6 +363,7 @@ class Roller:
         segment.state = self._closed_with = copy.deepcopy(self._document)
         segment.moves = self.ledger.moves(segment.receipts)
         self.uncommitted += 1
+        self._messages += len(segment.receipts)
         self._armed = anyio.Event()
 
         if any(port.holds for port in self._ports):

@@ -338,9 +338,9 @@ class Streaming:
             self._committed = anyio.Event()
 
         failpoint("stream.committed")
-        roller.uncommitted -= 1
         roller.ledger.committed(one.moves)
         self.counts.messages += await roller.ledger.acknowledge(one.receipts)
+        roller.committed(len(one.receipts))
 
     def _emit(self, emit: Callable[[Event], None], event: Event) -> None:
         """Hand an event on, and count while the destination is away what is known otherwise only after the commit."""

@@ -11,16 +11,21 @@ from typing import Protocol, TypeAlias
 
 import nats
 import nats.js.errors
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from redis.asyncio import Redis
 
 import asyncelt
 from asyncelt.extract.messages import EventSource
-from tests.sources.brokers import Valkey
+from tests.sources.brokers import Tansu, Valkey
+from tests.sources.consumers import KAFKA
 from tests.sources.server import NatsServer
 
 __all__ = ["BROKERS", "Broker", "Publish", "Server", "broker_in", "source_of", "wrapped"]
 
 Publish: TypeAlias = Callable[[bytes], Awaitable[object]]
+_PARTITIONS = 2
+"""Of a Kafka topic."""
 _NUMBER = re.compile(rb'"n": ?(\d+)')
 
 
@@ -140,6 +145,51 @@ class _Valkey:
             return bool(group["last-delivered-id"] == last and group["pending"] == 0)
 
 
+@dataclass(frozen=True, slots=True)
+class _Kafka:
+    """A stand-in, which keeps nothing when it is killed."""
+
+    server: Server
+    kind: str = "kafka"
+
+    @asynccontextmanager
+    async def _looking(
+        self, topic: str, group: str | None = None
+    ) -> AsyncIterator[tuple[AIOKafkaConsumer, dict[TopicPartition, int]]]:
+        """A consumer that takes no part in a group's work, and the ends of the partitions."""
+        async with AIOKafkaConsumer(bootstrap_servers=self.server.url, group_id=group, enable_auto_commit=False) as one:
+            places = [TopicPartition(topic, at) for at in range(_PARTITIONS)]
+            one.assign(places)
+
+            yield one, await one.end_offsets(places)
+
+    async def make(self, topic: str) -> None:
+        admin = AIOKafkaAdminClient(bootstrap_servers=self.server.url)
+        await admin.start()
+        await admin.create_topics([NewTopic(topic, _PARTITIONS, 1)])
+        await admin.close()
+
+    @asynccontextmanager
+    async def publishing(self, topic: str) -> AsyncIterator[Publish]:
+        async with AIOKafkaProducer(bootstrap_servers=self.server.url) as producer:
+            yield lambda body: producer.send_and_wait(topic, body, partition=_number(body) % _PARTITIONS)
+
+    async def last(self, topic: str) -> int:
+        found = [-1]
+
+        async with self._looking(topic) as (consumer, ends):
+            for place, end in ends.items():
+                if end:
+                    consumer.seek(place, end - 1)
+                    found.append(_number((await consumer.getone(place)).value))
+
+        return max(found)
+
+    async def is_consumed(self, topic: str) -> bool:
+        async with self._looking(topic, "g") as (consumer, ends):
+            return all([(await consumer.committed(place) or 0) == end for place, end in ends.items()])
+
+
 def _number(body: bytes | None) -> int:
     found = _NUMBER.search(body or b"")
     assert found is not None, body
@@ -147,22 +197,27 @@ def _number(body: bytes | None) -> int:
     return int(found[1])
 
 
-BROKERS = ("nats", "redis")
+BROKERS = ("nats", "redis", "kafka")
 
 
 def broker_in(folder: Path, kind: str) -> Broker:
     """A broker of this kind, which has not been started, with its files in ``folder``."""
-    return wrapped(kind, NatsServer(folder / kind) if kind == "nats" else Valkey(folder / kind))
+    server: Server = {"nats": NatsServer, "redis": Valkey, "kafka": Tansu}[kind](folder / kind)
+
+    return wrapped(kind, server)
 
 
 def wrapped(kind: str, server: Server) -> Broker:
     """The broker whose server this is."""
-    return _Nats(server) if kind == "nats" else _Valkey(server)
+    return {"nats": _Nats, "redis": _Valkey, "kafka": _Kafka}[kind](server)
 
 
 def source_of(kind: str, url: str, topic: str, again_after_s: float = 1.0) -> EventSource:
     """A topic through its one group. What a dead consumer has left comes again soon, so that tests need not wait."""
     if kind == "nats":
         return asyncelt.sources.nats(topic, durable="d", servers=url, ack_wait_s=again_after_s, error_cb=_silent)
+
+    if kind == "kafka":
+        return asyncelt.sources.kafka(topic, group="g", servers=url, **KAFKA)
 
     return asyncelt.sources.redis_stream(topic, group="g", url=url, field="data", claim_after_s=again_after_s)
