@@ -12,6 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING, Final
+from urllib.parse import unquote
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -23,9 +24,10 @@ from asyncelt.destinations.filesystem_impl.catalogs import CatalogConfig
 from asyncelt.destinations.filesystem_impl.lake import SMALL_BYTES, LakeWrite
 from asyncelt.destinations.filesystem_impl.lakes import Author
 from asyncelt.destinations.filesystem_impl.layout import path_part
+from asyncelt.destinations.filesystem_impl.partitioning import partition_columns
 from asyncelt.destinations.filesystem_impl.staged import DOOMED, Staged, flag_of, staged_rows
 from asyncelt.destinations.filesystem_impl.storage import Store
-from asyncelt.destinations.filesystem_impl.views import view_of_files, view_over
+from asyncelt.destinations.filesystem_impl.views import FILE_COLUMN, view_of_files, view_of_partitions, view_over
 from asyncelt.destinations.sql.names import column, table
 from asyncelt.errors import DestinationRejected, DestinationUnavailable, Unsupported
 from asyncelt.failpoints import failpoint
@@ -177,28 +179,30 @@ def _see(connection: DuckDBPyConnection, store: Store, table_name: TableName, na
     if found is None:
         return None
 
-    rows = found.to_pyarrow_dataset()
-    times = _times(found)
-    files = sorted((one.path for one in rows.get_fragments()), key=lambda path: (times.get(path, 0), path))
-    paths = [f"{path_part(table_name)}/{path}" for path in files]
+    names = pa.schema(found.schema()).names
+    files = _files(found)
+    paths = [f"{path_part(table_name)}/{unquote(path)}" for path in files.column("path").to_pylist()]
+    partitions = found.metadata().partition_columns
 
-    if found.metadata().partition_columns or not paths:
-        # Of somebody else: values of these columns are not in the files.
-        connection.register(name, rows)
-    else:
+    if not paths:
+        connection.register(name, pa.schema(found.schema()).empty_table())
+    elif not partitions:
         # Not through Arrow: an upsert writes texts as views of texts, which Arrow cannot filter.
         connection.execute(view_of_files(name, store.attach(connection, paths)))
+    else:
+        attached = store.attach(connection, paths)
+        values = [files.column(f"partition.{one}") for one in partitions]
+        connection.register(f"{name}_values", pa.table([attached, *values], names=[FILE_COLUMN, *partitions]))
+        connection.execute(view_of_partitions(name, attached, f"{name}_values", partitions))
 
-    return rows.schema.names
+    return names
 
 
-def _times(found: DeltaTable) -> Mapping[str, int]:
-    """When each file was written: so rows come in the order in which they were loaded."""
-    actions = pa.table(found.get_add_actions(flatten=True))
-    paths = actions.column("path").to_pylist()
-    times = actions.column("modification_time").cast(pa.int64()).to_pylist()
-
-    return {str(path): time or 0 for path, time in zip(paths, times, strict=True)}
+def _files(found: DeltaTable) -> pa.Table:
+    """The files of a table, by when each was written: so rows come in the order in which they were loaded."""
+    return pa.table(found.get_add_actions(flatten=True)).sort_by(
+        [("modification_time", "ascending"), ("path", "ascending")]
+    )
 
 
 def _write(
@@ -208,18 +212,24 @@ def _write(
     target: DeltaTable | str,
     properties: CommitProperties,
 ) -> None:
-    if not write.files and not (write.mode == "upsert" and isinstance(target, DeltaTable)):
-        if isinstance(target, DeltaTable):
+    known = isinstance(target, DeltaTable)
+
+    if not write.files and not (write.mode == "upsert" and known):
+        if write.mode == "overwrite" and known:
             target.delete(commit_properties=properties)
 
         return
 
-    def root(connection: DuckDBPyConnection, name: str, _columns: Sequence[str]) -> bool:
-        return write.root is not None and _see(connection, store, write.root, name) is not None
+    def root(connection: DuckDBPyConnection, name: str, columns: Sequence[str]) -> bool:
+        found = _see(connection, store, write.root or write.table, name)
+
+        return found is not None and set(columns) <= set(found)
+
+    definition = tables[write.table]
 
     with staged_rows(store, write, tables, _value, root) as staged:
-        if write.mode == "upsert" and isinstance(target, DeltaTable):
-            _merge(staged, write, tables[write.table], target, properties)
+        if write.mode == "upsert" and known:
+            _merge(staged, write, definition, target, properties)
 
             return
 
@@ -228,6 +238,8 @@ def _write(
             staged.reader(),
             mode="overwrite" if write.mode == "overwrite" else "append",
             schema_mode="merge",
+            # One that is there keeps what it has been given.
+            partition_by=None if known else list(partition_columns(definition)) or None,
             storage_options=store.table_address(write.table)[1],
             commit_properties=properties,
         )

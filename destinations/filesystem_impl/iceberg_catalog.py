@@ -23,6 +23,7 @@ from pyiceberg.exceptions import (
     UnauthorizedError,
     ValidationException,
 )
+from pyiceberg.partitioning import PartitionSpec
 from pyiceberg.schema import Schema
 from pyiceberg.table import Table
 from requests import RequestException
@@ -76,14 +77,14 @@ class Source:
         except NoSuchTableError:
             return None
 
-    def create(self, name: TableName, schema: Schema, properties: Mapping[str, str]) -> Table:
+    def create(self, name: TableName, schema: Schema, spec: PartitionSpec, properties: Mapping[str, str]) -> Table:
         """The table, which is made unless another session was quicker."""
         identifier = (self.tables.namespace, name)
         location = None if self.tables.config.places_tables else self.store.table_address(name)[0]
         self.catalog.create_namespace_if_not_exists((self.tables.namespace,))
 
         try:
-            return self.catalog.create_table(identifier, schema, location, properties=dict(properties))
+            return self.catalog.create_table(identifier, schema, location, spec, properties=dict(properties))
         except TableAlreadyExistsError:
             return self.catalog.load_table(identifier)
 

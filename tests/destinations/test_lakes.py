@@ -268,8 +268,16 @@ async def test_a_table_keeps_its_format_unless_its_rows_are_replaced(owner, form
     [
         ({"columns": {}}, None, "primary_key"),
         ({}, Table(name=TableName("one__v"), parent=TableName("one")), "max_table_nesting=0"),
-        ({"hints": {"table_format": "delta", "x-merge-strategy": "scd2"}}, None, "Delta tables .* 'upsert' only"),
-        ({"hints": {"table_format": "iceberg", "x-merge-strategy": "scd2"}}, None, "Iceberg tables .* 'upsert' only"),
+        (
+            {"hints": {"table_format": "delta", "x-merge-strategy": "scd2"}},
+            None,
+            "Delta tables .* 'upsert' or 'insert-only', not 'scd2'",
+        ),
+        (
+            {"hints": {"table_format": "iceberg", "x-merge-strategy": "scd2"}},
+            None,
+            "Iceberg tables .* 'upsert' or 'insert-only', not 'scd2'",
+        ),
         ({"hints": {}}, None, "plain files"),
         ({"hints": {"table_format": "iceberg", "x-merge-skip-unchanged-rows": True}}, None, "skip_unchanged_rows"),
         ({"hints": {"table_format": "delta", "x-merge-source-filter": "id > 1"}}, None, "source_filter"),
