@@ -7,8 +7,8 @@ then the transaction is looked up again. Rows are streamed from the staged files
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING, Final
@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 __all__ = ["Application", "DeltaLake", "lake"]
 
 _ATTEMPTS = 20
+_PANIC: Final = "PanicException"
+"""Of the Rust runtime; no module has it."""
 _GOES: Final = "_asyncelt_goes"
 """Column of an upsert's source: the row says which nested rows go, and is no row itself."""
 _AS_TEXT = frozenset({"time", "json"})
@@ -99,6 +101,17 @@ class DeltaLake:
         address, options = self.store.table_address(write.table)
         application = Application(author.pipeline_name, author.member, load_id)
 
+        with _guarded(address, f", load {load_id}"):
+            self._commit(write, tables, application, address, options)
+
+    def _commit(
+        self,
+        write: LakeWrite,
+        tables: Mapping[TableName, Table],
+        application: Application,
+        address: str,
+        options: dict[str, str],
+    ) -> None:
         for _ in range(_ATTEMPTS):
             current = _found(address, options)
 
@@ -112,15 +125,12 @@ class DeltaLake:
             except CommitFailedError:
                 # Another session was quicker, perhaps with this very package.
                 continue
-            except (DeltaError, DestinationRejected) as error:
+            except (DeltaError, DestinationRejected):
                 if application.is_in(_found(address, options)):
                     # Another session was quicker, and has removed the staged files.
                     return
 
-                if isinstance(error, DestinationRejected):
-                    raise
-
-                raise DestinationRejected(f"Delta table {address}, load {load_id}: {error}") from error
+                raise
 
             failpoint("filesystem.after_table")
 
@@ -130,26 +140,24 @@ class DeltaLake:
 
     def compact(self, name: TableName, load_id: LoadId, at_least: int) -> None:
         """See `Lake.compact`."""
-        del load_id
-        found = _found(*self.store.table_address(name))
+        address, options = self.store.table_address(name)
 
-        if found is None:
-            return
+        with _guarded(address, f", after load {load_id}"):
+            found = _found(address, options)
 
-        sizes = pa.table(found.get_add_actions(flatten=True)).column("size_bytes")
-        small = sizes.filter(pc.less(sizes, pa.scalar(SMALL_BYTES)))
+            if found is None or _most_small(found) < at_least:
+                return
 
-        if len(small) < at_least:
-            return
-
-        # Another writer was quicker: the next load brings the next chance.
-        with suppress(CommitFailedError):
-            found.optimize.compact(max_concurrent_tasks=1, commit_properties=CommitProperties(max_commit_retries=0))
+            # Another writer was quicker: the next load brings the next chance.
+            with suppress(CommitFailedError):
+                found.optimize.compact(max_concurrent_tasks=1, commit_properties=CommitProperties(max_commit_retries=0))
 
     def attach(self, connection: DuckDBPyConnection, definition: Table) -> bool:
         """See `Lake.attach`."""
         name = f"_asyncelt_delta_{definition.name}".replace('"', "_")
-        columns = _see(connection, self.store, definition.name, name)
+
+        with _guarded(self.store.table_address(definition.name)[0]):
+            columns = _see(connection, self.store, definition.name, name)
 
         if columns is None:
             return False
@@ -162,6 +170,43 @@ class DeltaLake:
 def lake(store: Store, _catalog: CatalogConfig, _namespace: str) -> DeltaLake:
     """Delta tables of a dataset."""
     return DeltaLake(store)
+
+
+@contextmanager
+def _guarded(address: str, where: str = "") -> Iterator[None]:
+    """What the driver raises becomes an error of ours, inside the block.
+
+    Where it panics, on a log that somebody has damaged for instance, it raises what is no `Exception`, which would end
+    the event loop and not the run.
+    """
+    try:
+        yield
+    except DeltaError as error:
+        raise DestinationRejected(f"Delta table {address}{where}: {error}") from error
+    except BaseException as error:
+        if type(error).__name__ != _PANIC:
+            raise
+
+        said = str(error).partition("\n")[0]
+
+        raise DestinationRejected(
+            f"Delta table {address}{where}: its driver gave up: {said}. Its log (_delta_log) or one of its files may "
+            "be damaged: restore them, or load into another table."
+        ) from error
+
+
+def _most_small(found: DeltaTable) -> int:
+    """Of all partitions, the most small files."""
+    files = pa.table(found.get_add_actions(flatten=True))
+    small = files.filter(pc.less(files.column("size_bytes"), pa.scalar(SMALL_BYTES)))
+    partitions = [f"partition.{one}" for one in found.metadata().partition_columns]
+
+    if not partitions:
+        return small.num_rows
+
+    counts = small.group_by(partitions).aggregate([([], "count_all")]).column("count_all")
+
+    return int(pc.max(counts).as_py() or 0)
 
 
 def _found(address: str, options: dict[str, str]) -> DeltaTable | None:
