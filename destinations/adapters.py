@@ -153,9 +153,7 @@ def iceberg_adapter(
         hints[PARTITION_HINT] = [one.to_dict() for one in fields]
 
     if table_properties is not None:
-        if not isinstance(table_properties, Mapping) or not all(
-            isinstance(text, str) for pair in table_properties.items() for text in pair
-        ):
+        if not _are_texts(table_properties):
             raise ConfigError("iceberg_adapter: table_properties is a mapping of texts to texts.")
 
         hints[PROPERTIES_HINT] = dict(table_properties)
@@ -164,6 +162,10 @@ def iceberg_adapter(
         raise ConfigError("iceberg_adapter needs partition=... or table_properties=...")
 
     return _resource_of(data).apply_hints(additional_table_hints=hints)
+
+
+def _are_texts(given: object) -> bool:
+    return isinstance(given, Mapping) and all(isinstance(text, str) for pair in given.items() for text in pair)
 
 
 def _resource_of(data: object) -> Resource:

@@ -224,13 +224,13 @@ def _see(connection: DuckDBPyConnection, store: Store, table_name: TableName, na
     if found is None:
         return None
 
-    names = pa.schema(found.schema()).names
+    schema = pa.schema(found.schema())  # type: ignore[arg-type]  # it exports itself, which the stubs do not know
     files = _files(found)
-    paths = [f"{path_part(table_name)}/{unquote(path)}" for path in files.column("path").to_pylist()]
+    paths = [f"{path_part(table_name)}/{unquote(str(path))}" for path in files.column("path").to_pylist()]
     partitions = found.metadata().partition_columns
 
     if not paths:
-        connection.register(name, pa.schema(found.schema()).empty_table())
+        connection.register(name, schema.empty_table())
     elif not partitions:
         # Not through Arrow: an upsert writes texts as views of texts, which Arrow cannot filter.
         connection.execute(view_of_files(name, store.attach(connection, paths)))
@@ -240,7 +240,7 @@ def _see(connection: DuckDBPyConnection, store: Store, table_name: TableName, na
         connection.register(f"{name}_values", pa.table([attached, *values], names=[FILE_COLUMN, *partitions]))
         connection.execute(view_of_partitions(name, attached, f"{name}_values", partitions))
 
-    return names
+    return schema.names
 
 
 def _files(found: DeltaTable) -> pa.Table:
@@ -257,11 +257,11 @@ def _write(
     target: DeltaTable | str,
     properties: CommitProperties,
 ) -> None:
-    known = isinstance(target, DeltaTable)
+    known = target if isinstance(target, DeltaTable) else None
 
     if not write.files and not (write.mode == "upsert" and known):
         if write.mode == "overwrite" and known:
-            target.delete(commit_properties=properties)
+            known.delete(commit_properties=properties)
 
         return
 
@@ -274,7 +274,7 @@ def _write(
 
     with staged_rows(store, write, tables, _value, root) as staged:
         if write.mode == "upsert" and known:
-            _merge(staged, write, definition, target, properties)
+            _merge(staged, write, definition, known, properties)
 
             return
 
@@ -284,7 +284,7 @@ def _write(
             mode="overwrite" if write.mode == "overwrite" else "append",
             schema_mode="merge",
             # One that is there keeps what it has been given.
-            partition_by=None if known else list(partition_columns(definition)) or None,
+            partition_by=None if known else [str(one) for one in partition_columns(definition)] or None,
             storage_options=store.table_address(write.table)[1],
             commit_properties=properties,
         )

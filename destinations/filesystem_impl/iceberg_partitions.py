@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeAlias, cast
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -31,6 +31,8 @@ from pyiceberg.types import LongType, PrimitiveType, StringType
 from asyncelt.destinations.filesystem_impl.partitioning import Partitioning
 
 __all__ = ["Splitter", "is_writable", "spec_of"]
+
+Values: TypeAlias = "pa.ChunkedArray[Any]"
 
 _FIRST_ID: Final = 1000
 _DAY_US: Final = 24 * 3600 * 1_000_000
@@ -112,14 +114,14 @@ class Splitter:
         for number, record in enumerate(records):
             yield Record(*record), rows.take(members[number].values)
 
-    def _values(self, field: PartitionField, rows: pa.Table) -> pa.Array | pa.ChunkedArray:
+    def _values(self, field: PartitionField, rows: pa.Table) -> Values:
         source = self.schema.find_field(field.source_id)
         column = rows.column(source.name)
 
         return _transformed(field.transform, source.field_type, _physical(column), column)
 
 
-def _physical(column: pa.ChunkedArray) -> pa.ChunkedArray:
+def _physical(column: Values) -> Values:
     """As Iceberg keeps values in its metadata: days, and microseconds."""
     if pa.types.is_date(column.type):
         return column.cast(pa.int32()).cast(pa.int64())
@@ -130,23 +132,18 @@ def _physical(column: pa.ChunkedArray) -> pa.ChunkedArray:
     return column
 
 
-def _transformed(
-    transform: Transform[Any, Any], kind: Any, values: pa.ChunkedArray, column: pa.ChunkedArray
-) -> pa.ChunkedArray:
+def _transformed(transform: Transform[Any, Any], kind: Any, values: Values, column: Values) -> Values:
     if isinstance(transform, VoidTransform):
         return pa.chunked_array([pa.nulls(len(values))])
 
     if isinstance(transform, IdentityTransform):
         return values
 
-    if isinstance(transform, YearTransform | MonthTransform):
-        years = pc.subtract(pc.year(column), 1970)
+    if isinstance(transform, YearTransform):
+        return _years(column)
 
-        return (
-            years
-            if isinstance(transform, YearTransform)
-            else pc.add(pc.multiply(years, 12), pc.subtract(pc.month(column), 1))
-        )
+    if isinstance(transform, MonthTransform):
+        return cast("Values", pc.add(pc.multiply(_years(column), 12), pc.subtract(pc.month(column), 1)))
 
     if isinstance(transform, DayTransform):
         return values if pa.types.is_date(column.type) else _floored(values, _DAY_US)
@@ -155,23 +152,27 @@ def _transformed(
         return _floored(values, _HOUR_US)
 
     if isinstance(transform, TruncateTransform) and isinstance(kind, LongType):
-        return pc.multiply(_floored(values, transform.width), transform.width)
+        return cast("Values", pc.multiply(_floored(values, transform.width), transform.width))
 
     if isinstance(transform, TruncateTransform) and isinstance(kind, StringType):
-        return pc.utf8_slice_codeunits(values, 0, transform.width)
+        return cast("Values", pc.utf8_slice_codeunits(values, 0, transform.width))
 
     return _each(transform, kind, values)
 
 
-def _floored(values: pa.ChunkedArray, by: int) -> pa.ChunkedArray:
+def _years(column: Values) -> Values:
+    return cast("Values", pc.subtract(pc.year(column), 1970))
+
+
+def _floored(values: Values, by: int) -> Values:
     """Divided and rounded down, where Arrow rounds towards zero."""
     quotient = pc.divide(values, by)
     too_large = pc.greater(pc.multiply(quotient, by), values)
 
-    return pc.subtract(quotient, too_large.cast(pa.int64()))
+    return cast("Values", pc.subtract(quotient, too_large.cast(pa.int64())))
 
 
-def _each(transform: Transform[Any, Any], kind: PrimitiveType, values: pa.ChunkedArray) -> pa.ChunkedArray:
+def _each(transform: Transform[Any, Any], kind: PrimitiveType, values: Values) -> Values:
     """There is no kernel for it: of each value that occurs once."""
     encoded = values.combine_chunks().dictionary_encode()
     apply = transform.transform(kind)
