@@ -236,8 +236,8 @@ def _see(connection: DuckDBPyConnection, store: Store, table_name: TableName, na
         connection.execute(view_of_files(name, store.attach(connection, paths)))
     else:
         attached = store.attach(connection, paths)
-        values = [files.column(f"partition.{one}") for one in partitions]
-        connection.register(f"{name}_values", pa.table([attached, *values], names=[FILE_COLUMN, *partitions]))
+        values = {one: files.column(f"partition.{one}") for one in partitions}
+        connection.register(f"{name}_values", pa.table({FILE_COLUMN: pa.array(attached), **values}))
         connection.execute(view_of_partitions(name, attached, f"{name}_values", partitions))
 
     return schema.names
