@@ -236,8 +236,8 @@ def _see(connection: DuckDBPyConnection, store: Store, table_name: TableName, na
         connection.execute(view_of_files(name, store.attach(connection, paths)))
     else:
         attached = store.attach(connection, paths)
-        values = {one: files.column(f"partition.{one}") for one in partitions}
-        connection.register(f"{name}_values", pa.table({FILE_COLUMN: pa.array(attached), **values}))
+        values = files.select([f"partition.{one}" for one in partitions]).rename_columns(partitions)
+        connection.register(f"{name}_values", values.append_column(FILE_COLUMN, pa.array(attached)))
         connection.execute(view_of_partitions(name, attached, f"{name}_values", partitions))
 
     return schema.names
