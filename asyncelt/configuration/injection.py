@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import functools
 import inspect
+import re
 import typing
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from asyncelt.configuration.accessors import Placeholder
@@ -18,6 +19,9 @@ __all__ = ["call_configured", "configured", "configured_factory"]
 _F = TypeVar("_F", bound="Callable[..., object]")
 _PLAIN = (str, int, float, bool, list, dict, tuple)
 _SECRET_ARGUMENTS = frozenset({"credentials"})
+_SOMETIMES_SECRET = frozenset({"iceberg_catalog"})
+"""Arguments of destinations that are an address, or a mapping, with or without something secret in it."""
+_LOOKS_SECRET = re.compile(r"://[^/@\s]*:[^/\s]*@|password|secret|token|credential|access-key", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -196,7 +200,11 @@ def _setting(argument: str, sections: list[tuple[str, str]]) -> object:
     from asyncelt.configuration.casting import guessed
 
     for section in sections:
-        found = find(_destination(argument, section))
+        wanted = _destination(argument, section)
+        found = find(wanted)
+
+        if found is not None and argument in _SOMETIMES_SECRET and _LOOKS_SECRET.search(str(found.value)):
+            found = find(replace(wanted, secret=True))
 
         if found is not None:
             return guessed(found, secret=argument in _SECRET_ARGUMENTS)

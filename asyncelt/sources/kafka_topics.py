@@ -111,7 +111,7 @@ class KafkaSource:
         module = await in_thread(_imported, anyio.CapacityLimiter(1))
         self._errors = module.errors
         self._known = dict(committed)
-        self._assigned, self._delays, self._reading = None, None, anyio.CancelScope()
+        self._assigned, self._delays = None, None
         self._consumer = consumer = module.AIOKafkaConsumer(**self._arguments())
         source = self
 

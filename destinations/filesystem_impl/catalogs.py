@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Final
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 import orjson
 
 from asyncelt.errors import ConfigError
 
-__all__ = ["CatalogConfig", "catalog_config"]
+__all__ = ["CatalogConfig", "catalog_config", "without_secrets"]
 
 _DEFAULT_NAME = "asyncelt"
+_NAME: Final = re.compile(r"[\w.-]+")
+_SECRET: Final = re.compile(
+    r"password|passwd|secret|token|credential|access-key|sas|account-key|authorization", re.IGNORECASE
+)
+"""Part of the names of properties, and of parameters of addresses, whose values nobody is to see."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,9 +79,44 @@ def catalog_config(given: object) -> CatalogConfig:
     return CatalogConfig(name, properties)
 
 
+def without_secrets(text: str, properties: Mapping[str, str]) -> str:
+    """A message of a driver that does not show what is secret in a catalog's properties."""
+    for secret in sorted(_secrets(properties), key=len, reverse=True):
+        text = text.replace(secret, "***")
+
+    return text
+
+
+def _secrets(properties: Mapping[str, str]) -> Iterator[str]:
+    for key, value in properties.items():
+        if _SECRET.search(key) and "://" not in value:
+            # Of `name:secret` the second part alone, too.
+            yield from filter(None, (value, value.rpartition(":")[2]))
+
+        if "://" in value:
+            yield from _secrets_of_address(value)
+
+
+def _secrets_of_address(address: str) -> Iterator[str]:
+    # Not `urlsplit().password`: it fails where the port is no number.
+    before, at, _ = address.partition("://")[2].rpartition("@")
+    _, colon, password = before.partition(":")
+
+    if at and colon and password:
+        yield from {password, unquote(password)}
+
+    yield from (value for key, value in parse_qsl(urlsplit(address).query) if _SECRET.search(key) and value)
+
+
 def _from_text(text: str) -> CatalogConfig:
     if not text.strip():
         raise ConfigError("filesystem(iceberg_catalog=''): the address is empty.")
+
+    if "://" not in text and _NAME.fullmatch(text.strip()) is None:
+        raise ConfigError(
+            "filesystem(iceberg_catalog='...') is neither an address, which has :// in it, nor a name of pyiceberg's "
+            "configuration (letters, digits, points, dashes)."
+        )
 
     if "://" not in text:
         return CatalogConfig(text, named=True)

@@ -7,11 +7,12 @@ then the transaction is looked up again. Rows are streamed from the staged files
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING, Final
+from urllib.parse import unquote
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -23,9 +24,10 @@ from asyncelt.destinations.filesystem_impl.catalogs import CatalogConfig
 from asyncelt.destinations.filesystem_impl.lake import SMALL_BYTES, LakeWrite
 from asyncelt.destinations.filesystem_impl.lakes import Author
 from asyncelt.destinations.filesystem_impl.layout import path_part
+from asyncelt.destinations.filesystem_impl.partitioning import partition_columns
 from asyncelt.destinations.filesystem_impl.staged import DOOMED, Staged, flag_of, staged_rows
 from asyncelt.destinations.filesystem_impl.storage import Store
-from asyncelt.destinations.filesystem_impl.views import view_of_files, view_over
+from asyncelt.destinations.filesystem_impl.views import FILE_COLUMN, view_of_files, view_of_partitions, view_over
 from asyncelt.destinations.sql.names import column, table
 from asyncelt.errors import DestinationRejected, DestinationUnavailable, Unsupported
 from asyncelt.failpoints import failpoint
@@ -38,6 +40,8 @@ if TYPE_CHECKING:
 __all__ = ["Application", "DeltaLake", "lake"]
 
 _ATTEMPTS = 20
+_PANIC: Final = "PanicException"
+"""Of the Rust runtime; no module has it."""
 _GOES: Final = "_asyncelt_goes"
 """Column of an upsert's source: the row says which nested rows go, and is no row itself."""
 _AS_TEXT = frozenset({"time", "json"})
@@ -97,6 +101,17 @@ class DeltaLake:
         address, options = self.store.table_address(write.table)
         application = Application(author.pipeline_name, author.member, load_id)
 
+        with _guarded(address, f", load {load_id}"):
+            self._commit(write, tables, application, address, options)
+
+    def _commit(
+        self,
+        write: LakeWrite,
+        tables: Mapping[TableName, Table],
+        application: Application,
+        address: str,
+        options: dict[str, str],
+    ) -> None:
         for _ in range(_ATTEMPTS):
             current = _found(address, options)
 
@@ -110,15 +125,12 @@ class DeltaLake:
             except CommitFailedError:
                 # Another session was quicker, perhaps with this very package.
                 continue
-            except (DeltaError, DestinationRejected) as error:
+            except (DeltaError, DestinationRejected):
                 if application.is_in(_found(address, options)):
                     # Another session was quicker, and has removed the staged files.
                     return
 
-                if isinstance(error, DestinationRejected):
-                    raise
-
-                raise DestinationRejected(f"Delta table {address}, load {load_id}: {error}") from error
+                raise
 
             failpoint("filesystem.after_table")
 
@@ -128,26 +140,24 @@ class DeltaLake:
 
     def compact(self, name: TableName, load_id: LoadId, at_least: int) -> None:
         """See `Lake.compact`."""
-        del load_id
-        found = _found(*self.store.table_address(name))
+        address, options = self.store.table_address(name)
 
-        if found is None:
-            return
+        with _guarded(address, f", after load {load_id}"):
+            found = _found(address, options)
 
-        sizes = pa.table(found.get_add_actions(flatten=True)).column("size_bytes")
-        small = sizes.filter(pc.less(sizes, pa.scalar(SMALL_BYTES)))
+            if found is None or _most_small(found) < at_least:
+                return
 
-        if len(small) < at_least:
-            return
-
-        # Another writer was quicker: the next load brings the next chance.
-        with suppress(CommitFailedError):
-            found.optimize.compact(max_concurrent_tasks=1, commit_properties=CommitProperties(max_commit_retries=0))
+            # Another writer was quicker: the next load brings the next chance.
+            with suppress(CommitFailedError):
+                found.optimize.compact(max_concurrent_tasks=1, commit_properties=CommitProperties(max_commit_retries=0))
 
     def attach(self, connection: DuckDBPyConnection, definition: Table) -> bool:
         """See `Lake.attach`."""
         name = f"_asyncelt_delta_{definition.name}".replace('"', "_")
-        columns = _see(connection, self.store, definition.name, name)
+
+        with _guarded(self.store.table_address(definition.name)[0]):
+            columns = _see(connection, self.store, definition.name, name)
 
         if columns is None:
             return False
@@ -160,6 +170,43 @@ class DeltaLake:
 def lake(store: Store, _catalog: CatalogConfig, _namespace: str) -> DeltaLake:
     """Delta tables of a dataset."""
     return DeltaLake(store)
+
+
+@contextmanager
+def _guarded(address: str, where: str = "") -> Iterator[None]:
+    """What the driver raises becomes an error of ours, inside the block.
+
+    Where it panics, on a log that somebody has damaged for instance, it raises what is no `Exception`, which would end
+    the event loop and not the run.
+    """
+    try:
+        yield
+    except DeltaError as error:
+        raise DestinationRejected(f"Delta table {address}{where}: {error}") from error
+    except BaseException as error:
+        if type(error).__name__ != _PANIC:
+            raise
+
+        said = str(error).partition("\n")[0]
+
+        raise DestinationRejected(
+            f"Delta table {address}{where}: its driver gave up: {said}. Its log (_delta_log) or one of its files may "
+            "be damaged: restore them, or load into another table."
+        ) from error
+
+
+def _most_small(found: DeltaTable) -> int:
+    """Of all partitions, the most small files."""
+    files = pa.table(found.get_add_actions(flatten=True))
+    small = files.filter(pc.less(files.column("size_bytes"), pa.scalar(SMALL_BYTES)))
+    partitions = [f"partition.{one}" for one in found.metadata().partition_columns]
+
+    if not partitions:
+        return small.num_rows
+
+    counts = small.group_by(partitions).aggregate([([], "count_all")]).column("count_all")
+
+    return int(pc.max(counts).as_py() or 0)
 
 
 def _found(address: str, options: dict[str, str]) -> DeltaTable | None:
@@ -177,28 +224,30 @@ def _see(connection: DuckDBPyConnection, store: Store, table_name: TableName, na
     if found is None:
         return None
 
-    rows = found.to_pyarrow_dataset()
-    times = _times(found)
-    files = sorted((one.path for one in rows.get_fragments()), key=lambda path: (times.get(path, 0), path))
-    paths = [f"{path_part(table_name)}/{path}" for path in files]
+    schema = pa.schema(found.schema())  # type: ignore[arg-type]  # it exports itself, which the stubs do not know
+    files = _files(found)
+    paths = [f"{path_part(table_name)}/{unquote(str(path))}" for path in files.column("path").to_pylist()]
+    partitions = found.metadata().partition_columns
 
-    if found.metadata().partition_columns or not paths:
-        # Of somebody else: values of these columns are not in the files.
-        connection.register(name, rows)
-    else:
+    if not paths:
+        connection.register(name, schema.empty_table())
+    elif not partitions:
         # Not through Arrow: an upsert writes texts as views of texts, which Arrow cannot filter.
         connection.execute(view_of_files(name, store.attach(connection, paths)))
+    else:
+        attached = store.attach(connection, paths)
+        values = files.select([f"partition.{one}" for one in partitions]).rename_columns(partitions)
+        connection.register(f"{name}_values", values.append_column(FILE_COLUMN, pa.array(attached)))
+        connection.execute(view_of_partitions(name, attached, f"{name}_values", partitions))
 
-    return rows.schema.names
+    return schema.names
 
 
-def _times(found: DeltaTable) -> Mapping[str, int]:
-    """When each file was written: so rows come in the order in which they were loaded."""
-    actions = pa.table(found.get_add_actions(flatten=True))
-    paths = actions.column("path").to_pylist()
-    times = actions.column("modification_time").cast(pa.int64()).to_pylist()
-
-    return {str(path): time or 0 for path, time in zip(paths, times, strict=True)}
+def _files(found: DeltaTable) -> pa.Table:
+    """The files of a table, by when each was written: so rows come in the order in which they were loaded."""
+    return pa.table(found.get_add_actions(flatten=True)).sort_by(
+        [("modification_time", "ascending"), ("path", "ascending")]
+    )
 
 
 def _write(
@@ -208,18 +257,24 @@ def _write(
     target: DeltaTable | str,
     properties: CommitProperties,
 ) -> None:
-    if not write.files and not (write.mode == "upsert" and isinstance(target, DeltaTable)):
-        if isinstance(target, DeltaTable):
-            target.delete(commit_properties=properties)
+    known = target if isinstance(target, DeltaTable) else None
+
+    if not write.files and not (write.mode == "upsert" and known):
+        if write.mode == "overwrite" and known:
+            known.delete(commit_properties=properties)
 
         return
 
-    def root(connection: DuckDBPyConnection, name: str, _columns: Sequence[str]) -> bool:
-        return write.root is not None and _see(connection, store, write.root, name) is not None
+    def root(connection: DuckDBPyConnection, name: str, columns: Sequence[str]) -> bool:
+        found = _see(connection, store, write.root or write.table, name)
+
+        return found is not None and set(columns) <= set(found)
+
+    definition = tables[write.table]
 
     with staged_rows(store, write, tables, _value, root) as staged:
-        if write.mode == "upsert" and isinstance(target, DeltaTable):
-            _merge(staged, write, tables[write.table], target, properties)
+        if write.mode == "upsert" and known:
+            _merge(staged, write, definition, known, properties)
 
             return
 
@@ -228,6 +283,8 @@ def _write(
             staged.reader(),
             mode="overwrite" if write.mode == "overwrite" else "append",
             schema_mode="merge",
+            # One that is there keeps what it has been given.
+            partition_by=None if known else [str(one) for one in partition_columns(definition)] or None,
             storage_options=store.table_address(write.table)[1],
             commit_properties=properties,
         )

@@ -26,14 +26,17 @@ from pyiceberg.expressions import (
 )
 from pyiceberg.expressions.literals import literal
 from pyiceberg.schema import Schema as IcebergSchema
+from pyiceberg.typedef import Record
 from pyiceberg.types import IntegerType, LongType, StringType
 from sqlglot import exp
 
 from asyncelt.destinations.filesystem_impl.catalogs import CatalogConfig
 from asyncelt.destinations.filesystem_impl.iceberg_catalog import Source, Tables, opened
 from asyncelt.destinations.filesystem_impl.iceberg_files import DataFiles, View, columns_of, field_type, see, value_of
+from asyncelt.destinations.filesystem_impl.iceberg_partitions import is_writable, spec_of
 from asyncelt.destinations.filesystem_impl.lake import SMALL_BYTES, LakeWrite
 from asyncelt.destinations.filesystem_impl.lakes import Author
+from asyncelt.destinations.filesystem_impl.partitioning import partitions_of, properties_of
 from asyncelt.destinations.filesystem_impl.staged import DOOMED, Doomed, Staged, read, small_database, staged_rows
 from asyncelt.destinations.filesystem_impl.storage import Store
 from asyncelt.destinations.filesystem_impl.views import view_over
@@ -126,8 +129,7 @@ class IcebergLake:
                 failpoint("filesystem.before_table")
 
                 if current is None:
-                    columns = IcebergSchema(*columns_of(tables[write.table]))
-                    current = source.create(write.table, columns, _PROPERTIES)
+                    current = _create(source, tables[write.table])
 
                 try:
                     _Commit(source, write, tables, origin, current).make()
@@ -154,9 +156,9 @@ class IcebergLake:
         with opened(self.catalog, self.store) as source:
             current = source.find(name)
             tasks = [] if current is None else list(current.scan().plan_files())
-            small = [task for task in tasks if task.file.file_size_in_bytes < SMALL_BYTES]
+            small = _small(tasks, at_least)
 
-            if current is None or len(small) < at_least:
+            if current is None or not small:
                 return
 
             # Another writer was quicker: the next load brings the next chance.
@@ -235,7 +237,7 @@ class _Commit:
     def _stage_snapshot(self, change: Transaction, files: DataFiles) -> None:
         write, snapshot = self.write, change.update_snapshot(self.origin.properties())
 
-        if write.mode == "append":
+        if write.mode in {"append", "insert"}:
             with snapshot.merge_append() as append, self._staged() as staged:
                 for one in files.write(staged.reader()):
                     append.append_data_file(one)
@@ -272,17 +274,23 @@ class _Commit:
 
     def _candidates(self, staged: Staged, doomed: Doomed) -> list[FileScanTask]:
         """Data files that may have rows that go, by the bounds of the first key that the table knows."""
-        return list(self.current.scan(row_filter=_range(staged, doomed, self.current.schema())).plan_files())
+        return _files_between(staged.connection, doomed.columns[0], doomed.values[0], self.current)
 
     @contextlib.contextmanager
     def _staged(self) -> Iterator[Staged]:
         def root(connection: DuckDBPyConnection, name: str, columns: Sequence[str]) -> bool:
-            found = None if self.write.root is None else self.source.find(self.write.root)
+            found = self.current if self.write.root is None else self.source.find(self.write.root)
 
             if found is None or not set(columns) <= set(found.schema().column_names):
                 return False
 
-            see(connection, name, View.of(found), found.scan().plan_files())
+            inserted = self.write.mode == "insert"
+            see(
+                connection,
+                name,
+                View.of(found),
+                _files_between(connection, columns[0], columns[0], found) if inserted else found.scan().plan_files(),
+            )
 
             return True
 
@@ -320,6 +328,17 @@ class _Rest:
                 yield from self.staged.read(others)
 
 
+def _small(tasks: Sequence[FileScanTask], at_least: int) -> list[FileScanTask]:
+    """Small files of partitions that have so many."""
+    partitions: dict[tuple[int, Record], list[FileScanTask]] = {}
+
+    for task in tasks:
+        if task.file.file_size_in_bytes < SMALL_BYTES:
+            partitions.setdefault((task.file.spec_id, task.file.partition), []).append(task)
+
+    return [task for small in partitions.values() if len(small) >= at_least for task in small]
+
+
 def _compact(current: IcebergTable, small: Sequence[FileScanTask], load_id: LoadId) -> None:
     current.metadata.properties["commit.retry.num-retries"] = "0"
     change = current.transaction()
@@ -347,19 +366,32 @@ def _compact(current: IcebergTable, small: Sequence[FileScanTask], load_id: Load
         raise
 
 
+def _create(source: Source, definition: Table) -> IcebergTable:
+    columns = IcebergSchema(*columns_of(definition))
+    spec = spec_of(columns, partitions_of(definition))
+
+    return source.create(definition.name, columns, spec, _PROPERTIES | properties_of(definition))
+
+
 def _check_writable(found: IcebergTable) -> None:
-    if not found.spec().is_unpartitioned():
+    if not is_writable(found.spec(), found.schema()):
         raise DestinationRejected(
-            f"Iceberg table {found.name()[-1]} is partitioned, which asyncelt does not write. Give it an unpartitioned "
-            "spec, or load into another table."
+            f"Iceberg table {found.name()[-1]} is partitioned by {found.spec()}, which asyncelt does not write. "
+            "Give it another spec, or load into another table."
         )
 
 
-def _range(staged: Staged, doomed: Doomed, schema: IcebergSchema) -> BooleanExpression:
-    """Between the least and the greatest key that goes."""
-    name, value = doomed.columns[0], column(doomed.values[0])
+def _files_between(connection: DuckDBPyConnection, name: str, value: str, found: IcebergTable) -> list[FileScanTask]:
+    """Data files that may have rows whose ``name`` is among the values of `DOOMED`."""
+    return list(found.scan(row_filter=_range(connection, name, column(value), found.schema())).plan_files())
+
+
+def _range(
+    connection: DuckDBPyConnection, name: str, value: exp.Expression, schema: IcebergSchema
+) -> BooleanExpression:
+    """Between the least and the greatest key in `DOOMED`."""
     bounds = exp.select(exp.Min(this=value), exp.Max(this=value.copy())).from_(table(DOOMED)).sql(dialect="duckdb")
-    least, most = (one[0].as_py() for one in staged.connection.execute(bounds).to_arrow_table().itercolumns())
+    least, most = (one[0].as_py() for one in connection.execute(bounds).to_arrow_table().itercolumns())
 
     found = next((one for one in schema.fields if one.name == name), None)
 

@@ -23,13 +23,14 @@ from pyiceberg.exceptions import (
     UnauthorizedError,
     ValidationException,
 )
+from pyiceberg.partitioning import PartitionSpec
 from pyiceberg.schema import Schema
 from pyiceberg.table import Table
 from requests import RequestException
 from sqlalchemy import URL
 from sqlalchemy.exc import ArgumentError, OperationalError, SQLAlchemyError
 
-from asyncelt.destinations.filesystem_impl.catalogs import CatalogConfig
+from asyncelt.destinations.filesystem_impl.catalogs import CatalogConfig, without_secrets
 from asyncelt.destinations.filesystem_impl.storage import Store
 from asyncelt.errors import ConfigError, DestinationRejected, DestinationUnavailable
 from asyncelt.types import TableName
@@ -76,14 +77,14 @@ class Source:
         except NoSuchTableError:
             return None
 
-    def create(self, name: TableName, schema: Schema, properties: Mapping[str, str]) -> Table:
+    def create(self, name: TableName, schema: Schema, spec: PartitionSpec, properties: Mapping[str, str]) -> Table:
         """The table, which is made unless another session was quicker."""
         identifier = (self.tables.namespace, name)
         location = None if self.tables.config.places_tables else self.store.table_address(name)[0]
         self.catalog.create_namespace_if_not_exists((self.tables.namespace,))
 
         try:
-            return self.catalog.create_table(identifier, schema, location, properties=dict(properties))
+            return self.catalog.create_table(identifier, schema, location, spec, properties=dict(properties))
         except TableAlreadyExistsError:
             return self.catalog.load_table(identifier)
 
@@ -97,24 +98,49 @@ def opened(tables: Tables, store: Store) -> Iterator[Source]:
         DestinationRejected: It does not take what is asked of it.
         DestinationUnavailable: It does not answer.
     """
-    config = tables.config
+    config, known = tables.config, dict(tables.config.properties)
 
     try:
         with _loaded(config, store) as catalog:
+            # With those of pyiceberg's own configuration.
+            known |= {key: str(value) for key, value in catalog.properties.items()}
+
             yield Source(tables, store, catalog)
     except (CommitFailedException, CommitStateUnknownException):
         raise
-    except (UnauthorizedError, ForbiddenError, AuthorizationExpiredError, OAuthError) as error:
-        raise DestinationRejected(f"{_name(config)} does not let us in: {error}. Check its credentials.") from error
-    except (ServerError, ServiceUnavailableError, RequestException, OperationalError) as error:
-        raise DestinationUnavailable(f"{_name(config)} does not answer: {_first_line(error)}") from error
-    except OSError as error:
-        if "ACCESS_DENIED" not in str(error):
+    except (RESTError, OSError, SQLAlchemyError, ValidationException) as error:
+        kind, message = _translated(error, config)
+
+        if kind is None:
             raise
 
-        raise DestinationRejected(f"{_name(config)}: its files cannot be written: {_first_line(error)}") from error
-    except (RESTError, SQLAlchemyError, ValidationException) as error:
-        raise DestinationRejected(f"{_name(config)}: {_first_line(error)}") from error
+        told = without_secrets(message, known)
+
+        # The message of the cause would show what this one does not.
+        raise kind(told) from (error if told == message else None)
+
+
+_SHUT_OUT: Final = (UnauthorizedError, ForbiddenError, AuthorizationExpiredError, OAuthError)
+_SILENT: Final = (ServerError, ServiceUnavailableError, RequestException, OperationalError)
+
+
+def _translated(
+    error: Exception, config: CatalogConfig
+) -> tuple[type[DestinationRejected | DestinationUnavailable] | None, str]:
+    """What an error of the catalog is to us, and its message; None: none of the catalog's."""
+    if isinstance(error, _SHUT_OUT):
+        return DestinationRejected, f"{_name(config)} does not let us in: {error}. Check its credentials."
+
+    if isinstance(error, _SILENT):
+        return DestinationUnavailable, f"{_name(config)} does not answer: {_first_line(error)}"
+
+    if not isinstance(error, OSError):
+        return DestinationRejected, f"{_name(config)}: {_first_line(error)}"
+
+    if "ACCESS_DENIED" in str(error):
+        return DestinationRejected, f"{_name(config)}: its files cannot be written: {_first_line(error)}"
+
+    return None, ""
 
 
 def _loaded(config: CatalogConfig, store: Store) -> Catalog:
@@ -135,7 +161,10 @@ def _loaded(config: CatalogConfig, store: Store) -> Catalog:
     try:
         return load_catalog(config.name, **properties)
     except (ImportError, ValueError, LookupError, ArgumentError) as error:
-        raise ConfigError(f"{_name(config)} cannot be used: {_first_line(error)}") from error
+        message = f"{_name(config)} cannot be used: {_first_line(error)}"
+        told = without_secrets(message, {key: str(value) for key, value in properties.items()})
+
+        raise ConfigError(told) from (error if told == message else None)
 
 
 def _storage(store: Store) -> dict[str, str]:

@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 from pyarrow.fs import FileSelector, FileSystem
 from pyiceberg.expressions import AlwaysTrue
+from pyiceberg.io import OutputFile
 from pyiceberg.io.pyarrow import ArrowScan, ParquetFormatWriter, PyArrowFileIO, schema_to_pyarrow
 from pyiceberg.manifest import DataFile, DataFileContent, FileFormat
 from pyiceberg.table.metadata import TableMetadata
@@ -38,6 +39,7 @@ from pyiceberg.types import (
 )
 from sqlglot import exp
 
+from asyncelt.destinations.filesystem_impl.iceberg_partitions import Splitter
 from asyncelt.destinations.sql.names import column, table
 from asyncelt.errors import DestinationRejected
 from asyncelt.schema.model import Column, Table
@@ -52,6 +54,8 @@ _GROUP_BYTES: Final = 32 * 1024 * 1024
 """Of Arrow, in a row group: what is in memory at once."""
 _TARGET_BYTES: Final = 512 * 1024 * 1024
 """Of Arrow, in a file. A tenth of it, or a third, on the disk; an upsert writes files anew that it touches."""
+_MOST_OPEN: Final = 16
+"""Files of partitions that are written at once: each may hold ten megabytes for a part of an upload."""
 _OURS: Final = "asyncelt-"
 _SIMPLE: Final[dict[str, tuple[PrimitiveType, str]]] = {
     "text": (StringType(), "VARCHAR"),
@@ -121,36 +125,21 @@ class DataFiles:
             DestinationRejected: A column of the table has a type that a value does not fit.
         """
         files: list[DataFile] = []
-        groups = _gathered(batches, self._conformed)
-        group = next(groups, None)
+        splitter = Splitter(self.metadata.spec(), self.metadata.schema())
+        writing: dict[Record, _OpenFile] = {}
 
-        while group is not None:
-            path = self._next_path()
-            output = self.target.io.new_output(path)
-            writer = ParquetFormatWriter(output, self.metadata.schema(), self.metadata.properties)
-            written = 0
+        for group in _gathered(batches, self._conformed):
+            for partition, rows in splitter.split(group):
+                # The one that was written last is the last of them.
+                writing[partition] = one = writing.pop(partition, None) or self._opened(partition)
+                one.write(rows)
 
-            while group is not None and written < _TARGET_BYTES:
-                writer.write(group)
-                written += group.nbytes
-                group = next(groups, None)
+                if one.nbytes >= _TARGET_BYTES:
+                    files.append(writing.pop(partition).close())
+                elif len(writing) > _MOST_OPEN:
+                    files.append(writing.pop(next(iter(writing))).close())
 
-            files.append(
-                DataFile.from_args(
-                    content=DataFileContent.DATA,
-                    file_path=path,
-                    file_format=FileFormat.PARQUET,
-                    partition=Record(),
-                    **writer.close().to_serialized_dict(),
-                    file_size_in_bytes=len(output),
-                    sort_order_id=None,
-                    spec_id=self.metadata.default_spec_id,
-                    equality_ids=None,
-                    key_metadata=None,
-                )
-            )
-
-        return files
+        return [*files, *(one.close() for one in writing.values())]
 
     def remove(self) -> None:
         """Remove what was written, after a commit that failed."""
@@ -170,6 +159,13 @@ class DataFiles:
         for one in filesystem.get_file_info(FileSelector(posixpath.dirname(path), allow_not_found=True)):
             if one.base_name.startswith(_OURS) and one.base_name not in own:
                 filesystem.delete_file(one.path)
+
+    def _opened(self, partition: Record) -> _OpenFile:
+        path = self._next_path()
+        output = self.target.io.new_output(path)
+        writer = ParquetFormatWriter(output, self.metadata.schema(), self.metadata.properties)
+
+        return _OpenFile(path, partition, self.metadata.default_spec_id, output, writer)
 
     def _next_path(self) -> str:
         # Like the folder of a partition: some servers take no others.
@@ -194,6 +190,39 @@ class DataFiles:
                 ) from error
 
         return pa.Table.from_arrays(arrays, schema=schema)
+
+
+@dataclass(slots=True)
+class _OpenFile:
+    """A data file that is being written."""
+
+    path: str
+    partition: Record
+    spec_id: int
+    output: OutputFile
+    writer: ParquetFormatWriter
+    nbytes: int = 0
+    """Of Arrow."""
+
+    def write(self, rows: pa.Table) -> None:
+        """Append a row group."""
+        self.writer.write(rows)
+        self.nbytes += rows.nbytes
+
+    def close(self) -> DataFile:
+        """What the table has to know of it."""
+        return DataFile.from_args(
+            content=DataFileContent.DATA,
+            file_path=self.path,
+            file_format=FileFormat.PARQUET,
+            partition=self.partition,
+            **self.writer.close().to_serialized_dict(),
+            file_size_in_bytes=len(self.output),
+            sort_order_id=None,
+            spec_id=self.spec_id,
+            equality_ids=None,
+            key_metadata=None,
+        )
 
 
 @dataclass(frozen=True, slots=True)

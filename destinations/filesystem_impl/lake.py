@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Final, Literal, TypeAlias
 
+from asyncelt.destinations.filesystem_impl.partitioning import check_partitions
 from asyncelt.errors import ConfigError, DestinationRejected, Unsupported
 from asyncelt.flow import Package
 from asyncelt.schema.model import Schema, Table
@@ -27,11 +28,12 @@ __all__ = [
 ]
 
 LakeFormat: TypeAlias = Literal["delta", "iceberg"]
-LakeMode: TypeAlias = Literal["append", "overwrite", "upsert"]
+LakeMode: TypeAlias = Literal["append", "overwrite", "upsert", "insert"]
 
 _FORMATS: Final[Mapping[str, LakeFormat]] = {"delta": "delta", "iceberg": "iceberg"}
 _TITLES: Final[Mapping[LakeFormat, str]] = {"delta": "Delta", "iceberg": "Iceberg"}
 _DRIVERS: Final[Mapping[LakeFormat, Sequence[str]]] = {"delta": ("deltalake",), "iceberg": ("pyiceberg", "sqlalchemy")}
+_STRATEGIES: Final = ("upsert", "insert-only")
 _WITHOUT_EFFECT: Final = ("skip_unchanged_rows", "source_filter", "destination_scope")
 
 
@@ -50,6 +52,8 @@ class LakeWrite:
     """Staged files, relative to the dataset's folder, in job order. They go once the table has been committed."""
     keys: Sequence[str] = ()
     """Columns of the root table that tell rows apart, where rows are merged."""
+    keeps_first: bool = False
+    """Of rows with one key the one that came first, not last: where rows are inserted only."""
     root: TableName | None = None
     """The root table, where rows are merged and this one is nested in it."""
     root_files: Sequence[str] = ()
@@ -92,7 +96,13 @@ def lake_writes(
 
         merged = schema.disposition_of(name) == "merge"
         nested = merged and root.name != name
-        mode: LakeMode = "overwrite" if name in emptied else "upsert" if merged else "append"
+        inserted = merged and _strategy_of(root) == "insert-only"
+        merging: LakeMode = "insert" if inserted else "upsert"
+        mode: LakeMode = "overwrite" if name in emptied else merging if merged else "append"
+
+        # They stay with their root rows.
+        if inserted and nested and not files.get(name) and name not in emptied:
+            continue
 
         writes.append(
             LakeWrite(
@@ -101,6 +111,7 @@ def lake_writes(
                 format=kind,
                 files=files.get(name, ()),
                 keys=root.keys("primary_key") if merged else (),
+                keeps_first=inserted,
                 root=root.name if nested else None,
                 root_files=files.get(root.name, ()) if nested else (),
             )
@@ -166,7 +177,9 @@ def check_lakes(package: Package) -> dict[LakeFormat, list[TableName]]:
                 )
 
         if merged:
-            _check_upsert(schema.tables[name], root, _TITLES[kind])
+            _check_merge(schema.tables[name], root, _TITLES[kind])
+
+        check_partitions(schema.tables[name], transforms=kind == "iceberg")
 
         found.setdefault(kind, []).append(name)
 
@@ -194,14 +207,21 @@ def check_formats(stored: Schema, package: Package, emptied: Collection[TableNam
             )
 
 
-def _check_upsert(table: Table, root: Table, title: str) -> None:
-    name = table.name
+def _strategy_of(root: Table) -> str:
+    return str(root.hints.get("x-merge-strategy", "upsert"))
 
-    if root.hints.get("x-merge-strategy", "upsert") != "upsert":
-        raise Unsupported(f"Table {name}: {title} tables are merged by strategy 'upsert' only.")
+
+def _check_merge(table: Table, root: Table, title: str) -> None:
+    name, strategy = table.name, _strategy_of(root)
+
+    if strategy not in _STRATEGIES:
+        raise Unsupported(
+            f"Table {name}: {title} tables are merged by strategy 'upsert' or 'insert-only', not {strategy!r}. Use one "
+            "of them, or a database."
+        )
 
     if not root.keys("primary_key"):
-        raise Unsupported(f"Table {name}: an upsert needs a primary_key. Declare one, or append.")
+        raise Unsupported(f"Table {name}: strategy {strategy!r} needs a primary_key. Declare one, or append.")
 
     for hint in _WITHOUT_EFFECT:
         if root.hints.get(f"x-merge-{hint.replace('_', '-')}"):
@@ -209,6 +229,6 @@ def _check_upsert(table: Table, root: Table, title: str) -> None:
 
     if table is not root and (row_key_of(root) is None or link_of(table, root) is None):
         raise Unsupported(
-            f"Table {name}: no column connects its rows with those of {root.name}, so an upsert cannot find them. "
+            f"Table {name}: no column connects its rows with those of {root.name}, so a merge cannot find them. "
             "Load with add_dlt_id, or use max_table_nesting=0, which keeps lists as JSON."
         )

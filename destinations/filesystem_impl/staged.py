@@ -23,7 +23,7 @@ from asyncelt.destinations.sql.names import all_of, column, identifier, table
 from asyncelt.errors import DestinationRejected
 from asyncelt.flow import ROOT_ROW
 from asyncelt.schema.model import Column, Table
-from asyncelt.types import TableName
+from asyncelt.types import ColumnName, TableName
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -34,6 +34,9 @@ DOOMED: Final = "_asyncelt_doomed"
 """Table of the values by which rows of the target are found that go."""
 _OWNERS: Final = "_asyncelt_owners"
 _KEYS: Final = "_asyncelt_keys"
+_ROOT: Final = "_asyncelt_root"
+"""View over the root table as it is."""
+_ROWS: Final = "kept"
 _AT: Final = "_asyncelt_at"
 _BATCH_ROWS: Final = 65_536
 _MEMORY: Final = "256MB"
@@ -146,10 +149,14 @@ def _prepared(
 
     if write.root is None:
         _create(connection, DOOMED, _distinct_keys(write.table, write.keys))
+        doomed, unflagged = Doomed(write.keys, write.keys), _unflagged(definition)
 
-        kept = _kept(values, definition, write.keys)
+        if not write.keeps_first:
+            return Staged(connection, _kept(values, definition, write), doomed, unflagged)
 
-        return Staged(connection, kept, Doomed(write.keys, write.keys), _unflagged(definition))
+        known = _known(connection, write, target) if write.mode == "insert" else []
+
+        return Staged(connection, _kept(values, definition, write).where(*known), None, unflagged)
 
     return _prepared_nested(connection, store, write, tables, values, target)
 
@@ -174,30 +181,69 @@ def _prepared_nested(
         exp.Alias(this=column(row_key), alias=identifier("row_key")),
         exp.Alias(this=_number(), alias=identifier("number")),
     ]
-    _create(connection, _OWNERS, _kept(owner, root, write.keys).where(*_unflagged(root)))
+    owners = _kept(owner, root, write).where(*_unflagged(root))
+
+    if write.mode == "insert":
+        _create(connection, DOOMED, _distinct_keys(root.name, write.keys))
+        owners = owners.where(*_known(connection, write, target))
+
+    _create(connection, _OWNERS, owners)
+    select = _of_owners(values, definition, link)
+
+    if write.keeps_first:
+        return Staged(connection, select, None)
+
+    _doom_nested(connection, write, root, row_key, target)
+
+    return Staged(connection, select, Doomed([link], ["row_key"]))
+
+
+def _known(connection: DuckDBPyConnection, write: LakeWrite, target: Target) -> list[exp.Expression]:
+    """Conditions on staged root rows: the table does not have their keys."""
+    if not target(connection, _ROOT, write.keys):
+        return []
+
+    known = exp.select(*(column(key, DOOMED) for key in write.keys)).from_(table(DOOMED))
+    found = exp.select(exp.Literal.number(1)).from_(table(_ROOT)).where(_same(write.keys, DOOMED, _ROOT))
+    _create(connection, _KEYS, known.where(exp.Exists(this=found)))
+    same = all_of(exp.EQ(this=column(key, _KEYS), expression=column(key, _ROWS)) for key in write.keys)
+    one = exp.select(exp.Literal.number(1)).from_(table(_KEYS)).where(same)
+
+    return [exp.Not(this=exp.Exists(this=one))]
+
+
+def _doom_nested(
+    connection: DuckDBPyConnection, write: LakeWrite, root: Table, row_key: ColumnName, target: Target
+) -> None:
+    """Nested rows of the load's root rows go, and of those that these replace."""
     doomed: exp.Select | exp.Union = exp.select(column(row_key)).from_(table(root.name))
 
-    if target(connection, "_asyncelt_root", [*write.keys, row_key]):
+    if target(connection, _ROOT, [*write.keys, row_key]):
         _create(connection, _KEYS, _distinct_keys(root.name, write.keys))
         known = exp.select(exp.Literal.number(1)).from_(table(_KEYS))
-        known = known.where(_same(write.keys, _KEYS, "_asyncelt_root"))
-        old = exp.select(column(row_key)).from_(table("_asyncelt_root")).where(exp.Exists(this=known))
+        known = known.where(_same(write.keys, _KEYS, _ROOT))
+        old = exp.select(column(row_key)).from_(table(_ROOT)).where(exp.Exists(this=known))
         doomed = exp.Union(this=doomed, expression=old, distinct=True)
 
     named = exp.TableAlias(this=identifier("ids"), columns=[identifier("row_key")])
     _create(connection, DOOMED, exp.select(exp.Star()).distinct().from_(exp.Subquery(this=doomed, alias=named)))
+
+
+def _of_owners(values: Sequence[exp.Expression], definition: Table, link: ColumnName) -> exp.Select:
+    """Nested rows that have come with a root row that is kept."""
+    name = definition.name
     owned = exp.select(exp.Literal.number(1)).from_(table(_OWNERS))
     owned = owned.where(
-        exp.EQ(this=column("row_key", _OWNERS), expression=column(link, write.table)),
-        exp.EQ(this=column("number", _OWNERS), expression=_number(write.table)),
+        exp.EQ(this=column("row_key", _OWNERS), expression=column(link, name)),
+        exp.EQ(this=column("number", _OWNERS), expression=_number(name)),
     )
-    select = exp.select(*values).from_(table(write.table)).where(exp.Exists(this=owned))
+    select = exp.select(*values).from_(table(name)).where(exp.Exists(this=owned))
     own_key = definition.keys("row_key")
 
     if own_key:
         select.set("qualify", _first_of([column(own_key[0]), column(ROOT_ROW)], []))
 
-    return Staged(connection, select, Doomed([link], ["row_key"]))
+    return select
 
 
 def _view(connection: DuckDBPyConnection, store: Store, definition: Table, files: Sequence[str]) -> None:
@@ -222,8 +268,12 @@ def _number(of: str | None = None) -> exp.Expression:
     return exp.Coalesce(this=column(ROOT_ROW, of), expressions=[exp.Literal.number(-1)])
 
 
-def _kept(values: Sequence[exp.Expression], root: Table, keys: Sequence[str]) -> exp.Select:
-    """Of rows with one key the first by ``dedup_sort``, else the one that came last."""
+def _kept(values: Sequence[exp.Expression], root: Table, write: LakeWrite) -> exp.Select:
+    """Of rows with one key the first by ``dedup_sort``, else the one that came last.
+
+    Where rows are inserted only, flags delete first, and then the one stays that came first.
+    """
+    keys = write.keys
     at = exp.Window(this=exp.RowNumber())
     numbered = exp.select(exp.Star(), exp.alias_(at, _AT, quoted=True)).from_(table(root.name)).subquery("numbered")
     order = [
@@ -231,11 +281,15 @@ def _kept(values: Sequence[exp.Expression], root: Table, keys: Sequence[str]) ->
         for name, one in root.columns.items()
         if one.dedup_sort
     ]
-    arrival = exp.Ordered(this=column(_AT), desc=True, nulls_first=False)
+    arrival = exp.Ordered(this=column(_AT), desc=not write.keeps_first, nulls_first=False)
     first = exp.select(exp.Star()).from_(numbered)
+
+    if write.keeps_first:
+        first = first.where(*_unflagged(root))
+
     first.set("qualify", _first_of([column(key) for key in keys], [*order, arrival]))
 
-    return exp.select(*values).from_(first.subquery("kept"))
+    return exp.select(*values).from_(first.subquery(_ROWS))
 
 
 def _unflagged(root: Table) -> list[exp.Expression]:

@@ -10,8 +10,10 @@ from asyncelt.destinations.duckdb_impl.types import duckdb_type, json_type
 from asyncelt.destinations.sql.names import column, identifier, table
 from asyncelt.schema.model import Column, Table
 
-__all__ = ["view_of", "view_of_files", "view_over"]
+__all__ = ["FILE_COLUMN", "view_of", "view_of_files", "view_of_partitions", "view_over"]
 
+FILE_COLUMN = "_asyncelt_file"
+"""Of what a view over partitions is joined with: the file in which rows are."""
 _DIALECT = "duckdb"
 
 
@@ -45,8 +47,28 @@ def view_of_files(name: str, paths: Sequence[str]) -> str:
     return exp.Create(this=table(name), kind="VIEW", expression=_parquet(paths)).sql(dialect=_DIALECT)
 
 
-def _parquet(paths: Sequence[str]) -> exp.Select:
-    reader = exp.Anonymous(this="read_parquet", expressions=[_list(paths), _option("union_by_name", exp.true())])
+def view_of_partitions(name: str, paths: Sequence[str], values: str, columns: Sequence[str]) -> str:
+    """CREATE VIEW over Parquet files that lack the columns by which they are told apart.
+
+    Args:
+        name: Of the view.
+        paths: The files.
+        values: A relation with `FILE_COLUMN` and the columns.
+        columns: Which.
+    """
+    # Names of folders are not the values: characters are written in another form there.
+    own = _option("hive_partitioning", exp.false()), _option("filename", exp.Literal.string(FILE_COLUMN))
+    files = _parquet(paths, *own).subquery("files")
+    file = exp.EQ(this=column(FILE_COLUMN, "files"), expression=column(FILE_COLUMN, values))
+    all_others = exp.Column(this=exp.Star(except_=[identifier(FILE_COLUMN)]), table=identifier("files"))
+    select = exp.select(all_others, *(column(one, values) for one in columns)).from_(files).join(table(values), on=file)
+
+    return exp.Create(this=table(name), kind="VIEW", expression=select).sql(dialect=_DIALECT)
+
+
+def _parquet(paths: Sequence[str], *options: exp.Expression) -> exp.Select:
+    given = [_list(paths), _option("union_by_name", exp.true()), *options]
+    reader = exp.Anonymous(this="read_parquet", expressions=given)
 
     return exp.select(exp.Star()).from_(reader)
 

@@ -12,7 +12,7 @@ import pytest
 from pyiceberg.partitioning import PartitionField, PartitionSpec
 from pyiceberg.schema import Schema
 from pyiceberg.transforms import IdentityTransform
-from pyiceberg.types import LongType, NestedField
+from pyiceberg.types import LongType, NestedField, StructType
 
 from asyncelt import destinations
 from asyncelt.destinations.filesystem_impl.catalogs import catalog_config
@@ -151,11 +151,14 @@ async def test_a_value_that_does_not_fit_a_column_of_others_is_named(owner, chan
         await owner.run({"one": pa.table({"id": [1], "w": ["text"]})})
 
 
-async def test_a_partitioned_table_is_refused_before_anything_moves(owner, catalog):
+async def test_a_table_that_is_partitioned_by_part_of_a_column_is_refused_before_anything_moves(owner, catalog):
     def create():
         with catalog() as source:
-            spec = PartitionSpec(PartitionField(source_id=1, field_id=1000, transform=IdentityTransform(), name="p"))
-            columns = Schema(NestedField(1, "id", LongType(), required=False))
+            spec = PartitionSpec(PartitionField(source_id=2, field_id=1000, transform=IdentityTransform(), name="p"))
+            inner = StructType(NestedField(2, "inner", LongType(), required=False))
+            columns = Schema(
+                NestedField(1, "id", LongType(), required=False), NestedField(3, "v", inner, required=False)
+            )
             source.catalog.create_namespace_if_not_exists(("data",))
             source.catalog.create_table(("data", "one"), columns, source.store.table_address("one")[0], spec)
 

@@ -268,8 +268,16 @@ async def test_a_table_keeps_its_format_unless_its_rows_are_replaced(owner, form
     [
         ({"columns": {}}, None, "primary_key"),
         ({}, Table(name=TableName("one__v"), parent=TableName("one")), "max_table_nesting=0"),
-        ({"hints": {"table_format": "delta", "x-merge-strategy": "scd2"}}, None, "Delta tables .* 'upsert' only"),
-        ({"hints": {"table_format": "iceberg", "x-merge-strategy": "scd2"}}, None, "Iceberg tables .* 'upsert' only"),
+        (
+            {"hints": {"table_format": "delta", "x-merge-strategy": "scd2"}},
+            None,
+            "Delta tables .* 'upsert' or 'insert-only', not 'scd2'",
+        ),
+        (
+            {"hints": {"table_format": "iceberg", "x-merge-strategy": "scd2"}},
+            None,
+            "Iceberg tables .* 'upsert' or 'insert-only', not 'scd2'",
+        ),
         ({"hints": {}}, None, "plain files"),
         ({"hints": {"table_format": "iceberg", "x-merge-skip-unchanged-rows": True}}, None, "skip_unchanged_rows"),
         ({"hints": {"table_format": "delta", "x-merge-source-filter": "id > 1"}}, None, "source_filter"),
@@ -435,3 +443,53 @@ async def count_files(owner, kind, name):
 def test_one_file_is_nothing_to_put_together():
     with pytest.raises(ConfigError, match="compact_files=1"):
         destinations.filesystem("lake", compact_files=1)
+
+
+DAMAGES = {
+    "truncated": lambda log: _newest(log).write_bytes(_newest(log).read_bytes()[:50]),
+    "no-json": lambda log: _newest(log).write_bytes(b"\xff\xfe\x00"),
+    "a gap": lambda log: _newest(log).rename(log / f"{9:020d}.json"),
+    "checkpoint": lambda log: (log / "_last_checkpoint").write_text('{"version": 1, "size": 1}'),
+}
+
+
+def _newest(log):
+    return max(log.glob("*.json"))
+
+
+@pytest.mark.parametrize("place", ["local"], indirect=True)
+@pytest.mark.parametrize("kind", ["delta"], indirect=True)
+@pytest.mark.parametrize("damage", DAMAGES)
+async def test_a_damaged_log_is_reported_by_table_and_load(owner, table, tmp_path, damage):
+    await owner.run({"one": ONE}, tables=[table("one")])
+    await owner.run({"one": TWO})
+    DAMAGES[damage](tmp_path / "lake" / "data" / "one" / "_delta_log")
+
+    with pytest.raises(DestinationRejected, match=r"Delta table .*/data/one: "):
+        await owner.rows("one")
+
+    package = await owner.make({"one": TWO})
+
+    with pytest.raises(DestinationRejected, match=rf"Delta table .*/data/one, load {package.load_id}: "):
+        await owner.commit(package)
+
+
+class PanicException(BaseException):
+    """What the Rust runtime raises is called so, and cannot be imported."""
+
+
+@pytest.mark.parametrize("place", ["local"], indirect=True)
+@pytest.mark.parametrize("kind", ["delta"], indirect=True)
+async def test_a_panic_of_the_driver_is_an_error_and_not_the_end(owner, table):
+    await owner.run({"one": ONE}, tables=[table("one")])
+    package = await owner.make({"one": TWO})
+
+    def panic(point):
+        if point == "filesystem.before_table":
+            raise PanicException("index out of bounds\n   0: trace")
+
+    with installed(panic), pytest.raises(DestinationRejected, match=r"gave up: index out of bounds. Its log") as caught:
+        await owner.commit(package)
+
+    assert package.load_id in str(caught.value)
+    assert isinstance(caught.value, Exception)

@@ -79,7 +79,7 @@ class TestConformance(DestinationConformance):
         files = destinations.filesystem(tmp_path / "files")
 
         # So that its tests of upserts are not left out.
-        return replace(files, capabilities=replace(files.capabilities, merge_strategies=("upsert",)))
+        return replace(files, capabilities=replace(files.capabilities, merge_strategies=("upsert", "insert-only")))
 
     @pytest.fixture
     def file_format(self):

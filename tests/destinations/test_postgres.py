@@ -456,3 +456,12 @@ async def test_the_error_of_a_run_names_step_and_load(destination, tmp_path):
         await pipeline_on(destination, tmp_path).run([{"t": "a\0b"}], table_name="items")
 
     assert (caught.value.step, caught.value.has_pending_data) == ("load", True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("count, options", [(20, None), (120, ["toast_tuple_target=8160"])])
+async def test_rows_of_many_columns_stay_in_one_piece(destination, raw, tmp_path, count, options):
+    pipeline = pipeline_on(destination, tmp_path)
+    await pipeline.run([{f"c{n}": "x" * 30 for n in range(count)}], table_name="wide")
+
+    assert await raw.fetchval("SELECT reloptions FROM pg_class WHERE oid = 'raw.wide'::regclass") == options

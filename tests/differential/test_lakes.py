@@ -19,11 +19,13 @@ pytestmark = [pytest.mark.differential, pytest.mark.slow, pytest.mark.xdist_grou
 WORKER = Path(__file__).with_name("lakes_worker.py")
 KINDS = ("delta", "iceberg")
 UPSERT = {"primary_key": "id", "write_disposition": {"disposition": "merge", "strategy": "upsert"}}
+INSERT = {"primary_key": "id", "write_disposition": {"disposition": "merge", "strategy": "insert-only"}}
 FIRST = [{"id": 1, "v": "a", "at": "2024-01-02T03:04:05Z", "items": [1, 2]}, {"id": 2, "v": "b", "x": {"y": 1.5}}]
 LOADS = {
     "append": ({"write_disposition": "append"}, [FIRST, [{"id": 3, "w": True, "items": [4]}, {"id": 1, "v": "c"}]]),
     "replace": ({"write_disposition": "replace"}, [FIRST, [{"id": 3, "v": "z", "items": [4]}]]),
     "upsert": (UPSERT, [FIRST, [{"id": 2, "v": "n", "items": [7, 8]}, {"id": 3, "v": "z", "items": [9]}]]),
+    "inserted": (INSERT, [FIRST, [{"id": 1, "v": "n", "items": [7, 8]}, {"id": 3, "v": "z", "items": [9]}]]),
     "shorter": (UPSERT, [[{"id": 1, "items": [1, 2]}], [{"id": 1, "items": [3]}]]),
 }
 CASES = {
@@ -36,7 +38,19 @@ CASES["iceberg_wider"] = {
     "loads": [[{"id": 1, "v": "a"}], [{"id": 1, "v": "b"}]],
     "refused": [{"id": 1, "w": 1}],
 }
-DEPARTURES = ("upsert-of-shorter-lists-in-table-formats", "upsert-with-a-new-column-in-iceberg")
+CASES["delta_doubled"] = {
+    "hints": {**INSERT, "table_format": "delta"},
+    "loads": [[{"id": 1, "v": "a"}], [{"id": 2, "v": "b"}, {"id": 2, "v": "c"}]],
+}
+CASES["delta_parted"] = {
+    "hints": {**UPSERT, "table_format": "delta", "columns": {"v": {"partition": True}}},
+    "loads": LOADS["upsert"][1],
+}
+DEPARTURES = (
+    "insert-only-of-doubled-keys-in-table-formats",
+    "upsert-of-shorter-lists-in-table-formats",
+    "upsert-with-a-new-column-in-iceberg",
+)
 
 
 @pytest.fixture(scope="module")
@@ -94,10 +108,25 @@ def read(kind, folder, name):
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("name", ["append", "replace", "upsert"])
+@pytest.mark.parametrize("name", ["append", "replace", "upsert", "inserted"])
 def test_both_make_the_same_tables(theirs, ours, kind, name):
     for table in (f"{kind}_{name}", f"{kind}_{name}__items"):
         assert read(kind, ours, table) == read(kind, theirs, table), table
+
+
+@pytest.mark.timeout(600)
+def test_both_make_the_same_partitions(theirs, ours):
+    found = [DeltaTable(str(folder / "raw" / "delta_parted")) for folder in (theirs, ours)]
+
+    assert [one.metadata().partition_columns for one in found] == [["v"], ["v"]]
+    assert read("delta", ours, "delta_parted") == read("delta", theirs, "delta_parted")
+
+
+@pytest.mark.timeout(600)
+def test_keys_that_come_twice_in_one_load(theirs, ours):
+    """docs/departures.md: insert-only-of-doubled-keys-in-table-formats."""
+    assert [(row["id"], row["v"]) for row in read("delta", theirs, "delta_doubled")] == [(1, "a"), (2, "b"), (2, "c")]
+    assert [(row["id"], row["v"]) for row in read("delta", ours, "delta_doubled")] == [(1, "a"), (2, "b")]
 
 
 @pytest.mark.timeout(600)

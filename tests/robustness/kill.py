@@ -1,11 +1,11 @@
 """Kill -9 a run at every failpoint and at random moments; run again; count every row of every table.
 
 ``python -m tests.robustness.kill --times 3 --random 50`` is the long form, into DuckDB or with ``--destination``
-into a server of its own: postgres (with ``--staged`` by way of staging tables), s3, or delta (tables in a bucket);
-``--total 200`` goes on at random moments until that many kills have hit a run. The suite runs a short form. After each
-kill another run follows, then the destination must hold every row exactly once, children counted by parent, each row
-with its load record, and the state must agree with the data. On a server no staging table and no transaction may be
-left, in a bucket no open upload and no file that does not count.
+into a server of its own: postgres (with ``--staged`` by way of staging tables), s3, delta or iceberg (tables in a
+bucket); ``--total 200`` goes on at random moments until that many kills have hit a run. The suite runs a short form.
+After each kill another run follows, then the destination must hold every row exactly once, children counted by parent,
+each row with its load record, and the state must agree with the data. On a server no staging table and no transaction
+may be left, in a bucket no open upload and no file that does not count.
 """
 
 from __future__ import annotations
@@ -252,7 +252,7 @@ def kill_everywhere(
         folder: For everything that lies on the disk.
         plan: What to do.
         server: Gets a database or a prefix for each scenario; without it the rows go into DuckDB files.
-        kind: Of tables in a bucket: plain or delta.
+        kind: Of tables in a bucket: plain, delta or iceberg.
     """
     tally = Tally()
     moments = random.Random(plan.seed)
@@ -262,7 +262,7 @@ def kill_everywhere(
         for name in plan.scenarios:
             home = folder / name
             home.mkdir()
-            scenario = Scenario(name, home, _target(home, name, server, kind), tally, nursery, is_staged=plan.staged)
+            scenario = Scenario(name, home, _target(home, server, kind), tally, nursery, is_staged=plan.staged)
             points = scenario.failpoints()
             scenario.check()
             alive.append(scenario)
@@ -289,11 +289,11 @@ def kill_everywhere(
     return tally
 
 
-def _target(home: Path, name: str, server: PostgresServer | Seaweed | None, kind: str) -> Target:
+def _target(home: Path, server: PostgresServer | Seaweed | None, kind: str) -> Target:
     if server is None:
-        return DuckDbTarget(home / f"{name}.duckdb")
+        return DuckDbTarget(home / f"{home.name}.duckdb")
 
-    return BucketTarget.new(server, name, kind) if isinstance(server, Seaweed) else PostgresTarget.new(server)
+    return BucketTarget.new(server, home, kind) if isinstance(server, Seaweed) else PostgresTarget.new(server)
 
 
 def report(tally: Tally) -> str:
@@ -323,6 +323,7 @@ _SERVERS: Mapping[str, Callable[[Path], AbstractContextManager[Any]]] = {
     "postgres": PostgresServer,
     "s3": Seaweed,
     "delta": Seaweed,
+    "iceberg": Seaweed,
 }
 
 
@@ -357,7 +358,7 @@ def main() -> None:
         home = Path(folder)
 
         with _SERVERS[arguments.destination](home / "server") as server:
-            kind = "delta" if arguments.destination == "delta" else "plain"
+            kind = arguments.destination if arguments.destination in {"delta", "iceberg"} else "plain"
             tally = kill_everywhere(home, plan, server, kind=kind)
 
     print(report(tally))

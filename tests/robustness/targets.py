@@ -102,16 +102,17 @@ class PostgresTarget:
 
 @dataclass(frozen=True)
 class BucketTarget:
-    """A prefix in a bucket, with plain files or Delta tables; read through ``dataset()``."""
+    """A prefix in a bucket, with plain files or tables in a table format; read through ``dataset()``."""
 
     address: str
+    kind: str
     nests_merged: bool = False
     _used: list[str] = field(default_factory=list)
 
     @classmethod
-    def new(cls, server: Seaweed, name: str, kind: str) -> BucketTarget:
+    def new(cls, server: Seaweed, home: Path, kind: str) -> BucketTarget:
         """One that nobody has used."""
-        return cls(f"s3://lake/{kind}-{name} {server.url} {kind}")
+        return cls(f"s3://lake/{kind}-{home.name} {server.url} {kind} sqlite:///{home}/catalog.db", kind)
 
     @cached_property
     def destination(self) -> Destination:
@@ -142,7 +143,7 @@ class BucketTarget:
         assert uploads == [], uploads
         assert folders == {}, folders
 
-        if not self.address.endswith("delta"):
+        if self.kind == "plain":
             assert files == counted, {"orphans": files - counted, "missing": counted - files}
 
 

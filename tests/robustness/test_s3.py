@@ -38,7 +38,7 @@ def test_two_processes_that_run_one_pipeline_into_a_bucket_take_turns(seaweed: S
     In an empty dataset there is nothing to hold yet: there the first to commit wins.
     """
     homes = [tmp_path / "one", tmp_path / "two"]
-    target = BucketTarget.new(seaweed, "owners", "plain")
+    target = BucketTarget.new(seaweed, tmp_path, "plain")
 
     for home in homes:
         home.mkdir()

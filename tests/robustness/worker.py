@@ -59,18 +59,27 @@ async def numbers_of_round(this_round: int) -> AsyncIterator[list[Row]]:
 
 
 def destination_of(address: str) -> Destination:
-    """A database file, a connection string, or ``<bucket url> <endpoint> <plain or delta>``."""
+    """A database file, a connection string, or ``<bucket url> <endpoint> <plain, delta or iceberg> <catalog>``."""
     if address.startswith("postgresql:"):
         return asyncelt.destinations.postgres(address)
 
     if not address.startswith("s3:"):
         return asyncelt.destinations.duckdb(address)
 
-    url, endpoint, _ = address.split()
+    url, endpoint, _, catalog = address.split()
 
     return asyncelt.destinations.filesystem(
-        url, endpoint_url=endpoint, credentials={"aws_access_key_id": KEY, "aws_secret_access_key": SECRET}
+        url,
+        endpoint_url=endpoint,
+        credentials={"aws_access_key_id": KEY, "aws_secret_access_key": SECRET, "region_name": "us-east-1"},
+        iceberg_catalog=catalog,
     )
+
+
+def _table_format_of(address: str) -> str | None:
+    kind = address.split()[2] if address.startswith("s3:") else "plain"
+
+    return None if kind == "plain" else kind
 
 
 def run_once(scenario: str, folder: str, this_round: int, address: str) -> None:
@@ -86,8 +95,7 @@ async def _run(scenario: str, folder: Path, this_round: int, address: str) -> No
         pipelines_dir=folder / "work",
     )
 
-    is_delta = address.endswith(" delta")
-    table_format = "delta" if is_delta else None
+    table_format = _table_format_of(address)
 
     if scenario == "state":
         await pipeline.run(numbers_from_state(), table_format=table_format)
@@ -100,7 +108,7 @@ async def _run(scenario: str, folder: Path, this_round: int, address: str) -> No
         await pipeline.load()
     elif scenario == "merge":
         merged = numbers_to_merge(this_round)
-        merged.max_table_nesting = 0 if is_delta else None
+        merged.max_table_nesting = None if table_format is None else 0
         await pipeline.run(merged, on_pending="load_then_run", table_format=table_format)
     elif scenario == "replace":
         await pipeline.run(
