@@ -24,6 +24,7 @@ from typing import Any, TypeAlias
 import asyncpg
 import nats
 import orjson
+from nats.js.api import ConsumerConfig
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
@@ -73,7 +74,10 @@ async def fetching(job: Job) -> AsyncIterator[Fetching]:
     """Consume through a client library, as its documentation shows."""
     if job.broker == "nats":
         client = await nats.connect(job.url)
-        subscription = await client.jetstream().pull_subscribe(f"{job.topic}.x", durable=GROUP, stream=job.topic)
+        # As many messages may wait for their acknowledgement as asyncelt lets wait: by default it is a thousand.
+        subscription = await client.jetstream().pull_subscribe(
+            f"{job.topic}.x", durable=GROUP, stream=job.topic, config=ConsumerConfig(max_ack_pending=-1)
+        )
 
         async def from_nats(within_s: float) -> Batch:
             try:

@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 
 from faststream import AckPolicy
 from faststream.nats import JStream, NatsBroker, PullSub
+from nats.js.api import ConsumerConfig
 
 __all__ = ["through_faststream"]
 
@@ -29,6 +30,7 @@ async def through_faststream(url: str, topic: str, durable: str, batch: PullSub,
         durable=durable,
         stream=JStream(topic, declare=False),
         pull_sub=batch,
+        config=ConsumerConfig(max_ack_pending=-1),
         ack_policy=AckPolicy.NACK_ON_ERROR,
     )
     async def load(messages: list[dict[str, Any]]) -> None:
