@@ -59,11 +59,7 @@ class EarlyLoading:
 
     def due_in(self, load_id: LoadId, table: Table) -> int:
         """How many bytes a table may gather before its file is due."""
-        progress = self._progress.get((load_id, table.name))
-
-        if progress is None:
-            wanted = self._first_bytes + len(table.columns) * _COLUMN_BYTES
-            progress = self._progress[load_id, table.name] = _Progress(min(wanted, _MOST_BYTES))
+        progress = self._of(load_id, table)
 
         return max(progress.wanted - progress.gathered, 0)
 
@@ -72,8 +68,7 @@ class EarlyLoading:
         if not self.is_on:
             return False
 
-        self.due_in(load_id, table)
-        progress = self._progress[load_id, table.name]
+        progress = self._of(load_id, table)
         progress.gathered += nbytes
 
         if progress.gathered < progress.wanted:
@@ -118,6 +113,15 @@ class EarlyLoading:
         """Leave the rest to the commit."""
         self._ends = True
         self._news.set()
+
+    def _of(self, load_id: LoadId, table: Table) -> _Progress:
+        progress = self._progress.get((load_id, table.name))
+
+        if progress is None:
+            wanted = self._first_bytes + len(table.columns) * _COLUMN_BYTES
+            progress = self._progress[load_id, table.name] = _Progress(min(wanted, _MOST_BYTES))
+
+        return progress
 
 
 @asynccontextmanager

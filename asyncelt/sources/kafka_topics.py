@@ -83,7 +83,6 @@ class KafkaSource:
         self._custody: Custody | None = None
         self._known: dict[str, Intervals] = {}
         self._consumer: AIOKafkaConsumer | None = None
-        self._errors: ModuleType | None = None
         self._assigned: frozenset[TopicPartition] | None = None
         """What the group has given to this member, until it is held or taken away."""
         self._held: dict[TopicPartition, _Holding] = {}
@@ -109,7 +108,6 @@ class KafkaSource:
     async def position(self, committed: Mapping[str, Intervals]) -> None:
         """See `EventSource.position`. Joins the group; what it is given is taken over by `fetch`."""
         module = await in_thread(_imported, anyio.CapacityLimiter(1))
-        self._errors = module.errors
         self._known = dict(committed)
         self._assigned, self._delays = None, None
         self._consumer = consumer = module.AIOKafkaConsumer(**self._arguments())
@@ -403,7 +401,7 @@ class KafkaSource:
 
     @property
     def _kafka(self) -> ModuleType:
-        return self._errors if self._errors is not None else importlib.import_module("aiokafka.errors")
+        return importlib.import_module("aiokafka.errors")  # it has been, in `position`
 
     @property
     def _guard(self) -> Custody:

@@ -131,8 +131,15 @@ class Database:
         """Roll back what was written early."""
         early, self._early = self._early, None
 
-        if early is not None:
+        if early is None:
+            return
+
+        try:
             early.hold.close()
+        except (duckdb.Error, LoadError):
+            # A file that cannot be let go of, for instance on a full disk: the next call attaches it anew.
+            with suppress(duckdb.Error):
+                self.close()
 
     def _begin_early(self, path: Path) -> Early:
         path.parent.mkdir(parents=True, exist_ok=True)

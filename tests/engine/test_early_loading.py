@@ -10,10 +10,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import anyio
+import anyio.lowlevel
 import duckdb
 import pytest
 
 import asyncelt
+from asyncelt.destinations.duckdb_impl.instance import Instance
 from asyncelt.errors import PipelineStepFailed
 from asyncelt.failpoints import installed
 
@@ -233,6 +235,37 @@ async def test_the_file_is_held_for_no_longer_than_others_wait(tmp_path: Path) -
         await pipeline.run(rows(), table_name="items")
 
     assert seen.count <= 1
+    assert await ids(pipeline) == (10_000, 10_000)
+
+
+async def test_a_file_that_cannot_be_let_go_of_does_not_fail_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It fails as it is given up; the commit attaches the file anew and writes everything."""
+    seen = Written()
+    pipeline = make(tmp_path, busy_timeout_s=0.0)
+    failed = []
+    let_go = Instance._let_go
+
+    def fail(self: Instance, cursor: duckdb.DuckDBPyConnection, detach: str) -> None:
+        let_go(self, cursor, detach)
+
+        if not failed:
+            failed.append(detach)
+            raise duckdb.IOException("no space left")
+
+    async def rows() -> AsyncIterator[list[Row]]:
+        yield page(0)
+        monkeypatch.setattr(Instance, "_let_go", fail)
+        await anyio.lowlevel.checkpoint()
+
+        for start in range(2_000, 10_000, 2_000):
+            yield page(start)
+
+    with installed(seen):
+        await pipeline.run(rows(), table_name="items")
+
+    assert failed
     assert await ids(pipeline) == (10_000, 10_000)
 
 
