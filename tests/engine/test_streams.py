@@ -22,6 +22,7 @@ from asyncelt.errors import (
 from asyncelt.extract.intervals import Intervals
 from asyncelt.extract.messages import required_stream_side
 from asyncelt.failpoints import installed
+from asyncelt.load.protocol import Destination
 from asyncelt.observe import DestinationAway, DestinationBack, Event, PackageCommitted
 from asyncelt.storage.state import decode_state
 
@@ -36,6 +37,18 @@ def make(folder: Path, **options: object) -> asyncelt.Pipeline:
         dataset_name="data",
         pipelines_dir=folder / "work",
         **options,  # type: ignore[arg-type]
+    )
+
+
+def within(folder: Path, budget: asyncelt.ByteBudget, destination: Destination) -> asyncelt.Pipeline:
+    """A pipeline with so much memory, which does not wait long before it tries again."""
+    return asyncelt.pipeline(
+        "stream",
+        destination=destination,
+        dataset_name="data",
+        pipelines_dir=folder / "work",
+        max_memory=budget,
+        settings=asyncelt.Settings(retry=asyncelt.Retry(first_s=0.02, max_s=0.02)),
     )
 
 
@@ -728,14 +741,7 @@ async def test_a_destination_that_is_away_holds_the_source_back(tmp_path: Path) 
 
     budget = asyncelt.ByteBudget(100_000)
     destination = asyncelt.destinations.memory(fault=fault)
-    pipeline = asyncelt.pipeline(
-        "stream",
-        destination=destination,
-        dataset_name="data",
-        pipelines_dir=tmp_path / "work",
-        max_memory=budget,
-        settings=asyncelt.Settings(retry=asyncelt.Retry(first_s=0.02, max_s=0.02)),
-    )
+    pipeline = within(tmp_path, budget, destination)
     log = Endless([[0]])
     stream = pipeline.stream(log, roll=asyncelt.Roll(rows=1, seconds=3600))
 
@@ -787,14 +793,7 @@ async def test_what_is_held_of_messages_counts_too(is_repeated: bool, tmp_path: 
 
     budget = asyncelt.ByteBudget(400_000)
     destination = asyncelt.destinations.memory(fault=fault)
-    pipeline = asyncelt.pipeline(
-        "stream",
-        destination=destination,
-        dataset_name="data",
-        pipelines_dir=tmp_path / "work",
-        max_memory=budget,
-        settings=asyncelt.Settings(retry=asyncelt.Retry(first_s=0.02, max_s=0.02)),
-    )
+    pipeline = within(tmp_path, budget, destination)
     log = Many([])
     stats = await pipeline.stream(log, roll=LONG)
 
