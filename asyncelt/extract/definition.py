@@ -7,18 +7,18 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
 from asyncelt import current
-from asyncelt.errors import UsageError
+from asyncelt.errors import ConfigError, UsageError
 from asyncelt.extract.binding import Call, signature_of
 from asyncelt.extract.functions import RowFunction, is_function, row_function
 from asyncelt.extract.hinting import HintBook, is_dynamic, settled
 from asyncelt.extract.incremental import Incremental
 from asyncelt.extract.items import is_exhausted
 from asyncelt.extract.models import validator_of
-from asyncelt.extract.reading import WriteDispositionHint, check_definition, checked_policy
+from asyncelt.extract.reading import Contract, NestedHints, WriteDispositionHint, check_definition, checked_policy
 from asyncelt.extract.requests import TableName
 from asyncelt.extract.steps import Step
 from asyncelt.extract.table_schema import functions_in, hints_of, table_of
-from asyncelt.schema.columns import is_pydantic_model
+from asyncelt.schema.columns import Properties, declared_columns, is_pydantic_model
 from asyncelt.schema.hints import TableHints, validate_hints
 from asyncelt.schema.model import Table
 from asyncelt.types import OnError
@@ -76,8 +76,17 @@ class Definition:
 
     @property
     def table_name(self) -> TableName:
-        """Name of the table, or the function that gives it."""
+        """Name of the table, or the function that gives it. Can be set."""
         return self._table_name or self.name
+
+    @table_name.setter
+    def table_name(self, table_name: TableName) -> None:
+        self._set(self._hints, table_name or None)
+
+    @property
+    def has_dynamic_table_name(self) -> bool:
+        """Whether the name of the table is a function of a row."""
+        return callable(self._table_name)
 
     @property
     def hints(self) -> TableHints:
@@ -127,10 +136,47 @@ class Definition:
 
     @property
     def write_disposition(self) -> WriteDispositionHint:
-        """How rows are written; ``append`` unless said otherwise."""
+        """How rows are written; ``append`` unless said otherwise. Can be set."""
         given = self._hints.write_disposition
 
         return "append" if not given or is_dynamic(given) else given
+
+    @write_disposition.setter
+    def write_disposition(self, disposition: WriteDispositionHint) -> None:
+        self._set(replace(self._hints, write_disposition=disposition or None), self._table_name)
+
+    @property
+    def columns(self) -> RowFunction | dict[str, Properties] | None:
+        """What is said of columns, by name, whatever form it was given in; or the function of a row that says it.
+
+        None: nothing is said.
+        """
+        given = self._hints.columns
+
+        if given is None or is_dynamic(given):
+            return cast("RowFunction | None", given)
+
+        return declared_columns(given, f"Resource {self.name!r}")
+
+    @property
+    def schema_contract(self) -> Contract | None:
+        """What may change in its tables; None: what the source or the schema says."""
+        return self._hints.schema_contract
+
+    @property
+    def table_format(self) -> str | None:
+        """Format of its tables, ``delta`` or ``iceberg``; None: the destination's own."""
+        return self._hints.table_format
+
+    @property
+    def parent_table_name(self) -> str | None:
+        """The table that its table is nested in; None: it is a root."""
+        return self._hints.parent
+
+    @property
+    def nested_hints(self) -> NestedHints | None:
+        """Hints of nested tables, by their path from the root; None: there are none."""
+        return self._hints.nested_hints
 
     @property
     def max_table_nesting(self) -> int | None:
@@ -139,8 +185,7 @@ class Definition:
 
     @max_table_nesting.setter
     def max_table_nesting(self, levels: int | None) -> None:
-        self._hints = replace(self._hints, max_table_nesting=levels)
-        self._check()
+        self._set(replace(self._hints, max_table_nesting=levels), self._table_name)
 
     @property
     def on_error(self) -> OnError:
@@ -245,6 +290,17 @@ class Definition:
 
         if self._model is not None:
             self._validator = validator_of(self._model, self._hints.schema_contract, f"Resource {self.name!r}")
+
+    def _set(self, hints: TableHints, table_name: TableName | None) -> None:
+        """Take them, or raise `ConfigError` and stay as it was."""
+        before = self._hints, self._table_name
+        self._hints, self._table_name = hints, table_name
+
+        try:
+            self._check()
+        except ConfigError:
+            self._hints, self._table_name = before
+            raise
 
     def _check(self) -> None:
         check_definition(self.name, self._data, self._table_name, self._hints)

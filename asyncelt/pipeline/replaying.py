@@ -31,7 +31,8 @@ class ReplayCalls(RunningCalls, ClientCalls):
     def quarantined(self) -> Relation:
         """Rows of this pipeline that could not be loaded and have not been replayed since; does no I/O.
 
-        A lazy relation: ``await pipeline.quarantined().df()``, or narrowed with ``where`` first.
+        A lazy relation: ``await pipeline.quarantined().df()``, or narrowed with ``where`` first. Without rows where
+        nothing ever was quarantined.
 
         Raises:
             PipelineConfigMissing: There is no destination.
@@ -39,6 +40,14 @@ class ReplayCalls(RunningCalls, ClientCalls):
         """
         naming = self.naming
         table = quarantine_table(naming)
+        dataset = self.dataset()
+
+        # The first row that is quarantined makes the table.
+        if table.name not in dataset.tables:
+            from asyncelt.reading.parsing import no_rows  # sqlglot, which an import of asyncelt does without
+
+            return dataset.query(no_rows(table.columns.values()))
+
         status, record, tries, pipeline = (
             f'"{naming.path(name)}"' for name in ("status", "record_id", "tries", "pipeline_name")
         )
@@ -49,7 +58,7 @@ class ReplayCalls(RunningCalls, ClientCalls):
         query = f'SELECT {columns} FROM "{table.name}" AS line WHERE line.{pipeline} = ?'  # noqa: S608
         query += f" AND line.{status} = 'quarantined' AND NOT EXISTS ({later} AND later.{tries} > line.{tries})"
 
-        return self.dataset().query(query, parameters=[self._name])
+        return dataset.query(query, parameters=[self._name])
 
     async def replay(
         self, data: object = None, *, where: str | None = None, raise_on_failed_jobs: bool | None = None

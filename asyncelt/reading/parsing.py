@@ -16,7 +16,7 @@ from asyncelt.reading.plan import Catalog
 from asyncelt.schema.model import Column
 from asyncelt.types import ColumnName, DataType
 
-__all__ = ["Parsed", "bind", "parse_condition", "parse_query"]
+__all__ = ["Parsed", "bind", "no_rows", "parse_condition", "parse_query"]
 
 _TO_SQL: Mapping[str, str] = {
     "text": "TEXT",
@@ -78,6 +78,13 @@ def parse_query(query: str | exp.Expr, catalog: Catalog, dialect: str | None) ->
     named = check_tables(parsed, catalog)
 
     return Parsed(parsed, _columns(parsed, catalog, named), rewritten)
+
+
+def no_rows(columns: Iterable[Column]) -> exp.Select:
+    """A query whose result has these columns and never a row."""
+    nothing = [exp.cast(exp.null(), _sql_type(one)).as_(one.name, quoted=True) for one in columns]
+
+    return exp.select(*nothing).where(exp.false())
 
 
 def parse_condition(condition: str | exp.Expr, dialect: str) -> exp.Expr:

@@ -9,7 +9,7 @@ import pytest
 
 import asyncelt
 from asyncelt import current
-from asyncelt.errors import UsageError
+from asyncelt.errors import ConfigError, UsageError
 from asyncelt.extract.steps import MapStep
 from asyncelt.sources import incremental
 from tests.extract.pumping import pumped
@@ -197,3 +197,54 @@ def test_a_cursor_is_bound_to_the_state_of_a_resource() -> None:
     cursor: incremental[int] = incremental("at", initial_value=1)
     bound = cursor.bind("r", lambda name: {"r": state}[name])
     assert (bound.start_value, bound.last_value) == (5, 5)
+
+
+@pytest.mark.covers(
+    "Resource.columns",
+    "Resource.schema_contract",
+    "Resource.table_format",
+    "Resource.parent_table_name",
+    "Resource.nested_hints",
+)
+def test_hints_can_be_asked_for_one_by_one() -> None:
+    plain = asyncelt.resource([], name="items")
+    hinted = asyncelt.resource(
+        [],
+        name="items",
+        columns=[{"name": "price", "data_type": "decimal"}],
+        schema_contract={"columns": "freeze"},
+        table_format="delta",
+        nested_hints={"parts": {"columns": {"id": {"data_type": "text"}}}},
+    )
+
+    assert (plain.columns, plain.schema_contract, plain.table_format, plain.nested_hints) == (None, None, None, None)
+    assert hinted.columns == {"price": {"name": "price", "data_type": "decimal"}}
+    assert (hinted.schema_contract, hinted.table_format) == ({"columns": "freeze"}, "delta")
+    assert list(hinted.nested_hints or ()) == ["parts"]
+    assert plain.parent_table_name is None
+    assert plain.apply_hints(parent_table_name="orders").parent_table_name == "orders"
+
+
+def test_columns_that_are_a_function_of_a_row_are_given_as_they_are() -> None:
+    def columns(row: Row) -> dict[str, dict[str, str]]:
+        return {"a": {"data_type": "text"}}
+
+    made = asyncelt.resource([], name="items", table_name=lambda row: row["kind"], columns=columns)  # type: ignore[arg-type]
+
+    assert made.columns is columns
+
+
+@pytest.mark.covers("Resource.table_name", "Resource.has_dynamic_table_name", "Resource.write_disposition")
+def test_the_table_and_the_disposition_can_be_set() -> None:
+    made = asyncelt.resource([{"id": 1}], name="items", primary_key="id")
+    made.table_name = "things"
+    made.write_disposition = "merge"
+    assert (made.table_name, made.write_disposition, made.has_dynamic_table_name) == ("things", "merge", False)
+    assert (made.hints.name, made.hints.write_disposition) == ("things", "merge")
+
+    with pytest.raises(ConfigError, match="write_disposition"):
+        made.write_disposition = "upsert everything"
+
+    assert made.write_disposition == "merge"
+    made.table_name = lambda row: row["kind"]
+    assert made.has_dynamic_table_name

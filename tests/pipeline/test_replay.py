@@ -50,6 +50,18 @@ async def test_rows_are_loaded_once_what_refused_them_is_gone(tmp_path: Path, de
     assert len(await rows_of(pipeline, "items", "id")) == 5
 
 
+@pytest.mark.parametrize("destination", ["memory", "duckdb", "filesystem"])
+async def test_where_nothing_was_quarantined_there_are_no_rows(tmp_path: Path, destination: str) -> None:
+    pipeline = make(tmp_path, destination)
+    await pipeline.run([{"id": 1}], table_name="items")
+
+    waiting = pipeline.quarantined()
+
+    assert await waiting.fetchall() == []
+    assert await waiting.where("tries", "gt", 1).select("payload", "created_at").fetchall() == []
+    assert (await waiting.arrow()).column_names[:3] == ["record_id", "status", "tries"]
+
+
 async def test_rows_that_fail_again_stay_with_a_count_of_tries(tmp_path: Path) -> None:
     pipeline = make(tmp_path, "memory")
     await quarantined(pipeline)
