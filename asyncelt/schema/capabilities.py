@@ -3,10 +3,26 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
+import pyarrow as pa
+
+from asyncelt.schema.model import Table
 from asyncelt.types import Compression, FileFormat, MergeStrategy, ReplaceStrategy, WriteDisposition
 
-__all__ = ["Capabilities"]
+__all__ = ["Capabilities", "RowCheck"]
+
+
+class RowCheck(Protocol):
+    """Finds values that a destination cannot store although their types fit. Blocking; called from threads."""
+
+    def __call__(self, table: Table, rows: pa.Table, /) -> None:
+        """Look through the rows of one table.
+
+        Raises:
+            BadRecord: Names the column, and the first row in ``rows`` that has such a value.
+        """
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +58,8 @@ class Capabilities:
     stores_state: bool = True
     stores_positions: bool = False
     """Whether its sessions keep positions of messages: `asyncelt.load.protocol.SupportsPositions`."""
+    check_rows: RowCheck | None = None
+    """Asked where rows that cannot be loaded are left out (``on_error``, streams); otherwise the load refuses them."""
     sqlglot_dialect: str | None = None
     max_parallel_load_jobs: int | None = None
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, cast
 
 from asyncelt.destinations.postgres_impl.config import STAGING_THRESHOLD, PostgresConfig, address_of
 from asyncelt.destinations.postgres_impl.session import PostgresSession
+from asyncelt.destinations.postgres_impl.storable import check_storable
 from asyncelt.destinations.postgres_impl.types import DECIMAL, MAX_NAME_BYTES, WEI
 from asyncelt.errors import ConfigError
 from asyncelt.load.protocol import Session, Target
@@ -34,6 +35,7 @@ _CAPABILITIES = Capabilities(
     timestamp_precision=6,
     transactional=True,
     stores_positions=True,
+    check_rows=check_storable,
     sqlglot_dialect="postgres",
 )
 _FEWEST = 2

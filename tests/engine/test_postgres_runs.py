@@ -6,6 +6,7 @@ import pytest
 
 import asyncelt
 from asyncelt import destinations
+from asyncelt.errors import AsynceltWarning
 
 
 async def numbers(count):
@@ -31,3 +32,47 @@ async def test_a_pipeline_loads_merges_restores_and_reads_back(postgres_dsn, tmp
     assert elsewhere.state == pipeline.state
     sizes = [chunk.num_rows async for chunk in elsewhere.dataset()["items"].iter_arrow(12)]
     assert sizes == [12, 12, 6]
+
+
+async def test_rows_that_postgres_cannot_store_go_to_quarantine(postgres_dsn, tmp_path):
+    rows = [
+        {"id": 1, "text": "fine", "doc": {"a": 1}},
+        {"id": 2, "text": "nul \0"},
+        {"id": 3, "text": "much too long"},
+        {"id": 4, "doc": {"a": "\0"}},
+        {"id": 5, "parts": [{"text": "x"}, {"text": "\0"}]},
+        {"id": 6, "text": "fine"},
+    ]
+    columns = {"text": {"data_type": "text", "precision": 8}, "doc": {"data_type": "json"}}
+    items = asyncelt.resource(rows, name="items", columns=columns, on_error="quarantine")
+    pipeline = pipeline_on(postgres_dsn, tmp_path)
+
+    with pytest.warns(AsynceltWarning, match="4 row"):
+        await pipeline.run(items)
+
+    assert await pipeline.dataset()["items"].select("id").order_by("id").fetchall() == [(1,), (6,)]
+    waiting = await pipeline.quarantined().select("message").fetchall()
+    assert sorted(message.partition(": ")[2] for (message,) in waiting) == [
+        "the value has a NUL character (U+0000), which PostgreSQL cannot store.",
+        "the value has a NUL character (U+0000), which PostgreSQL cannot store.",
+        "the value has a NUL character (\\u0000), which jsonb cannot store.",
+        "the value is longer than 8 characters.",
+    ]
+
+
+async def test_a_message_that_postgres_cannot_store_does_not_stop_its_stream(postgres_dsn, tmp_path):
+    events = asyncelt.sources.channel("events")
+    pipeline = pipeline_on(postgres_dsn, tmp_path)
+    bodies = [b'{"id": 1}', b'{"id": 2, "text": "\\u0000"}', b'{"id": \0}', b'{"id": 4, "text": "fine"}']
+
+    with pytest.warns(AsynceltWarning, match="quarantine"):
+        async with pipeline.stream(events) as stream:
+            for body in bodies:
+                await events.send(body, until="accepted")
+
+            events.end()
+            await stream.ended()
+
+    assert await pipeline.dataset()["events"].select("id").order_by("id").fetchall() == [(1,), (4,)]
+    waiting = await pipeline.quarantined().select("payload", "payload_form").fetchall()
+    assert sorted(waiting) == [("eyJpZCI6IAB9", "base64"), ('{"id": 2, "text": "\\u0000"}', "json")]
