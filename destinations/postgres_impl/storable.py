@@ -1,5 +1,6 @@
-"""Values that PostgreSQL cannot store although their types fit, found before COPY meets them: one message of a stream with
-a NUL character goes to quarantine, instead of stopping all the others.
+"""Values that PostgreSQL cannot store although their types fit, found before COPY meets them.
+
+One message of a stream with a NUL character goes to quarantine then, instead of stopping all the others.
 """
 
 from __future__ import annotations
