@@ -11,12 +11,14 @@ import anyio
 from anyio.to_thread import run_sync
 
 from asyncelt.config import Retry
-from asyncelt.errors import AsynceltError
+from asyncelt.errors import AsynceltError, LoadTimeout
 
 __all__ = ["backoff_delays", "each", "in_thread", "retrying", "shielded", "unwrap"]
 
 T = TypeVar("T")
 R = TypeVar("R")
+_MOST_TIMEOUTS = 20
+"""In a row."""
 
 
 async def in_thread(work: Callable[[], T], limiter: anyio.CapacityLimiter) -> T:
@@ -74,16 +76,22 @@ def backoff_delays(retry: Retry) -> Iterator[float]:
 async def retrying(
     attempt: Callable[[], Awaitable[T]], retry: Retry, *, on_retry: Callable[[AsynceltError, float], None] | None = None
 ) -> T:
-    """Await ``attempt`` until it succeeds, raises something that is not ``retryable``, or attempts run out."""
+    """Await ``attempt`` until it succeeds, raises something that is not ``retryable``, or attempts run out.
+
+    However many attempts there are: what the destination has broken off for taking too long, time after time, is not
+    going to be quicker.
+    """
     delays = backoff_delays(retry)
+    too_slow = 0
 
     while True:
         try:
             return await attempt()
         except AsynceltError as error:
             delay = next(delays, None) if error.retryable else None
+            too_slow = too_slow + 1 if isinstance(error, LoadTimeout) else 0
 
-            if delay is None:
+            if delay is None or too_slow >= _MOST_TIMEOUTS:
                 raise
 
             if on_retry is not None:

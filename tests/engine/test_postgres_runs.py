@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 import asyncelt
@@ -76,3 +78,43 @@ async def test_a_message_that_postgres_cannot_store_does_not_stop_its_stream(pos
     assert await pipeline.dataset()["events"].select("id").order_by("id").fetchall() == [(1,), (4,)]
     waiting = await pipeline.quarantined().select("payload", "payload_form").fetchall()
     assert sorted(waiting) == [("eyJpZCI6IAB9", "base64"), ('{"id": 2, "text": "\\u0000"}', "json")]
+
+
+async def test_a_stream_goes_on_when_a_server_that_became_read_only_is_writable_again(postgres_dsn, raw, tmp_path):
+    events = asyncelt.sources.channel("events")
+    went_away = asyncio.Event()
+
+    class Watch:
+        def on_event(self, event):
+            if isinstance(event, asyncelt.observe.DestinationAway):
+                went_away.set()
+
+    pipeline = asyncelt.pipeline(
+        "pg",
+        destination=destinations.postgres(postgres_dsn),
+        dataset_name="raw",
+        pipelines_dir=tmp_path,
+        progress=Watch(),
+        settings=asyncelt.Settings(retry=asyncelt.Retry(first_s=0.01, max_s=0.1)),
+    )
+
+    async with pipeline.stream(events, roll=asyncelt.Roll(seconds=0.05)) as stream:
+        await events.send({"id": 1})
+        await raw.execute("ALTER ROLE postgres SET default_transaction_read_only = on")
+
+        try:
+            await raw.execute(
+                "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE application_name = 'asyncelt pg'"
+            )
+
+            with pytest.warns(AsynceltWarning, match="connect to the primary"):
+                sending = asyncio.create_task(events.send({"id": 2}))
+                await went_away.wait()
+        finally:
+            await raw.execute("ALTER ROLE postgres RESET default_transaction_read_only")
+
+        await sending
+        events.end()
+        await stream.ended()
+
+    assert await pipeline.dataset()["events"].select("id").order_by("id").fetchall() == [(1,), (2,)]
