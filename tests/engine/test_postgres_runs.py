@@ -107,8 +107,9 @@ async def test_a_stream_goes_on_when_a_server_that_became_read_only_is_writable_
                 "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE application_name = 'asyncelt pg'"
             )
 
+            sending = asyncio.create_task(events.send({"id": 2}))
+
             with pytest.warns(AsynceltWarning, match="connect to the primary"):
-                sending = asyncio.create_task(events.send({"id": 2}))
                 await went_away.wait()
         finally:
             await raw.execute("ALTER ROLE postgres RESET default_transaction_read_only")
