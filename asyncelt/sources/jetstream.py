@@ -125,7 +125,7 @@ class NatsSource:
             await self._outage.wait(self._trouble)
 
         self._outage.over()
-        self._trouble = None
+        self._trouble, self._is_sure = None, True
         self._inbox = client.new_inbox()
         await client.subscribe(self._inbox, cb=self._on_message)
 
@@ -158,7 +158,7 @@ class NatsSource:
 
         Raises:
             ConfigError: The stream does not exist, or the consumer cannot be used.
-            ExtractError: The stream is another one than it was.
+            ExtractError: The stream is gone, or another one than it was.
         """
         client, stream = self._required(), self._consumer.stream
         errors = importlib.import_module("nats.js.errors")
@@ -179,10 +179,12 @@ class NatsSource:
             self._limits = await self._consumer.found(client, self._floor)
             self._partition = partition
         except errors.NotFoundError as error:
-            raise ConfigError(
-                f"NATS source {self.name!r}: there is no stream {stream!r} at {self._where()}. Create it, or check "
-                "the name."
-            ) from error
+            where = f"NATS source {self.name!r}: there is no stream {stream!r} at {self._where()}"
+
+            if self._partition:
+                raise ExtractError(f"{where} any more: it was deleted while it was read.") from error
+
+            raise ConfigError(f"{where}. Create it, or check the name.") from error
         except (TimeoutError, importlib.import_module("nats.errors").Error) as error:
             self._trouble = error
             return False
@@ -193,8 +195,8 @@ class NatsSource:
         """See `EventSource.fetch`. Never ends by itself; a server that is away is waited for.
 
         Raises:
-            ConfigError: The stream was deleted.
-            ExtractError: It was deleted and made anew.
+            ConfigError: The consumer was changed, so that messages would be lost.
+            ExtractError: The stream was deleted, or deleted and made anew.
         """
         while not self._arrived:
             if self._trouble is not None:

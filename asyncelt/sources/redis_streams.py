@@ -87,6 +87,8 @@ class RedisStreamSource:
         """Of an entry, about."""
         self._outage = Outage()
         self._was_open = False
+        self._is_member = False
+        """Whether the groups are there, which a consumer can leave."""
 
     @property
     def name(self) -> str:
@@ -124,8 +126,9 @@ class RedisStreamSource:
             "protocol": 2,
         }
         self._client = module.from_url(self._url, **options)
-        is_again, self._was_open = self._was_open, True
+        is_again, self._was_open, self._is_member = self._was_open, True, False
         await self._make_groups_patiently(is_again=is_again)
+        self._is_member = True
         self._read_again()
 
     async def fetch(self, most: int) -> Sequence[Message]:
@@ -208,7 +211,7 @@ class RedisStreamSource:
             return
 
         try:
-            if not self._is_named:
+            if self._is_member and not self._is_named:
                 for stream in self._streams:
                     await self._leave(client, stream)
         finally:
@@ -246,8 +249,10 @@ class RedisStreamSource:
                     raise
 
     def _unwelcome(self, error: Exception) -> ExtractError:
+        why = str(error).rstrip(".")
+
         return ExtractError(
-            f"Redis source {self.name!r}: the server does not let us in: {error}. Check user and password in url=, or "
+            f"Redis source {self.name!r}: the server does not let us in: {why}. Check user and password in url=, or "
             "username= and password=."
         )
 
