@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import warnings
 from collections.abc import Mapping, Sequence
 from types import ModuleType
 from typing import TYPE_CHECKING, Final, get_args
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Final, get_args
 import anyio
 
 from asyncelt._async import in_thread
-from asyncelt.errors import AsynceltWarning, ConfigError, ExtractError, UsageError
+from asyncelt.errors import ConfigError, ExtractError, UsageError, warn
 from asyncelt.extract.intervals import Intervals
 from asyncelt.extract.messages import Custody, Message, Receipt, Tell
 from asyncelt.sources.kafka_holding import Holding, end_of, name_of
@@ -331,11 +330,7 @@ class KafkaSource:
                     "were read; the oldest one there is the one after them. If they may stay lost, use on_gap='skip'."
                 )
 
-            warnings.warn(
-                f"{where}: offsets {offset} to {first[partition] - 1} were deleted before they were read.",
-                AsynceltWarning,
-                stacklevel=2,
-            )
+            warn(f"{where}: offsets {offset} to {first[partition] - 1} were deleted before they were read.")
             holding.following = first[partition]
             self._seek(holding)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -10,7 +9,7 @@ from functools import partial
 import anyio
 
 from asyncelt._async import in_thread, shielded
-from asyncelt.errors import AsynceltWarning, ConfigError
+from asyncelt.errors import ConfigError, warn
 from asyncelt.extract.intervals import EMPTY, Intervals
 from asyncelt.extract.messages import (
     EventSource,
@@ -242,11 +241,9 @@ class Ledger:
             try:
                 floors = await source.ack(receipts)
             except Exception as error:  # whatever a broker's client raises: nothing is lost by it
-                warnings.warn(
+                _warn(
                     f"{len(receipts)} messages of {source.name!r} have been committed, but could not be acknowledged: "
-                    f"{type(error).__name__}: {error}. They will be delivered again, and left out then.",
-                    AsynceltWarning,
-                    stacklevel=2,
+                    f"{type(error).__name__}: {error}. They will be delivered again, and left out then."
                 )
                 continue
             finally:
@@ -350,7 +347,7 @@ async def _leave(step: Callable[[], Awaitable[None]], seconds: float, failed: st
 
 
 def _warn(message: str) -> None:
-    warnings.warn(message, AsynceltWarning, stacklevel=3)
+    warn(message, stacklevel=2)
 
 
 def _by_source(taken: Taken) -> list[tuple[EventSource, list[Receipt]]]:
