@@ -57,10 +57,10 @@ async def each(work: Callable[[T], Awaitable[R]], items: Sequence[T], *, at_once
 
 
 @contextmanager
-def shielded(seconds: float) -> Iterator[None]:
+def shielded(seconds: float) -> Iterator[anyio.CancelScope]:
     """Let clean-up await although the task is cancelled, but no longer than ``seconds``."""
-    with anyio.move_on_after(seconds, shield=True):
-        yield
+    with anyio.move_on_after(seconds, shield=True) as scope:
+        yield scope
 
 
 def backoff_delays(retry: Retry) -> Iterator[float]:

@@ -53,7 +53,9 @@ retry loop looks at)::
 
 from __future__ import annotations
 
-from typing import ClassVar, Self
+import sys
+import warnings
+from typing import ClassVar, Final, Self
 
 __all__ = [
     "AsynceltError",
@@ -104,11 +106,31 @@ __all__ = [
     "UnknownTable",
     "Unsupported",
     "UsageError",
+    "warn",
 ]
+
+
+_REMEMBERED: Final = 200
 
 
 class AsynceltWarning(UserWarning):
     """Something a user should know that does not fail a run."""
+
+
+def warn(text: str, *, stacklevel: int = 1) -> None:
+    """Warn of what a user should know. Python remembers each text for good; what this keeps of them stays small.
+
+    Args:
+        text: May differ each time.
+        stacklevel: As in `warnings.warn`; 1 is the caller.
+    """
+    caller = sys._getframe(stacklevel)  # noqa: SLF001 - `warnings` finds the place in the same way
+    known = caller.f_globals.setdefault("__warningregistry__", {})
+
+    if len(known) > _REMEMBERED:
+        known.clear()
+
+    warnings.warn(text, AsynceltWarning, stacklevel=stacklevel + 1)
 
 
 class AsynceltError(Exception):

@@ -24,6 +24,7 @@ from asyncelt.errors import (
     PipelineNotActive,
     PipelineStepFailed,
     SchemaNotFound,
+    warn,
 )
 from asyncelt.info.trace import PipelineTrace, StepTrace
 from asyncelt.load.protocol import Destination
@@ -433,7 +434,7 @@ class PipelineBase:
 
     def _emit(self, event: Event) -> None:
         if isinstance(event, Warned):
-            warnings.warn(f"Pipeline {event.pipeline_name!r}: {event.message}", AsynceltWarning, stacklevel=2)
+            warn(f"Pipeline {event.pipeline_name!r}: {event.message}")
 
         for observer in list(self._observers):
             try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Literal, TypeAlias
@@ -11,7 +10,7 @@ from typing import Literal, TypeAlias
 import anyio
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
-from asyncelt.errors import AsynceltWarning, ConfigError, MessageNotCommitted
+from asyncelt.errors import ConfigError, MessageNotCommitted, warn
 from asyncelt.extract.intervals import Intervals
 from asyncelt.extract.messages import Message, Receipt
 
@@ -143,11 +142,10 @@ class Channel:
                 unheard += 1
 
         if unheard:
-            warnings.warn(
+            warn(
                 f"Channel {self._name!r}: {unheard} messages that were sent with until='accepted' were not committed "
                 "before the stream ended.",
-                AsynceltWarning,
-                stacklevel=3,
+                stacklevel=2,
             )
 
     def _not_committed(self) -> MessageNotCommitted:
