@@ -196,7 +196,7 @@ class _Run:
                 self._offering.close()
 
     async def _read_all(self) -> None:
-        chain = self._driver.chain
+        headway = self._driver.headway
 
         async with opened(self._resource.name, self._reading.data, self._driver) as reader:
             while await reader.read():
@@ -211,9 +211,9 @@ class _Run:
             await self._driver.finish()
 
         try:
-            chain.settle(finished=not chain.ended())
+            self._driver.chain.settle(finished=not headway.ended())
         except Exception as error:
-            chain.fail(error, "at its end")
+            headway.fail(error, "at its end")
 
         self._gatherer.flush()
 
@@ -304,7 +304,7 @@ class _Run:
                 self._offers.clear()
 
                 if not await self._offering.send(offers) and not self._keeps:
-                    self._driver.chain.stop()
+                    self._driver.headway.stop()
 
     async def _reach(self, cut: Cut) -> None:
         if self._cutter is not None:
@@ -362,7 +362,7 @@ async def opened(name: str, data: object, driver: Driver) -> AsyncIterator[Reade
 
     if isinstance(failure, asyncio.CancelledError) and not _is_cancelled():
         raise ResourceExtractionError(
-            f"resource {name!r} failed after {driver.chain.rows} rows: it was cancelled from inside. Something it "
+            f"resource {name!r} failed after {driver.headway.rows} rows: it was cancelled from inside. Something it "
             "awaited was cancelled, or a timeout or task group that it holds open across a yield has ended while a "
             "page was being handed on. Do not yield inside a timeout; let a task group fill a queue and read that.",
             resource=name,
