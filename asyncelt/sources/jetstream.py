@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import importlib
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
-from types import ModuleType
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 import anyio
 import orjson
 
-from asyncelt._async import backoff_delays, in_thread
-from asyncelt.config import Retry
-from asyncelt.errors import ConfigError, UsageError
+from asyncelt.errors import ConfigError
 from asyncelt.extract.intervals import EMPTY, Intervals
 from asyncelt.extract.messages import Message, Receipt
+from asyncelt.sources.broker import Patience, connected, imported
 
 if TYPE_CHECKING:
     from nats.aio.client import Client
@@ -28,7 +26,6 @@ _LONG_POLL_S: Final = 30
 """A request waits at the server, which answers as soon as there is a message."""
 _LOST_AFTER_S: Final = 35.0
 """A request that was not answered by then got lost."""
-_AWAY: Final = Retry(attempts=1_000_000_000, first_s=0.05, max_s=5.0)
 _NO_RESPONDERS: Final = "503"
 _SHORT_REPLY: Final = 9
 """Parts of ``$JS.ACK.<stream>.<consumer>.<delivered>.<position>.<of the consumer>.<time>.<pending>``."""
@@ -66,7 +63,7 @@ class NatsSource:
         self._requested = 0
         """Messages that the server may still send without being asked again."""
         self._is_away = False
-        self._delays: Iterator[float] | None = None
+        self._patience = Patience()
 
     @property
     def name(self) -> str:
@@ -80,7 +77,7 @@ class NatsSource:
 
     async def position(self, committed: Mapping[str, Intervals]) -> None:
         """See `EventSource.position`. A consumer that does not exist is made, after what has been committed."""
-        module = await in_thread(_imported, anyio.CapacityLimiter(1))
+        module = await imported("nats", "nats-py", "nats", "nats", "nats.js.errors", "nats.js.api")
         reconnecting = {"max_reconnect_attempts": -1, "reconnect_time_wait": 0.2, **self._options}
         client: Client = await module.connect(
             servers=self._servers, **{**reconnecting, "reconnected_cb": self._on_reconnect}
@@ -123,8 +120,7 @@ class NatsSource:
         while not self._arrived:
             if self._is_away:
                 self._is_away = False
-                self._delays = self._delays or backoff_delays(_AWAY)
-                await anyio.sleep(next(self._delays))
+                await self._patience.wait()
 
             self._news = anyio.Event()
 
@@ -139,7 +135,7 @@ class NatsSource:
             if scope.cancelled_caught:
                 self._requested = 0
 
-        self._delays = None
+        self._patience.reset()
 
         return [self._message(self._arrived.popleft()) for _ in range(min(most, len(self._arrived)))]
 
@@ -206,10 +202,7 @@ class NatsSource:
         self._news.set()
 
     def _required(self) -> Client:
-        if self._client is None:
-            raise UsageError(f"NATS source {self.name!r} is not connected. Pass it to pipeline.stream().")
-
-        return self._client
+        return connected(self._client, f"NATS source {self.name!r}")
 
     def _message(self, one: Msg) -> Message:
         position, is_again, timestamp = delivery_of(one.reply)
@@ -235,18 +228,6 @@ def delivery_of(reply: str) -> tuple[int, bool, float]:
     first = 4 if len(parts) == _SHORT_REPLY else 6
 
     return int(parts[first + 1]), parts[first] != "1", int(parts[first + 3]) / 1e9
-
-
-def _imported() -> ModuleType:
-    try:
-        module = importlib.import_module("nats")
-    except ModuleNotFoundError as error:
-        raise ConfigError("asyncelt.sources.nats needs the package 'nats-py': pip install 'asyncelt[nats]'") from error
-
-    importlib.import_module("nats.js.errors")
-    importlib.import_module("nats.js.api")
-
-    return module
 
 
 def nats(

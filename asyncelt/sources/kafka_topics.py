@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import importlib
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from types import ModuleType
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final, get_args
 
 import anyio
 
-from asyncelt._async import backoff_delays, in_thread
-from asyncelt.config import Retry
-from asyncelt.errors import AsynceltWarning, ConfigError, ExtractError, UsageError
+from asyncelt.errors import ConfigError, ExtractError
 from asyncelt.extract.intervals import Intervals
 from asyncelt.extract.messages import Custody, Message, Receipt
+from asyncelt.sources.broker import connected, imported
+from asyncelt.sources.kafka_partitions import Holding, Partitions, kafka_errors
 from asyncelt.types import OnGap, StartAt
 
 if TYPE_CHECKING:
@@ -27,9 +23,6 @@ _LONG_POLL_S: Final = 5.0
 _TELL_S: Final = 3.0
 """How long a commit of the group's offsets may take; they are for others to see, and the next one has them all."""
 _LEAVE_S: Final = 5.0
-_NEWS_S: Final = 0.05
-"""Until the client tells this source what it knows itself already: not to claim over and over meanwhile."""
-_AWAY: Final = Retry(attempts=1_000_000_000, first_s=0.1, max_s=5.0)
 _NEVER_MS: Final = 2**31 - 1
 _MARGIN_MS: Final = 10_000
 _OURS: Final = {
@@ -41,18 +34,6 @@ _OURS: Final = {
     "value_deserializer": "use asyncelt.sources.events(source, decode=...)",
 }
 """Arguments of the client that would say something else than ours."""
-
-
-@dataclass(slots=True, eq=False)
-class _Holding:
-    """A partition, for as long as this member has it. The token of its messages' receipts."""
-
-    partition: TopicPartition
-    name: str
-    following: int
-    """The offset behind the last message that was handed out."""
-    open: int = 0
-    """Messages that were handed out, and of which the stream has not said what became of them."""
 
 
 class KafkaSource:
@@ -76,20 +57,13 @@ class KafkaSource:
         self._topics = tuple(dict.fromkeys(topics))
         self._group = group
         self._servers = list(servers)
-        self._start = start
-        self._on_gap = on_gap
+        self._start: StartAt = start
+        self._on_gap: OnGap = on_gap
         self._revoke_deadline_s = revoke_deadline_s
         self._options = dict(options)
         self._custody: Custody | None = None
-        self._known: dict[str, Intervals] = {}
         self._consumer: AIOKafkaConsumer | None = None
-        self._assigned: frozenset[TopicPartition] | None = None
-        """What the group has given to this member, until it is held or taken away."""
-        self._held: dict[TopicPartition, _Holding] = {}
-        self._settled = anyio.Event()
-        self._reading: anyio.CancelScope | None = None
-        """Around the request that is under way; cancelled when there is something to take over."""
-        self._delays: Iterator[float] | None = None
+        self._partitions: Partitions | None = None
 
     @property
     def name(self) -> str:
@@ -107,21 +81,19 @@ class KafkaSource:
 
     async def position(self, committed: Mapping[str, Intervals]) -> None:
         """See `EventSource.position`. Joins the group; what it is given is taken over by `fetch`."""
-        module = await in_thread(_imported, anyio.CapacityLimiter(1))
-        self._known = dict(committed)
-        self._assigned, self._delays = None, None
+        module = await imported("kafka", "aiokafka", "kafka", "aiokafka", "aiokafka.errors")
         self._consumer = consumer = module.AIOKafkaConsumer(**self._arguments())
-        source = self
+        self._partitions = partitions = Partitions(
+            self.name, consumer, self._custody, committed, start=self._start, on_gap=self._on_gap
+        )
+        deadline_s = self._revoke_deadline_s
 
         class Listener(module.ConsumerRebalanceListener):  # type: ignore[misc,name-defined]  # imported when needed
             async def on_partitions_revoked(self, revoked: set[TopicPartition]) -> None:
-                await source._give_back(revoked)
+                await partitions.give_back(revoked, deadline_s)
 
             def on_partitions_assigned(self, assigned: set[TopicPartition]) -> None:
-                source._assigned = frozenset(assigned)
-
-                if source._reading is not None:
-                    source._reading.cancel()
+                partitions.assign(assigned)
 
         try:
             await consumer.start()
@@ -144,31 +116,32 @@ class KafkaSource:
 
     async def fetch(self, most: int) -> Sequence[Message]:
         """See `EventSource.fetch`. Never ends by itself; brokers that are away are waited for."""
-        consumer = self._required()
+        consumer, partitions = self._required()
+        errors = kafka_errors()
 
         while True:
-            await self._take_over()
+            await partitions.take_over()
             found: Mapping[TopicPartition, Sequence[ConsumerRecord]] = {}
 
             try:
                 # Whatever was read when this is cancelled belongs to partitions that are about to be sought anew.
-                with anyio.CancelScope() as self._reading:
+                with anyio.CancelScope() as partitions.reading:
                     found = await consumer.getmany(timeout_ms=int(_LONG_POLL_S * 1000), max_records=most)
-            except self._kafka.OffsetOutOfRangeError as error:
-                await self._bridge(error.args[0])
+            except errors.OffsetOutOfRangeError as error:
+                await partitions.bridge(error.args[0])
                 continue
-            except self._kafka.NoOffsetForPartitionError:
+            except errors.NoOffsetForPartitionError:
                 # It was assigned a moment ago, and has not been taken over.
                 continue
-            except self._kafka.KafkaError as error:
-                await self._endure(error)
+            except errors.KafkaError as error:
+                await partitions.endure(error)
                 continue
 
-            self._delays = None
+            partitions.patience.reset()
             messages = [
-                self._message(self._held[partition], one)
+                self._message(partitions.held[partition], one)
                 for partition, records in found.items()
-                if partition in self._held and self._assigned is None
+                if partition in partitions.held and partitions.is_up_to_date
                 for one in records
             ]
 
@@ -177,39 +150,42 @@ class KafkaSource:
 
     async def ack(self, receipts: Sequence[Receipt]) -> Mapping[str, int]:
         """See `EventSource.ack`. One owner reads a partition, in order, so what was committed last is a floor."""
-        reached: dict[_Holding, int] = {}
+        consumer, partitions = self._required()
+        reached: dict[Holding, int] = {}
 
         for one in receipts:
-            if isinstance(one.token, _Holding) and one.position is not None:
+            if isinstance(one.token, Holding) and one.position is not None:
                 reached[one.token] = max(one.position, reached.get(one.token, -1))
 
         offsets = {
             holding.partition: position + 1
             for holding, position in reached.items()
-            if self._held.get(holding.partition) in (holding, None)
+            if partitions.held.get(holding.partition) in (holding, None)
         }
 
         try:
             if offsets:
                 with anyio.move_on_after(_TELL_S):
-                    await self._required().commit(offsets)
-        except (self._kafka.CommitFailedError, self._kafka.IllegalStateError):
+                    await consumer.commit(offsets)
+        except (kafka_errors().CommitFailedError, kafka_errors().IllegalStateError):
             # The group gives out its partitions anew at this moment.
             pass
         finally:
-            self._settle(receipts)
+            partitions.settle(receipts)
 
         return {holding.name: position for holding, position in reached.items()}
 
     async def nack(self, receipts: Sequence[Receipt]) -> None:
         """See `EventSource.nack`. Whoever claims the partition next reads them again."""
-        self._settle(receipts)
+        if self._partitions is not None:
+            self._partitions.settle(receipts)
 
     async def close(self) -> None:
         """See `EventSource.close`. Leaves the group."""
         consumer, self._consumer = self._consumer, None
-        self._held.clear()
-        self._settled.set()
+
+        if self._partitions is not None:
+            self._partitions.close()
 
         if consumer is None:
             return
@@ -221,147 +197,6 @@ class KafkaSource:
             # It waits for a broker, or for another member. Its sockets and tasks are closed all the same.
             consumer._closed = False  # noqa: SLF001 - it has no other way to be asked again
             await consumer.stop()
-
-    # ------------------------------------------------------------------ owning partitions
-
-    async def _give_back(self, revoked: set[TopicPartition]) -> None:
-        """Nothing more is taken of these; what the stream has of them is committed first, if that is quick enough.
-
-        If it is not, the next owner's claim refuses it, and reads it again.
-        """
-        self._assigned = None
-        leaving = [self._held.pop(one) for one in revoked if one in self._held]
-
-        with anyio.move_on_after(self._revoke_deadline_s):
-            while any(one.open for one in leaving) and self._consumer is not None:
-                self._settled = anyio.Event()
-                self._guard.hurry()
-                await self._settled.wait()
-
-    async def _take_over(self) -> None:
-        """Claim what was assigned, and read on behind what is committed."""
-        while (assigned := self._assigned) is not None:
-            try:
-                starts = await self._starts(assigned)
-            except self._kafka.KafkaError as error:
-                await self._endure(error)
-                continue
-
-            known = await self._guard.claim(starts)
-
-            # Meanwhile it may have been taken away again.
-            if self._assigned is assigned:
-                self._known.update(known)
-
-                if not self._hold(assigned, known):
-                    await anyio.sleep(_NEWS_S)
-
-    def _hold(self, assigned: frozenset[TopicPartition], known: Mapping[str, Intervals]) -> bool:
-        held = {one: _Holding(one, _name(one), _end(known[_name(one)]) + 1) for one in assigned}
-
-        if not all(map(self._seek, held.values())):
-            return False
-
-        self._held, self._assigned = held, None
-
-        return True
-
-    def _seek(self, holding: _Holding) -> bool:
-        """Read on there; False if the partition has just been taken away, of which this source is about to hear."""
-        try:
-            self._required().seek(holding.partition, holding.following)
-        except self._kafka.IllegalStateError:
-            return False
-
-        return True
-
-    async def _starts(self, assigned: frozenset[TopicPartition]) -> dict[str, int | None]:
-        """By partition, what precedes the first message that is wanted, if nothing is known in the destination."""
-        consumer = self._required()
-        fresh = [one for one in assigned if not self._known.get(_name(one))]
-        starts: dict[str, int | None] = {_name(one): None for one in assigned}
-
-        if not fresh:
-            return starts
-
-        # Of a topic that is read already, a partition that has been added since holds nothing that is old.
-        seen = {name.rpartition(":")[0] for name, known in self._known.items() if known}
-        late = [one for one in fresh if self._start == "latest" and one.topic not in seen]
-        first = await consumer.beginning_offsets(fresh)
-        last = await consumer.end_offsets(late) if late else {}
-
-        for one in fresh:
-            offset = last.get(one, first[one])
-
-            if self._start == "group":
-                offset = max(await consumer.committed(one) or 0, offset)
-
-            starts[_name(one)] = offset - 1
-
-        return starts
-
-    async def _bridge(self, gone: Mapping[TopicPartition, int]) -> None:
-        """Messages are not there any more: an error, or another one's business.
-
-        Raises:
-            ExtractError: They are missed.
-        """
-        try:
-            first = await self._required().beginning_offsets(list(gone))
-        except self._kafka.KafkaError as error:
-            await self._endure(error)
-            return
-
-        for partition, offset in gone.items():
-            holding = self._held.get(partition)
-
-            if holding is None:
-                continue
-
-            where = f"Kafka source {self.name!r}, partition {holding.name!r}"
-
-            if offset > first[partition]:
-                raise ExtractError(
-                    f"{where}: it has no offset {offset}, up to which it was read. Was the topic made anew? Then "
-                    f"delete this partition's row of source {self.name!r} in _asyncelt_positions, and start the "
-                    "stream again."
-                )
-
-            if self._on_gap == "fail":
-                raise ExtractError(
-                    f"{where}: the messages from offset {offset} to {first[partition] - 1} were deleted before they "
-                    "were read; the oldest one there is the one after them. If they may stay lost, use on_gap='skip'."
-                )
-
-            warnings.warn(
-                f"{where}: offsets {offset} to {first[partition] - 1} were deleted before they were read.",
-                AsynceltWarning,
-                stacklevel=2,
-            )
-            holding.following = first[partition]
-            self._seek(holding)
-
-    async def _endure(self, error: Exception) -> None:
-        """Wait, if that may help; then go on behind what was handed out.
-
-        Raises:
-            ExtractError: It does not.
-        """
-        if not getattr(error, "retriable", False):
-            raise ExtractError(f"Kafka source {self.name!r}: {type(error).__name__}: {error}") from error
-
-        self._delays = self._delays or backoff_delays(_AWAY)
-        await anyio.sleep(next(self._delays))
-
-        for holding in self._held.values():
-            self._seek(holding)
-
-    def _settle(self, receipts: Sequence[Receipt]) -> None:
-        for one in receipts:
-            if isinstance(one.token, _Holding):
-                one.token.open -= 1
-
-        self._settled.set()
 
     # ------------------------------------------------------------------ parts
 
@@ -383,7 +218,7 @@ class KafkaSource:
 
         return {**defaults, **self._options, **ours}
 
-    def _message(self, holding: _Holding, one: ConsumerRecord) -> Message:
+    def _message(self, holding: Holding, one: ConsumerRecord) -> Message:
         holding.open += 1
         holding.following = one.offset + 1
 
@@ -399,47 +234,10 @@ class KafkaSource:
             timestamp=one.timestamp / 1000,
         )
 
-    @property
-    def _kafka(self) -> ModuleType:
-        return importlib.import_module("aiokafka.errors")  # it has been, in `position`
+    def _required(self) -> tuple[AIOKafkaConsumer, Partitions]:
+        source = f"Kafka source {self.name!r}"
 
-    @property
-    def _guard(self) -> Custody:
-        if self._custody is None:
-            raise UsageError(f"Kafka source {self.name!r} is read by nobody. Pass it to pipeline.stream().")
-
-        return self._custody
-
-    def _required(self) -> AIOKafkaConsumer:
-        if self._consumer is None:
-            raise UsageError(f"Kafka source {self.name!r} is not connected. Pass it to pipeline.stream().")
-
-        return self._consumer
-
-
-def _name(partition: TopicPartition) -> str:
-    return f"{partition.topic}:{partition.partition}"
-
-
-def _end(known: Intervals) -> int:
-    """The last position before the first that is not known. A partition is read in order, so there is one piece."""
-    if known.floor is not None:
-        return known.floor
-
-    return known.ranges[0][1] if known.ranges else -1
-
-
-def _imported() -> ModuleType:
-    try:
-        module = importlib.import_module("aiokafka")
-    except ModuleNotFoundError as error:
-        raise ConfigError(
-            "asyncelt.sources.kafka needs the package 'aiokafka': pip install 'asyncelt[kafka]'"
-        ) from error
-
-    importlib.import_module("aiokafka.errors")
-
-    return module
+        return connected(self._consumer, source), connected(self._partitions, source)
 
 
 def kafka(

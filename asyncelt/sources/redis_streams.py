@@ -7,17 +7,17 @@ import os
 import socket
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from types import ModuleType
 from typing import TYPE_CHECKING, Final, TypeAlias, cast
 
 import anyio
 
-from asyncelt._async import backoff_delays, in_thread
-from asyncelt.config import Retry
-from asyncelt.errors import ConfigError, ExtractError, UsageError
+from asyncelt._async import in_thread
+from asyncelt.errors import ConfigError, ExtractError
 from asyncelt.extract.intervals import EMPTY, Intervals
 from asyncelt.extract.messages import Message, Receipt
+from asyncelt.sources.broker import Patience, connected, imported
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -27,7 +27,6 @@ __all__ = ["RedisStreamSource", "redis_stream"]
 _Entries: TypeAlias = "Sequence[tuple[bytes, Mapping[bytes, bytes] | None]]"
 
 _LONG_POLL_S: Final = 10.0
-_AWAY: Final = Retry(attempts=1_000_000_000, first_s=0.05, max_s=5.0)
 _SEQUENCE_BITS: Final = 20
 """An id is milliseconds and a number within them; together they are a position of less than 63 bits."""
 _PIECE: Final = 1000
@@ -63,7 +62,6 @@ class RedisStreamSource:
         self._options = dict(options)
         self._committed: dict[str, Intervals] = {}
         self._client: Redis | None = None
-        self._module: ModuleType | None = None
         self._mine: dict[str, str] = {}
         """By stream: entries of this consumer are still to be read again, those behind this id."""
         self._claims: dict[str, str] = {}
@@ -71,7 +69,7 @@ class RedisStreamSource:
         self._claimed_at: float | None = None
         self._open: set[tuple[str, bytes]] = set()
         """Entries that were given to the stream, which has not said what became of them."""
-        self._delays: Iterator[float] | None = None
+        self._patience = Patience()
         self._was_open = False
 
     @property
@@ -86,7 +84,7 @@ class RedisStreamSource:
 
     async def position(self, committed: Mapping[str, Intervals]) -> None:
         """See `EventSource.position`. A group that does not exist is made, after what has been committed."""
-        module = self._module = await in_thread(_imported, anyio.CapacityLimiter(1))
+        module = await imported("redis_stream", "redis", "redis", "redis.asyncio", "redis.exceptions")
         self._committed = dict(committed)
         self._open.clear()
         self._claims.clear()
@@ -107,15 +105,14 @@ class RedisStreamSource:
 
     async def fetch(self, most: int) -> Sequence[Message]:
         """See `EventSource.fetch`. Never ends by itself; a server that is away is waited for."""
-        errors = importlib.import_module("redis.exceptions")  # imported off the loop before
+        errors = _errors()
 
         while True:
             try:
                 found = await self._mine_again(most) or await self._claimed(most) or await self._fresh(most)
-                self._delays = None
+                self._patience.reset()
             except (errors.ConnectionError, errors.TimeoutError):
-                self._delays = self._delays or backoff_delays(_AWAY)
-                await anyio.sleep(next(self._delays))
+                await self._patience.wait()
                 # An answer that was lost on its way is among what this consumer has not acknowledged.
                 self._read_again()
                 continue
@@ -172,19 +169,19 @@ class RedisStreamSource:
 
     async def _make_groups_patiently(self, *, is_again: bool) -> None:
         """Wait for a server that is starting; and for one that is away, if it was there before."""
-        errors = importlib.import_module("redis.exceptions")
+        errors = _errors()
         passing = (errors.ConnectionError, errors.TimeoutError) if is_again else errors.BusyLoadingError
-        delays = backoff_delays(_AWAY)
+        patience = Patience()
 
         while True:
             try:
                 return await self._make_groups()
             except passing:
-                await anyio.sleep(next(delays))
+                await patience.wait()
 
     async def _make_groups(self) -> None:
         client = self._required()
-        errors = importlib.import_module("redis.exceptions")
+        errors = _errors()
 
         for stream in self._streams:
             known = self._committed.get(stream, EMPTY)
@@ -340,10 +337,7 @@ class RedisStreamSource:
             )
 
     def _required(self) -> Redis:
-        if self._client is None:
-            raise UsageError(f"Redis source {self.name!r} is not connected. Pass it to pipeline.stream().")
-
-        return self._client
+        return connected(self._client, f"Redis source {self.name!r}")
 
 
 def _by_stream(receipts: Sequence[Receipt]) -> dict[str, list[bytes]]:
@@ -388,17 +382,9 @@ def _text(value: bytes | str) -> str:
     return value if isinstance(value, str) else value.decode("utf-8", "replace")
 
 
-def _imported() -> ModuleType:
-    try:
-        module = importlib.import_module("redis.asyncio")
-    except ModuleNotFoundError as error:
-        raise ConfigError(
-            "asyncelt.sources.redis_stream needs the package 'redis': pip install 'asyncelt[redis]'"
-        ) from error
-
-    importlib.import_module("redis.exceptions")
-
-    return module
+def _errors() -> ModuleType:
+    """The errors of the client, which has been imported before."""
+    return importlib.import_module("redis.exceptions")
 
 
 def _driver_info() -> dict[str, object]:

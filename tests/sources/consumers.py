@@ -7,8 +7,9 @@ from pathlib import Path
 
 import asyncelt
 from asyncelt.extract.messages import EventSource
+from asyncelt.sources.kafka_partitions import Holding
 
-__all__ = ["NUMBERS", "numbers_in", "pipeline_in", "source_of", "stream_all", "streamed"]
+__all__ = ["NUMBERS", "held_by", "numbers_in", "pipeline_in", "source_of", "stream_all", "streamed"]
 
 NUMBERS = "numbers"
 
@@ -28,6 +29,11 @@ QUICKLY_S = 0.2
 KAFKA = {"session_timeout_ms": 1000, "heartbeat_interval_ms": 200}
 """Rebalances are noticed soon, dead members as soon as brokers allow."""
 PATIENTLY_S = 3600.0
+
+
+def held_by(source: asyncelt.sources.KafkaSource) -> list[Holding]:
+    """The partitions that it has claimed."""
+    return [] if source._partitions is None else list(source._partitions.held.values())
 
 
 def source_of(kind: str, url: str, topic: str, claim_after_s: float = QUICKLY_S) -> EventSource:

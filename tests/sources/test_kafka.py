@@ -14,7 +14,7 @@ import asyncelt
 from asyncelt.errors import DestinationUnavailable
 from asyncelt.failpoints import installed
 from tests.sources.brokers import Proxy, Tansu, free_port
-from tests.sources.consumers import KAFKA, numbers_in, pipeline_in, streamed
+from tests.sources.consumers import KAFKA, held_by, numbers_in, pipeline_in, streamed
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("kafka")]
 ROLL = asyncelt.Roll(seconds=0.05)
@@ -163,7 +163,7 @@ async def test_a_partition_changes_hands_and_nothing_is_lost_or_doubled(
     await publish(producer, topic, range(20))
 
     async with member(0, asyncelt.Roll(rows=1_000_000, seconds=3600)) as first:
-        while sum(holding.open for holding in sources[0]._held.values()) < 20:
+        while sum(holding.open for holding in held_by(sources[0])) < 20:
             await asyncio.sleep(0.01)
 
         async with member(1, ROLL) as second:

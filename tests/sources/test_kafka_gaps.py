@@ -15,6 +15,7 @@ import asyncelt
 from asyncelt.errors import AsynceltWarning, ConfigError, PipelineStepFailed
 from asyncelt.flow import PositionClaim
 from asyncelt.load.protocol import SupportsPositions, Target
+from tests.sources.consumers import held_by
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("kafka")]
 ROLL = asyncelt.Roll(seconds=0.05)
@@ -96,7 +97,7 @@ async def test_the_start_is_the_earliest_the_latest_or_where_the_group_stands(mo
         pipeline = asyncelt.pipeline("p", destination=destination, dataset_name="data", pipelines_dir=tmp_path / start)
 
         async with pipeline.stream(source, roll=ROLL) as stream:
-            while not source._held:
+            while not held_by(source):
                 await asyncio.sleep(0.01)
 
             everywhere[start].set()
