@@ -7,7 +7,7 @@ from typing import cast
 import pyarrow as pa
 
 from asyncelt.extract.messages import SafePoint
-from asyncelt.extract.requests import HintNews, Offered, Run
+from asyncelt.extract.requests import HintNews, Offered, Singles
 from asyncelt.extract.sizes import sampled_row_bytes, size_of
 from asyncelt.extract.thread import OwnThread
 from asyncelt.flow import JsonBody
@@ -19,7 +19,7 @@ _PAGES = (list, JsonBody, pa.Table, Offered, HintNews, SafePoint)
 
 
 class Outbox:
-    """What a thread has produced and not handed over yet. Rows that come one by one travel as one `Run`."""
+    """What a thread has produced and not handed over yet. Rows that come one by one travel as one `Singles`."""
 
     def __init__(self, thread: OwnThread, *, eager: bool) -> None:
         self.weight = 0.0
@@ -54,7 +54,7 @@ class Outbox:
             run = [row]
             self._run, self._table = None if self._eager else run, table
             self.weight += size_of(row)
-            self._thread.put((table, Run(run)))
+            self._thread.put((table, Singles(run)))
             return
 
         run.append(row)

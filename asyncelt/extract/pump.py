@@ -23,7 +23,7 @@ from asyncelt.extract.messages import SafePoint
 from asyncelt.extract.pages import Gatherer, Page
 from asyncelt.extract.points import Cut, Cuts, Cutter
 from asyncelt.extract.readers import AsyncReader, Reader, open_reader
-from asyncelt.extract.requests import HintNews, Offered, Run
+from asyncelt.extract.requests import HintNews, Offered, Singles
 from asyncelt.extract.resource import Resource
 from asyncelt.flow import JsonBody
 
@@ -115,14 +115,14 @@ async def pump(
         Safe. Asynchronous sources are closed in this task, shielded, and synchronous ones in their thread; both
         within ``limits.cancel_grace_s``, after which a `RuntimeWarning` names the resource.
     """
-    run = _Run(resource, limits, send, flush_after_s, on_rows, link or Link())
+    reading = _Pump(resource, limits, send, flush_after_s, on_rows, link or Link())
 
-    await run.whole()
+    await reading.whole()
 
-    return run.report
+    return reading.report
 
 
-class _Run:
+class _Pump:
     def __init__(
         self,
         resource: Resource,
@@ -198,7 +198,7 @@ class _Run:
     async def _read_all(self) -> None:
         headway = self._driver.headway
 
-        async with opened(self._resource.name, self._reading.data, self._driver) as reader:
+        async with opened_reader(self._resource.name, self._reading.data, self._driver) as reader:
             while await reader.read():
                 if self._cutter is None:
                     continue
@@ -266,7 +266,7 @@ class _Run:
 
         if type(item) is dict:
             gatherer.add_row(table, item)
-        elif isinstance(item, Run):
+        elif isinstance(item, Singles):
             gatherer.add_run(table, item.rows)
         elif isinstance(item, list):
             gatherer.add_rows(table, item)
@@ -322,7 +322,7 @@ class _Run:
 
 
 @asynccontextmanager
-async def opened(name: str, data: object, driver: Driver) -> AsyncIterator[Reader]:
+async def opened_reader(name: str, data: object, driver: Driver) -> AsyncIterator[Reader]:
     """A reader that is closed on every way out, cancellation included, in this task and within the grace time.
 
     The scope is entered before the source starts and left after it is closed, since a source may hold scopes of its

@@ -19,7 +19,7 @@ from asyncelt.extract.feeds import Feed
 from asyncelt.extract.functions import is_async_function
 from asyncelt.extract.items import Kind, is_exhausted, is_iterable_data, iterate_once, kind_of
 from asyncelt.extract.outbox import Outbox
-from asyncelt.extract.requests import Run
+from asyncelt.extract.requests import Singles
 from asyncelt.extract.thread import Closed, OwnThread
 
 __all__ = ["AsyncReader", "Reader", "open_reader"]
@@ -136,7 +136,7 @@ class ListReader:
         ):
             self._position += len(piece)
             headway.rows += len(piece)
-            chain.router.emit(chain.router.table, Run(piece))
+            chain.router.emit(chain.router.table, Singles(piece))
         else:
             for item in piece[:_LIST_ITEMS]:
                 self._position += 1

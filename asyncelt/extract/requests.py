@@ -8,7 +8,19 @@ from typing import Protocol, TypeAlias
 
 from asyncelt.schema.hints import TableHints
 
-__all__ = ["Ahead", "Emit", "HintNews", "Offered", "Offload", "Pull", "Puller", "Request", "Run", "TableName", "Work"]
+__all__ = [
+    "Ahead",
+    "Emit",
+    "HintNews",
+    "Offered",
+    "Offload",
+    "Pull",
+    "Puller",
+    "Request",
+    "Singles",
+    "TableName",
+    "Work",
+]
 
 TableName: TypeAlias = str | Callable[[object], str]
 """A table's name, or a function of an item that says it."""
@@ -50,7 +62,7 @@ class Pull:
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class Singles:
     """Rows that were yielded one by one, together only because they were handed over together."""
 
     rows: list[object]
@@ -75,7 +87,7 @@ Work: TypeAlias = Generator[Request, object, None]
 
 
 class Emit(Protocol):
-    """Takes what comes out at the end: rows one by one, as a list or `Run`, a `JsonBody`, an Arrow table, and notes."""
+    """Takes what comes out at the end: single rows, lists, `Singles`, a `JsonBody`, an Arrow table, and notes."""
 
     def __call__(self, table: str, item: object, /) -> None:
         """Take one."""
