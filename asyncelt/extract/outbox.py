@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import cast
+from typing import get_args
 
 import pyarrow as pa
 
-from asyncelt.extract.messages import SafePoint
-from asyncelt.extract.requests import HintNews, Offered, Singles
+from asyncelt.extract.requests import Note, Offered, Singles
 from asyncelt.extract.sizes import sampled_row_bytes, size_of
 from asyncelt.extract.thread import OwnThread
 from asyncelt.flow import JsonBody
@@ -15,7 +14,8 @@ from asyncelt.flow import JsonBody
 __all__ = ["Outbox"]
 
 _WEIGH_ROWS = 64
-_PAGES = (list, JsonBody, pa.Table, Offered, HintNews, SafePoint)
+_NO_ROW = (list, JsonBody, pa.Table, *get_args(Note))
+"""Everything else is a row."""
 
 
 class Outbox:
@@ -32,7 +32,7 @@ class Outbox:
 
     def emit(self, table: str, item: object) -> None:
         """Leave one item for the loop."""
-        if type(item) is dict or not isinstance(item, _PAGES):
+        if type(item) is dict or not isinstance(item, _NO_ROW):
             self.emit_row(table, item)
             return
 
@@ -70,11 +70,8 @@ class Outbox:
 
 
 def _weight(item: object) -> float:
-    if isinstance(item, HintNews | SafePoint):
-        return 0.0
-
-    if isinstance(item, Offered):
-        return _weight(item.item) if isinstance(item.item, _PAGES) else size_of(item.item)
+    if isinstance(item, Note):
+        return _weight(item.item) if isinstance(item, Offered) else 0.0
 
     if isinstance(item, JsonBody):
         return len(item.data)
@@ -82,6 +79,4 @@ def _weight(item: object) -> float:
     if isinstance(item, pa.Table):
         return item.nbytes
 
-    rows = cast("list[object]", item)
-
-    return sampled_row_bytes(rows) * len(rows)
+    return sampled_row_bytes(item) * len(item) if isinstance(item, list) else size_of(item)

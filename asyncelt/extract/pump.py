@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 import anyio
-import pyarrow as pa
 
 from asyncelt import current
 from asyncelt._async import unwrap
@@ -23,9 +22,8 @@ from asyncelt.extract.messages import SafePoint
 from asyncelt.extract.pages import Gatherer, Page
 from asyncelt.extract.points import Cut, Cuts, Cutter
 from asyncelt.extract.readers import AsyncReader, Reader, open_reader
-from asyncelt.extract.requests import HintNews, Offered, Singles
+from asyncelt.extract.requests import HintNews, Note
 from asyncelt.extract.resource import Resource
-from asyncelt.flow import JsonBody
 
 __all__ = ["Link", "OnRows", "PumpReport", "Send", "pump"]
 
@@ -255,33 +253,30 @@ class _Pump:
             await settled.wait()
 
     def _take(self, table: str, item: object) -> None:
-        gatherer = self._gatherer
+        if type(item) is not dict and isinstance(item, Note):
+            self._take_note(table, item)
+            return
 
         if self._cutter is not None:
-            if isinstance(item, SafePoint):
-                self._cutter.note(item)
-                return
-
             self._cutter.is_safe = False
 
-        if type(item) is dict:
-            gatherer.add_row(table, item)
-        elif isinstance(item, Singles):
-            gatherer.add_run(table, item.rows)
-        elif isinstance(item, list):
-            gatherer.add_rows(table, item)
-        elif isinstance(item, JsonBody):
-            gatherer.add_body(table, item)
-        elif isinstance(item, pa.Table):
-            gatherer.add_arrow(table, item)
-        elif isinstance(item, HintNews):
-            gatherer.set_hints(table, item.hints)
-        elif isinstance(item, Offered):
-            self._offers.append(item.item)
-        elif isinstance(item, SafePoint):
-            pass  # a run commits as a whole
+        self._gatherer.add(table, item)
+
+    def _take_note(self, table: str, note: Note) -> None:
+        if isinstance(note, SafePoint):
+            # A run commits as a whole.
+            if self._cutter is not None:
+                self._cutter.note(note)
+
+            return
+
+        if self._cutter is not None:
+            self._cutter.is_safe = False
+
+        if isinstance(note, HintNews):
+            self._gatherer.set_hints(table, note.hints)
         else:
-            gatherer.add_row(table, item)
+            self._offers.append(note.item)
 
     async def _relieve(self) -> None:
         """Send what is ready. Pages leave in order: the lock is fair and a page is taken while it is held."""

@@ -16,7 +16,7 @@ from typing import NoReturn, Protocol, cast
 from asyncelt.errors import SourceExhausted
 from asyncelt.extract.driver import Driver, close_iterator, pull_all
 from asyncelt.extract.feeds import Feed
-from asyncelt.extract.functions import is_async_function
+from asyncelt.extract.functions import is_async_function, is_function
 from asyncelt.extract.items import Kind, is_exhausted, is_iterable_data, iterate_once, kind_of
 from asyncelt.extract.outbox import Outbox
 from asyncelt.extract.requests import Singles
@@ -67,7 +67,7 @@ async def open_reader(data: object, driver: Driver) -> Reader:
     ensure_fresh(data, driver.headway.resource)
 
     try:
-        if kind_of(type(data)) is not Kind.CALLABLE and not _is_plain_callable(data):
+        if not is_function(data):
             data = await data if inspect.isawaitable(data) else data
         elif is_async_function(data):
             data = cast("Callable[[], object]", data)()
@@ -101,16 +101,6 @@ def ensure_fresh(data: object, resource: str) -> None:
             f"The data of resource {resource!r} can be read only once, and has been. Pass a new generator, or the "
             "generator function itself: it is called anew for each run."
         )
-
-
-def _is_plain_callable(data: object) -> bool:
-    """Callable objects, unless they are data: classes with ``__call__``, but no iterables, models or frames."""
-    return (
-        callable(data)
-        and not hasattr(data, "__iter__")
-        and not hasattr(data, "__aiter__")
-        and (kind_of(type(data)) is Kind.ROW and not inspect.isawaitable(data))
-    )
 
 
 class ListReader:
