@@ -24,7 +24,7 @@ from typing import cast
 from asyncelt.extract.functions import is_async_function
 from asyncelt.extract.headway import Headway
 from asyncelt.extract.hinting import HintBook
-from asyncelt.extract.items import Kind, Marked, Materialized, judged
+from asyncelt.extract.items import Kind, Mark, Marked, Materialized, judged
 from asyncelt.extract.jsonbody import rows_of
 from asyncelt.extract.messages import Checkpoint, Message, Messages, SafePoint, stream_side
 from asyncelt.extract.opened import Opened, open_steps, quick_steps
@@ -141,12 +141,12 @@ class Chain:
         elif result:
             yield from self.process(kept, index=index)
 
-    def process(self, item: object, table: str | None = None, index: int = 0) -> Work:
+    def process(self, item: object, mark: Mark | None = None, index: int = 0) -> Work:
         """All the work of one item.
 
         Args:
             item: Whatever a source or a step may yield.
-            table: The table that it brings; None: it goes where the resource says.
+            mark: What has been said of it; None: nothing.
             index: The first step that it goes through.
 
         Raises:
@@ -157,13 +157,13 @@ class Chain:
 
             if kind is Kind.MARKED:
                 marked = cast("Marked", item)
-                item, table = marked.item, marked.table_name or table
+                item, mark = marked.item, marked.mark.inside(mark)
 
-                if marked.hints is not None:
-                    self.router.change_hints(marked, marked.hints)
+                if mark.hints is not None:
+                    self.router.change_hints(marked.mark, mark.hints)
 
                 if isinstance(item, Materialized):
-                    self.router.out(table or self.router.table, item)
+                    self.router.out(mark.table_name or self.router.table, item)
                     return
 
                 continue
@@ -173,7 +173,7 @@ class Chain:
                 continue
 
             if kind in UNFOLDED:
-                yield from unfold(item, kind, partial(self.process, table=table, index=index), self.headway)
+                yield from unfold(item, kind, partial(self.process, mark=mark, index=index), self.headway)
                 return
 
             if kind is Kind.MESSAGE:
@@ -181,7 +181,7 @@ class Chain:
                 return
 
             if index == len(self._stations):
-                yield from self.router.route(item, table)
+                yield from self.router.route(item, mark)
                 return
 
             step = self._stations[index]
@@ -190,7 +190,7 @@ class Chain:
             if step.needs_rows:
                 item = yield from rows_of(item, self.headway)
 
-            item = yield from step.work(item, table)
+            item = yield from step.work(item, mark)
 
     def _receive(self, item: Message | Messages | Checkpoint, index: int) -> Work:
         """What messages hold, unless the stream has it already; then the safe point that comes after it."""
@@ -198,14 +198,18 @@ class Chain:
             self.settle(finished=False)
             point = SafePoint(state=copy.deepcopy(state_of_source()))
         elif isinstance(item, Messages):
-            yield from self.process(item.item, item.table_name, index)
+            yield from self.process(item.item, _mark_of(item), index)
             point = SafePoint(item.receipts, item.origin)
         else:
             side = stream_side.get()
 
             if side is None or side.accept(item.origin, item.receipt):
-                yield from self.process(item.value, item.table_name, index)
+                yield from self.process(item.value, _mark_of(item), index)
 
             point = SafePoint((item.receipt,), item.origin)
 
         self.router.emit(self.router.table, point)
+
+
+def _mark_of(item: Message | Messages) -> Mark | None:
+    return None if item.table_name is None else Mark(item.table_name)

@@ -9,7 +9,7 @@ import pyarrow as pa
 from asyncelt.errors import ConfigError
 from asyncelt.extract.headway import Headway
 from asyncelt.extract.hinting import HintBook
-from asyncelt.extract.items import Marked
+from asyncelt.extract.items import Mark, Marked
 from asyncelt.extract.jsonbody import rows_of
 from asyncelt.extract.requests import Emit, HintNews, Offered, TableName, Work
 from asyncelt.flow import Unloadable
@@ -53,10 +53,13 @@ class Router:
         """Whether rows that bring no table of their own all go to one."""
         return isinstance(self._table, str)
 
-    def route(self, item: object, table: str | None) -> Work:
-        """Send an item to transformers and to its table: ``table``, or where the resource says."""
+    def route(self, item: object, mark: Mark | None) -> Work:
+        """Send an item to transformers and to its table: where its mark says, or the resource."""
+        table = None if mark is None else mark.table_name
+
         if self.offers:
-            self.emit("", Offered(item if table is None else Marked(item, table)))
+            # Its hints, if it has any, are of this resource's tables.
+            self.emit("", Offered(item if table is None else Marked(item, Mark(table))))
 
         if not self._keeps:
             self._count(item)
@@ -75,9 +78,10 @@ class Router:
         self._headway.rows += 1
         self.emit(table, row)
 
-    def refuse(self, row: object, instead: Unloadable, table: str | None) -> None:
+    def refuse(self, row: object, instead: Unloadable, mark: Mark | None) -> None:
         """Send on a row that cannot be loaded."""
         if self._keeps:
+            table = None if mark is None else mark.table_name
             self.out(table or (self._table_of(row) if callable(self._table) else self.table), [instead])
 
     def out(self, table: str, item: object) -> None:
@@ -85,17 +89,18 @@ class Router:
         self.emit(table, item)
         self._count(item)
 
-    def change_hints(self, marked: Marked, hints: Mapping[str, object]) -> None:
+    def change_hints(self, mark: Mark, hints: Mapping[str, object]) -> None:
         """Hints that have come with the data; a table name among them is the resource's from here on."""
+        is_variant = mark.create_table_variant
         name = hints.get("table_name")
 
         try:
-            if isinstance(name, str) and name and not marked.is_variant:
+            if isinstance(name, str) and name and not is_variant:
                 self._table = name
 
             if self._hints is not None:
-                table = marked.table_name if marked.is_variant and marked.table_name else self.table
-                self._tell(table, self._hints.change(hints, table, is_variant=marked.is_variant))
+                table = mark.table_name if is_variant and mark.table_name else self.table
+                self._tell(table, self._hints.change(hints, table, is_variant=is_variant))
         except Exception as error:
             self._headway.fail(error, "in hints that came with its data")
 

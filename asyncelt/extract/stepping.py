@@ -15,9 +15,9 @@ from typing import Any, Final, TypeAlias
 import pyarrow as pa
 
 from asyncelt.errors import AsynceltError, DataValidationError
-from asyncelt.extract.functions import is_async_function
+from asyncelt.extract.functions import is_async_function, with_meta
 from asyncelt.extract.headway import Headway
-from asyncelt.extract.items import JsonPage, Kind, kind_of
+from asyncelt.extract.items import JsonPage, Kind, Mark, kind_of
 from asyncelt.extract.jsonbody import rows_of
 from asyncelt.extract.models import ModelValidator, field_of
 from asyncelt.extract.opened import AnyStep, Opened
@@ -54,8 +54,8 @@ class Spot:
 
     headway: Headway
     router: Router
-    behind: Callable[[object, str | None], Work]
-    """What the steps behind it do with an item and the table that it brings."""
+    behind: Callable[[object, Mark | None], Work]
+    """What the steps behind it do with an item and its mark."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +64,8 @@ class Station:
 
     needs_rows: bool
     """Whether JSON bodies have to be parsed before it sees them."""
-    work: Callable[[object, str | None], Doing]
-    """What it does with an item and the table that it brings."""
+    work: Callable[[object, Mark | None], Doing]
+    """What it does with an item and its mark."""
 
 
 def station(step: AnyStep, spot: Spot) -> Station:
@@ -76,15 +76,16 @@ def station(step: AnyStep, spot: Spot) -> Station:
 # ---------------------------------------------------------------------- functions of rows
 
 
-def _row_step(step: RowStep, spot: Spot, item: object, _table: str | None) -> Doing:
+def _row_step(step: RowStep, spot: Spot, item: object, mark: Mark | None) -> Doing:
     """Map or filter."""
+    function = with_meta(step.function, mark)
     keep = isinstance(step, FilterStep)
     results: list[object] = []
 
     for rows in _slices(item):
         try:
             for row in rows:
-                result = step.function(row)
+                result = function(row)
 
                 if type(result) not in _PLAIN and isawaitable(result):
                     result = yield result
@@ -102,7 +103,7 @@ def _row_step(step: RowStep, spot: Spot, item: object, _table: str | None) -> Do
     return _in_the_form_of(item, results)
 
 
-def _validator(step: ValidatorStep, spot: Spot, item: object, table: str | None) -> Doing:
+def _validator(step: ValidatorStep, spot: Spot, item: object, mark: Mark | None) -> Doing:
     """Rows that are refused leave the chain here, as what they are: `Unloadable`.
 
     A cursor behind the validator is asked whether they are new, and moves past them, so that a row is refused in one
@@ -124,7 +125,7 @@ def _validator(step: ValidatorStep, spot: Spot, item: object, table: str | None)
                     raise
 
                 if _is_new(row, step, spot.headway):
-                    spot.router.refuse(row, _unloadable(row, error), table)
+                    spot.router.refuse(row, _unloadable(row, error), mark)
             except AsynceltError:
                 raise
             except Exception as error:
@@ -165,16 +166,18 @@ def _unloadable(row: object, error: Exception) -> Unloadable:
     return Unloadable(str(error), repr(row)[:_DESCRIPTION], kind=type(error).__name__, row=row)
 
 
-def _yield_map(step: YieldMapStep, spot: Spot, item: object, table: str | None) -> Doing:
+def _yield_map(step: YieldMapStep, spot: Spot, item: object, mark: Mark | None) -> Doing:
+    function = with_meta(step.function, mark)
+
     def onward(result: object) -> Work:
-        return spot.behind(result, table)
+        return spot.behind(result, mark)
 
     for row in item if isinstance(item, list) else (item,):
         if spot.headway.ended():
             break
 
         try:
-            results = step.function(row)
+            results = function(row)
         except Exception as error:
             spot.headway.fail(error, f"in {step.label}")
 
@@ -198,20 +201,20 @@ def _guarded(items: Iterable[object], label: str, headway: Headway) -> Iterator[
 # ---------------------------------------------------------------------- steps that see whole items
 
 
-def _select(step: SelectStep, spot: Spot, item: object, table: str | None) -> Doing:
-    if table is not None:
-        return item if table in step.names else None
+def _select(step: SelectStep, spot: Spot, item: object, mark: Mark | None) -> Doing:
+    if mark is not None and mark.table_name is not None:
+        return item if mark.table_name in step.names else None
 
     rows = yield from rows_of(item, spot.headway)
 
     return (yield from _row_step(FilterStep(step.keeps), spot, rows, None))
 
 
-def _transform(step: ItemStep, spot: Spot, item: object, _table: str | None) -> Doing:
+def _transform(step: ItemStep, spot: Spot, item: object, mark: Mark | None) -> Doing:
     if isinstance(item, JsonBody):
         item = item.data if item.items is None else JsonPage(item.data, item.items)
 
-    call = partial(step.function, item)
+    call = partial(with_meta(step.function, mark), item)
 
     try:
         if not is_async_function(step.function):
@@ -226,14 +229,14 @@ def _transform(step: ItemStep, spot: Spot, item: object, _table: str | None) -> 
         spot.headway.fail(error, f"in transformer {step.name!r}")
 
 
-def _page_step(step: Opened, spot: Spot, item: object, _table: str | None) -> Doing:
+def _page_step(step: Opened, spot: Spot, item: object, _mark: Mark | None) -> Doing:
     try:
         return step.run.apply(item) if step.work is None else (yield from step.work(item))
     except Exception as error:
         spot.headway.fail(error, "in a step")
 
 
-_HANDLERS: Final[Mapping[type[AnyStep], Callable[[Any, Spot, object, str | None], Doing]]] = {
+_HANDLERS: Final[Mapping[type[AnyStep], Callable[[Any, Spot, object, Mark | None], Doing]]] = {
     MapStep: _row_step,
     FilterStep: _row_step,
     YieldMapStep: _yield_map,
