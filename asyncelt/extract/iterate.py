@@ -15,7 +15,7 @@ from asyncelt.extract.driver import Driver
 from asyncelt.extract.jsonbody import parse_in_slices
 from asyncelt.extract.pump import state_of_run
 from asyncelt.extract.readers import open_reader
-from asyncelt.extract.requests import HintNews, Run
+from asyncelt.extract.requests import HintNews, Singles
 from asyncelt.flow import JsonBody
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ async def iterate_rows(resource: Resource) -> AsyncIterator[object]:
         if isinstance(item, HintNews):
             return
 
-        if isinstance(item, Run):
+        if isinstance(item, Singles):
             rows.extend(item.rows)
         elif isinstance(item, list):
             rows.extend(item)
