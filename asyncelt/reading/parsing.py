@@ -87,12 +87,15 @@ def no_rows(columns: Iterable[Column]) -> exp.Select:
     return exp.select(*nothing).where(exp.false())
 
 
-def parse_condition(condition: str | exp.Expr, dialect: str) -> exp.Expr:
-    """Parse a condition.
+def parse_condition(condition: str | exp.Expr, catalog: Catalog) -> exp.Expr:
+    """Parse a condition, and check the tables that are read in it.
 
     Raises:
         InvalidQuery: It cannot be parsed, or is no condition.
+        UnknownTable: A subquery names a table that is not in the dataset.
     """
+    dialect = catalog.dialect
+
     if isinstance(condition, exp.Expr):
         parsed = condition.copy()
     else:
@@ -103,6 +106,8 @@ def parse_condition(condition: str | exp.Expr, dialect: str) -> exp.Expr:
 
     if not isinstance(parsed, exp.Condition) or isinstance(parsed, exp.Query):
         raise InvalidQuery(f'{parsed.sql(dialect=dialect)!r} is not a condition, such as "price > 10".')
+
+    check_tables(parsed, catalog)
 
     return parsed
 
