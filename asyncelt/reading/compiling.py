@@ -34,7 +34,7 @@ from asyncelt.reading.ranges import in_time_of
 from asyncelt.schema.model import Column
 from asyncelt.types import ColumnName, SqlValue
 
-__all__ = ["Compiled", "compiled", "literal_sql"]
+__all__ = ["Compiled", "compiled", "literal_statement"]
 
 _COMPARISONS = {"eq": exp.EQ, "ne": exp.NEQ, "gt": exp.GT, "lt": exp.LT, "gte": exp.GTE, "lte": exp.LTE}
 _CASTS: Mapping[str, str] = {
@@ -82,11 +82,12 @@ def compiled(plan: Plan, catalog: Catalog) -> Compiled:
     return Compiled(statement.sql(dialect=catalog.dialect), tuple(builder.values), columns, statement)
 
 
-def literal_sql(one: Compiled, dialect: str, *, pretty: bool) -> str:
+def literal_statement(one: Compiled) -> exp.Query:
     """The statement with its values written out: for people, and to paste elsewhere."""
     statement = bind(one.statement.copy(), lambda position: _literal(one.parameters[position - 1]))
+    assert isinstance(statement, exp.Query)  # noqa: S101 - only placeholders were replaced
 
-    return statement.sql(dialect=dialect, pretty=pretty)
+    return statement
 
 
 def _literal(value: SqlValue) -> exp.Expr:

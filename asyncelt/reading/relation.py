@@ -216,13 +216,14 @@ class Relation(Fetches):
             raise InvalidQuery("alias= and on= of a join cannot be empty.")
 
         if isinstance(other, Relation):
-            if other.dataset is not self._dataset:
+            if not self._dataset.is_same_dataset(other.dataset):
                 raise InvalidQuery(
-                    "A relation is joined with relations of the same dataset object; read one of the two and pass its "
-                    "rows on, or use pipeline.sql_client()."
+                    f"A relation is joined with relations of the same dataset; these are of {self._dataset!r} and of "
+                    f"{other.dataset!r}. Read one of the two and pass its rows on, or use pipeline.sql_client()."
                 )
 
             plan = other.plan
+            known_columns(plan, self._dataset.catalog())
         else:
             plan = self._dataset.table(other.removeprefix(f"{self._dataset.dataset_name}.")).plan
 
@@ -348,15 +349,31 @@ class Relation(Fetches):
 
         return ibis_query(self.to_sql(), self.columns_schema)
 
+    @property
+    def sqlglot_expression(self) -> exp.Query:
+        """The query as an expression of sqlglot, with its values written out.
+
+        Raises:
+            QueryError: It cannot be read like this.
+        """
+        from asyncelt.reading.compiling import literal_statement
+
+        return literal_statement(self._compiled())
+
+    @property
+    def destination_dialect(self) -> str:
+        """SQL dialect of the destination, in which `to_sql` is written."""
+        return self._dataset.dialect
+
+    query_dialect = destination_dialect
+
     def to_sql(self, *, pretty: bool = False) -> str:
         """The query with its values written out, for people and to be pasted elsewhere. What runs has parameters.
 
         Raises:
             QueryError: It cannot be read like this.
         """
-        from asyncelt.reading.compiling import literal_sql
-
-        return literal_sql(self._compiled(), self._dataset.dialect, pretty=pretty)
+        return self.sqlglot_expression.sql(dialect=self._dataset.dialect, pretty=pretty)
 
     def _ipython_key_completions_(self) -> list[str]:
         return self.columns
