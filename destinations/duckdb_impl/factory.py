@@ -65,6 +65,11 @@ class DuckDb:
         """The database as a URL."""
         return self.config.location
 
+    @property
+    def place(self) -> Path | None:
+        """The file."""
+        return self.config.path
+
     def for_pipeline(self, pipeline_name: str) -> DuckDb:
         """With ``<pipeline_name>.duckdb`` in the current folder, where no database was given."""
         if not self.is_default_file:

@@ -120,6 +120,11 @@ class Filesystem:
         """The address, without secrets."""
         return self.site.location
 
+    @property
+    def place(self) -> LocalSite | S3Site:
+        """The folder, or the prefix and how it is reached."""
+        return self.site
+
     def for_pipeline(self, pipeline_name: str) -> Filesystem:
         """The same: nothing depends on the pipeline."""
         del pipeline_name

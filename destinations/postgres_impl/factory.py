@@ -7,7 +7,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, cast
 
-from asyncelt.destinations.postgres_impl.config import STAGING_THRESHOLD, PostgresConfig, address_of
+from asyncelt.destinations.postgres_impl.config import STAGING_THRESHOLD, Address, PostgresConfig, address_of
 from asyncelt.destinations.postgres_impl.session import PostgresSession
 from asyncelt.destinations.postgres_impl.storable import check_storable
 from asyncelt.destinations.postgres_impl.types import DECIMAL, MAX_NAME_BYTES, WEI
@@ -60,6 +60,11 @@ class Postgres:
     def location(self) -> str:
         """Host, port and database as a URL."""
         return self.config.location
+
+    @property
+    def place(self) -> Address | None:
+        """The address; None for a pool of the caller."""
+        return None if self.config.pool is not None else self.config.address
 
     def for_pipeline(self, pipeline_name: str) -> Postgres:  # noqa: ARG002 - the same for every pipeline
         """The same destination."""
