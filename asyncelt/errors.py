@@ -26,6 +26,7 @@ retry loop looks at)::
     │  └─ SourceTimeout(TimeoutError)
     ├─ SchemaError
     │  ├─ SchemaConflict               two definitions that do not join
+    │  │  └─ TableIdentifiersFrozen    another naming convention, and tables have data
     │  ├─ DataValidationError          the schema contract forbids this change
     │  ├─ NameCollision                two names become one
     │  └─ SchemaNotFound               (also KeyError)
@@ -248,6 +249,10 @@ class SchemaError(AsynceltError):
 
 class SchemaConflict(SchemaError):
     """Two definitions of a table or column do not join."""
+
+
+class TableIdentifiersFrozen(SchemaConflict):
+    """Another naming convention would name tables and columns anew that have received data."""
 
 
 class DataValidationError(SchemaError):

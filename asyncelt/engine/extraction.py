@@ -65,8 +65,8 @@ class Extraction:
     """In a stream: who cuts a resource's data, and may end it."""
     reports: dict[tuple[str, str], PumpReport] = field(default_factory=dict)
     """By schema and resource."""
-    custom_metrics: dict[str, dict[str, object]] = field(default_factory=dict)
-    """Figures that resources have counted themselves, by resource."""
+    custom_metrics: dict[tuple[str, str], dict[str, object]] = field(default_factory=dict)
+    """Figures that resources have counted themselves, by schema and resource."""
     failures: list[ResourceFailure] = field(default_factory=list)
     """Resources that the run does without: their pages were not handed on, and their state is as it was."""
 
@@ -189,7 +189,7 @@ class Extraction:
             self.reports[plan.schema_name, plan.name] = report
 
         if metrics:
-            self.custom_metrics[resource.name] = metrics
+            self.custom_metrics[plan.schema_name, resource.name] = metrics
 
     def _plan_of(self, source: Source, resource: Resource) -> ResourcePlan:
         """The plan of a resource; one that only feeds transformers is not among those that are read for themselves."""

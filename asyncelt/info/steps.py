@@ -66,7 +66,7 @@ class ExtractMetrics:
     """By raw table name."""
     resource_metrics: Mapping[str, WriterMetrics] = field(default_factory=dict)
     dag: tuple[tuple[str, str], ...] = ()
-    """Resources and what they feed."""
+    """Resources and what they feed, (parent, child); one that stands alone is (name, name)."""
     custom_metrics: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
     """Figures that resources have counted themselves, by resource."""
     hints: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
@@ -281,7 +281,8 @@ class LoadInfo(StepInfo):
     notices: tuple[Notice, ...] = ()
     """What was kept in another form than it came, one per column and kind."""
     custom_metrics: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
-    """Figures that resources have counted themselves, by resource: `Resource.add_metrics`."""
+    """Figures that resources have counted themselves, by resource: `Resource.add_metrics`. Where two schemas of the run
+    have a resource of the same name, by ``schema.resource``."""
     failed_resources: tuple[ResourceFailure, ...] = ()
     """Resources that have failed without failing the run: ``on_error``. Nothing of them was loaded, and the next run
     reads them again from where they stood."""

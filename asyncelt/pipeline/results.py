@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import pairwise
 
+from asyncelt.engine.intake import ResourcePlan
 from asyncelt.engine.loading import Loaded, LoadedBundle
 from asyncelt.engine.run import Extracted, Normalized
 from asyncelt.extract.pump import PumpReport
@@ -115,7 +118,7 @@ class Maker:
             already_committed=already_committed,
             data_taken=data_taken,
             notices=tuple(notices),
-            custom_metrics=extracted.custom_metrics if extracted is not None else {},
+            custom_metrics=_by_name(extracted.custom_metrics) if extracted is not None else {},
             failed_resources=extracted.failures if extracted is not None else (),
             report=report,
         )
@@ -213,10 +216,26 @@ def _extract_metrics(extracted: Extracted, schema_name: str, package: ExtractedP
         },
         table_metrics=tables,
         resource_metrics=resources,
-        custom_metrics={one.name: found for one in plans if (found := extracted.custom_metrics.get(one.name))},
-        dag=tuple((schema_name, one.name) for one in plans),
+        custom_metrics={
+            name: found for (schema, name), found in extracted.custom_metrics.items() if schema == schema_name
+        },
+        dag=tuple(edge for one in plans for edge in _edges(one)),
         hints={one.name: {"write_disposition": one.write_disposition, "table_name": one.table_name} for one in plans},
     )
+
+
+def _edges(plan: ResourcePlan) -> Iterable[tuple[str, str]]:
+    """What feeds a resource, link by link; one that nothing feeds stands for itself."""
+    chain = (plan.name, *plan.parents)
+
+    return [(parent, child) for child, parent in pairwise(chain)] or [(plan.name, plan.name)]
+
+
+def _by_name(metrics: Mapping[tuple[str, str], Mapping[str, object]]) -> dict[str, Mapping[str, object]]:
+    """Figures by resource; ``schema.resource`` where two schemas have one of the same name."""
+    names = Counter(name for _, name in metrics)
+
+    return {name if names[name] == 1 else f"{schema}.{name}": found for (schema, name), found in metrics.items()}
 
 
 def _table_metrics(report: PumpReport, start: float, end: float) -> dict[str, WriterMetrics]:

@@ -60,10 +60,12 @@ async def run_case(case: Case, form: str, folder: Path) -> Outcome:
 
 
 async def _loaded(pipeline: asyncelt.Pipeline, run: Run, form: str) -> object:
-    if form != "steps":
-        return await pipeline.run(_resource(run, form), **run.arguments)
+    schema = asyncelt.Schema.from_dict(run.schema) if run.schema is not None else None
 
-    await pipeline.extract(_resource(run, form), **run.arguments)
+    if form != "steps":
+        return await pipeline.run(_resource(run, form), schema=schema, **run.arguments)
+
+    await pipeline.extract(_resource(run, form), schema=schema, **run.arguments)
     normalized = await pipeline.normalize()
     await pipeline.load()
 
