@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -110,6 +112,7 @@ class Maker:
             destination_type=destination.destination_type,
             destination_name=destination.destination_name,
             destination_displayable_credentials=destination.location,
+            destination_fingerprint=_fingerprint(destination.location),
             staging_type=staging.destination_type if staging is not None else None,
             staging_name=staging.destination_name if staging is not None else None,
             staging_displayable_credentials=staging.location if staging is not None else None,
@@ -122,6 +125,10 @@ class Maker:
             failed_resources=extracted.failures if extracted is not None else (),
             report=report,
         )
+
+
+def _fingerprint(location: str) -> str:
+    return base64.b64encode(hashlib.shake_128(location.encode()).digest(15)).decode()
 
 
 def loaded_packages(loaded: Loaded) -> Iterable[tuple[LoadedBundle, LoadPackageInfo]]:

@@ -81,3 +81,12 @@ async def test_of_models(tmp_path: Path) -> None:
     assert (error.schema_entity, error.table_name, error.column_name) == ("data_type", "orders", "id")
     assert error.schema_contract == {"tables": "evolve", "columns": "discard_value", "data_type": "freeze"}
     assert error.data_item == row
+
+
+async def test_traces_keep_what_was_refused_but_not_the_data(tmp_path: Path) -> None:
+    rows = [{"id": 2, "more": "of the user"}]
+    await refused(tmp_path, rows, table_name="orders", schema_contract={"columns": "freeze"})
+    kept = (tmp_path / "p" / "trace.json").read_bytes()
+
+    assert b'"column_name":"more"' in kept
+    assert b"of the user" not in kept

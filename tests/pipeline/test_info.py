@@ -12,7 +12,7 @@ import orjson
 import pytest
 
 import asyncelt
-from asyncelt.errors import PipelineStepFailed
+from asyncelt.errors import AsynceltWarning, PipelineStepFailed
 from asyncelt.info import (
     ExtractInfo,
     JobFileInfo,
@@ -227,6 +227,27 @@ async def test_infos_load_back_through_a_pipeline(make: Make) -> None:
     assert tables["normalize_info__row_counts"].num_rows == 3
     assert tables["trace__steps"].column("step").to_pylist() == ["extract", "normalize", "load"]
     assert str(tables["load_info"].schema.field("started_at").type).startswith("timestamp")
+
+
+async def test_the_plain_form_of_a_load_leaves_nothing_out(make: Make) -> None:
+    @asyncelt.resource(on_error="quarantine", columns={"n": {"data_type": "bigint"}}, schema_contract={"data_type": "freeze"})
+    async def rows() -> AsyncIterator[object]:
+        asyncelt.current.resource_metrics()["calls"] = 1
+        yield [{"n": 1}, {"n": "text"}]
+
+    with pytest.warns(AsynceltWarning, match="could not be loaded"):
+        info = await make().run(rows())
+
+    said: Any = info.asdict()
+
+    assert said["quarantined_rows"] == [{"table_name": "rows", "rows": 1}]
+    assert said["skipped_rows"] == []
+    assert [one["kind"] for one in said["notices"]] == [one.kind for one in info.notices]
+    assert said["custom_metrics"] == [{"resource_name": "rows", "calls": 1}]
+    assert said["staging_displayable_credentials"] is None
+    assert said["destination_fingerprint"] == info.destination_fingerprint != ""
+    assert "memory" not in info.destination_fingerprint
+    orjson.dumps(said)
 
 
 # -------------------------------------------------------------------------------------------- traces
