@@ -64,8 +64,6 @@ LEFT_OUT: dict[str, str] = {
     "current.load_package_state": "what a resource has to remember is in `resource_state()`; packages are looked at by "
     "`pipeline.get_load_package_state(load_id)`",
     "current.destination_state": "a destination keeps what it has to remember in the dataset, in the commit of the rows",
-    "current.interval": "a scheduler's interval is given as `initial_value=` and `end_value=`; environments of schedulers "
-    "are not read, and `allow_external_schedulers=True` is refused",
     "current.timezone": "times are stored in UTC, or as they are where the column has no zone",
 }
 

@@ -230,7 +230,9 @@ async def test_infos_load_back_through_a_pipeline(make: Make) -> None:
 
 
 async def test_the_plain_form_of_a_load_leaves_nothing_out(make: Make) -> None:
-    @asyncelt.resource(on_error="quarantine", columns={"n": {"data_type": "bigint"}}, schema_contract={"data_type": "freeze"})
+    @asyncelt.resource(
+        on_error="quarantine", columns={"n": {"data_type": "bigint"}}, schema_contract={"data_type": "freeze"}
+    )
     async def rows() -> AsyncIterator[object]:
         asyncelt.current.resource_metrics()["calls"] = 1
         yield [{"n": 1}, {"n": "text"}]
