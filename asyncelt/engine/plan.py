@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import cast
 
@@ -18,6 +18,7 @@ from asyncelt.engine.source_settings import (
     settings_of_source,
     with_settings,
 )
+from asyncelt.extract.graph import lineage
 from asyncelt.extract.resource import Resource
 from asyncelt.extract.source import Source
 from asyncelt.schema.capabilities import Capabilities
@@ -310,7 +311,7 @@ def resource_plan(source: Source, resource: Resource, forced: int | None) -> Res
         table_name=table if isinstance(table, str) else None,
         write_disposition=disposition_of(resource),
         on_error=resource.on_error,
-        parents=tuple(one.name for one in _parents(resource)),
+        parents=tuple(one.name for one in lineage(resource))[1:],
     )
 
 
@@ -338,18 +339,9 @@ def _with_parents(reading: Iterable[tuple[Source, Resource, ResourcePlan]], sche
 
     for _, resource, plan in reading:
         if plan.schema_name == schema_name:
-            names.update(one.name for one in (resource, *_parents(resource)))
+            names.update(one.name for one in lineage(resource))
 
     return names
-
-
-def _parents(resource: Resource) -> Iterator[Resource]:
-    """What a transformer reads from, then what that one reads from."""
-    one = resource.parent
-
-    while one is not None:
-        yield one
-        one = one.parent
 
 
 def parents_of(reading: Iterable[tuple[Source, Resource, ResourcePlan]]) -> dict[str, set[str]]:

@@ -8,11 +8,10 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from itertools import pairwise
 
-from asyncelt.engine.intake import ResourcePlan
 from asyncelt.engine.loading import Loaded, LoadedBundle
 from asyncelt.engine.run import Extracted, Normalized
+from asyncelt.extract.graph import edges
 from asyncelt.extract.pump import PumpReport
 from asyncelt.flow import Notice
 from asyncelt.info.packages import LoadPackageInfo, extracted_info, package_info
@@ -226,16 +225,9 @@ def _extract_metrics(extracted: Extracted, schema_name: str, package: ExtractedP
         custom_metrics={
             name: found for (schema, name), found in extracted.custom_metrics.items() if schema == schema_name
         },
-        dag=tuple(edge for one in plans for edge in _edges(one)),
+        dag=tuple(edge for one in plans for edge in edges((one.name, *one.parents))),
         hints={one.name: {"write_disposition": one.write_disposition, "table_name": one.table_name} for one in plans},
     )
-
-
-def _edges(plan: ResourcePlan) -> Iterable[tuple[str, str]]:
-    """What feeds a resource, link by link; one that nothing feeds stands for itself."""
-    chain = (plan.name, *plan.parents)
-
-    return [(parent, child) for child, parent in pairwise(chain)] or [(plan.name, plan.name)]
 
 
 def _by_name(metrics: Mapping[tuple[str, str], Mapping[str, object]]) -> dict[str, Mapping[str, object]]:
