@@ -51,7 +51,9 @@ async def run_case(case: Case, form: str, folder: Path) -> Outcome:
 
     try:
         for run in case.runs:
-            info = await _loaded(pipeline, run, form)
+            with asyncelt.config.values({"schema.naming": run.naming} if run.naming else {}):
+                info = await _loaded(pipeline, run, form)
+
             notices += [notice.kind for notice in getattr(info, "notices", ())]
     except asyncelt.AsynceltError as raised:
         error = _told(raised)

@@ -85,10 +85,16 @@ def _run_all(pipeline_name: str, dataset_name: str, case: Case, folder: Path, da
 
     try:
         for run in case.runs:
+            os.environ.pop("SCHEMA__NAMING", None)
+
+            if run.naming:
+                os.environ["SCHEMA__NAMING"] = run.naming
+
             pipeline.run(_resource(dlt, run), schema=_schema(dlt, run), **run.arguments)
     except Exception as error:
         return _told(error)
     finally:
+        os.environ.pop("SCHEMA__NAMING", None)
         pipeline.deactivate()
 
     return None
