@@ -100,6 +100,7 @@ __all__ = [
     "SourceExhausted",
     "SourceTimeout",
     "StorageError",
+    "TableIdentifiersFrozen",
     "UndefinedRelation",
     "UnknownColumn",
     "UnknownDestination",
