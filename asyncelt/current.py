@@ -16,6 +16,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, cast
 
+from asyncelt.configuration.interval import interval
 from asyncelt.configuration.lookup import PIPELINE
 from asyncelt.errors import UsageError
 
@@ -29,6 +30,7 @@ __all__ = [
     "activate_pipeline",
     "activate_resource",
     "activate_source",
+    "interval",
     "pipeline",
     "resource",
     "resource_metrics",

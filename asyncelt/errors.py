@@ -26,6 +26,7 @@ retry loop looks at)::
     │  └─ SourceTimeout(TimeoutError)
     ├─ SchemaError
     │  ├─ SchemaConflict               two definitions that do not join
+    │  │  └─ TableIdentifiersFrozen    another naming convention, and tables have data
     │  ├─ DataValidationError          the schema contract forbids this change
     │  ├─ NameCollision                two names become one
     │  └─ SchemaNotFound               (also KeyError)
@@ -55,6 +56,7 @@ from __future__ import annotations
 
 import sys
 import warnings
+from collections.abc import Mapping
 from typing import ClassVar, Final, Self
 
 __all__ = [
@@ -100,6 +102,7 @@ __all__ = [
     "SourceExhausted",
     "SourceTimeout",
     "StorageError",
+    "TableIdentifiersFrozen",
     "UndefinedRelation",
     "UnknownColumn",
     "UnknownDestination",
@@ -272,8 +275,39 @@ class SchemaConflict(SchemaError):
     """Two definitions of a table or column do not join."""
 
 
+class TableIdentifiersFrozen(SchemaConflict):
+    """Another naming convention would name tables and columns anew that have received data."""
+
+
 class DataValidationError(SchemaError):
-    """The schema contract forbids a change that the data asks for."""
+    """The schema contract forbids a change that the data asks for.
+
+    The attributes are the reference's. None: it is not known, or has no part in it.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        schema_name: str | None = None,
+        table_name: str | None = None,
+        column_name: str | None = None,
+        schema_entity: str | None = None,
+        contract_mode: str | None = None,
+        schema_contract: Mapping[str, str] | None = None,
+        data_item: object = None,
+    ) -> None:
+        super().__init__(message)
+        self.schema_name = schema_name
+        self.table_name = table_name
+        self.column_name = column_name
+        self.schema_entity = schema_entity
+        """``tables``, ``columns`` or ``data_type``."""
+        self.contract_mode = contract_mode
+        self.schema_contract = schema_contract
+        """The mode of each entity."""
+        self.data_item = data_item
+        """What broke it: the first value of a column, or the row that a model refuses."""
 
 
 class NameCollision(SchemaError):

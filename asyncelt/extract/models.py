@@ -118,7 +118,7 @@ class ModelValidator:
         if self.column_mode == "discard_row":
             return None
 
-        raise self._error(f"field {others[0]!r} is not one of its fields", "columns")
+        raise self._error(f"field {others[0]!r} is not one of its fields", "columns", row, str(others[0]))
 
     def _blame(self, row: object, error: Any) -> None:
         """Raise, unless faults may cost the row. As in the reference, one ``discard_row`` is enough for all of them."""
@@ -126,7 +126,7 @@ class ModelValidator:
         is_no_row = not isinstance(row, Mapping) and any(one["type"] == "model_type" for one in faults)
 
         if is_no_row:
-            raise self._error(f"a {type(row).__name__} is neither a mapping nor the model", "data_type") from error
+            raise self._error(f"a {type(row).__name__} is neither a mapping nor the model", "data_type", row) from error
 
         if "discard_row" in (self.column_mode, self.data_mode):
             return
@@ -135,13 +135,20 @@ class ModelValidator:
         where = f"field {'.'.join(map(str, first['loc']))!r}: " if first["loc"] else ""
         entity = "columns" if first["type"] == "extra_forbidden" else "data_type"
 
-        raise self._error(f"{where}{first['msg']} ({first['type']})", entity) from error
+        column = str(first["loc"][0]) if first["loc"] else None
 
-    def _error(self, why: str, entity: str) -> DataValidationError:
+        raise self._error(f"{where}{first['msg']} ({first['type']})", entity, row, column) from error
+
+    def _error(self, why: str, entity: str, row: object, column: str | None = None) -> DataValidationError:
         return DataValidationError(
             f"A row does not fit the model {self.model.__name__}: {why}. The schema contract freezes {entity}: mend "
             f"the row or the model, or let such rows go by schema_contract={{{entity!r}: 'discard_row'}} or on_error="
-            "'skip'."
+            "'skip'.",
+            column_name=column,
+            schema_entity=entity,
+            contract_mode="freeze",
+            schema_contract={"tables": "evolve", "columns": self.column_mode, "data_type": self.data_mode},
+            data_item=row,
         )
 
     def __repr__(self) -> str:

@@ -9,6 +9,7 @@ from typing import Literal, Self
 from asyncelt import current
 from asyncelt.errors import ConfigError, InvalidResourceData
 from asyncelt.extract.functions import check_name
+from asyncelt.extract.graph import edges, lineage
 from asyncelt.extract.resource import Contract, Resource
 from asyncelt.schema.hints import merge_table_hints
 from asyncelt.schema.model import Schema
@@ -42,6 +43,41 @@ class ResourceDict(Mapping[str, Resource]):
         """The resources that are loaded."""
         return {name: resource for name, resource in self._resources.items() if resource.selected}
 
+    @property
+    def extracted(self) -> list[Resource]:
+        """The resources that are read: those that are loaded, each followed by what it is fed by."""
+        return [one for resource in self.selected.values() for one in lineage(resource)]
+
+    @property
+    def selected_dag(self) -> list[tuple[str, str]]:
+        """What feeds what, as (parent, child), of resources that are loaded; one that stands alone is (name, name)."""
+        return [edge for resource in self.selected.values() for edge in edges([one.name for one in lineage(resource)])]
+
+    def __setitem__(self, name: str, resource: Resource) -> None:
+        """Add a resource, or put it in the place of the one of its name; the source keeps a copy of its own.
+
+        A transformer goes on reading from the resource that was there.
+
+        Raises:
+            ConfigError: This is not the resource's name.
+        """
+        if name != resource.name:
+            raise ConfigError(
+                f"Source {self._source_name!r}: resource {resource.name!r} cannot be kept as {name!r}: give it this "
+                "name with with_name()."
+            )
+
+        self._keep(resource)
+        self._relink()
+
+    def detach(self, resource_name: str | None = None) -> Resource:
+        """An independent copy of a resource, with what feeds it; of the first one where no name is given.
+
+        Raises:
+            KeyError: There is no such resource.
+        """
+        return _detached(self[next(iter(self), "") if resource_name is None else resource_name])
+
     def add(self, *resources: Resource) -> None:
         """Add resources; the source keeps copies of its own.
 
@@ -55,11 +91,14 @@ class ResourceDict(Mapping[str, Resource]):
                     "another name with with_name(); both may keep the same table_name."
                 )
 
-            added = resource.clone_of_same()
-            added.source_name = self._source_name
-            self._resources[added.name] = added
+            self._keep(resource)
 
         self._relink()
+
+    def _keep(self, resource: Resource) -> None:
+        kept = resource.clone_of_same()
+        kept.source_name = self._source_name
+        self._resources[kept.name] = kept
 
     def _relink(self) -> None:
         """Let transformers read from the resources of this source, rather than from those they were copied from."""
@@ -102,6 +141,16 @@ class ResourceDict(Mapping[str, Resource]):
 
     def _names(self) -> str:
         return ", ".join(map(repr, self._resources)) or "none"
+
+
+def _detached(resource: Resource) -> Resource:
+    """A copy that reads from copies."""
+    copied = resource.clone()
+
+    if copied.parent is not None:
+        copied.pipe_data_from(_detached(copied.parent))
+
+    return copied
 
 
 class Source:

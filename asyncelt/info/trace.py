@@ -11,6 +11,7 @@ from uuid import uuid4
 
 import orjson
 
+from asyncelt.configuration.resolved import resolved_values
 from asyncelt.info.steps import StepInfo
 from asyncelt.info.text import elapsed, iso, plain
 
@@ -18,6 +19,8 @@ __all__ = ["PipelineTrace", "StepTrace"]
 
 ENGINE_VERSION: Final = 2
 MAX_STEPS: Final = 100
+_NOT_KEPT: Final = frozenset({"pipeline", "step_info", "data_item"})
+"""Attributes of errors that are no matter of a file: objects of ours, and the user's data."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,7 +90,8 @@ class PipelineTrace:
     steps: tuple[StepTrace, ...]
     finished_at: datetime
     resolved_config_values: tuple[Mapping[str, object], ...] = ()
-    """Settings that were used; secrets without their values."""
+    """What was found in configuration since the pipeline is active, one mapping each: ``key``, ``value`` (None for what
+    is or looks secret), ``is_secret_hint``, ``sections``, ``provider_name``."""
     engine_version: int = ENGINE_VERSION
 
     @property
@@ -177,6 +181,9 @@ def joined(
     before = earlier.steps if earlier is not None and len(steps) == 1 else ()
     kept = (*before, *steps)[-MAX_STEPS:]
 
+    values = {_place_of(one): one for one in earlier.resolved_config_values} if earlier is not None and before else {}
+    values |= {_place_of(one): one for one in resolved_values(name)}
+
     return PipelineTrace(
         transaction_id=earlier.transaction_id if earlier is not None and before else uuid4().hex,
         pipeline_name=name,
@@ -184,7 +191,14 @@ def joined(
         started_at=min(one.started_at for one in kept),
         finished_at=max(one.finished_at for one in kept),
         steps=kept,
+        resolved_config_values=tuple(values.values()),
     )
+
+
+def _place_of(resolved: Mapping[str, object]) -> tuple[object, ...]:
+    sections = resolved.get("sections")
+
+    return (*(sections if isinstance(sections, list) else ()), resolved.get("key"))
 
 
 def exception_traces(error: BaseException, *, pipeline_name: str) -> tuple[Mapping[str, object], ...]:
@@ -194,7 +208,7 @@ def exception_traces(error: BaseException, *, pipeline_name: str) -> tuple[Mappi
 
     while one is not None and len(found) < MAX_STEPS:
         attributes = {key: plain(value) for key, value in vars(one).items() if not key.startswith("_")}
-        attributes = {key: value for key, value in attributes.items() if key not in {"pipeline", "step_info"}}
+        attributes = {key: value for key, value in attributes.items() if key not in _NOT_KEPT}
         found.append(
             {
                 "message": str(one),

@@ -143,9 +143,11 @@ class PipelineBase:
             return None
 
         raw = (self._dataset_name or f"{self._name}_dataset") + self._options.dataset_suffix
-        convention = capabilities.naming_convention if capabilities else "snake_case"
+        convention = capabilities.naming_convention if capabilities else None
 
-        return naming_for(convention, capabilities.max_identifier_length if capabilities else None).identifier(raw)
+        return naming_for(
+            convention or "snake_case", capabilities.max_identifier_length if capabilities else None
+        ).identifier(raw)
 
     @property
     def is_active(self) -> bool:

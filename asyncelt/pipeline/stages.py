@@ -64,8 +64,8 @@ class StageCalls(PipelineBase):
             primary_key: Hint.
             merge_key: Hint.
             schema: Schema for all sources.
-            max_parallel_items: Accepted for the reference's sake: the memory budget is the bound.
-            workers: The same.
+            max_parallel_items: Deferred calls that one resource may have under way; None: as set.
+            workers: Threads for deferred functions and parallelized transformers of one resource; None: as set.
             table_format: Hint.
             schema_contract: Hint; also kept as the schemas' own.
             refresh: What starts over before the data is loaded, as for `run`.
@@ -79,9 +79,10 @@ class StageCalls(PipelineBase):
         Cancellation:
             Safe at any await: nothing is left.
         """
-        for name, count in (("max_parallel_items", max_parallel_items), ("workers", workers)):
-            _at_least_one(name, count)
-
+        settings = self._with_limits(
+            max_parallel_items=_at_least_one("max_parallel_items", max_parallel_items),
+            extract_workers=_at_least_one("workers", workers),
+        )
         file_format = self._checked_format(loader_file_format) if loader_file_format is not None else None
         sources = await self._sources(
             data,
@@ -104,7 +105,7 @@ class StageCalls(PipelineBase):
         recorder, maker = self._recorder(), self._maker()
         last = await self._state_of_an_empty_folder()
 
-        async with self._folder() as folder:
+        async with self._folder(settings) as folder:
             try:
                 with step("extract", pipeline_name=self._name):
                     extracted = await run_extract(folder, request, last_load_id=last)

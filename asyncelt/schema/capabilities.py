@@ -43,7 +43,8 @@ class Capabilities:
     table_format_strategies: tuple[MergeStrategy, ...] = ()
     """By which such tables can be merged; the first is the default."""
     replace_strategies: tuple[ReplaceStrategy, ...] = ("truncate-and-insert",)
-    naming_convention: str = "snake_case"
+    naming_convention: str | None = None
+    """What the user has chosen for the destination; None: schemas keep theirs, new ones get ``snake_case``."""
     case_sensitive: bool = False
     max_identifier_length: int = 65536
     decimal_precision: tuple[int, int] = (38, 9)

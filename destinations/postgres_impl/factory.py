@@ -88,7 +88,7 @@ def postgres(
     pool_size: int = 4,
     staging_threshold: int | None = STAGING_THRESHOLD,
     pooled: bool = False,
-    naming_convention: str = "snake_case",
+    naming_convention: str | None = None,
     destination_name: str | None = None,
 ) -> Postgres:
     """Load into PostgreSQL by binary COPY.
@@ -119,7 +119,8 @@ def postgres(
         pooled: Whether the server is reached by a pooler in transaction mode (PgBouncer). No statement is prepared
             beyond its transaction then, and an owner holds no lock: a second one does not wait but takes over, and
             the first is refused with its commit.
-        naming_convention: How names of the data become names of tables and columns.
+        naming_convention: How names of the data become names of tables and columns. None: as the schema has it, a new
+            one "snake_case".
         destination_name: Name in messages and settings; "postgres" unless given.
 
     Raises:
