@@ -103,7 +103,7 @@ types: $(VENV)/.dev ## Run both type checkers
 
 .PHONY: docs
 docs: $(VENV)/.dev ## Build the site into site/, strictly and without a network
-	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet $(ARGS)
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict $(ARGS)
 
 .PHONY: coverage-table
 coverage-table: $(VENV)/.test ## Write docs/coverage.md from the marks on the tests

@@ -14,6 +14,7 @@ retry loop looks at)::
     ├─ UsageError(RuntimeError)        API misused: closed, entered twice, outside a run
     │  └─ PipelineNotActive            deactivated without being active in this task
     ├─ PipelineBusy                    another owner holds the pipeline; retryable
+    ├─ MessageNotCommitted             a stream ended before it had committed a message
     ├─ ExtractError
     │  ├─ InvalidResourceData          this value cannot be a resource
     │  ├─ ResourceExtractionError      user code raised; the original is __cause__
@@ -48,6 +49,7 @@ retry loop looks at)::
        │  └─ UndefinedRelation         the statement names a table or dataset that is not there
        ├─ LoadTimeout(TimeoutError)    retryable
        ├─ LeaseLost                    another owner took over; this package can no longer commit
+       │  └─ PositionsTaken            somebody else has committed messages of this package
        ├─ CommitUnknown                may have happened: ask by load id, never repeat blindly
        └─ Unsupported(NotImplementedError)
 """
