@@ -139,22 +139,27 @@ async def test_what_becomes_known_while_positions_are_joined_is_kept(tmp_path: P
     assert all(ledger.knows(source, asyncelt.Receipt("p", n)) for n in (2, 6000, 100_001))
 
 
-async def test_whoever_waits_for_a_commit_hears_of_it_although_the_stream_is_cancelled(tmp_path: Path) -> None:
-    channel = asyncelt.sources.channel("rows")
+@pytest.mark.parametrize("point", ["load.after_commit", "stream.committed", "stream.before_ack"])
+async def test_what_is_committed_is_acknowledged_although_the_stream_is_cancelled(point: str, tmp_path: Path) -> None:
+    class Distant(Numbers):
+        async def ack(self, receipts: Sequence[asyncelt.Receipt]) -> Mapping[str, int]:
+            await anyio.lowlevel.checkpoint()
+
+            return await super().ack(receipts)
+
+    source = Distant(1)
     destination = asyncelt.destinations.memory()
 
-    def cancel(point: str) -> None:
-        if point == "load.after_commit":
+    def cancel(passed: str) -> None:
+        if passed == point:
             scope.cancel()
 
-    async with anyio.create_task_group() as senders:
-        senders.start_soon(channel.send, {"n": 1})
-
-        with installed(cancel), anyio.CancelScope() as scope:
-            await memory_pipeline(tmp_path, destination).stream(channel, roll=asyncelt.Roll(rows=1, seconds=3600))
+    with installed(cancel), anyio.CancelScope() as scope:
+        await memory_pipeline(tmp_path, destination).stream(source, roll=asyncelt.Roll(rows=1, seconds=3600))
 
     assert scope.cancelled_caught
-    assert destination.tables("data")["rows"].num_rows == 1
+    assert source.acked == [1]
+    assert destination.tables("data")["numbers"].num_rows == 1
 
 
 @pytest.mark.filterwarnings("ignore:.*Trying again")
