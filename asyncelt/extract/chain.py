@@ -32,7 +32,8 @@ from asyncelt.extract.requests import Emit, TableName, Work
 from asyncelt.extract.routing import Router
 from asyncelt.extract.stepping import Spot, station
 from asyncelt.extract.steps import Finishing, ItemStep, Settling, Step
-from asyncelt.extract.unfolding import SETTLED, UNFOLDED, settle, state_of_source, unfold
+from asyncelt.extract.unfolding import SETTLED, UNFOLDED, Onward, settle, state_of_source, unfold
+from asyncelt.flow import JsonBody
 
 __all__ = ["Chain"]
 
@@ -66,7 +67,7 @@ class Chain:
         self.router = Router(table, emit, self.headway, hints=hints, offers=offers, keeps=keeps)
         self._quick = quick_steps(opened)
         self._stations = [
-            station(step, Spot(self.headway, self.router, partial(self.process, index=index)))
+            station(step, Spot(self.headway, self.router, partial(self._from, index)))
             for index, step in enumerate(opened, 1)
         ]
         self.is_plain = not opened and self.router.has_one_table and not offers
@@ -173,7 +174,7 @@ class Chain:
                 continue
 
             if kind in UNFOLDED:
-                yield from unfold(item, kind, partial(self.process, mark=mark, index=index), self.headway)
+                yield from unfold(item, kind, self._from(index, mark), self.headway)
                 return
 
             if kind is Kind.MESSAGE:
@@ -187,10 +188,16 @@ class Chain:
             step = self._stations[index]
             index += 1
 
-            if step.needs_rows:
+            if step.needs_rows and isinstance(item, JsonBody):
                 item = yield from rows_of(item, self.headway)
 
             item = yield from step.work(item, mark)
+
+            if item is None:
+                return
+
+    def _from(self, index: int, mark: Mark | None) -> Onward:
+        return partial(self.process, mark=mark, index=index)
 
     def _receive(self, item: Message | Messages | Checkpoint, index: int) -> Work:
         """What messages hold, unless the stream has it already; then the safe point that comes after it."""

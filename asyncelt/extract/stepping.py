@@ -21,7 +21,7 @@ from asyncelt.extract.items import JsonPage, Kind, Mark, kind_of
 from asyncelt.extract.jsonbody import rows_of
 from asyncelt.extract.models import ModelValidator, field_of
 from asyncelt.extract.opened import AnyStep, Opened
-from asyncelt.extract.requests import Ahead, Offload, Request, Work
+from asyncelt.extract.requests import Ahead, Offload, Request
 from asyncelt.extract.routing import Router
 from asyncelt.extract.steps import (
     FilterStep,
@@ -33,7 +33,7 @@ from asyncelt.extract.steps import (
     ValidatorStep,
     YieldMapStep,
 )
-from asyncelt.extract.unfolding import called, each
+from asyncelt.extract.unfolding import Onward, called, each
 from asyncelt.flow import JsonBody, Unloadable
 
 __all__ = ["Spot", "Station", "station"]
@@ -54,8 +54,8 @@ class Spot:
 
     headway: Headway
     router: Router
-    behind: Callable[[object, Mark | None], Work]
-    """What the steps behind it do with an item and its mark."""
+    behind: Callable[[Mark | None], Onward]
+    """What the steps behind it do with items of this mark."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,10 +167,7 @@ def _unloadable(row: object, error: Exception) -> Unloadable:
 
 
 def _yield_map(step: YieldMapStep, spot: Spot, item: object, mark: Mark | None) -> Doing:
-    function = with_meta(step.function, mark)
-
-    def onward(result: object) -> Work:
-        return spot.behind(result, mark)
+    function, onward = with_meta(step.function, mark), spot.behind(mark)
 
     for row in item if isinstance(item, list) else (item,):
         if spot.headway.ended():
