@@ -5,19 +5,33 @@ from __future__ import annotations
 import os
 import platform
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Final
+from typing import Final, Generic, TypeAlias, TypeVar
+from uuid import uuid4
 
 from asyncelt.info.steps import StepInfo
+from asyncelt.info.streams import StreamStats
 from asyncelt.info.trace import PipelineTrace, StepTrace, joined, step_trace
 
-__all__ = ["Recorder", "keep_trace", "read_trace"]
+__all__ = ["Kept", "Note", "Recorder", "StreamRecorder", "keep_trace", "read_trace", "traced"]
 
 _FILE: Final = "trace.json"
+
+I = TypeVar("I", bound=StepInfo)  # noqa: E741 - of the info of a call
+Note: TypeAlias = Callable[[StepInfo | None, BaseException | None], None]
+"""Notes the steps of a call: with its info when it has ended well, else with its error."""
+
+
+class Kept(Generic[I]):
+    """A call that is being recorded."""
+
+    info: I
+    """What it has done; there when it has ended well."""
 
 
 class Recorder:
@@ -53,14 +67,48 @@ class Recorder:
         )
 
 
-def keep_trace(root: Path, earlier: PipelineTrace | None, steps: Sequence[StepTrace], name: str) -> PipelineTrace:
-    """Join steps to what was kept before, and keep that. Blocking."""
-    before = earlier if earlier is not None or len(steps) > 1 else read_trace(root)
-    trace = joined(before, steps, execution_context(), name)
-    # Not by way of a second file: a torn trace is as good as none, and small runs pay for every system call.
-    (root / _FILE).write_bytes(trace.to_json())
+class StreamRecorder:
+    """The one step of a stream: each trace takes the place of the one before, so that a stream's never grows."""
 
-    return trace
+    def __init__(self, pipeline_name: str) -> None:
+        self._pipeline_name = pipeline_name
+        self._began = step_trace("stream", datetime.now(UTC))
+        self._transaction_id = uuid4().hex
+
+    def trace(
+        self, stats: StreamStats, error: BaseException | None = None, *, is_running: bool = False
+    ) -> PipelineTrace:
+        """The trace of a stream that has come so far, or ended so. Blocking."""
+        step = step_trace("stream", self._began.started_at, error=error, pipeline_name=self._pipeline_name)
+        step = replace(
+            step, span_id=self._began.span_id, step_info=asdict(stats), text=str(stats), is_running=is_running
+        )
+
+        return replace(
+            joined(None, (step,), execution_context(), self._pipeline_name), transaction_id=self._transaction_id
+        )
+
+
+def traced(root: Path, earlier: PipelineTrace | None, steps: Sequence[StepTrace], name: str) -> PipelineTrace:
+    """The trace after further steps. Blocking: what was kept before may be in the working folder only."""
+    before = earlier if earlier is not None or len(steps) > 1 else read_trace(root)
+
+    return joined(before, steps, execution_context(), name)
+
+
+def keep_trace(root: Path, trace: PipelineTrace) -> str | None:
+    """Keep it in the working folder. Blocking.
+
+    Returns:
+        What went wrong. It is no reason for a call to fail, whose commit stands.
+    """
+    try:
+        # Not by way of a second file: a torn trace is as good as none, and small runs pay for every system call.
+        (root / _FILE).write_bytes(trace.to_json())
+    except (OSError, TypeError) as error:
+        return f"The trace could not be kept in {root / _FILE}: {error}. Nothing else depends on it."
+
+    return None
 
 
 def read_trace(root: Path) -> PipelineTrace | None:
