@@ -15,7 +15,6 @@ from asyncelt._async import in_thread, shielded
 from asyncelt.config import Settings
 from asyncelt.engine.environment import Environment
 from asyncelt.engine.ownership import Folder, Owned, own, own_folder
-from asyncelt.engine.tracebacks import shortened
 from asyncelt.errors import (
     AsynceltError,
     AsynceltWarning,
@@ -28,7 +27,7 @@ from asyncelt.observe import Event, Warned
 from asyncelt.pipeline import schema_files
 from asyncelt.pipeline.facts import PipelineFacts
 from asyncelt.pipeline.options import Aim, DestinationReference, aimed
-from asyncelt.pipeline.tracing import I, Kept, Note, Recorder, keep_trace, traced
+from asyncelt.pipeline.tracing import I, Note, Recorder, Recording, keep_trace, traced
 from asyncelt.schema.model import Schema
 
 __all__ = ["PipelineBase"]
@@ -183,34 +182,11 @@ class PipelineBase(PipelineFacts):
                 "do not depend on them; they are written when they change again."
             )
 
-    @asynccontextmanager
-    async def _recorded(
-        self, recorder: Recorder, threads: anyio.CapacityLimiter, info: Callable[[], I], note: Note
-    ) -> AsyncIterator[Kept[I]]:
-        """Keep a trace of the block, however it ends; its error says what was done until then, in few frames.
-
-        Args:
-            recorder: Gets the steps.
-            threads: For blocking calls.
-            info: What the block has done, as of now.
-            note: Notes steps with that, or with the error.
-        """
-        kept = Kept[I]()
-
-        try:
-            yield kept
-        except BaseException as error:
-            if isinstance(error, PipelineStepFailed):
-                shortened(error)
-                error.step_info = info()
-
-            note(None, error)
-            await self._record(recorder.steps, threads)
-            raise
-
-        kept.info = info()
-        note(kept.info, None)
-        await self._record(recorder.steps, threads)
+    def _recorded(
+        self, recorder: Recorder, threads: anyio.CapacityLimiter, info: Callable[[], I], note: Note[I]
+    ) -> Recording[I]:
+        """Keep a trace of a block of this call, with the steps that ``note`` gives to ``recorder``."""
+        return Recording(partial(self._record, recorder.steps, threads), info, note)
 
     async def _record(self, steps: Sequence[StepTrace], threads: anyio.CapacityLimiter) -> None:
         """Keep the trace of a call, however it ended."""

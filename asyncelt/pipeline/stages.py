@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 
 from asyncelt.config import Settings
 from asyncelt.engine.dispositions import check_dispositions
@@ -141,7 +140,7 @@ class StageCalls(PipelineBase):
                 if not folder.pending and not folder.tip.schemas:
                     return None
 
-                note = partial(recorder.done, "normalize")
+                note = recorder.noting("normalize")
 
                 async with self._recorded(recorder, folder.threads, info_so_far, note) as kept:
                     await run_normalize(folder, done, file_format=chosen)
@@ -198,7 +197,7 @@ class StageCalls(PipelineBase):
                 if not owned.pending and not owned.tip.schemas:
                     return None
 
-                note = partial(recorder.done, "load")
+                note = recorder.noting("load")
 
                 async with self._recorded(recorder, owned.threads, info_so_far, note) as kept:
                     with step("load", pipeline_name=self._name):
@@ -217,7 +216,7 @@ class StageCalls(PipelineBase):
             return maker.extract(extracted, data, started_at=recorder.started_at)
 
         async with self._folder() as folder:
-            note = partial(recorder.done, "extract")
+            note = recorder.noting("extract")
 
             async with self._recorded(recorder, folder.threads, info_so_far, note) as kept:
                 with step("extract", pipeline_name=self._name):

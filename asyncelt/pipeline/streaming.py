@@ -16,7 +16,6 @@ from asyncelt.engine.ownership import Owned
 from asyncelt.engine.run import RunRequest, run_normalize
 from asyncelt.engine.stream.handle import Running, Stream
 from asyncelt.engine.stream.streaming import Counts, Streaming
-from asyncelt.engine.tracebacks import shortened
 from asyncelt.errors import ConfigError, PipelineStepFailed, PositionsTaken
 from asyncelt.extract.messages import EventSource
 from asyncelt.extract.safety import require_safe_points
@@ -24,7 +23,7 @@ from asyncelt.extract.source import Source
 from asyncelt.info.streams import StreamStats
 from asyncelt.observe import Warned
 from asyncelt.pipeline.stages import StageCalls
-from asyncelt.pipeline.tracing import StreamRecorder
+from asyncelt.pipeline.tracing import Recording, StreamRecorder
 from asyncelt.schema.columns import ColumnHints
 from asyncelt.schema.model import Schema
 from asyncelt.sources.events import events
@@ -107,7 +106,19 @@ class StreamCalls(StageCalls):
     ) -> None:
         self._require_destination()
 
-        async with self._owned() as owned, self._traced(owned, stats):
+        recorder = StreamRecorder(self._name)
+
+        async def keep(*, is_running: bool = False) -> None:
+            trace = partial(recorder.trace, stats(), is_running=is_running)
+
+            with shielded(_CLEANUP_S):
+                await self._keep_trace(await in_thread(trace, owned.threads), owned.threads)
+
+        async with (
+            self._owned() as owned,
+            Recording(keep, stats, recorder.done),
+            beating(partial(keep, is_running=True), every_s=_BEAT_S),
+        ):
             # What an earlier stream has sealed belongs before everything that is read now.
             if owned.pending.extracted:
                 await run_normalize(owned, [], file_format=self._format_given)
@@ -124,31 +135,6 @@ class StreamCalls(StageCalls):
 
                 if not streaming.hand_over():
                     raise failure from failure.__cause__
-
-    @asynccontextmanager
-    async def _traced(self, owned: Owned, stats: Callable[[], StreamStats]) -> AsyncIterator[None]:
-        """Keep a trace of the stream in the block: as of the last seconds while it runs, then as it has ended."""
-        recorder = StreamRecorder(self._name)
-
-        async def note(error: BaseException | None = None, *, is_running: bool = False) -> None:
-            trace = partial(recorder.trace, stats(), error, is_running=is_running)
-            await self._keep_trace(await in_thread(trace, owned.threads), owned.threads)
-
-        try:
-            async with beating(partial(note, is_running=True), every_s=_BEAT_S):
-                yield
-        except BaseException as error:
-            if isinstance(error, PipelineStepFailed):
-                shortened(error)
-                error.step_info = stats()
-
-            with shielded(_CLEANUP_S):
-                await note(error)
-
-            raise
-
-        with shielded(_CLEANUP_S):
-            await note()
 
     async def _until_overtaken(
         self, owned: Owned, streaming: Streaming, begin: Callable[[Running], None]
