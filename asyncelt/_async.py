@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from typing import TypeVar
 
 import anyio
@@ -13,7 +13,7 @@ from anyio.to_thread import run_sync
 from asyncelt.config import Retry
 from asyncelt.errors import AsynceltError, LoadTimeout
 
-__all__ = ["backoff_delays", "each", "in_thread", "retrying", "shielded", "unwrap"]
+__all__ = ["backoff_delays", "beating", "each", "in_thread", "retrying", "shielded", "unwrap"]
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -54,6 +54,30 @@ async def each(work: Callable[[T], Awaitable[R]], items: Sequence[T], *, at_once
         raise unwrap(group) from group
 
     return [results[at] for at in range(len(items))]
+
+
+@asynccontextmanager
+async def beating(beat: Callable[[], Awaitable[None]], *, every_s: float) -> AsyncIterator[None]:
+    """Await ``beat`` at once and then every so many seconds, as long as the block lasts.
+
+    Raises:
+        BaseException: The error of the block, or of ``beat``, which cancels the block.
+    """
+
+    async def go_on() -> None:
+        while True:
+            await beat()
+            await anyio.sleep(every_s)
+
+    try:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(go_on)
+            yield
+            tasks.cancel_scope.cancel()
+    except BaseExceptionGroup as group:
+        error = unwrap(group)
+
+        raise error from error.__cause__
 
 
 @contextmanager

@@ -128,7 +128,7 @@ def plan_of_sources(
         for resource in source.selected_resources.values()
         if disposition_of(resource) != "skip"
     ]
-    names = sorted({_schema_name(source) for source in request.sources}) or [default_schema_name]
+    names = sorted({source.schema_name for source in request.sources}) or [default_schema_name]
     created_at = time.time()
     load_ids = next_load_ids(created_at, last_load_id, len(names))
     refreshed = {}
@@ -144,8 +144,8 @@ def plan_of_sources(
         load_ids=dict(zip(names, load_ids, strict=True)),
         created_at=created_at,
         resources=tuple(plan for _, _, plan in reading),
-        brought={_schema_name(one): one.schema for one in request.sources if one.schema is not None},
-        settings={_schema_name(one): said for one in request.sources if (said := settings_of_source(one)) is not None},
+        brought={one.schema_name: one.given_schema for one in request.sources if one.given_schema is not None},
+        settings={one.schema_name: said for one in request.sources if (said := settings_of_source(one)) is not None},
         conventions=_conventions(names),
         run_id=request.run_id,
         file_format=request.file_format,
@@ -293,10 +293,6 @@ def _reset_resource(state: dict[str, object], schema_name: str, resource_name: s
         resources.pop(resource_name, None)
 
 
-def _schema_name(source: Source) -> str:
-    return source.schema.name if source.schema is not None else source.name
-
-
 def resource_plan(source: Source, resource: Resource, forced: int | None) -> ResourcePlan:
     """What the engine knows about one resource. ``forced``: what the destination says about ``max_table_nesting``."""
     nesting = resource.max_table_nesting
@@ -305,7 +301,7 @@ def resource_plan(source: Source, resource: Resource, forced: int | None) -> Res
 
     return ResourcePlan(
         name=resource.name,
-        schema_name=_schema_name(source),
+        schema_name=source.schema_name,
         hints=resource.table_hints,
         max_nesting=nesting if forced is None else forced,
         table_name=table if isinstance(table, str) else None,

@@ -257,12 +257,12 @@ class Definition:
 
     @property
     def state(self) -> dict[str, object]:
-        """The resource's state, within a run of its pipeline.
+        """The resource's state, within a run of its pipeline; elsewhere a copy, as the active pipeline knows it.
 
         Raises:
-            UsageError: Called outside a run.
+            UsageError: There is no run, and no pipeline is active.
         """
-        return current.resource_state(self.name)
+        return current.known_state(self.source_name, self.name)
 
     @property
     def cursor(self) -> Incremental[object] | None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import copy
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
-from typing import Literal, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 from asyncelt import current
-from asyncelt.errors import ConfigError, InvalidResourceData
+from asyncelt.errors import ConfigError, InvalidResourceData, UsageError
 from asyncelt.extract.functions import check_name
 from asyncelt.extract.graph import edges, lineage
 from asyncelt.extract.resource import Contract, Resource
@@ -15,6 +15,9 @@ from asyncelt.schema.hints import merge_table_hints
 from asyncelt.schema.model import Schema
 from asyncelt.schema.naming import naming_for
 from asyncelt.schema.system import new_schema
+
+if TYPE_CHECKING:
+    from asyncelt.info.steps import LoadInfo
 
 __all__ = ["ResourceDict", "Source"]
 
@@ -183,11 +186,26 @@ class Source:
         self.max_table_nesting = max_table_nesting
         self.root_key = root_key
         self.schema_contract = schema_contract
-        self.schema = schema
+        self.given_schema = schema
+        """The one to start from; None: nobody has given one."""
         self.is_gathered = False
         """Whether it was made for resources that came without a source; it leaves its schema's settings alone."""
         self.resources = ResourceDict(name)
         self.resources.add(*resources)
+
+    @property
+    def schema(self) -> Schema:
+        """The schema to start from; an empty one of the source's name where none was given. Can be set."""
+        return self.given_schema or new_schema(self.name)
+
+    @schema.setter
+    def schema(self, schema: Schema | None) -> None:
+        self.given_schema = schema
+
+    @property
+    def schema_name(self) -> str:
+        """Name of its schema, which is its key in the state."""
+        return self.name if self.given_schema is None else self.given_schema.name
 
     @property
     def selected_resources(self) -> dict[str, Resource]:
@@ -196,12 +214,12 @@ class Source:
 
     @property
     def state(self) -> dict[str, object]:
-        """The source's state, within a run of its pipeline.
+        """The source's state, within a run of its pipeline; elsewhere a copy, as the active pipeline knows it.
 
         Raises:
-            UsageError: Called outside a run.
+            UsageError: There is no run, and no pipeline is active.
         """
-        return current.source_state()
+        return current.known_state(self.schema_name)
 
     @property
     def exhausted(self) -> bool:
@@ -219,7 +237,7 @@ class Source:
             ConfigError: A hint is wrong.
             SchemaConflict: Hints and the schema do not join.
         """
-        schema = self.schema or new_schema(self.name)
+        schema = self.schema
         convention = schema.normalizers.get("names")
         naming = naming_for(convention if isinstance(convention, str) else "snake_case", None)
 
@@ -276,6 +294,25 @@ class Source:
             groups.setdefault(root.origin, []).append(name)
 
         return [self.with_resources(*names) for names in groups.values()]
+
+    async def run(self, **arguments: object) -> LoadInfo:
+        """Run the active pipeline over this source.
+
+        Args:
+            arguments: Of `Pipeline.run`.
+
+        Raises:
+            UsageError: No pipeline is active.
+        """
+        active = current.activated.get()
+
+        if active is None:
+            raise UsageError(
+                f"Source {self.name!r} cannot be run: no pipeline is active in this task. Make one with "
+                "asyncelt.pipeline(...), or pass the source to its run()."
+            )
+
+        return await active.run(self, **arguments)  # type: ignore[arg-type]  # checked by what is called
 
     def parallelize(self) -> Self:
         """Accepted for the reference's sake: resources always run side by side."""

@@ -39,6 +39,8 @@ class StepTrace:
     """The error and its causes, outermost first."""
     text: str = ""
     """The info as it prints; for traces that come from the disk."""
+    is_running: bool = False
+    """Of a stream that goes on: ``finished_at`` is when this was noted."""
 
     def asdict(self) -> dict[str, object]:
         """Plain values."""
@@ -58,12 +60,13 @@ class StepTrace:
             "step_exception": self.step_exception,
             "exception_traces": [dict(one) for one in self.exception_traces],
             "text": text,
+            **({"is_running": True} if self.is_running else {}),
         }
 
     def asstr(self, verbosity: int = 0) -> str:
         """How it went, what went wrong, and what it did."""
-        how = "FAILED" if self.step_exception is not None else "COMPLETED"
-        lines = [f"Step {self.step} {how} in {elapsed(self.started_at, self.finished_at)}."]
+        how = "FAILED in" if self.step_exception is not None else "RUNNING for" if self.is_running else "COMPLETED in"
+        lines = [f"Step {self.step} {how} {elapsed(self.started_at, self.finished_at)}."]
 
         if self.step_exception is not None:
             lines.append(self.step_exception)
@@ -162,9 +165,10 @@ class PipelineTrace:
 
     def asstr(self, verbosity: int = 0) -> str:
         """How it went as a whole, then each step."""
-        how = "FAILED" if any(one.step_exception is not None for one in self.steps) else "COMPLETED"
+        how = "FAILED in" if any(one.step_exception is not None for one in self.steps) else "COMPLETED in"
+        how = "RUNNING for" if any(one.is_running for one in self.steps) else how
         head = (
-            f"Run started at {self.started_at} and {how} in {elapsed(self.started_at, self.finished_at)} "
+            f"Run started at {self.started_at} and {how} {elapsed(self.started_at, self.finished_at)} "
             f"with {len(self.steps)} steps."
         )
 
@@ -260,4 +264,5 @@ def _step_from(known: Mapping[str, object]) -> StepTrace:
         step_exception=cast("str | None", fields["step_exception"]),
         exception_traces=tuple(cast("list[Mapping[str, object]]", fields["exception_traces"])),
         text=cast(str, fields["text"]),
+        is_running=fields.get("is_running") is True,
     )

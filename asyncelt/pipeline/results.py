@@ -42,8 +42,20 @@ class Maker:
     pipeline_name: str
     first_run: bool
 
-    def extract(self, extracted: Extracted, data: Sequence[Mapping[str, str]]) -> ExtractInfo:
-        """What extract returns, or what it would have returned in a fused run."""
+    def extract(
+        self, extracted: Extracted | None, data: Sequence[Mapping[str, str]], *, started_at: datetime | None = None
+    ) -> ExtractInfo:
+        """What extract returns, or would have returned in a fused run. Of one that has failed nothing is left."""
+        if extracted is None:
+            return ExtractInfo(
+                pipeline=self.pipeline,
+                pipeline_name=self.pipeline_name,
+                first_run=self.first_run,
+                started_at=started_at,
+                finished_at=datetime.now(UTC),
+                extract_data_info=tuple(data),
+            )
+
         packages = {one.load_id: one for one in extracted.packages}
 
         return ExtractInfo(

@@ -12,7 +12,6 @@ import pytest
 import asyncelt
 from asyncelt.configuration.settings import configured_settings, pipeline_options
 from asyncelt.errors import ConfigError
-from asyncelt.pipeline.options import active
 
 
 def test_without_configuration_they_are_the_defaults():
@@ -181,7 +180,7 @@ def test_a_configured_argument_that_is_wrong_is_refused_with_its_place(monkeypat
 def test_the_name_of_a_pipeline_that_is_given_none(monkeypatch, place):
     monkeypatch.setenv("PIPELINES__PIPELINE_NAME", "by_configuration")
     monkeypatch.setenv("PIPELINES__STAGING", "memory")
-    active.set(None)
+    asyncelt.current.activated.set(None)
     assert asyncelt.pipeline(pipelines_dir=place / "work").pipeline_name == "by_configuration"
     assert asyncelt.pipeline("own", pipelines_dir=place / "work").pipeline_name == "own"
 
