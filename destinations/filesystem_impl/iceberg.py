@@ -342,7 +342,7 @@ def _small(tasks: Sequence[FileScanTask], at_least: int) -> list[FileScanTask]:
 def _compact(current: IcebergTable, small: Sequence[FileScanTask], load_id: LoadId) -> None:
     current.metadata.properties["commit.retry.num-retries"] = "0"
     change = current.transaction()
-    files = DataFiles(change.table_metadata, current, load_id)
+    files = DataFiles(change.table_metadata, current, load_id, "compact")
 
     try:
         with (

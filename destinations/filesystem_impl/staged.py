@@ -36,6 +36,9 @@ _OWNERS: Final = "_asyncelt_owners"
 _KEYS: Final = "_asyncelt_keys"
 _ROOT: Final = "_asyncelt_root"
 """View over the root table as it is."""
+_WINNERS: Final = "_asyncelt_winners"
+"""Which of the staged root rows are kept, by their place: a narrow table, since whole rows may not fit into memory."""
+_NESTED_WINNERS: Final = "_asyncelt_nested_winners"
 _ROWS: Final = "kept"
 _AT: Final = "_asyncelt_at"
 _BATCH_ROWS: Final = 65_536
@@ -151,12 +154,14 @@ def _prepared(
         _create(connection, DOOMED, _distinct_keys(write.table, write.keys))
         doomed, unflagged = Doomed(write.keys, write.keys), _unflagged(definition)
 
+        kept = _kept(connection, values, definition, write)
+
         if not write.keeps_first:
-            return Staged(connection, _kept(values, definition, write), doomed, unflagged)
+            return Staged(connection, kept, doomed, unflagged)
 
         known = _known(connection, write, target) if write.mode == "insert" else []
 
-        return Staged(connection, _kept(values, definition, write).where(*known), None, unflagged)
+        return Staged(connection, kept.where(*known), None, unflagged)
 
     return _prepared_nested(connection, store, write, tables, values, target)
 
@@ -181,14 +186,14 @@ def _prepared_nested(
         exp.Alias(this=column(row_key), alias=identifier("row_key")),
         exp.Alias(this=_number(), alias=identifier("number")),
     ]
-    owners = _kept(owner, root, write).where(*_unflagged(root))
+    owners = _kept(connection, owner, root, write).where(*_unflagged(root))
 
     if write.mode == "insert":
         _create(connection, DOOMED, _distinct_keys(root.name, write.keys))
         owners = owners.where(*_known(connection, write, target))
 
     _create(connection, _OWNERS, owners)
-    select = _of_owners(values, definition, link)
+    select = _of_owners(connection, values, definition, link)
 
     if write.keeps_first:
         return Staged(connection, select, None)
@@ -229,21 +234,27 @@ def _doom_nested(
     _create(connection, DOOMED, exp.select(exp.Star()).distinct().from_(exp.Subquery(this=doomed, alias=named)))
 
 
-def _of_owners(values: Sequence[exp.Expression], definition: Table, link: ColumnName) -> exp.Select:
-    """Nested rows that have come with a root row that is kept."""
+def _of_owners(
+    connection: DuckDBPyConnection, values: Sequence[exp.Expression], definition: Table, link: ColumnName
+) -> exp.Select:
+    """Nested rows that have come with a root row that is kept, each of them once."""
     name = definition.name
     owned = exp.select(exp.Literal.number(1)).from_(table(_OWNERS))
     owned = owned.where(
         exp.EQ(this=column("row_key", _OWNERS), expression=column(link, name)),
         exp.EQ(this=column("number", _OWNERS), expression=_number(name)),
     )
-    select = exp.select(*values).from_(table(name)).where(exp.Exists(this=owned))
+    is_owned = exp.Exists(this=owned)
     own_key = definition.keys("row_key")
 
-    if own_key:
-        select.set("qualify", _first_of([column(own_key[0]), column(ROOT_ROW)], []))
+    if not own_key:
+        return exp.select(*values).from_(table(name)).where(is_owned)
 
-    return select
+    first = exp.select(exp.alias_(exp.Min(this=column(_AT)), _AT, quoted=True)).from_(_numbered(name, name))
+    group = [column(own_key[0]), column(ROOT_ROW)]
+    _create(connection, _NESTED_WINNERS, first.where(is_owned).group_by(*group))
+
+    return _winning(values, name, _NESTED_WINNERS)
 
 
 def _view(connection: DuckDBPyConnection, store: Store, definition: Table, files: Sequence[str]) -> None:
@@ -268,28 +279,43 @@ def _number(of: str | None = None) -> exp.Expression:
     return exp.Coalesce(this=column(ROOT_ROW, of), expressions=[exp.Literal.number(-1)])
 
 
-def _kept(values: Sequence[exp.Expression], root: Table, write: LakeWrite) -> exp.Select:
+def _kept(
+    connection: DuckDBPyConnection, values: Sequence[exp.Expression], root: Table, write: LakeWrite
+) -> exp.Select:
     """Of rows with one key the first by ``dedup_sort``, else the one that came last.
 
     Where rows are inserted only, flags delete first, and then the one stays that came first.
     """
-    keys = write.keys
-    at = exp.Window(this=exp.RowNumber())
-    numbered = exp.select(exp.Star(), exp.alias_(at, _AT, quoted=True)).from_(table(root.name)).subquery("numbered")
     order = [
         exp.Ordered(this=column(name), desc=one.dedup_sort == "desc", nulls_first=False)
         for name, one in root.columns.items()
-        if one.dedup_sort
+        if one.dedup_sort and one.data_type is not None
     ]
     arrival = exp.Ordered(this=column(_AT), desc=not write.keeps_first, nulls_first=False)
-    first = exp.select(exp.Star()).from_(numbered)
+    first = exp.select(column(_AT)).from_(_numbered(root.name, _ROWS))
 
     if write.keeps_first:
         first = first.where(*_unflagged(root))
 
-    first.set("qualify", _first_of([column(key) for key in keys], [*order, arrival]))
+    first.set("qualify", _first_of([column(key) for key in write.keys], [*order, arrival]))
+    _create(connection, _WINNERS, first)
 
-    return exp.select(*values).from_(first.subquery(_ROWS))
+    return _winning(values, root.name, _WINNERS)
+
+
+def _numbered(name: str, alias: str) -> exp.Subquery:
+    """Staged rows with their place, which is the same whenever they are read."""
+    at = exp.alias_(exp.Window(this=exp.RowNumber()), _AT, quoted=True)
+    rows = exp.select(exp.Star(), at).from_(table(name))
+
+    return exp.Subquery(this=rows, alias=exp.TableAlias(this=identifier(alias)))
+
+
+def _winning(values: Sequence[exp.Expression], name: str, winners: str) -> exp.Select:
+    """The rows whose places are in a table."""
+    places = exp.select(column(_AT)).from_(table(winners))
+
+    return exp.select(*values).from_(_numbered(name, _ROWS)).where(exp.In(this=column(_AT), query=places.subquery()))
 
 
 def _unflagged(root: Table) -> list[exp.Expression]:
@@ -299,8 +325,9 @@ def _unflagged(root: Table) -> list[exp.Expression]:
 
 
 def flag_of(root: Table, of: str | None = None) -> exp.Expression | None:
-    """A row says by its ``hard_delete`` column that it is deleted; None: there is no such column."""
-    flag = next((one for one in root.columns.values() if one.hard_delete), None)
+    """A row says by its ``hard_delete`` column that it is deleted; None: there is none, or it never had a value."""
+    columns = root.columns.values()
+    flag = next((one for one in columns if one.hard_delete and one.data_type is not None), None)
 
     if flag is None:
         return None
@@ -312,10 +339,6 @@ def flag_of(root: Table, of: str | None = None) -> exp.Expression | None:
 
 
 def _first_of(group: Sequence[exp.Expression], order: Sequence[exp.Ordered]) -> exp.Qualify:
-    place = exp.Window(
-        this=exp.RowNumber(),
-        partition_by=list(group),
-        order=exp.Order(expressions=list(order)) if order else None,
-    )
+    place = exp.Window(this=exp.RowNumber(), partition_by=list(group), order=exp.Order(expressions=list(order)))
 
     return exp.Qualify(this=exp.EQ(this=place, expression=exp.Literal.number(1)))
