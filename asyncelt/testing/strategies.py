@@ -168,7 +168,7 @@ class KeyedMergeConformance(MergeConformance):
         assert await contents(owner) == [*([FIRST] if strategy == "insert-only" else []), SECOND, (4, "d", [40])]
         assert len(await owner.rows("orders__items")) == (4 if strategy == "insert-only" else 2)
 
-    @pytest.mark.parametrize("strategy", ("delete-insert", *KEYED))
+    @pytest.mark.parametrize("strategy", ["delete-insert", *KEYED])
     async def test_a_hint_on_a_column_that_never_had_a_value_says_nothing(
         self, owner: Owner, strategy: MergeStrategy
     ) -> None:

@@ -28,7 +28,7 @@ from asyncelt.types import ColumnName, TableName
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
-__all__ = ["DOOMED", "Doomed", "Staged", "flag_of", "read", "small_database", "staged_rows"]
+__all__ = ["DOOMED", "Doomed", "Staged", "bounds", "flag_of", "read", "small_database", "staged_rows"]
 
 DOOMED: Final = "_asyncelt_doomed"
 """Table of the values by which rows of the target are found that go."""
@@ -93,6 +93,14 @@ class Staged:
 def read(connection: DuckDBPyConnection, select: exp.Expression) -> pa.RecordBatchReader:
     """The result of a query, in batches."""
     return connection.execute(select.sql(dialect="duckdb")).to_arrow_reader(_BATCH_ROWS)
+
+
+def bounds(connection: DuckDBPyConnection, value: ColumnName | str) -> tuple[object, object]:
+    """The least and the greatest value in a column of `DOOMED`."""
+    select = exp.select(exp.Min(this=column(value)), exp.Max(this=column(value))).from_(table(DOOMED))
+    least, most = connection.execute(select.sql(dialect="duckdb")).to_arrow_table().itercolumns()
+
+    return least[0].as_py(), most[0].as_py()
 
 
 @contextmanager
