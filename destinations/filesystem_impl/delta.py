@@ -27,7 +27,7 @@ from asyncelt.destinations.filesystem_impl.lake import SMALL_BYTES, LakeWrite
 from asyncelt.destinations.filesystem_impl.lakes import Author, pause
 from asyncelt.destinations.filesystem_impl.layout import path_part
 from asyncelt.destinations.filesystem_impl.partitioning import partition_columns
-from asyncelt.destinations.filesystem_impl.staged import DOOMED, Staged, bounds, flag_of, staged_rows
+from asyncelt.destinations.filesystem_impl.staged import DOOMED, Staged, bounds, check_types, flag_of, staged_rows
 from asyncelt.destinations.filesystem_impl.storage import Store
 from asyncelt.destinations.filesystem_impl.views import FILE_COLUMN, view_of_files, view_of_partitions, view_over
 from asyncelt.destinations.sql.names import column, table
@@ -101,6 +101,18 @@ class DeltaLake:
         for name in names:
             if "%" in self.store.table_address(name)[0]:
                 raise Unsupported(f"Table {name}: Delta's driver cannot read addresses with a percent sign. Rename it.")
+
+    def check_rows(self, write: LakeWrite, definition: Table, load_id: LoadId) -> None:
+        """See `Lake.check_rows`."""
+        address, options = self.store.table_address(write.table)
+        where = f"Delta table {write.table}, load {load_id}"
+
+        with _guarded(address, f", load {load_id}"):
+            found = _found(address, options)
+
+            if found is not None:
+                types = pa.schema(found.schema())  # type: ignore[arg-type]  # see _see
+                check_types(self.store, write, definition, _value, types, where)
 
     def write(self, write: LakeWrite, tables: Mapping[TableName, Table], author: Author, load_id: LoadId) -> None:
         """See `Lake.write`.

@@ -42,6 +42,7 @@ from asyncelt.destinations.filesystem_impl.staged import (
     Doomed,
     Staged,
     bounds,
+    check_types,
     read,
     small_database,
     staged_rows,
@@ -114,6 +115,16 @@ class IcebergLake:
 
                 if found is not None:
                     _check_writable(found)
+
+    def check_rows(self, write: LakeWrite, definition: Table, load_id: LoadId) -> None:
+        """See `Lake.check_rows`."""
+        where = f"Iceberg table {write.table}, load {load_id}"
+
+        with opened(self.catalog, self.store) as source:
+            found = source.find(write.table)
+
+            if found is not None:
+                check_types(self.store, write, definition, value_of, View.of(found).schema, where)
 
     def write(self, write: LakeWrite, tables: Mapping[TableName, Table], author: Author, load_id: LoadId) -> None:
         """See `Lake.write`.

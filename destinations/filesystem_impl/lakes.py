@@ -49,6 +49,14 @@ class Lake(Protocol):
         """
         ...
 
+    def check_rows(self, write: LakeWrite, definition: Table, load_id: LoadId) -> None:
+        """Refuse staged rows whose types the table does not take as it is, before anything is committed.
+
+        Raises:
+            DestinationRejected: Names the table, the column and what to do.
+        """
+        ...
+
     def write(self, write: LakeWrite, tables: Mapping[TableName, Table], author: Author, load_id: LoadId) -> None:
         """Make the commit of one table, unless it has been made."""
         ...

@@ -28,7 +28,7 @@ from asyncelt.types import ColumnName, TableName
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
-__all__ = ["DOOMED", "Doomed", "Staged", "bounds", "flag_of", "read", "small_database", "staged_rows"]
+__all__ = ["DOOMED", "Doomed", "Staged", "bounds", "check_types", "flag_of", "read", "small_database", "staged_rows"]
 
 DOOMED: Final = "_asyncelt_doomed"
 """Table of the values by which rows of the target are found that go."""
@@ -124,6 +124,59 @@ def staged_rows(
             yield _prepared(connection, store, write, tables, cast, target)
         except duckdb.Error as error:
             raise DestinationRejected(f"Table {write.table}: its staged rows cannot be read: {error}") from error
+
+
+def check_types(store: Store, write: LakeWrite, definition: Table, cast: Cast, types: pa.Schema, where: str) -> None:
+    """Refuse staged rows that do not fit the columns of a table. Only columns of other types than theirs are read.
+
+    Args:
+        store: Where the files are.
+        write: The write.
+        definition: The table, as the schema has it.
+        cast: Types of the format.
+        types: The table, as it is.
+        where: For messages.
+
+    Raises:
+        DestinationRejected: Names the column.
+    """
+    known = [one for one in definition.columns.values() if one.data_type is not None and one.name in types.names]
+
+    if not known:
+        return
+
+    with small_database() as connection:
+        _view(connection, store, definition, write.files)
+        values = {one.name: exp.Alias(this=cast(one), alias=identifier(one.name)) for one in known}
+        nothing = exp.select(*values.values()).from_(table(definition.name)).limit(0)
+        found = connection.execute(nothing.sql(dialect="duckdb")).to_arrow_table().schema
+        others = [name for name in found.names if _plain(found.field(name).type) != _plain(types.field(name).type)]
+
+        if not others:
+            return
+
+        for batch in read(
+            connection, exp.select(*(values[ColumnName(name)] for name in others)).from_(table(definition.name))
+        ):
+            for name in others:
+                _check_fits(batch.column(name), types.field(name).type, f"{where}, column {name}")
+
+
+def _check_fits(values: pa.Array, wanted: pa.DataType, where: str) -> None:
+    try:
+        values.cast(wanted)
+    except pa.ArrowException as error:
+        raise DestinationRejected(
+            f"{where}: a value does not fit the column's type {wanted}: {error}. Nothing was committed. Change the "
+            "column's type, or load into another table."
+        ) from error
+
+
+def _plain(kind: pa.DataType) -> pa.DataType:
+    if pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
+        return pa.string()
+
+    return pa.binary() if pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind) else kind
 
 
 @contextmanager
