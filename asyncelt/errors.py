@@ -427,6 +427,10 @@ class UndefinedRelation(DestinationRejected):
     """The statement names a table, a view or a dataset that the destination does not have."""
 
 
+class TablesBehind(DestinationUnavailable):
+    """The load is committed, but not all of its tables have it yet. Trying again, or any later call, brings them."""
+
+
 class LoadTimeout(LoadError, TimeoutError):
     """The destination did not answer in time; the work is safe to repeat."""
 

@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 
 import orjson
 
+from asyncelt.destinations.busy import Busy
 from asyncelt.destinations.filesystem_impl import documents
 from asyncelt.destinations.filesystem_impl.catalogs import CatalogConfig
 from asyncelt.destinations.filesystem_impl.changes import emptied_tables, schema_updates
@@ -26,11 +27,12 @@ from asyncelt.destinations.filesystem_impl.lake import (
     lake_tables,
     lake_writes,
 )
+from asyncelt.destinations.filesystem_impl.lake_steps import check_rows, compact
 from asyncelt.destinations.filesystem_impl.lakes import Lake, lake_of
 from asyncelt.destinations.filesystem_impl.layout import Layout
 from asyncelt.destinations.filesystem_impl.storage import Place, Store
 from asyncelt.destinations.job_files import read_job
-from asyncelt.errors import DestinationRejected, LeaseLost
+from asyncelt.errors import AsynceltError, DestinationRejected, LeaseLost, TablesBehind
 from asyncelt.failpoints import failpoint
 from asyncelt.flow import JobFile, Package
 from asyncelt.load.protocol import Commit, CommitResult, Lease, Restored
@@ -177,10 +179,11 @@ class FileDataset:
                 return CommitResult(load_ids=load_ids, schema_updates=updates)
 
             self._settle_data(marker)
+            check_rows(self.lake, commit, marker)
             failpoint("filesystem.before_marker")
             self.place.journal.append(marker)
             failpoint("filesystem.after_marker")
-            self._follow(marker)
+            self._follow_committed(marker)
 
         return CommitResult(load_ids=load_ids, schema_updates=updates)
 
@@ -362,6 +365,26 @@ class FileDataset:
                 f"Load {marker.name}: the data file {missing} is not in {self.store.address}. Load its job again."
             )
 
+    def _follow_committed(self, marker: Marker) -> None:
+        """Do what follows from a marker; an error says that the load is committed all the same.
+
+        Raises:
+            TablesBehind: Never `DestinationRejected`, upon which a load would be given up, and come twice.
+        """
+        try:
+            self._follow(marker)
+        except Busy:
+            raise
+        except (AsynceltError, OSError) as error:
+            raise TablesBehind(
+                f"Load {marker.name} is committed in {self.store.address}, but not all of its tables have it yet: "
+                f"{error} When the cause is mended, the next call brings them. Do not give the load up: its rows would "
+                "come twice."
+            ) from error
+
+        if self.compact_files is not None:
+            compact(self.lake, marker, self.compact_files)
+
     def _follow(self, marker: Marker) -> None:
         """Everything that follows from a marker. May be done any number of times."""
         contents = self._versions(marker)
@@ -413,11 +436,7 @@ class FileDataset:
         tables = from_json(self.schemas()[package.schema_name]).tables
 
         for write in package.lakes:
-            lake = self.lake(write.format)
-            lake.write(write, tables, marker, package.load_id)
-
-            if self.compact_files is not None:
-                lake.compact(write.table, package.load_id, self.compact_files)
+            self.lake(write.format).write(write, tables, marker, package.load_id)
 
         self.store.remove([path for write in package.lakes for path in write.files])
 
@@ -435,7 +454,7 @@ class FileDataset:
         unsettled = self.place.journal.unsettled(load_ids)
 
         for marker in unsettled:
-            self._follow(marker)
+            self._follow_committed(marker)
 
         return load_ids.union(package.load_id for marker in unsettled for package in marker.packages)
 
