@@ -8,12 +8,14 @@ unfinished; whoever comes next finishes it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import orjson
 
+from asyncelt.destinations.busy import OwnerAlive
 from asyncelt.destinations.filesystem_impl import documents
 from asyncelt.destinations.filesystem_impl.catalogs import CatalogConfig
 from asyncelt.destinations.filesystem_impl.changes import emptied_tables, schema_updates
@@ -30,10 +32,10 @@ from asyncelt.destinations.filesystem_impl.lakes import Lake, lake_of
 from asyncelt.destinations.filesystem_impl.layout import Layout
 from asyncelt.destinations.filesystem_impl.storage import Place, Store
 from asyncelt.destinations.job_files import read_job
-from asyncelt.errors import DestinationRejected, LeaseLost
+from asyncelt.errors import DestinationRejected, LeaseLost, SchemaError
 from asyncelt.failpoints import failpoint
 from asyncelt.flow import JobFile, Package
-from asyncelt.load.protocol import Commit, CommitResult, Lease, Restored
+from asyncelt.load.protocol import Commit, CommitResult, Lease, Restored, Target
 from asyncelt.schema.capabilities import Capabilities
 from asyncelt.schema.model import Schema
 from asyncelt.schema.stored import ENGINE_VERSION, from_json, to_json
@@ -41,6 +43,8 @@ from asyncelt.schema.system import LOADS_TABLE, STATE_TABLE, VERSION_TABLE
 from asyncelt.types import JsonValue, LoadId, TableName
 
 __all__ = ["FileDataset"]
+
+_logger = logging.getLogger("asyncelt.destinations.filesystem")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,7 +103,7 @@ class FileDataset:
         if not self.store.exists():
             return Restored()
 
-        loads = self.finish()
+        loads = self.finish(_of_pipeline(pipeline_name))
         states = [
             (parts[1], name)
             for name in self.store.names(STATE_TABLE)
@@ -117,8 +121,12 @@ class FileDataset:
             head_load_id=self.place.journal.lease(pipeline_name, member).head_load_id,
         )
 
-    def schemas(self) -> dict[str, str]:
-        """Newest stored schema JSON per schema name."""
+    def schemas(self, ahead: Iterable[Marker] = ()) -> dict[str, str]:
+        """Newest stored schema JSON per schema name.
+
+        Args:
+            ahead: Commits whose schemas may not be stored yet.
+        """
         newest: dict[str, tuple[str, str]] = {}
 
         for name in self.store.names(VERSION_TABLE):
@@ -127,14 +135,34 @@ class FileDataset:
             if len(parts) == 3:
                 newest[parts[0]] = max(newest.get(parts[0], ("", "")), (parts[1], name))
 
-        return {schema: str(self._row(f"{VERSION_TABLE}/{name}")["schema"]) for schema, (_, name) in newest.items()}
+        texts = {schema: str(self._row(f"{VERSION_TABLE}/{name}")["schema"]) for schema, (_, name) in newest.items()}
+
+        for package in (one for marker in ahead for one in marker.packages):
+            if package.version is not None and package.load_id > newest.get(package.schema_name, ("", ""))[0]:
+                texts[package.schema_name] = str(package.version["schema"])
+
+        return texts
+
+    def readable_schemas(self, ahead: Iterable[Marker] = ()) -> list[Schema]:
+        """The newest stored schemas but those of writers too old or too new, whose tables are left out."""
+        found = []
+
+        for name, text in self.schemas(ahead).items():
+            try:
+                found.append(from_json(text))
+            except SchemaError as error:
+                _logger.warning("%s: tables of schema %s are left out: %s", self.store.address, name, error)
+
+        return found
 
     def acquire(self, pipeline_name: str, member: str) -> Lease:
         """Raise the epoch. An owner that has never committed leaves no trace: its first commit decides."""
+        self.store.check()
+
         if not self.store.exists():
             return Lease(epoch=1)
 
-        self.finish()
+        self.finish(_of_pipeline(pipeline_name))
         journal = self.place.journal
 
         return journal.take(pipeline_name, member) if journal.lease(pipeline_name, member).epoch else Lease(epoch=1)
@@ -144,11 +172,13 @@ class FileDataset:
         if not self.store.exists():
             return frozenset()
 
-        return self.finish().intersection(load_ids)
+        wanted = frozenset(load_ids)
+
+        return wanted & self.finish(lambda marker: any(one.load_id in wanted for one in marker.packages))
 
     def run_of(self, pipeline_name: str, run_id: str) -> tuple[LoadId, ...]:
         """Load ids that this run has committed."""
-        self.finish()
+        self.finish(_of_pipeline(pipeline_name))
         content = self.store.read(documents.run_path(pipeline_name, run_id))
 
         return () if content is None else tuple(LoadId(load_id) for load_id in orjson.loads(content))
@@ -159,7 +189,7 @@ class FileDataset:
         load_ids = tuple(package.load_id for package in commit.packages)
 
         with self.place.journal.turn():
-            done = self._finish_unlocked(self._load_ids()).intersection(load_ids)
+            done = self._finish_unlocked(commit.target).intersection(load_ids)
 
             if len(done) == len(load_ids):
                 self._withdraw(commit)
@@ -184,24 +214,47 @@ class FileDataset:
 
         return CommitResult(load_ids=load_ids, schema_updates=updates)
 
-    def finish(self) -> frozenset[LoadId]:
+    def finish(self, is_needed: Callable[[Marker], bool] = lambda _: True) -> frozenset[LoadId]:
         """Do what an owner that died after its marker has left undone.
+
+        Args:
+            is_needed: Whether what follows from a commit matters now. The commit itself is true without it.
 
         Returns:
             All loads that are committed.
+
+        Raises:
+            OwnerAlive: The owner of a needed one is alive, and about to finish it.
         """
+        journal, load_ids = self.place.journal, self._load_ids()
+        unsettled = journal.unsettled(load_ids)
+
+        if any(map(is_needed, unsettled)):
+            with journal.turn():
+                load_ids = self._load_ids()
+                unsettled = journal.unsettled(load_ids)
+
+                for marker in filter(is_needed, unsettled):
+                    owner = journal.owner_of(marker)
+
+                    if owner is not None:
+                        raise OwnerAlive(f"Load {marker.name} of {self.store.address} is being finished by {owner}.")
+
+                    self._follow(marker)
+
+        return load_ids.union(package.load_id for marker in unsettled for package in marker.packages)
+
+    def look(self) -> tuple[frozenset[LoadId], Sequence[Marker]]:
+        """Loads that are finished, and commits from which rows of lakes or system tables have yet to follow."""
         load_ids = self._load_ids()
 
-        if self.place.journal.unsettled(load_ids):
-            with self.place.journal.turn():
-                load_ids = self._finish_unlocked(self._load_ids())
-
-        return load_ids
+        return load_ids, self.place.journal.unsettled(load_ids)
 
     def table_files(self, load_ids: frozenset[LoadId] | None = None) -> dict[TableName, list[str]]:
         """Files of every table that ever had some, as of the last commit, in the order of their commits.
 
-        Files that the reference wrote count by their load id, where the layout has it.
+        Files that the reference wrote count by their load id; where the layout has none, all count that no commit of
+        ours names or has replaced.
 
         Args:
             load_ids: All that are committed, where somebody has just asked.
@@ -211,8 +264,10 @@ class FileDataset:
         foreign = (self._load_ids() if load_ids is None else load_ids) - content.load_ids
 
         if foreign:
+            own = content.superseded.union(path for paths in files.values() for path in paths)
+
             for table, paths in self._foreign_files(foreign).items():
-                files[table] = [*(path for path in paths if path not in content.superseded), *files.get(table, [])]
+                files[table] = [*(path for path in paths if path not in own), *files.get(table, [])]
 
         return files
 
@@ -220,7 +275,7 @@ class FileDataset:
         """Files of loads that have no marker, because the reference wrote them."""
         names = {
             name
-            for schema in map(from_json, self.schemas().values())
+            for schema in self.readable_schemas()
             for name in schema.tables
             if name not in {LOADS_TABLE, VERSION_TABLE, STATE_TABLE} and format_of(schema, name) is None
         }
@@ -238,7 +293,7 @@ class FileDataset:
         return found
 
     def _marker(self, commit: Commit, packages: Sequence[Package]) -> Marker:
-        current = self.table_files() if any(emptied_tables(package) for package in packages) else {}
+        current = self._replaceable(commit) if any(emptied_tables(package) for package in packages) else {}
         stored = [(name, documents.split_name(name, 3)) for name in self.store.names(VERSION_TABLE)]
         versions = {parts[2] for _, parts in stored if len(parts) == 3}
         superseded: list[str] = []
@@ -281,6 +336,12 @@ class FileDataset:
             superseded=superseded,
         )
 
+    def _replaceable(self, commit: Commit) -> dict[TableName, list[str]]:
+        """Files of every table; those that this commit has brought are none of the reference's."""
+        coming = {path for one in commit.packages for paths in self._files_of(commit, one).values() for path in paths}
+
+        return {table: [path for path in paths if path not in coming] for table, paths in self.table_files().items()}
+
     def _files_of(self, commit: Commit, package: Package, *, lakes: bool = False) -> dict[TableName, list[str]]:
         """Where the rows of plain tables are, or those of tables in a table format."""
         files: dict[TableName, list[str]] = {}
@@ -307,7 +368,7 @@ class FileDataset:
         """What becomes of tables that are kept in a table format."""
         schema, emptied = package.schema, emptied_tables(package)
         gone = [name for name in emptied if name not in schema.tables]
-        known = lake_tables([from_json(text) for text in self.schemas().values()]) if gone else {}
+        known = lake_tables(self.readable_schemas()) if gone else {}
 
         return lake_writes(
             schema,
@@ -431,11 +492,16 @@ class FileDataset:
         old = sorted(own, reverse=True)[self.max_state_files :]
         self.store.remove([f"{STATE_TABLE}/{name}" for _, name in old])
 
-    def _finish_unlocked(self, load_ids: frozenset[LoadId]) -> frozenset[LoadId]:
-        unsettled = self.place.journal.unsettled(load_ids)
+    def _finish_unlocked(self, target: Target) -> frozenset[LoadId]:
+        journal, load_ids = self.place.journal, self._load_ids()
+        unsettled = journal.unsettled(load_ids)
 
         for marker in unsettled:
-            self._follow(marker)
+            is_own = (marker.pipeline_name, marker.member) == (target.pipeline_name, target.member)
+
+            # What another owner is doing at this moment would only be done twice.
+            if is_own or journal.owner_of(marker) is None:
+                self._follow(marker)
 
         return load_ids.union(package.load_id for marker in unsettled for package in marker.packages)
 
@@ -466,6 +532,10 @@ class FileDataset:
         row: dict[str, JsonValue] = orjson.loads(self.store.read_all([path])[0])
 
         return row
+
+
+def _of_pipeline(pipeline_name: str) -> Callable[[Marker], bool]:
+    return lambda marker: marker.pipeline_name == pipeline_name
 
 
 def _now() -> str:

@@ -108,7 +108,7 @@ def staged_rows(
     Raises:
         DestinationRejected: The files cannot be read.
     """
-    with small_database() as connection:
+    with store.reading(), small_database() as connection:
         try:
             yield _prepared(connection, store, write, tables, cast, target)
         except duckdb.Error as error:
