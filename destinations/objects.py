@@ -121,7 +121,7 @@ class Objects(AbstractFileSystem):  # type: ignore[misc]  # fsspec has no types
         self._prefix = f"{scheme}://"
         self._blocks = _Blocks(self._noting(fetch), OrderedDict())
         self._size_of = self._noting(size)
-        self._failure: AsynceltError | None = None
+        self._failures: list[AsynceltError] = []
         self._numbers = itertools.count()
         self._known: dict[str, str | bytes] = {}
         self._addresses: dict[str, str] = {}
@@ -130,23 +130,23 @@ class Objects(AbstractFileSystem):  # type: ignore[misc]  # fsspec has no types
     @contextmanager
     def reading(self) -> Iterator[None]:
         """What went wrong as DuckDB asked for bytes is raised as it was: DuckDB knows only its text."""
-        self._failure = None
+        self._failures.clear()
 
         try:
             yield
         except Exception as error:
             # Whatever was made of it, ours is the cause.
-            if self._failure is None or error is self._failure:
+            if not self._failures or error is self._failures[-1]:
                 raise
 
-            raise self._failure from error
+            raise self._failures[-1] from error
 
     def _noting(self, ask: Callable[P, T]) -> Callable[P, T]:
         def asked(*arguments: P.args, **options: P.kwargs) -> T:
             try:
                 return ask(*arguments, **options)
             except AsynceltError as error:
-                self._failure = error
+                self._failures.append(error)
 
                 raise
 

@@ -9,36 +9,33 @@ unfinished; whoever comes next finishes it.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
 import orjson
 
 from asyncelt.destinations.busy import OwnerAlive
 from asyncelt.destinations.filesystem_impl import documents
 from asyncelt.destinations.filesystem_impl.catalogs import CatalogConfig
-from asyncelt.destinations.filesystem_impl.changes import emptied_tables, schema_updates
+from asyncelt.destinations.filesystem_impl.changes import schema_updates
 from asyncelt.destinations.filesystem_impl.documents import MarkedPackage, Marker
 from asyncelt.destinations.filesystem_impl.lake import (
     LakeFormat,
-    LakeWrite,
     check_lakes,
     format_of,
     lake_tables,
-    lake_writes,
 )
 from asyncelt.destinations.filesystem_impl.lakes import Lake, lake_of
 from asyncelt.destinations.filesystem_impl.layout import Layout
+from asyncelt.destinations.filesystem_impl.marking import Marking
 from asyncelt.destinations.filesystem_impl.storage import Place, Store
-from asyncelt.destinations.job_files import read_job
 from asyncelt.errors import DestinationRejected, LeaseLost, SchemaError
 from asyncelt.failpoints import failpoint
 from asyncelt.flow import JobFile, Package
 from asyncelt.load.protocol import Commit, CommitResult, Lease, Restored, Target
 from asyncelt.schema.capabilities import Capabilities
 from asyncelt.schema.model import Schema
-from asyncelt.schema.stored import ENGINE_VERSION, from_json, to_json
+from asyncelt.schema.stored import from_json
 from asyncelt.schema.system import LOADS_TABLE, STATE_TABLE, VERSION_TABLE
 from asyncelt.types import JsonValue, LoadId, TableName
 
@@ -199,7 +196,7 @@ class FileDataset:
             before = [load_id for load_id in load_ids if load_id in done]
             self._check_lease(commit, before[-1] if before else commit.parent_load_id)
             updates = schema_updates(self.schemas(), commit.packages)
-            marker = self._marker(commit, [package for package in commit.packages if package.load_id not in done])
+            marker = self._marking(commit).marker([one for one in commit.packages if one.load_id not in done])
 
             if not commit.is_load:
                 self.store.write_all(self._versions(marker))
@@ -292,65 +289,15 @@ class FileDataset:
 
         return found
 
-    def _marker(self, commit: Commit, packages: Sequence[Package]) -> Marker:
-        current = self._replaceable(commit) if any(emptied_tables(package) for package in packages) else {}
-        stored = [(name, documents.split_name(name, 3)) for name in self.store.names(VERSION_TABLE)]
-        versions = {parts[2] for _, parts in stored if len(parts) == 3}
-        superseded: list[str] = []
-        marked = []
-
-        for package in packages:
-            for name in emptied_tables(package):
-                superseded += current.pop(name, [])
-
-            if package.dropped_tables:
-                forgotten = [(name, parts) for name, parts in stored if parts[0] == package.schema.name]
-                superseded += [f"{VERSION_TABLE}/{name}" for name, _ in forgotten]
-                versions -= {parts[2] for _, parts in forgotten}
-
-            files = self._files_of(commit, package)
-
-            for table, paths in files.items():
-                current.setdefault(table, []).extend(paths)
-
-            marked.append(
-                MarkedPackage(
-                    load_id=package.load_id,
-                    schema_name=package.schema.name,
-                    version_hash=package.schema.version_hash,
-                    files=files,
-                    lakes=self._lakes_of(commit, package),
-                    version=self._version_row(package.schema, package.load_id, versions),
-                    states=self._state_rows(package),
-                )
-            )
-
-        return Marker(
-            pipeline_name=commit.target.pipeline_name,
-            member=commit.target.member,
-            epoch=commit.lease.epoch,
-            parent_load_id=commit.parent_load_id,
-            run_id=commit.run_id,
-            committed_at=_now(),
-            packages=marked,
-            superseded=superseded,
+    def _marking(self, commit: Commit) -> Marking:
+        return Marking(
+            commit=commit,
+            capabilities=self.capabilities,
+            path_of=lambda package, job: self.path_of(commit, package, job),
+            stored_versions=self.store.names(VERSION_TABLE),
+            current_files=self.table_files,
+            known_lakes=lambda: lake_tables(self.readable_schemas()),
         )
-
-    def _replaceable(self, commit: Commit) -> dict[TableName, list[str]]:
-        """Files of every table; those that this commit has brought are none of the reference's."""
-        coming = {path for one in commit.packages for paths in self._files_of(commit, one).values() for path in paths}
-
-        return {table: [path for path in paths if path not in coming] for table, paths in self.table_files().items()}
-
-    def _files_of(self, commit: Commit, package: Package, *, lakes: bool = False) -> dict[TableName, list[str]]:
-        """Where the rows of plain tables are, or those of tables in a table format."""
-        files: dict[TableName, list[str]] = {}
-
-        for job in package.jobs:
-            if job.table != STATE_TABLE and (format_of(package.schema, job.table) is not None) == lakes:
-                files.setdefault(job.table, []).append(self.path_of(commit, package, job))
-
-        return files
 
     def _withdraw(self, commit: Commit) -> None:
         """Remove what has been brought again by a session that did not know that all of it was committed."""
@@ -363,47 +310,6 @@ class FileDataset:
         }
         self.store.remove(sorted(paths - live))
         self.place.journal.withdraw(commit)
-
-    def _lakes_of(self, commit: Commit, package: Package) -> list[LakeWrite]:
-        """What becomes of tables that are kept in a table format."""
-        schema, emptied = package.schema, emptied_tables(package)
-        gone = [name for name in emptied if name not in schema.tables]
-        known = lake_tables(self.readable_schemas()) if gone else {}
-
-        return lake_writes(
-            schema,
-            self._files_of(commit, package, lakes=True),
-            [name for name in emptied if name in schema.tables],
-            {name: known[name] for name in gone if name in known},
-        )
-
-    def _version_row(self, schema: Schema, load_id: LoadId, stored: set[str]) -> Mapping[str, JsonValue] | None:
-        digits = documents.split_name(documents.version_path(schema.name, load_id, schema.version_hash), 3)[2]
-
-        if digits in stored:
-            return None
-
-        stored.add(digits)
-
-        return {
-            "version_hash": schema.version_hash,
-            "schema_name": schema.name,
-            "version": schema.version,
-            "engine_version": ENGINE_VERSION,
-            "inserted_at": _now(),
-            "schema": to_json(schema),
-        }
-
-    def _state_rows(self, package: Package) -> list[Mapping[str, JsonValue]]:
-        rows: list[Mapping[str, JsonValue]] = []
-
-        for job in package.jobs:
-            if job.table == STATE_TABLE:
-                for row in read_job(package, job, self.capabilities).to_pylist():
-                    del row["_dlt_id"]
-                    rows.append({**row, "created_at": row["created_at"].isoformat()})
-
-        return rows
 
     def _settle_data(self, marker: Marker) -> None:
         """Make sure that every data file is there and that its name survives a crash of the machine."""
@@ -536,7 +442,3 @@ class FileDataset:
 
 def _of_pipeline(pipeline_name: str) -> Callable[[Marker], bool]:
     return lambda marker: marker.pipeline_name == pipeline_name
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat()
