@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -63,6 +64,12 @@ class Capabilities:
     """Asked where rows that cannot be loaded are left out (``on_error``, streams); otherwise the load refuses them."""
     sqlglot_dialect: str | None = None
     max_parallel_load_jobs: int | None = None
+
+    def file_format_for(self, root_hints: Mapping[str, object], chosen: FileFormat) -> FileFormat:
+        """Of a table's job files: Parquet where its root table is kept in a table format, which is made of that."""
+        kept = root_hints.get("table_format") in self.table_formats
+
+        return "parquet" if kept and "parquet" in self.file_formats else chosen
 
     def strategies_for(self, table_format: object) -> tuple[MergeStrategy, ...]:
         """How tables with this ``table_format`` can be merged; empty: not at all."""

@@ -119,7 +119,7 @@ def staged_rows(
     Raises:
         DestinationRejected: The files cannot be read.
     """
-    with small_database() as connection:
+    with store.reading(), small_database() as connection:
         try:
             yield _prepared(connection, store, write, tables, cast, target)
         except duckdb.Error as error:
@@ -162,7 +162,7 @@ def check_types(store: Store, write: LakeWrite, definition: Table, cast: Cast, t
                 _check_fits(batch.column(name), types.field(name).type, f"{where}, column {name}")
 
 
-def _check_fits(values: pa.Array, wanted: pa.DataType, where: str) -> None:
+def _check_fits(values: pa.Array[pa.Scalar[pa.DataType]], wanted: pa.DataType, where: str) -> None:
     try:
         values.cast(wanted)
     except pa.ArrowException as error:
