@@ -39,9 +39,14 @@ def shown(path: str) -> object:
 
 def documented() -> list[object]:
     """Everything in the reference; what a module in it says is public, too."""
-    found = [shown(path) for page in sorted((DOCS / "reference").glob("*.md")) for path in SHOWN.findall(page.read_text())]
+    found = [
+        shown(path) for page in sorted((DOCS / "reference").glob("*.md")) for path in SHOWN.findall(page.read_text())
+    ]
     members = [
-        getattr(module, name) for module in found if isinstance(module, ModuleType) for name in getattr(module, "__all__", ())
+        getattr(module, name)
+        for module in found
+        if isinstance(module, ModuleType)
+        for name in getattr(module, "__all__", ())
     ]
 
     return [inspect.unwrap(one) if callable(one) else one for one in [*found, *members]]
