@@ -29,7 +29,7 @@ def as_body(count: int) -> Payload:
 
 
 def as_dicts(count: int) -> Payload:
-    return Rows(rows(count))
+    return Rows([*rows(count)])
 
 
 def lines_of_python(payload: Payload) -> int:
