@@ -43,7 +43,6 @@ LEFT_OUT: dict[str, str] = {
     "Resource.set_incremental": "`apply_hints(incremental=...)`",
     "Resource.custom_metrics": "`info.custom_metrics`, for each run",
     "Source.from_data": "`asyncelt.Source(name, resources)`",
-    "Source.run": "`await asyncelt.run(source)`",
     "ResourceDict.pipes": "there are no pipes",
     "ResourceDict.selected_pipes": "there are no pipes",
     "ResourceDict.extracted_pipes": "there are no pipes",

@@ -19,8 +19,8 @@ from typing import Any, get_args, get_type_hints
 __all__ = ["FILE", "asked", "stored"]
 
 FILE = Path(__file__).with_name("members.json")
-_OPERATORS = {"ResourceDict": ("__setitem__", "__delitem__")}
-"""Special methods that programs use, by signs."""
+_SPECIAL = {"ResourceDict": ("__setitem__", "__delitem__"), "Pipeline": ("__init__",)}
+"""Special methods that programs use. What a pipeline is made with is listed with the factory."""
 OWN = ("dlt.pipeline.", "dlt.extract.", "dlt.common.pipeline", "dlt.common.schema.")
 
 
@@ -112,7 +112,7 @@ def _members(name: str, of: type) -> Iterator[str]:
 
     for one in own:
         for member in vars(one):
-            if member in _OPERATORS.get(name, ()):
+            if member in _SPECIAL.get(name, ()):
                 yield f"{name}.{member}"
             elif not member.startswith("_") and not member.isupper() and not inspect.isclass(getattr(of, member)):
                 yield from _with_arguments(f"{name}.{member}", inspect.unwrap(getattr(of, member)))

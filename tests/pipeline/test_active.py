@@ -139,7 +139,7 @@ def test_a_pipeline_that_cannot_be_made_leaves_the_active_one_as_it_was(tmp_path
     copy_context().run(check)
 
 
-@pytest.mark.covers("Pipeline.activate")
+@pytest.mark.covers("Pipeline.activate", "Pipeline.__init__")
 def test_the_class_takes_what_the_factory_takes(tmp_path: Path) -> None:
     def check() -> None:
         made = asyncelt.Pipeline("x", tmp_path, destination="memory", dataset_name="Data", member="one")
@@ -170,7 +170,7 @@ async def counter() -> AsyncIterator[dict[str, object]]:
     yield {"n": state["n"]}
 
 
-@pytest.mark.covers("current.source_state", "current.source_schema", "current.source_name")
+@pytest.mark.covers("current.source_state", "current.source_schema")
 @pytest.mark.parametrize("kind", ["plain", "generator", "coroutine", "async generator"])
 async def test_the_body_of_a_source_knows_its_schema_and_a_copy_of_its_state(make: Make, kind: str) -> None:
     found: list[object] = []
