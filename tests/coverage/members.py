@@ -19,7 +19,7 @@ from typing import Any, get_args, get_type_hints
 __all__ = ["FILE", "asked", "stored"]
 
 FILE = Path(__file__).with_name("members.json")
-OWN = ("dlt.pipeline.", "dlt.extract.", "dlt.common.pipeline", "dlt.common.schema.")
+OWN = ("dlt.pipeline.", "dlt.extract.", "dlt.dataset.", "dlt.common.pipeline", "dlt.common.schema.")
 
 
 def stored() -> dict[str, list[str]]:
@@ -56,13 +56,16 @@ def _of_reference() -> dict[str, object]:
     from dlt.pipeline.pipeline import Pipeline
 
     functions = {
-        name: getattr(dlt, name) for name in ("pipeline", "attach", "run", "resource", "transformer", "source")
+        name: getattr(dlt, name)
+        for name in ("pipeline", "attach", "run", "resource", "transformer", "source", "dataset")
     }
     groups: dict[str, Iterator[str]] = {
         **{name: _arguments(name, function) for name, function in functions.items()},
         "Pipeline": _members("Pipeline", Pipeline),
         "Resource": _members("Resource", DltResource),
         "Source": _members("Source", DltSource),
+        "Dataset": _members("Dataset", dlt.Dataset),
+        "Relation": _members("Relation", dlt.Relation),
         "incremental": _arguments("incremental", Incremental.__init__),
         "Incremental": _members("Incremental", Incremental),
         "mark": (name for one in dlt.mark.__all__ for name in _with_arguments(f"mark.{one}", getattr(dlt.mark, one))),

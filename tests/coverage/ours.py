@@ -13,6 +13,8 @@ _EXAMPLES = {
     "Pipeline": lambda: asyncelt.Pipeline,
     "Resource": lambda: asyncelt.resource([], name="example"),
     "Source": lambda: asyncelt.Source("example"),
+    "Dataset": lambda: object.__new__(asyncelt.Dataset),
+    "Relation": lambda: object.__new__(asyncelt.Relation),
     "Incremental": lambda: asyncelt.sources.incremental("example"),
 }
 """Attributes that are set when an object is made are found on an object only."""
@@ -24,6 +26,7 @@ _FUNCTIONS = {
     "resource": inspect.unwrap(asyncelt.resource),
     "transformer": asyncelt.transformer,
     "source": asyncelt.source,
+    "dataset": asyncelt.dataset,
     "incremental": asyncelt.sources.incremental,
 }
 
