@@ -12,7 +12,7 @@ import types
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, is_dataclass, replace
 from enum import Enum, auto
-from typing import Any, cast
+from typing import Any, Protocol, cast, runtime_checkable
 
 import pyarrow as pa
 
@@ -26,6 +26,7 @@ __all__ = [
     "Mark",
     "Marked",
     "Materialized",
+    "SupportsItems",
     "body_of",
     "is_exhausted",
     "is_iterable_data",
@@ -126,6 +127,15 @@ class Materialized(list[object]):
     """No rows, for a table that is to exist all the same."""
 
 
+@runtime_checkable
+class SupportsItems(Protocol):
+    """Data that knows how it is read, such as a relation of a dataset."""
+
+    def __asyncelt_items__(self) -> AsyncIterator[object]:
+        """Its items, from the beginning with each call."""
+        ...
+
+
 def _judge(kind: type) -> Kind:
     for known, answer in _BY_CLASS:
         if issubclass(kind, known):
@@ -140,7 +150,7 @@ def _judge(kind: type) -> Kind:
     if hasattr(kind, "__next__"):
         return Kind.ITERATOR
 
-    if issubclass(kind, AsyncIterable):
+    if issubclass(kind, AsyncIterable | SupportsItems):
         return Kind.ASYNC_ITERABLE
 
     if issubclass(kind, Awaitable):
@@ -193,6 +203,9 @@ def judged(item: object) -> tuple[Kind, object]:
 
     if kind is Kind.BODY:
         return kind, body_of(item)
+
+    if kind is Kind.ASYNC_ITERABLE and isinstance(item, SupportsItems):
+        return kind, item.__asyncelt_items__()
 
     if kind is Kind.ARROW:
         return kind, table_of(item)

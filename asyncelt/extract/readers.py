@@ -17,7 +17,7 @@ from asyncelt.errors import SourceExhausted
 from asyncelt.extract.driver import Driver, close_iterator, pull_all
 from asyncelt.extract.feeds import Feed
 from asyncelt.extract.functions import is_async_function, is_function
-from asyncelt.extract.items import Kind, is_exhausted, is_iterable_data, iterate_once, kind_of
+from asyncelt.extract.items import Kind, SupportsItems, is_exhausted, is_iterable_data, iterate_once, kind_of
 from asyncelt.extract.outbox import Outbox
 from asyncelt.extract.requests import Singles
 from asyncelt.extract.thread import Closed, OwnThread
@@ -76,6 +76,9 @@ async def open_reader(data: object, driver: Driver) -> Reader:
             return _thread_reader(cast("Callable[[], object]", data), driver)
     except Exception as error:
         driver.headway.fail(error, "when it was called")
+
+    if isinstance(data, SupportsItems):
+        data = data.__asyncelt_items__()
 
     if isinstance(data, AsyncIterable):
         return AsyncReader(data, driver)

@@ -7,6 +7,7 @@ to a variant column, as with other pages (the reference leaves it to the destina
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, Final, NamedTuple, cast
 
 import numpy as np
@@ -38,11 +39,16 @@ def conform_arrow(
 ) -> None:
     """Bring an Arrow table under the schema. A table without rows still adds its columns to the schema.
 
+    A column ``_dlt_load_id`` without any value gets the id of this load.
+
     Raises:
         NameCollision: Two columns get the same name.
         SchemaError: A column's type has no counterpart.
         DataValidationError: The schema contract forbids what the page would add.
     """
+    if _wants_load_id(table):
+        rules = replace(rules, add_dlt_load_id=True)
+
     columns = view.table(root, None)
     contract = contract_of(view.schema, root, None)
     was_new = not columns.has_types()
@@ -71,6 +77,13 @@ def conform_arrow(
 
     if batch.rows:
         outcome.batches.setdefault(root, []).append(batch)
+
+
+def _wants_load_id(table: pa.Table) -> bool:
+    """Whether there is a column for load ids that has none: rows that were read from another dataset."""
+    place = table.schema.get_field_index(DLT_LOAD_ID)
+
+    return place >= 0 and table.column(place).null_count == table.num_rows
 
 
 class _Found(NamedTuple):

@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+import pyarrow as pa
+
 from asyncelt.errors import InvalidQuery
 from asyncelt.reading.plan import Catalog, JoinTable, Plan, TableSource
 from asyncelt.schema.system import DLT_LOAD_ID
 
-__all__ = ["LoadIds", "load_ids_of"]
+__all__ = ["LoadIds", "load_ids_of", "with_new_load_id"]
 
 _ROOT: Final = "_dlt_root"
 
@@ -49,3 +51,11 @@ def load_ids_of(plan: Plan, catalog: Catalog) -> LoadIds:
     join = JoinTable(Plan(TableSource(root.name)), None, "inner", _ROOT, only=(DLT_LOAD_ID,))
 
     return LoadIds(f"{_ROOT}__{DLT_LOAD_ID}", join)
+
+
+def with_new_load_id(rows: pa.Table) -> pa.Table:
+    """Rows whose load ids are left to the load that takes them: the column is there, without values."""
+    place = rows.schema.get_field_index(DLT_LOAD_ID)
+    others = rows if place < 0 else rows.remove_column(place)
+
+    return others.append_column(DLT_LOAD_ID, pa.nulls(rows.num_rows, pa.string()))

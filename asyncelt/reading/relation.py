@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Sequence
+from contextlib import aclosing, asynccontextmanager
 from functools import partial
 from textwrap import indent
 from typing import TYPE_CHECKING, Any, Final, get_args, overload
@@ -16,7 +16,7 @@ from asyncelt.errors import InvalidQuery, UnknownColumn
 from asyncelt.reading.cursor import Cursor, opened_cursor
 from asyncelt.reading.fetches import Fetches
 from asyncelt.reading.handover import ibis_query, ibis_table
-from asyncelt.reading.loads import load_ids_of
+from asyncelt.reading.loads import load_ids_of, with_new_load_id
 from asyncelt.reading.plan import (
     OPERATORS,
     Aggregate,
@@ -391,6 +391,12 @@ class Relation(Fetches):
         return f"<asyncelt.Relation {what} of dataset {self._dataset.dataset_name!r}{steps}>"
 
     # --------------------------------------------------------------------------------------------- inside
+
+    async def __asyncelt_items__(self) -> AsyncGenerator[pa.Table, None]:
+        """Its rows as data of a resource, without the ids of the loads that brought them: another load does now."""
+        async with aclosing(self.iter_arrow()) as chunks:
+            async for chunk in chunks:
+                yield with_new_load_id(chunk)
 
     def _then(self, step: Step) -> Relation:
         return Relation(self._dataset, self._plan.then(step))

@@ -21,7 +21,7 @@ __all__ = ["FILE", "asked", "stored"]
 FILE = Path(__file__).with_name("members.json")
 _SPECIAL = {"ResourceDict": ("__setitem__", "__delitem__"), "Pipeline": ("__init__",)}
 """Special methods that programs use. What a pipeline is made with is listed with the factory."""
-OWN = ("dlt.pipeline.", "dlt.extract.", "dlt.common.pipeline", "dlt.common.schema.")
+OWN = ("dlt.pipeline.", "dlt.extract.", "dlt.dataset.", "dlt.common.pipeline", "dlt.common.schema.")
 
 
 def stored() -> dict[str, list[str]]:
@@ -59,7 +59,8 @@ def _of_reference() -> dict[str, object]:
     from dlt.pipeline.pipeline import Pipeline
 
     functions = {
-        name: getattr(dlt, name) for name in ("pipeline", "attach", "run", "resource", "transformer", "source")
+        name: getattr(dlt, name)
+        for name in ("pipeline", "attach", "run", "resource", "transformer", "source", "dataset")
     }
     groups: dict[str, Iterator[str]] = {
         **{name: _arguments(name, function) for name, function in functions.items()},
@@ -67,6 +68,8 @@ def _of_reference() -> dict[str, object]:
         "Resource": _members("Resource", DltResource),
         "Source": _members("Source", DltSource),
         "ResourceDict": _members("ResourceDict", DltResourceDict),
+        "Dataset": _members("Dataset", dlt.Dataset),
+        "Relation": _members("Relation", dlt.Relation),
         "incremental": _arguments("incremental", Incremental.__init__),
         "Incremental": _members("Incremental", Incremental),
         "mark": (name for one in dlt.mark.__all__ for name in _with_arguments(f"mark.{one}", getattr(dlt.mark, one))),

@@ -14,6 +14,8 @@ _EXAMPLES = {
     "Resource": lambda: asyncelt.resource([], name="example"),
     "Source": lambda: asyncelt.Source("example"),
     "ResourceDict": lambda: asyncelt.Source("example").resources,
+    "Dataset": lambda: object.__new__(asyncelt.Dataset),
+    "Relation": lambda: object.__new__(asyncelt.Relation),
     "Incremental": lambda: asyncelt.sources.incremental("example"),
 }
 """Attributes that are set when an object is made are found on an object only."""
@@ -25,6 +27,7 @@ _FUNCTIONS = {
     "resource": inspect.unwrap(asyncelt.resource),
     "transformer": asyncelt.transformer,
     "source": asyncelt.source,
+    "dataset": asyncelt.dataset,
     "incremental": asyncelt.sources.incremental,
 }
 

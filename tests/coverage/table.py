@@ -32,6 +32,9 @@ TITLES = {
     "Resource": "Resource",
     "Source": "Source",
     "ResourceDict": "Resources of a source",
+    "dataset": "`dataset()`",
+    "Dataset": "Dataset",
+    "Relation": "Relation",
     "incremental": "`incremental()`",
     "Incremental": "Incremental",
     "mark": "`mark`",
@@ -42,7 +45,7 @@ TITLES = {
 }
 HEAD = """# Coverage of dlt
 
-Every member and option of dlt's pipeline, resources, sources, cursors, marks and schema contracts, taken from the signatures of
+Every member and option of dlt's pipeline, resources, sources, datasets, cursors, marks and schema contracts, taken from the signatures of
 dlt 1.31, with the tests that prove it here. This page is written by `make coverage-table` from marks on the tests
 (`@pytest.mark.covers`) and from the cases of the differential suite, which both libraries run. The suite fails when the page is
 out of date, when a member has no test, and when dlt has a member that is not listed. Paths are those below `tests/`.

@@ -25,6 +25,12 @@ DATA = ["items", "items__tags", "items__tags__of", "owners"]
 SYSTEM = ["_dlt_version", "_dlt_loads", "_dlt_pipeline_state"]
 
 
+@pytest.mark.covers(
+    "Dataset.tables",
+    "Dataset.dataset_name",
+    "Dataset.schema",
+    "Dataset.schemas",
+)
 async def test_tables_are_listed_those_of_the_engine_last(dataset):
     assert sorted(dataset.tables[:4]) == DATA
     assert dataset.tables[4:] == SYSTEM
@@ -33,6 +39,7 @@ async def test_tables_are_listed_those_of_the_engine_last(dataset):
     assert dataset.schema.name == "reading"
 
 
+@pytest.mark.covers("Dataset.table", "Dataset.table.table_name")
 async def test_a_table_can_be_named_in_three_ways(dataset):
     for relation in (dataset["items"], dataset.table("items"), dataset.items):
         assert len(await relation.fetchall()) == 3
@@ -49,6 +56,7 @@ async def test_an_unknown_table_is_the_error_that_the_way_of_asking_has(dataset)
         dataset.nope  # noqa: B018
 
 
+@pytest.mark.covers("Dataset.query", "Dataset.query.query")
 async def test_a_query_is_a_relation(dataset):
     query = dataset("SELECT name, price * 2 AS twice FROM items WHERE id < ?", parameters=[3])
     assert query.columns == ["name", "twice"]
@@ -93,6 +101,7 @@ async def test_queries_of_one_database_only(dataset):
         assert await dataset(sql).fetchall() == expected
 
 
+@pytest.mark.covers("Dataset.query.query_dialect")
 async def test_a_query_in_another_dialect_is_translated(dataset):
     assert await dataset("SELECT `id` FROM `items` WHERE `id` = 2", "mysql").fetchall() == [(2,)]
 
@@ -135,6 +144,12 @@ async def test_two_columns_of_one_name_can_be_read_but_not_worked_on(dataset):
         await twice.limit(1).fetchall()
 
 
+@pytest.mark.covers(
+    "Dataset.row_counts",
+    "Dataset.row_counts.data_tables",
+    "Dataset.row_counts.dlt_tables",
+    "Dataset.row_counts.table_names",
+)
 async def test_rows_are_counted(dataset):
     counts = await dataset.row_counts().fetchall()
     assert sorted(counts) == [("items", 3), ("items__tags", 3), ("items__tags__of", 1), ("owners", 3)]
@@ -148,6 +163,19 @@ async def test_rows_are_counted(dataset):
         dataset.row_counts(table_names=["nope"])
 
 
+@pytest.mark.covers(
+    "Dataset.load_ids",
+    "Dataset.load_ids.schema_name",
+    "Dataset.latest_load_id",
+    "Dataset.latest_load_id.schema_name",
+    "Dataset.loads_table",
+    "Dataset.table.load_ids",
+    "Dataset.row_counts.load_id",
+    "Relation.from_loads",
+    "Relation.from_loads.load_ids",
+    "Relation.from_loads.add_load_id_column",
+    "Relation.with_load_id_col",
+)
 async def test_loads_are_known_and_rows_by_load(kind, tmp_path):
     pipeline = await loaded(kind, tmp_path)
     await pipeline.run([{"id": 4, "tags": [{"tag": "d"}]}], table_name="items")
@@ -217,6 +245,7 @@ async def test_names_that_need_quotes(kind, tmp_path):
     assert dict(await dataset.row_counts().fetchall()) == {"order": 1}
 
 
+@pytest.mark.covers("Dataset.is_same_dataset", "Dataset.is_same_dataset.other")
 async def test_datasets_are_the_same_when_they_hold_the_same_data(kind, pipeline, tmp_path):
     one = pipeline.dataset()
     again = await asyncelt.dataset(pipeline.destination, "raw")
@@ -245,6 +274,7 @@ async def test_the_same_database_of_other_settings_or_another_kind_is_told_apart
     assert not others[1].is_same_dataset(others[2])
 
 
+@pytest.mark.covers("Dataset.sqlglot_schema", "Dataset.destination_dialect", "Relation.query_dialect")
 async def test_what_a_dataset_says_to_the_sql_builder(dataset):
     found = dataset.sqlglot_schema
     assert found.column_names("items") == ["id", "name", "price", "at", "_dlt_load_id", "_dlt_id"]
@@ -252,6 +282,7 @@ async def test_what_a_dataset_says_to_the_sql_builder(dataset):
     assert dataset.destination_dialect == dataset.dialect == dataset["items"].query_dialect
 
 
+@pytest.mark.covers("Relation.sqlglot_expression", "Relation.destination_dialect")
 async def test_a_relation_as_an_expression_can_be_built_on_and_asked_again(dataset):
     few = dataset["items"].where("id", "lt", 3).select("id")
     expression = few.sqlglot_expression
@@ -260,6 +291,7 @@ async def test_a_relation_as_an_expression_can_be_built_on_and_asked_again(datas
     assert await dataset.query(expression.where("id > 1")).fetchall() == [(2,)]
 
 
+@pytest.mark.covers("Dataset.destination_client")
 async def test_the_engine_can_be_asked_about_a_dataset(dataset):
     async with dataset.destination_client() as session:
         assert list((await session.restore("")).schemas) == ["reading"]
@@ -268,6 +300,7 @@ async def test_the_engine_can_be_asked_about_a_dataset(dataset):
 # ----------------------------------------------------------------------------------------------- connections
 
 
+@pytest.mark.covers("Dataset.sql_client")
 async def test_an_open_dataset_uses_one_connection(dataset):
     async with dataset as opened:
         assert opened is dataset
@@ -286,6 +319,7 @@ async def test_an_open_dataset_uses_one_connection(dataset):
     assert len(await dataset["items"].fetchall()) == 3
 
 
+@pytest.mark.covers("dataset.destination", "dataset.dataset_name", "dataset.schema")
 async def test_a_dataset_can_be_read_without_its_pipeline(pipeline):
     dataset = await asyncelt.dataset(pipeline.destination, "raw")
     assert sorted(dataset.tables) == sorted([*DATA, *SYSTEM])

@@ -33,6 +33,7 @@ async def many(anyio_backend, kind, new_folder):
     return pipeline.dataset()["many"].order_by("n")
 
 
+@pytest.mark.covers("Relation.df", "Relation.fetchall")
 async def test_all_rows_in_every_form(items):
     two = items.where("id", "lt", 3).order_by("id").select("id", "name")
     expected = [{"id": 1, "name": "one"}, {"id": 2, "name": "two"}]
@@ -44,6 +45,7 @@ async def test_all_rows_in_every_form(items):
     assert isinstance(await two.polars(), pl.DataFrame)
 
 
+@pytest.mark.covers("Relation.fetchone", "Relation.fetchmany")
 async def test_the_first_rows_in_every_form(items):
     sorted_ = items.order_by("id").select("id")
     assert await sorted_.fetchone() == (1,)
@@ -77,12 +79,14 @@ async def test_a_single_value(items):
 
 
 @pytest.mark.parametrize("size, expected", [(10_000, [10_000, 10_000, 5_000]), (ROWS, [ROWS]), (99_999, [ROWS])])
+@pytest.mark.covers("Relation.iter_arrow")
 async def test_pieces_have_exactly_the_size_that_was_asked_for(many, size, expected):
     chunks = [chunk async for chunk in many.iter_arrow(size)]
     assert [chunk.num_rows for chunk in chunks] == expected
     assert pa.concat_tables(chunks).column("n").to_pylist() == list(range(ROWS))
 
 
+@pytest.mark.covers("Relation.iter_df", "Relation.iter_fetch")
 async def test_pieces_in_every_form(many):
     frames = [frame async for frame in many.select("n").iter_df(20_000)]
     assert [len(frame) for frame in frames] == [20_000, 5_000]

@@ -20,6 +20,7 @@ def ibis():
     return pytest.importorskip("ibis")
 
 
+@pytest.mark.covers("Relation.to_ibis")
 async def test_an_expression_is_read_like_any_other_query(items, dataset, ibis):
     table = items.to_ibis()
     tags = dataset["items__tags"].to_ibis()

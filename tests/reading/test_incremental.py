@@ -35,6 +35,7 @@ async def ids(relation):
         ({}, [1, 2, 3]),
     ],
 )
+@pytest.mark.covers("Relation.incremental", "Relation.incremental.incremental", "Relation.is_incremental")
 async def test_a_cursor_is_a_condition(items, arguments, expected):
     relation = items.incremental(cursor("id", on_cursor_value_missing="exclude", **arguments))
 
@@ -66,6 +67,7 @@ async def test_outside_of_a_resource_nobody_can_refuse_rows_without_a_value(item
         assert await ids(items.incremental(cursor("name", "p"))) == [2]
 
 
+@pytest.mark.covers("Dataset.table.incremental")
 async def test_it_is_one_more_condition(dataset, items):
     later = cursor("id", 2, on_cursor_value_missing="exclude")
 

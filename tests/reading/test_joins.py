@@ -45,11 +45,18 @@ async def test_a_table_that_is_there_already_is_used_again(dataset):
         ("full", [(1, "Ann"), (2, "Bob"), (3, None), (None, "Cid")]),
     ],
 )
+@pytest.mark.covers(
+    "Relation.join",
+    "Relation.join.other",
+    "Relation.join.on",
+    "Relation.join.kind",
+)
 async def test_a_condition_joins_any_tables(dataset, how, expected):
     joined = dataset["items"].join("owners", on="items.id = owners.item", kind=how)
     assert await joined.order_by("id").select("id", "owners__owner").fetchall() == expected
 
 
+@pytest.mark.covers("Relation.join.alias")
 async def test_the_prefix_can_be_chosen(dataset):
     joined = dataset["items"].join("owners", on="items.id = owners.item", alias="o")
     assert "o__owner" in joined.columns

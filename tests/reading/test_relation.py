@@ -17,11 +17,13 @@ async def ids(relation):
     return [row[0] for row in await relation.order_by("id").select("id").fetchall()]
 
 
+@pytest.mark.covers("Relation.columns")
 async def test_a_table_has_the_columns_of_the_schema_in_their_order(items):
     assert items.columns == ["id", "name", "price", "at", "_dlt_load_id", "_dlt_id"]
     assert (await items.arrow()).column_names == items.columns
 
 
+@pytest.mark.covers("Relation.select", "Relation.arrow")
 async def test_columns_can_be_selected_in_two_ways(items):
     assert (await items.select("name", "id").arrow()).column_names == ["name", "id"]
     assert (await items[["price"]].arrow()).column_names == ["price"]
@@ -49,6 +51,16 @@ async def test_a_later_selection_starts_from_the_table_again(items):
         ("gt", Decimal("1.5"), [2, 3]),
         ("eq", 0, []),
     ],
+)
+@pytest.mark.covers(
+    "Relation.where",
+    "Relation.where.column_or_expr",
+    "Relation.where.operator",
+    "Relation.where.value",
+    "Relation.filter",
+    "Relation.filter.column_or_expr",
+    "Relation.filter.operator",
+    "Relation.filter.value",
 )
 async def test_rows_can_be_compared_with_values(items, operator, value, expected):
     assert await ids(items.where("id", operator, value)) == expected
@@ -104,17 +116,25 @@ async def test_clauses_do_not_depend_on_the_order_of_calls(items):
     assert await items.limit(1).limit(2).order_by("id").select("id").fetchall() == [(1,), (2,)]
 
 
+@pytest.mark.covers("Relation.order_by", "Relation.order_by.column_name", "Relation.order_by.direction")
 async def test_rows_are_sorted_by_several_columns_and_those_without_a_value_come_last(items):
     assert await items.order_by("name").select("name").fetchall() == [("one",), ("two",), (None,)]
     assert await items.order_by("name", "desc").select("name").fetchall() == [("two",), ("one",), (None,)]
 
 
+@pytest.mark.covers(
+    "Relation.head",
+    "Relation.head.limit",
+    "Relation.limit",
+    "Relation.limit.limit",
+)
 async def test_head_and_limit(items):
     assert len(await items.head(2).fetchall()) == 2
     assert len(await items.head().fetchall()) == 3
     assert await items.limit(0).fetchall() == []
 
 
+@pytest.mark.covers("Relation.min", "Relation.max", "Relation.fetchscalar")
 async def test_least_and_greatest_value(items):
     price = items.select("price")
     assert await price.max().fetchscalar() == 3.5
@@ -136,6 +156,7 @@ async def test_calls_return_new_relations(items):
     assert len(await changed.fetchall()) == 1
 
 
+@pytest.mark.covers("Relation.to_sql", "Relation.to_sql.pretty")
 async def test_sql_is_shown_with_values_written_out(items):
     assert items.select("id").where("name", "eq", "it's").to_sql() == (
         """SELECT "items"."id" FROM "items" WHERE "items"."name" = 'it''s'"""
@@ -146,6 +167,7 @@ async def test_sql_is_shown_with_values_written_out(items):
     assert repr(items.where("name", "eq", "secret")) == "<asyncelt.Relation items of dataset 'raw' Where>"
 
 
+@pytest.mark.covers("Relation.schema", "Relation.columns_schema")
 async def test_columns_have_types_and_hints(dataset, items):
     schema = items.select("id", "at").schema
     assert schema.name == "items"
