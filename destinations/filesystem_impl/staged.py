@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import duckdb
 import pyarrow as pa
@@ -162,7 +162,7 @@ def check_types(store: Store, write: LakeWrite, definition: Table, cast: Cast, t
                 _check_fits(batch.column(name), types.field(name).type, f"{where}, column {name}")
 
 
-def _check_fits(values: pa.Array, wanted: pa.DataType, where: str) -> None:
+def _check_fits(values: pa.Array[Any], wanted: pa.DataType, where: str) -> None:
     try:
         values.cast(wanted)
     except pa.ArrowException as error:
