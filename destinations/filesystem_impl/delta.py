@@ -46,8 +46,6 @@ _PANIC: Final = "PanicException"
 """Of the Rust runtime; no module has it."""
 _GOES: Final = "_asyncelt_goes"
 """Column of an upsert's source: the row says which nested rows go, and is no row itself."""
-_SPILLED_BYTES: Final = 256 * 1024 * 1024
-"""Of a merge, in memory; what is more goes to disk."""
 _STATUS: Final = re.compile(r"status (?:code:? )?(\d{3})")
 _PASSING: Final = ("HTTP error", "error sending request", "timed out", "onnection reset", "onnection closed")
 """What the driver says when a server did not answer."""
@@ -374,7 +372,6 @@ def _merge(
             source_alias="source",
             target_alias="target",
             merge_schema=True,
-            max_spill_size=_SPILLED_BYTES,
             commit_properties=properties,
         )
 
@@ -397,7 +394,6 @@ def _merge(
         source_alias="source",
         target_alias="target",
         merge_schema=True,
-        max_spill_size=_SPILLED_BYTES,
         commit_properties=properties,
     )
     columns = {_quoted(name): f"source.{_quoted(name)}" for name in names}

@@ -61,7 +61,6 @@ class TestConformance(DestinationConformance):
     test_tables_without_a_load_are_refused_to_an_owner_that_has_lost_its_lease = None
     test_dropping_forgets_the_versions_of_the_schema_and_no_load = None
     test_a_package_without_rows_commits_state_and_load_row = None
-    test_errors_are_of_this_library = None
 
     async def test_names_may_have_any_character(self, owner):
         if owner.lake == "iceberg":
