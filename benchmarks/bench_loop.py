@@ -14,16 +14,19 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections import deque
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import anyio
+import orjson
 from rich.console import Console
 from rich.table import Table
 
 import asyncelt
+from asyncelt.extract.intervals import Intervals
 from benchmarks.data import SHAPES, pool
 
 TICK = 0.001
@@ -38,6 +41,8 @@ class Load:
     form: str
     page_rows: int
     rows: int
+    apart: int = 0
+    """Of messages of a stream: how far their positions are from each other. 1 is a log; Redis has gaps everywhere."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +63,8 @@ LOADS = (
     Load(name="nested bodies", shape="orders", form="bytes", page_rows=1_000, rows=300_000),
     Load(name="events, dicts", shape="events", form="dict", page_rows=200, rows=20_000),
     Load(name="events, bodies", shape="events", form="bytes", page_rows=200, rows=20_000),
+    Load(name="a stream of messages", shape="flat", form="dict", page_rows=1_000, rows=300_000, apart=1),
+    Load(name="messages with gaps", shape="flat", form="dict", page_rows=1_000, rows=300_000, apart=2),
 )
 DESTINATIONS = ("duckdb", "filesystem")
 
@@ -96,6 +103,10 @@ async def measure(load: Load, destination: str, folder: Path) -> dict[str, Any]:
     """The idle loop, then the loop with the load, in this process."""
     made = pool(SHAPES[load.shape], page_rows=load.page_rows)
     held = list(made.pages(load.form, len(made.bodies) * load.page_rows))
+
+    if load.apart:
+        held = [[orjson.dumps(row) for row in page] for page in held]
+
     await _run(held[:1], load, destination, folder / "warm")
     idle, _ = await watched(asyncio.sleep(2))
     pages = [held[number % len(held)] for number in range(load.rows // load.page_rows)]
@@ -113,11 +124,56 @@ async def _run(pages: list[Any], load: Load, destination: str, folder: Path) -> 
     )
     pipeline = asyncelt.pipeline("loop", destination=target, dataset_name="data", pipelines_dir=str(folder / "work"))
 
+    if load.apart:
+        await pipeline.stream(_Messages(pages, load.apart), table_name=load.shape, loader_file_format="parquet")
+        return
+
     async def source() -> AsyncIterator[Any]:
         for page in pages:
             yield page
 
     await pipeline.run(source(), table_name=load.shape, loader_file_format="parquet")
+
+
+class _Messages:
+    """Pages of JSON bodies as numbered messages."""
+
+    name = "messages"
+
+    def __init__(self, pages: list[Any], apart: int) -> None:
+        self._pages = deque(pages)
+        self._apart = apart
+        self._last = 0
+
+    async def position(self, committed: Mapping[str, Intervals]) -> None:
+        pass
+
+    async def fetch(self, most: int) -> Sequence[asyncelt.Message]:
+        del most
+
+        if not self._pages:
+            return ()
+
+        await anyio.lowlevel.checkpoint()
+        bodies = self._pages.popleft()
+        first, self._last = self._last + self._apart, self._last + len(bodies) * self._apart
+        numbers = range(first, self._last + 1, self._apart)
+
+        return [
+            asyncelt.Message(body, asyncelt.Receipt("p", number), self)
+            for body, number in zip(bodies, numbers, strict=True)
+        ]
+
+    async def ack(self, receipts: Sequence[asyncelt.Receipt]) -> Mapping[str, int]:
+        del receipts
+
+        return {}
+
+    async def nack(self, receipts: Sequence[asyncelt.Receipt]) -> None:
+        pass
+
+    async def close(self) -> None:
+        pass
 
 
 def main() -> None:
@@ -138,7 +194,13 @@ def main() -> None:
         print(json.dumps(result))
         return
 
-    results = [_in_process(load, name, quick=options.quick) for load in LOADS for name in options.destination]
+    results = [
+        _in_process(load, name, quick=options.quick)
+        for load in LOADS
+        for name in options.destination
+        # Files keep no positions.
+        if name == "duckdb" or not load.apart
+    ]
     _print(results)
 
     if options.json is not None:

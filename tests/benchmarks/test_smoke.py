@@ -51,8 +51,9 @@ def test_data_is_the_same_every_time(shape: str) -> None:
     assert pool(SHAPES[shape], page_rows=50).bodies == pool(SHAPES[shape], page_rows=50).bodies
 
 
-def test_the_ticker_counts(tmp_path: Path) -> None:
-    load = bench_loop.Load(name="smoke", shape="flat", form="bytes", page_rows=1_000, rows=3_000)
+@pytest.mark.parametrize(("form", "apart"), [("bytes", 0), ("dict", 2)], ids=["run", "stream"])
+def test_the_ticker_counts(form: str, apart: int, tmp_path: Path) -> None:
+    load = bench_loop.Load(name="smoke", shape="flat", form=form, page_rows=1_000, rows=3_000, apart=apart)
     found = asyncio.run(bench_loop.measure(load, "duckdb", tmp_path))
 
     assert found["idle"]["ticks"] > 0
