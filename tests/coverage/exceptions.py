@@ -43,7 +43,6 @@ LEFT_OUT: dict[str, str] = {
     "Resource.set_incremental": "`apply_hints(incremental=...)`",
     "Resource.custom_metrics": "`info.custom_metrics`, for each run",
     "Source.from_data": "`asyncelt.Source(name, resources)`",
-    "Source.run": "`await asyncelt.run(source)`",
     "Incremental.placement_affinity": _INSIDE,
     "Incremental.set_deduplication_key": "`primary_key=`",
     "Incremental.copy.with_transient_state": _INSIDE,

@@ -170,7 +170,7 @@ async def counter() -> AsyncIterator[dict[str, object]]:
     yield {"n": state["n"]}
 
 
-@pytest.mark.covers("current.source_state", "current.source_schema", "current.source_name")
+@pytest.mark.covers("current.source_state", "current.source_schema")
 @pytest.mark.parametrize("kind", ["plain", "generator", "coroutine", "async generator"])
 async def test_the_body_of_a_source_knows_its_schema_and_a_copy_of_its_state(make: Make, kind: str) -> None:
     found: list[object] = []
