@@ -46,6 +46,7 @@ from asyncelt.pipeline import (
 from asyncelt.reading.client import SqlClient as SqlClient
 from asyncelt.reading.dataset import Dataset as Dataset, dataset as dataset
 from asyncelt.reading.relation import Relation as Relation
+from asyncelt.schema.model import Schema as Schema
 
 __version__ = "0.1.0"
 
@@ -53,6 +54,7 @@ __all__ = [  # noqa: RUF022 - grouped by what they are for
     # describing data
     "JsonPage",
     "Resource",
+    "Schema",
     "Source",
     "current",
     "defer",

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from typing import TypeVar
 
 import anyio
 from anyio.to_thread import run_sync
 
 from asyncelt.config import Retry
-from asyncelt.errors import AsynceltError
+from asyncelt.errors import AsynceltError, LoadTimeout
 
-__all__ = ["backoff_delays", "each", "in_thread", "retrying", "shielded", "unwrap"]
+__all__ = ["backoff_delays", "beating", "each", "in_thread", "retrying", "shielded", "unwrap"]
 
 T = TypeVar("T")
 R = TypeVar("R")
+_MOST_TIMEOUTS = 20
+"""In a row."""
 
 
 async def in_thread(work: Callable[[], T], limiter: anyio.CapacityLimiter) -> T:
@@ -54,11 +56,35 @@ async def each(work: Callable[[T], Awaitable[R]], items: Sequence[T], *, at_once
     return [results[at] for at in range(len(items))]
 
 
+@asynccontextmanager
+async def beating(beat: Callable[[], Awaitable[None]], *, every_s: float) -> AsyncIterator[None]:
+    """Await ``beat`` at once and then every so many seconds, as long as the block lasts.
+
+    Raises:
+        BaseException: The error of the block, or of ``beat``, which cancels the block.
+    """
+
+    async def go_on() -> None:
+        while True:
+            await beat()
+            await anyio.sleep(every_s)
+
+    try:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(go_on)
+            yield
+            tasks.cancel_scope.cancel()
+    except BaseExceptionGroup as group:
+        error = unwrap(group)
+
+        raise error from error.__cause__
+
+
 @contextmanager
-def shielded(seconds: float) -> Iterator[None]:
+def shielded(seconds: float) -> Iterator[anyio.CancelScope]:
     """Let clean-up await although the task is cancelled, but no longer than ``seconds``."""
-    with anyio.move_on_after(seconds, shield=True):
-        yield
+    with anyio.move_on_after(seconds, shield=True) as scope:
+        yield scope
 
 
 def backoff_delays(retry: Retry) -> Iterator[float]:
@@ -74,16 +100,22 @@ def backoff_delays(retry: Retry) -> Iterator[float]:
 async def retrying(
     attempt: Callable[[], Awaitable[T]], retry: Retry, *, on_retry: Callable[[AsynceltError, float], None] | None = None
 ) -> T:
-    """Await ``attempt`` until it succeeds, raises something that is not ``retryable``, or attempts run out."""
+    """Await ``attempt`` until it succeeds, raises something that is not ``retryable``, or attempts run out.
+
+    However many attempts there are: what the destination has broken off for taking too long, time after time, is not
+    going to be quicker.
+    """
     delays = backoff_delays(retry)
+    too_slow = 0
 
     while True:
         try:
             return await attempt()
         except AsynceltError as error:
             delay = next(delays, None) if error.retryable else None
+            too_slow = too_slow + 1 if isinstance(error, LoadTimeout) else 0
 
-            if delay is None:
+            if delay is None or too_slow >= _MOST_TIMEOUTS:
                 raise
 
             if on_retry is not None:

@@ -101,6 +101,10 @@ class Settings:
     retry: Retry = field(default_factory=Retry)
     loader_file_format: FileFormat | None = None
     """File format of job files; None: what the destination prefers."""
+    arrow_add_dlt_id: bool = False
+    """Whether tables and batches of Arrow get ``_dlt_id``; they are taken as they are otherwise."""
+    arrow_add_dlt_load_id: bool = False
+    """The same for ``_dlt_load_id``."""
     raise_on_failed_jobs: bool = True
     """Whether a job that the destination refuses fails the call; else the info reports it and the package waits."""
     auto_abort_on_terminal_error: bool = False

@@ -2,7 +2,8 @@
 
 Everything here is found through context variables, so two pipelines in one event loop never see each other's, and
 it works in async generators, in the threads of synchronous ones and in the functions of ``add_map`` and friends.
-Outside a run every function raises `UsageError`.
+Outside a run every function raises `UsageError`, but for the body of a source, which may be called before: there, state
+is a copy of the active pipeline's, and changing it has no effect.
 
 State layout, as in the reference: ``state["sources"][<schema name>]`` is the source's,
 ``state["sources"][<schema name>]["resources"][<resource name>]`` the resource's.
@@ -10,12 +11,14 @@ State layout, as in the reference: ``state["sources"][<schema name>]`` is the so
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, MutableMapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, cast
 
+from asyncelt.configuration.interval import interval
 from asyncelt.configuration.lookup import PIPELINE
 from asyncelt.errors import UsageError
 
@@ -29,6 +32,10 @@ __all__ = [
     "activate_pipeline",
     "activate_resource",
     "activate_source",
+    "activated",
+    "copy_of_state",
+    "interval",
+    "known_state",
     "pipeline",
     "resource",
     "resource_metrics",
@@ -59,6 +66,9 @@ class _Active:
 
 
 _active: ContextVar[_Active] = ContextVar("asyncelt_current", default=_Active())  # noqa: B039 - frozen
+
+activated: ContextVar[Pipeline | None] = ContextVar("asyncelt_active_pipeline", default=None)
+"""What ``asyncelt.pipeline()`` returns; per task, since tasks copy their context."""
 
 
 # ------------------------------------------------------------------------------------ for code inside a run
@@ -158,11 +168,12 @@ def source_state() -> dict[str, object]:
         UsageError: Called outside a source that is being extracted.
     """
     active = _active.get()
+    document = None if active.source_name is None else _document(active)
 
-    if active.state is None or active.source_name is None:
+    if document is None or active.source_name is None:
         raise _outside("source_state()", "a source that is being extracted")
 
-    return source_state_of(active.state, active.source_name)
+    return source_state_of(document, active.source_name)
 
 
 state = source_state
@@ -179,11 +190,12 @@ def resource_state(resource_name: str | None = None) -> dict[str, object]:
     """
     active = _active.get()
     name = resource_name or active.resource_name
+    document = None if active.source_name is None or name is None else _document(active)
 
-    if active.state is None or active.source_name is None or name is None:
+    if document is None or active.source_name is None or name is None:
         raise _outside("resource_state()", "a resource that is being extracted")
 
-    return resource_state_of(active.state, active.source_name, name)
+    return resource_state_of(document, active.source_name, name)
 
 
 def resource_metrics() -> dict[str, object]:
@@ -205,24 +217,34 @@ def resource_metrics() -> dict[str, object]:
 
 @contextmanager
 def activate_pipeline(active: Pipeline, state: MutableMapping[str, object] | None = None) -> Iterator[None]:
-    """Make ``active`` what `pipeline` returns in this context, and ``state`` the document that states live in."""
-    token = PIPELINE.set(active.pipeline_name)
+    """Enter a call of a pipeline: configuration is looked up under its name, and `pipeline` returns it.
+
+    Args:
+        active: The pipeline, which is the active one meanwhile.
+        state: The document that states live in; None: a copy of the pipeline's.
+    """
+    name, one = PIPELINE.set(active.pipeline_name), activated.set(active)
 
     try:
-        with _set(replace(_active.get(), pipeline=active, state=state)):
+        with _set(_Active(pipeline=active, state=state)):
             yield
     finally:
-        PIPELINE.reset(token)
+        activated.reset(one)
+        PIPELINE.reset(name)
 
 
 @contextmanager
 def activate_source(
-    state: MutableMapping[str, object], source_name: str, *, source: Source | None = None, schema: Schema | None = None
+    state: MutableMapping[str, object] | None,
+    source_name: str,
+    *,
+    source: Source | None = None,
+    schema: Schema | None = None,
 ) -> Iterator[None]:
     """Enter a source: `source_state` works, and `resource_state` with a name.
 
     Args:
-        state: The pipeline's whole state document; changed in place.
+        state: The pipeline's whole state document; changed in place. None: a copy of the active pipeline's.
         source_name: Name of the source's schema.
         source: What `source` returns.
         schema: What `source_schema` returns.
@@ -277,6 +299,61 @@ def activate_resource(
 
     with _set(entered):
         yield
+
+
+def known_state(source_name: str | None, resource_name: str | None = None) -> dict[str, object]:
+    """What is known of the state of a source, or of one of its resources, wherever this is asked.
+
+    Args:
+        source_name: Name of the source's schema; None: the active pipeline's default one. Inside a source it is that
+            one's state.
+        resource_name: Key of the resource's state; None: the source's.
+
+    Returns:
+        The state of the run at hand; outside one a copy of the active pipeline's, without effect when it is changed.
+
+    Raises:
+        UsageError: There is no run, and no pipeline is active.
+    """
+    active = _active.get()
+    document, found = _document(active), active.pipeline or activated.get()
+    name = active.source_name or source_name or (found.default_schema_name if found is not None else None)
+
+    if document is None or name is None:
+        raise _outside(
+            "source_state()" if resource_name is None else "resource_state()", "a run, or where a pipeline is active"
+        )
+
+    return (
+        source_state_of(document, name) if resource_name is None else resource_state_of(document, name, resource_name)
+    )
+
+
+def copy_of_state(source_name: str | None, default: str) -> tuple[dict[str, object], str]:
+    """A document to be thrown away, with what is known of one source, and the name that the source has in it.
+
+    Args:
+        source_name: As in `known_state`.
+        default: The name where there is no run, and no pipeline is active.
+    """
+    active = _active.get()
+    document, found = _document(active), active.pipeline or activated.get()
+    name = active.source_name or source_name or (found.default_schema_name if found is not None else default)
+
+    if document is None:
+        return {}, name
+
+    return {"sources": {name: copy.deepcopy(source_state_of(document, name))}}, name
+
+
+def _document(active: _Active) -> MutableMapping[str, object] | None:
+    """The state document at hand: that of the run, else a copy of the active pipeline's."""
+    if active.state is not None:
+        return active.state
+
+    found = active.pipeline or activated.get()
+
+    return None if found is None else found.state
 
 
 def source_state_of(state: MutableMapping[str, object], source_name: str) -> dict[str, object]:

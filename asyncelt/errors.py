@@ -27,6 +27,7 @@ retry loop looks at)::
     │  └─ SourceTimeout(TimeoutError)
     ├─ SchemaError
     │  ├─ SchemaConflict               two definitions that do not join
+    │  │  └─ TableIdentifiersFrozen    another naming convention, and tables have data
     │  ├─ DataValidationError          the schema contract forbids this change
     │  ├─ NameCollision                two names become one
     │  └─ SchemaNotFound               (also KeyError)
@@ -55,7 +56,10 @@ retry loop looks at)::
 
 from __future__ import annotations
 
-from typing import ClassVar, Self
+import sys
+import warnings
+from collections.abc import Mapping
+from typing import ClassVar, Final, Self
 
 __all__ = [
     "AsynceltError",
@@ -100,17 +104,38 @@ __all__ = [
     "SourceExhausted",
     "SourceTimeout",
     "StorageError",
+    "TableIdentifiersFrozen",
     "UndefinedRelation",
     "UnknownColumn",
     "UnknownDestination",
     "UnknownTable",
     "Unsupported",
     "UsageError",
+    "warn",
 ]
+
+
+_REMEMBERED: Final = 200
 
 
 class AsynceltWarning(UserWarning):
     """Something a user should know that does not fail a run."""
+
+
+def warn(text: str, *, stacklevel: int = 1) -> None:
+    """Warn of what a user should know. Python remembers each text for good; what this keeps of them stays small.
+
+    Args:
+        text: May differ each time.
+        stacklevel: As in `warnings.warn`; 1 is the caller.
+    """
+    caller = sys._getframe(stacklevel)  # noqa: SLF001 - `warnings` finds the place in the same way
+    known = caller.f_globals.setdefault("__warningregistry__", {})
+
+    if len(known) > _REMEMBERED:
+        known.clear()
+
+    warnings.warn(text, AsynceltWarning, stacklevel=stacklevel + 1)
 
 
 class AsynceltError(Exception):
@@ -252,8 +277,39 @@ class SchemaConflict(SchemaError):
     """Two definitions of a table or column do not join."""
 
 
+class TableIdentifiersFrozen(SchemaConflict):
+    """Another naming convention would name tables and columns anew that have received data."""
+
+
 class DataValidationError(SchemaError):
-    """The schema contract forbids a change that the data asks for."""
+    """The schema contract forbids a change that the data asks for.
+
+    The attributes are the reference's. None: it is not known, or has no part in it.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        schema_name: str | None = None,
+        table_name: str | None = None,
+        column_name: str | None = None,
+        schema_entity: str | None = None,
+        contract_mode: str | None = None,
+        schema_contract: Mapping[str, str] | None = None,
+        data_item: object = None,
+    ) -> None:
+        super().__init__(message)
+        self.schema_name = schema_name
+        self.table_name = table_name
+        self.column_name = column_name
+        self.schema_entity = schema_entity
+        """``tables``, ``columns`` or ``data_type``."""
+        self.contract_mode = contract_mode
+        self.schema_contract = schema_contract
+        """The mode of each entity."""
+        self.data_item = data_item
+        """What broke it: the first value of a column, or the row that a model refuses."""
 
 
 class NameCollision(SchemaError):
@@ -369,6 +425,10 @@ class DestinationRejected(LoadError):
 
 class UndefinedRelation(DestinationRejected):
     """The statement names a table, a view or a dataset that the destination does not have."""
+
+
+class TablesBehind(DestinationUnavailable):
+    """The load is committed, but not all of its tables have it yet. Trying again, or any later call, brings them."""
 
 
 class LoadTimeout(LoadError, TimeoutError):

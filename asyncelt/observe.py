@@ -21,6 +21,8 @@ __all__ = [
     "Event",
     "Observer",
     "PackageCommitted",
+    "SourceAway",
+    "SourceBack",
     "Stage",
     "StageDone",
     "StageStarted",
@@ -118,8 +120,41 @@ class DestinationBack:
     """Since the first attempt that failed."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceAway:
+    """The broker of a stream's source does not answer, and will be asked again. The first time is also `Warned` of."""
+
+    pipeline_name: str
+    source: str
+    error: str
+    retries: int
+    """In vain, the one that is announced here included."""
+    seconds: float
+    """Since the first one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceBack:
+    """It answers again."""
+
+    pipeline_name: str
+    source: str
+    retries: int
+    seconds: float
+    """Since the first one that was in vain."""
+
+
 Event: TypeAlias = (
-    StageStarted | Advanced | StageDone | BudgetSample | Warned | PackageCommitted | DestinationAway | DestinationBack
+    StageStarted
+    | Advanced
+    | StageDone
+    | BudgetSample
+    | Warned
+    | PackageCommitted
+    | DestinationAway
+    | DestinationBack
+    | SourceAway
+    | SourceBack
 )
 
 

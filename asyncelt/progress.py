@@ -24,6 +24,8 @@ from asyncelt.observe import (
     Event,
     Observer,
     PackageCommitted,
+    SourceAway,
+    SourceBack,
     Stage,
     StageDone,
     StageStarted,
@@ -114,7 +116,7 @@ class _Totals:
         return self.rows / self.seconds(now)
 
 
-_Aside: TypeAlias = BudgetSample | PackageCommitted | DestinationAway | DestinationBack
+_Aside: TypeAlias = BudgetSample | PackageCommitted | DestinationAway | DestinationBack | SourceAway | SourceBack
 """Events that belong to no stage."""
 
 
@@ -135,7 +137,7 @@ class _Board:
             self.budgets[event.pipeline_name] = event
             return None
 
-        if isinstance(event, PackageCommitted | DestinationAway | DestinationBack):
+        if isinstance(event, _Aside):
             return None
 
         if isinstance(event, StageStarted) and not self.running:
@@ -336,6 +338,10 @@ class LogProgress:
 
         if isinstance(event, DestinationBack):
             back = f"the destination is back after {event.seconds:.0f} s and {event.retries} more attempts"
+            self._write(f"{event.pipeline_name}: {back}", logging.INFO)
+
+        if isinstance(event, SourceBack):
+            back = f"source {event.source} is back after {event.seconds:.0f} s and {event.retries} attempts in vain"
             self._write(f"{event.pipeline_name}: {back}", logging.INFO)
 
         if isinstance(event, _Aside) or totals is None:

@@ -66,6 +66,8 @@ _FROM_JSON: Mapping[DataType, Callable[[str], object]] = {
     "decimal": Decimal,
     "wei": Decimal,
     "binary": base64.b64decode,
+    # Only what JSON has no number for comes as text: NaN and the infinities.
+    "double": float,
 }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import TypeAlias
 
 import duckdb
@@ -17,6 +17,8 @@ __all__ = ["LocalQuery", "Prepare", "next_of", "query_tables"]
 
 Prepare: TypeAlias = Callable[[duckdb.DuckDBPyConnection], None]
 """Makes the tables that a statement may name."""
+Around: TypeAlias = Callable[[], AbstractContextManager[None]]
+"""Makes other errors of those inside the block."""
 
 _READING = frozenset({duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN, duckdb.StatementType.RELATION})
 _TRACE = "\n\nAt:\n"
@@ -29,10 +31,22 @@ class LocalQuery:
         prepare: Makes the tables that the statement may name.
         sql: The statement.
         parameters: Values of its parameters.
+        one_state: Around all that happens until there are rows.
+        reading: Around what reads further rows.
     """
 
-    def __init__(self, prepare: Prepare, sql: str, parameters: Sequence[SqlValue]) -> None:
+    def __init__(
+        self,
+        prepare: Prepare,
+        sql: str,
+        parameters: Sequence[SqlValue],
+        *,
+        one_state: Around = nullcontext,
+        reading: Around = nullcontext,
+    ) -> None:
         self._prepare = prepare
+        self._one_state = one_state
+        self._reading = reading
         self._sql = sql
         self._parameters = list(parameters)
         self._stack = ExitStack()
@@ -46,13 +60,15 @@ class LocalQuery:
             Unsupported: The statement would change something, in a database that is gone afterwards.
             DestinationRejected: DuckDB refuses the statement.
         """
-        with self._stack, _translated():
+        with self._one_state(), self._stack, _translated():
             return self._executed().to_arrow_table()
 
     def begin(self, batch_rows: int) -> pa.Schema:
         """Begin to read; `next_batch` goes on until `close`. Errors as `run`."""
-        with _translated():
+        with self._one_state(), ExitStack() as undone, _translated():
+            undone.callback(self._stack.close)
             self._reader = self._stack.enter_context(self._executed().to_arrow_reader(batch_rows))
+            undone.pop_all()
 
             return self._reader.schema
 
@@ -62,7 +78,8 @@ class LocalQuery:
         Raises:
             DestinationRejected: The query fails only now, or a file of it is gone, or it was interrupted.
         """
-        return None if self._reader is None else next_of(self._reader)
+        with self._reading():
+            return None if self._reader is None else next_of(self._reader)
 
     def interrupt(self) -> None:
         """Stop the statement that runs."""

@@ -5,14 +5,20 @@ from __future__ import annotations
 import io
 import itertools
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 from fsspec import AbstractFileSystem
 
+from asyncelt.errors import AsynceltError
+
 __all__ = ["SCHEME", "Objects"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 SCHEME = "asyncelt"
 _BLOCK = 256 * 1024
@@ -113,12 +119,38 @@ class Objects(AbstractFileSystem):  # type: ignore[misc]  # fsspec has no types
         super().__init__()
         self.protocol = scheme
         self._prefix = f"{scheme}://"
-        self._blocks = _Blocks(fetch, OrderedDict())
-        self._size_of = size
+        self._blocks = _Blocks(self._noting(fetch), OrderedDict())
+        self._size_of = self._noting(size)
+        self._failures: list[AsynceltError] = []
         self._numbers = itertools.count()
         self._known: dict[str, str | bytes] = {}
         self._addresses: dict[str, str] = {}
         self._sizes: dict[str, int] = {}
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """What went wrong as DuckDB asked for bytes is raised as it was: DuckDB knows only its text."""
+        self._failures.clear()
+
+        try:
+            yield
+        except Exception as error:
+            # Whatever was made of it, ours is the cause.
+            if not self._failures or error is self._failures[-1]:
+                raise
+
+            raise self._failures[-1] from error
+
+    def _noting(self, ask: Callable[P, T]) -> Callable[P, T]:
+        def asked(*arguments: P.args, **options: P.kwargs) -> T:
+            try:
+                return ask(*arguments, **options)
+            except AsynceltError as error:
+                self._failures.append(error)
+
+                raise
+
+        return asked
 
     def address_of(self, content: str | bytes, extension: str) -> str:
         """The address of an object, by its path, or of bytes that are there already."""

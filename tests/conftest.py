@@ -236,6 +236,7 @@ def _nothing_blocks_the_loop(request: pytest.FixtureRequest) -> Iterator[None]:
             function.can_block_in("<frozen importlib._bootstrap>", {"_find_and_load"})
             # The factory is allowed a few small reads of local files, by design.
             function.can_block_in("asyncelt/pipeline/factory.py", {"pipeline"})
+            function.can_block_in("asyncelt/pipeline/facade.py", {"__init__"})
             # Configuration files are small, and read once, when the first value is asked for.
             function.can_block_in("asyncelt/configuration/providers.py", {"_read", "_folders"})
             # Names of destinations: read once in the life of a process, when the first one is asked for.

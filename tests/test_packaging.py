@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import asyncelt
+from asyncelt.load import registry
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -99,3 +100,18 @@ def test_every_dependency_is_constrained():
 
 def normalized(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def test_every_extra_that_is_named_is_one():
+    folders = [ROOT / name for name in ("asyncelt", "destinations", "docs", "examples", "benchmarks")]
+    texts = [path for folder in folders for path in folder.rglob("*") if path.suffix in {".py", ".md"}]
+    texts += [ROOT / "README.md", ROOT / "CHANGELOG.md"]
+    named = {
+        extra: path.relative_to(ROOT).as_posix()
+        for path in texts
+        for found in re.findall(r"asyncelt\[([a-z0-9,-]+)\]", path.read_text())
+        for extra in found.split(",")
+    }
+    named |= dict.fromkeys(registry._EXTRAS.values(), "asyncelt/load/registry.py")
+    assert {"postgres", "s3", "yaml"} <= named.keys()
+    assert named.keys() <= PROJECT["project"]["optional-dependencies"].keys(), named

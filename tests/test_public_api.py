@@ -17,7 +17,7 @@ PACKAGE = Path(asyncelt.__file__).parent
 PUBLIC = {
     "asyncelt": """
         AsynceltError AsynceltWarning ByteBudget Dataset Event EventSource JsonPage Limits Message Observer Pipeline
-        PipelineBusy PipelineStepFailed Receipt Relation Resource Retry Roll Settings Source SqlClient Stream StreamStats
+        PipelineBusy PipelineStepFailed Receipt Relation Resource Retry Roll Schema Settings Source SqlClient Stream StreamStats
         attach checkpoint config current dataset defer destinations errors mark pipeline
         replay resource run secrets source sources transformer with_table_name
     """,

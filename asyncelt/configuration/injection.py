@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-import re
 import typing
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -13,6 +12,7 @@ from typing import Any, TypeVar
 
 from asyncelt.configuration.accessors import Placeholder
 from asyncelt.configuration.lookup import Wanted, find, missing
+from asyncelt.configuration.resolved import LOOKS_SECRET
 
 __all__ = ["call_configured", "configured", "configured_factory"]
 
@@ -21,7 +21,6 @@ _PLAIN = (str, int, float, bool, list, dict, tuple)
 _SECRET_ARGUMENTS = frozenset({"credentials"})
 _SOMETIMES_SECRET = frozenset({"iceberg_catalog"})
 """Arguments of destinations that are an address, or a mapping, with or without something secret in it."""
-_LOOKS_SECRET = re.compile(r"://[^/@\s]*:[^/\s]*@|password|secret|token|credential|access-key", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -203,7 +202,7 @@ def _setting(argument: str, sections: list[tuple[str, str]]) -> object:
         wanted = _destination(argument, section)
         found = find(wanted)
 
-        if found is not None and argument in _SOMETIMES_SECRET and _LOOKS_SECRET.search(str(found.value)):
+        if found is not None and argument in _SOMETIMES_SECRET and LOOKS_SECRET.search(str(found.value)):
             found = find(replace(wanted, secret=True))
 
         if found is not None:

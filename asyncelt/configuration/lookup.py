@@ -7,6 +7,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, replace
 
 from asyncelt.configuration.providers import KeyPath, Provider, SetInCode, TomlFiles, providers
+from asyncelt.configuration.resolved import note
 from asyncelt.errors import ConfigError, ConfigValueMissing
 
 __all__ = ["PIPELINE", "Found", "Wanted", "find", "missing"]
@@ -92,6 +93,9 @@ def find(wanted: Wanted) -> Found | None:
                 f"{found.place} is a secret: it belongs into secrets.toml or into the environment, as "
                 f"{'__'.join(path).upper()}."
             )
+
+        if (pipeline := PIPELINE.get()) is not None:
+            note(pipeline, path, value, provider, is_secret=wanted.secret)
 
         return found
 

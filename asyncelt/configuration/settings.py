@@ -12,11 +12,14 @@ from asyncelt.config import Limits, Retry, Settings
 from asyncelt.configuration.lookup import Wanted, find
 from asyncelt.types import FileFormat, OnBusy, Refresh
 
-__all__ = ["PipelineOptions", "configured_name", "configured_settings", "pipeline_options"]
+__all__ = ["PipelineOptions", "configured_name", "configured_naming", "configured_settings", "pipeline_options"]
 
 _Group = TypeVar("_Group", Limits, Retry)
 
 _REFERENCE: Mapping[str, tuple[str, ...]] = {
+    "limits.max_parallel_items": ("extract.max_parallel_items",),
+    "limits.extract_workers": ("extract.workers",),
+    "limits.next_item_mode": ("extract.next_item_mode",),
     "limits.normalize_workers": ("normalize.workers",),
     "limits.load_workers": ("load.workers",),
     "limits.buffer_max_items": ("normalize.data_writer.buffer_max_items", "data_writer.buffer_max_items"),
@@ -25,6 +28,20 @@ _REFERENCE: Mapping[str, tuple[str, ...]] = {
     "retry.attempts": ("load.raise_on_max_retries",),
 }
 """Our setting, and the reference's keys that mean the same. Its other keys have no counterpart here."""
+
+_SWITCHES: Mapping[str, tuple[str, ...]] = {
+    "raise_on_failed_jobs": ("asyncelt.load.raise_on_failed_jobs", "load.raise_on_failed_jobs"),
+    "auto_abort_on_terminal_error": (
+        "asyncelt.load.auto_abort_on_terminal_error",
+        "load.auto_abort_on_terminal_error",
+    ),
+    "arrow_add_dlt_id": ("asyncelt.normalize.arrow_add_dlt_id", "normalize.parquet_normalizer.add_dlt_id"),
+    "arrow_add_dlt_load_id": (
+        "asyncelt.normalize.arrow_add_dlt_load_id",
+        "normalize.parquet_normalizer.add_dlt_load_id",
+    ),
+}
+"""Fields of Settings that are on or off."""
 
 
 def configured_settings() -> Settings:
@@ -37,16 +54,15 @@ def configured_settings() -> Settings:
         ConfigError: A value cannot be read as the type of its setting.
     """
     settings = Settings()
-    raises = _configured(bool, ("asyncelt.load.raise_on_failed_jobs", "load.raise_on_failed_jobs"))
-    aborts = _configured(bool, ("asyncelt.load.auto_abort_on_terminal_error", "load.auto_abort_on_terminal_error"))
     loader_file_format = _configured(FileFormat | None, ("asyncelt.loader_file_format",))
+
+    switches = {name: found for name, keys in _SWITCHES.items() if isinstance(found := _configured(bool, keys), bool)}
 
     return replace(
         settings,
+        **switches,
         limits=_laid_over(settings.limits, "limits"),
         retry=_laid_over(settings.retry, "retry"),
-        raise_on_failed_jobs=raises if isinstance(raises, bool) else settings.raise_on_failed_jobs,
-        auto_abort_on_terminal_error=aborts is True,
         loader_file_format=cast("FileFormat | None", None if loader_file_format is _NOTHING else loader_file_format),
     )
 
@@ -114,6 +130,19 @@ def configured_name() -> str | None:
     from asyncelt.configuration.casting import typed
 
     found = find(Wanted(key="pipeline_name", sections=("pipelines",), exact=True))
+
+    return None if found is None else cast(str, typed(found, str))
+
+
+def configured_naming(schema_name: str) -> str | None:
+    """The naming convention that is configured for a schema: ``sources.<schema>.schema.naming``, ``schema.naming``.
+
+    Raises:
+        ConfigError: It is not text.
+    """
+    from asyncelt.configuration.casting import typed
+
+    found = find(Wanted(key="naming", sections=("sources", schema_name), inner=("schema",)))
 
     return None if found is None else cast(str, typed(found, str))
 

@@ -16,11 +16,11 @@ from asyncelt.engine.holding import Holds, Take
 from asyncelt.engine.intake import ResourcePlan
 from asyncelt.engine.plan import RunPlan, parents_of, reset_state, resource_plan
 from asyncelt.engine.withdrawing import failures_of, may_fail, put_back, shared_state, sources_of
-from asyncelt.errors import ExtractError
+from asyncelt.errors import DataValidationError, ExtractError
 from asyncelt.extract.graph import Branch, connected
 from asyncelt.extract.messages import StreamSide, entered
 from asyncelt.extract.points import Cuts
-from asyncelt.extract.pump import PumpReport, pump
+from asyncelt.extract.pump import PumpReport, Send, pump
 from asyncelt.extract.resource import Resource
 from asyncelt.extract.source import Source
 from asyncelt.flow import ResourceFailure
@@ -65,8 +65,8 @@ class Extraction:
     """In a stream: who cuts a resource's data, and may end it."""
     reports: dict[tuple[str, str], PumpReport] = field(default_factory=dict)
     """By schema and resource."""
-    custom_metrics: dict[str, dict[str, object]] = field(default_factory=dict)
-    """Figures that resources have counted themselves, by resource."""
+    custom_metrics: dict[tuple[str, str], dict[str, object]] = field(default_factory=dict)
+    """Figures that resources have counted themselves, by schema and resource."""
     failures: list[ResourceFailure] = field(default_factory=list)
     """Resources that the run does without: their pages were not handed on, and their state is as it was."""
 
@@ -175,21 +175,35 @@ class Extraction:
             schema=schema,
             metrics=metrics,
         ):
-            if self.port_of is None:
-                report = await pump(resource, limits=self.limits, send=partial(take, plan), link=branch.link)
-            else:
-                port = self.port_of(plan)
-                report = PumpReport(resource=resource.name)
-
-                with port.scope, entered(port.side):
-                    link = replace(branch.link, cuts=port)
-                    report = await pump(resource, limits=self.limits, send=partial(take, plan), link=link)
+            report = await self._pumped(branch, plan, partial(take, plan))
 
         if branch.keeps:
             self.reports[plan.schema_name, plan.name] = report
 
         if metrics:
-            self.custom_metrics[resource.name] = metrics
+            self.custom_metrics[plan.schema_name, resource.name] = metrics
+
+    async def _pumped(self, branch: Branch, plan: ResourcePlan, send: Send) -> PumpReport:
+        # What a stream has ended early, it has cancelled: then there is no other report.
+        report = PumpReport(resource=plan.name)
+
+        try:
+            if self.port_of is None:
+                report = await pump(branch.resource, limits=self.limits, send=send, link=branch.link)
+            else:
+                port = self.port_of(plan)
+
+                with port.scope, entered(port.side):
+                    link = replace(branch.link, cuts=port)
+                    report = await pump(branch.resource, limits=self.limits, send=send, link=link)
+        except DataValidationError as error:
+            # A model that refuses a row does not know where the row was to go.
+            error.schema_name = error.schema_name or plan.schema_name
+            error.table_name = error.table_name or plan.table_name
+
+            raise
+
+        return report
 
     def _plan_of(self, source: Source, resource: Resource) -> ResourcePlan:
         """The plan of a resource; one that only feeds transformers is not among those that are read for themselves."""

@@ -44,6 +44,8 @@ class ResourcePlan:
     """Raw name of its table; None where a function of each row names it."""
     write_disposition: str = "append"
     on_error: OnError = "fail"
+    parents: tuple[str, ...] = ()
+    """The resource that it transforms, then what that one transforms."""
 
 
 @dataclass(slots=True)

@@ -129,7 +129,8 @@ async def _load(
 
         failed = _failed_jobs(commit.packages, cause)
         outcomes = await in_thread(partial(_note_failure, bundle, failed, str(cause)), owned.threads)
-        is_aborted = environment.settings.auto_abort_on_terminal_error
+        # What is committed is never given up: its rows would come again.
+        is_aborted = environment.settings.auto_abort_on_terminal_error and not await _is_committed(owned, commit)
 
         if is_aborted:
             bundle = await _give_up(owned, bundle)
@@ -235,6 +236,14 @@ async def _file_away(owned: Owned, bundle: Sequence[SealedPackage], report: Load
 
     if not owned.pending:
         owned.tip = Tip(load_id=owned.head.load_id, state=owned.head.state, schemas=owned.head.schemas)
+
+
+async def _is_committed(owned: Owned, commit: Commit) -> bool:
+    """Whether the destination has some of it; also where it cannot say."""
+    try:
+        return bool(await owned.session.committed([package.load_id for package in commit.packages]))
+    except AsynceltError:
+        return True
 
 
 async def _give_up(owned: Owned, bundle: Sequence[SealedPackage]) -> tuple[SealedPackage, ...]:

@@ -196,13 +196,17 @@ class Normalization:
         )
 
     def _normalizer(self, schema_name: str) -> Normalizer:
+        settings = self._environment.settings
+
         return Normalizer(
             NormalizeContext(
                 load_id=self._plan.load_ids[schema_name],
                 naming=self._namings[schema_name],
                 capabilities=self._environment.capabilities,
                 gate=GIL_GATE,
-                slice_s=self._environment.settings.limits.slice_s,
+                slice_s=settings.limits.slice_s,
+                arrow_add_dlt_id=settings.arrow_add_dlt_id,
+                arrow_add_dlt_load_id=settings.arrow_add_dlt_load_id,
             )
         )
 

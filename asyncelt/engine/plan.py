@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import cast
 
 from asyncelt import current
+from asyncelt.configuration.settings import configured_naming
 from asyncelt.engine.dispositions import disposition_of
 from asyncelt.engine.intake import ResourcePlan
 from asyncelt.engine.ownership import next_load_ids
@@ -17,11 +18,13 @@ from asyncelt.engine.source_settings import (
     settings_of_source,
     with_settings,
 )
+from asyncelt.extract.graph import lineage
 from asyncelt.extract.resource import Resource
 from asyncelt.extract.source import Source
 from asyncelt.schema.capabilities import Capabilities
 from asyncelt.schema.evolve import bump, drop_tables
 from asyncelt.schema.hints import TableHints
+from asyncelt.schema.joining import completed, convention_of, joined, under_convention
 from asyncelt.schema.model import Schema
 from asyncelt.schema.naming import Naming, naming_for
 from asyncelt.schema.quarantine import QUARANTINE_TABLE
@@ -84,6 +87,8 @@ class RunPlan:
     """Schemas that sources came with."""
     settings: Mapping[str, SchemaSettings] = field(default_factory=dict)
     """What sources say about their schemas, by schema name."""
+    conventions: Mapping[str, str] = field(default_factory=dict)
+    """Naming conventions that are configured, by schema name."""
     run_id: str | None = None
     file_format: FileFormat | None = None
     schema_contract: JsonValue = None
@@ -123,7 +128,7 @@ def plan_of_sources(
         for resource in source.selected_resources.values()
         if disposition_of(resource) != "skip"
     ]
-    names = sorted({_schema_name(source) for source in request.sources}) or [default_schema_name]
+    names = sorted({source.schema_name for source in request.sources}) or [default_schema_name]
     created_at = time.time()
     load_ids = next_load_ids(created_at, last_load_id, len(names))
     refreshed = {}
@@ -139,8 +144,9 @@ def plan_of_sources(
         load_ids=dict(zip(names, load_ids, strict=True)),
         created_at=created_at,
         resources=tuple(plan for _, _, plan in reading),
-        brought={_schema_name(one): one.schema for one in request.sources if one.schema is not None},
-        settings={_schema_name(one): said for one in request.sources if (said := settings_of_source(one)) is not None},
+        brought={one.schema_name: one.given_schema for one in request.sources if one.given_schema is not None},
+        settings={one.schema_name: said for one in request.sources if (said := settings_of_source(one)) is not None},
+        conventions=_conventions(names),
         run_id=request.run_id,
         file_format=request.file_format,
         schema_contract=request.schema_contract,
@@ -173,6 +179,7 @@ def plan_of_extracted(bundle: Sequence[ExtractedPackage], tip: Tip, *, forced_ne
         resources=tuple(_plan_of_record(one, forced_nesting) for package in bundle for one in package.resources),
         brought={package.schema.name: package.brought for package in bundle if package.brought is not None},
         settings={package.schema.name: settings_of_schema(package.schema) for package in bundle},
+        conventions=_conventions(package.schema.name for package in bundle),
         run_id=first.run_id,
         file_format=cast("FileFormat | None", first.file_format),
         schema_contract=first.schema_contract,
@@ -195,31 +202,50 @@ def record_of(plan: ResourcePlan, tables: Iterable[str]) -> ResourceRecord:
 
 
 def starting_schema(plan: RunPlan, tip: Tip, name: str, capabilities: Capabilities) -> Schema:
-    """The schema that a run begins with: the pipeline's, else what a source brings, else an empty one.
+    """The schema that a run begins with: the pipeline's with what a source brings laid over it, else an empty one.
 
     The table of rows in quarantine outlives a schema that starts anew: those rows are nowhere else.
+
+    Raises:
+        TableIdentifiersFrozen: Configuration or the destination asks for another naming convention than that of the
+            tables that have data.
+        SchemaConflict: What a source brings does not join what is known.
     """
     known = tip.schemas.get(name)
     refreshed = plan.refreshed.get(name, Refreshed())
     settings = plan.settings.get(name)
+    convention = plan.conventions.get(name) or capabilities.naming_convention
 
     if known is not None and not refreshed.anew:
-        return with_settings(drop_tables(known, refreshed.roots) if refreshed.roots else known, settings)
+        kept = drop_tables(known, refreshed.roots) if refreshed.roots else known
+        brought = plan.brought.get(name)
 
-    fresh = _fresh_schema(plan, name, capabilities)
-    kept = known.tables.get(QUARANTINE_TABLE) if known is not None else None
+        if brought is not None and brought is not known:
+            kept = joined(kept, completed(brought, convention_of(known)), capabilities)
 
-    return fresh if kept is None else replace(fresh, tables={**fresh.tables, kept.name: kept})
+        return under_convention(with_settings(kept, settings), convention, capabilities)
+
+    fresh = _fresh_schema(plan, name, convention, capabilities)
+    quarantine = known.tables.get(QUARANTINE_TABLE) if known is not None else None
+
+    return fresh if quarantine is None else replace(fresh, tables={**fresh.tables, quarantine.name: quarantine})
 
 
-def _fresh_schema(plan: RunPlan, name: str, capabilities: Capabilities) -> Schema:
+def _fresh_schema(plan: RunPlan, name: str, convention: str | None, capabilities: Capabilities) -> Schema:
     settings = plan.settings.get(name)
+    default = convention or "snake_case"
+    brought = plan.brought.get(name)
+    blank = new_schema(name, naming=default) if brought is None else completed(brought, default)
 
-    if name in plan.brought:
-        return with_settings(plan.brought[name], settings)
+    if not blank.version_hash:
+        # An empty schema is version 1, so the first one with tables is version 2.
+        blank = bump(with_settings(blank, settings))
 
-    # An empty schema is version 1, so the first one with tables is version 2.
-    return bump(with_settings(new_schema(name, naming=capabilities.naming_convention), settings))
+    return under_convention(with_settings(blank, settings), convention, capabilities)
+
+
+def _conventions(names: Iterable[str]) -> dict[str, str]:
+    return {name: found for name in names if (found := configured_naming(name)) is not None}
 
 
 def under_contract(plan: RunPlan, schema: Schema) -> Schema:
@@ -231,9 +257,7 @@ def under_contract(plan: RunPlan, schema: Schema) -> Schema:
 
 def naming_of(schema: Schema, capabilities: Capabilities) -> Naming:
     """The convention of a schema, within the destination's limits."""
-    name = schema.normalizers.get("names")
-
-    return naming_for(name if isinstance(name, str) else "snake_case", capabilities.max_identifier_length)
+    return naming_for(convention_of(schema), capabilities.max_identifier_length)
 
 
 def reset_state(state: dict[str, object], plan: RunPlan, parents: Mapping[str, Iterable[str]]) -> None:
@@ -269,10 +293,6 @@ def _reset_resource(state: dict[str, object], schema_name: str, resource_name: s
         resources.pop(resource_name, None)
 
 
-def _schema_name(source: Source) -> str:
-    return source.schema.name if source.schema is not None else source.name
-
-
 def resource_plan(source: Source, resource: Resource, forced: int | None) -> ResourcePlan:
     """What the engine knows about one resource. ``forced``: what the destination says about ``max_table_nesting``."""
     nesting = resource.max_table_nesting
@@ -281,12 +301,13 @@ def resource_plan(source: Source, resource: Resource, forced: int | None) -> Res
 
     return ResourcePlan(
         name=resource.name,
-        schema_name=_schema_name(source),
+        schema_name=source.schema_name,
         hints=resource.table_hints,
         max_nesting=nesting if forced is None else forced,
         table_name=table if isinstance(table, str) else None,
         write_disposition=disposition_of(resource),
         on_error=resource.on_error,
+        parents=tuple(one.name for one in lineage(resource))[1:],
     )
 
 
@@ -313,11 +334,8 @@ def _with_parents(reading: Iterable[tuple[Source, Resource, ResourcePlan]], sche
     names: set[str] = set()
 
     for _, resource, plan in reading:
-        one: Resource | None = resource if plan.schema_name == schema_name else None
-
-        while one is not None:
-            names.add(one.name)
-            one = one.parent
+        if plan.schema_name == schema_name:
+            names.update(one.name for one in lineage(resource))
 
     return names
 

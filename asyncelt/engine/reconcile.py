@@ -29,7 +29,7 @@ from asyncelt.observe import Warned
 from asyncelt.schema.stored import from_json
 from asyncelt.storage.head import Head
 from asyncelt.storage.package import Pending
-from asyncelt.storage.state import decode_state
+from asyncelt.storage.state import STATE_ENGINE_VERSION, StateDoc, decode_state, encode_state, migrate_state
 
 __all__ = ["reconcile"]
 
@@ -97,10 +97,14 @@ def _agreeing(environment: Environment, head: Head, restored: Restored) -> Head:
 
 
 def _taken_over(environment: Environment, head: Head, restored: Restored) -> Head:
-    state = restored.state
+    state = document = None
 
-    if state is not None:
-        _check_owner(environment, state)
+    if restored.state is not None:
+        stored = decode_state(restored.state)
+        _check_owner(environment, stored)
+        document = _of_today(stored)
+        # Encoded anew only where it is another one: that it is the same is told by its text.
+        state = restored.state if document is stored else encode_state(document)
     elif head.load_id is not None and head.state is not None:
         environment.emit(
             Warned(
@@ -115,7 +119,7 @@ def _taken_over(environment: Environment, head: Head, restored: Restored) -> Hea
 
     # Schemas of other pipelines may share the dataset; a pipeline that has never been here takes none of them.
     schemas = restored.schemas if state is not None or restored.head_load_id is not None else {}
-    names = decode_state(state).get("schema_names") if state is not None else None
+    names = document.get("schema_names") if document is not None else None
     wanted = [name for name in schemas if not isinstance(names, list) or name in names]
 
     return replace(
@@ -133,8 +137,8 @@ def _taken_over(environment: Environment, head: Head, restored: Restored) -> Hea
     )
 
 
-def _check_owner(environment: Environment, state: str) -> None:
-    owner = decode_state(state).get("pipeline_name")
+def _check_owner(environment: Environment, document: StateDoc) -> None:
+    owner = document.get("pipeline_name")
 
     if owner not in (None, environment.pipeline_name):
         raise CannotRestorePipeline(
@@ -183,9 +187,13 @@ def _is_newer(remote: str | None, local: str | None) -> bool:
     if local is None:
         return True
 
-    ours, theirs = decode_state(local), decode_state(remote)
+    ours, theirs = _of_today(decode_state(local)), _of_today(decode_state(remote))
 
     return _version(theirs) >= _version(ours) and theirs.get("_version_hash") != ours.get("_version_hash")
+
+
+def _of_today(document: StateDoc) -> StateDoc:
+    return document if document.get("_state_engine_version") == STATE_ENGINE_VERSION else migrate_state(document)
 
 
 def _version(document: Mapping[str, object]) -> int:

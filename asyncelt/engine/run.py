@@ -55,7 +55,7 @@ class Extracted:
     started_at: float
     finished_at: float
     waited_s: float = 0.0
-    custom_metrics: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
+    custom_metrics: Mapping[tuple[str, str], Mapping[str, object]] = field(default_factory=dict)
     """Figures that resources have counted themselves, by resource."""
     failures: tuple[ResourceFailure, ...] = ()
     """Resources that the run does without."""

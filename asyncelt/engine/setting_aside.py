@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from hashlib import blake2b
@@ -185,10 +186,12 @@ def _encoded(content: Content) -> tuple[str, PayloadForm]:
 
 
 def _text_of(data: bytes, form: PayloadForm) -> tuple[str, PayloadForm]:
-    try:
-        return data.decode(), form
-    except UnicodeDecodeError:
-        return base64.b64encode(data).decode(), "base64"
+    # Not every destination stores text with NUL characters.
+    if b"\0" not in data:
+        with suppress(UnicodeDecodeError):
+            return data.decode(), form
+
+    return base64.b64encode(data).decode(), "base64"
 
 
 def _encoded_row(item: object) -> tuple[str, PayloadForm]:
@@ -235,7 +238,9 @@ def _is_plain(value: object) -> bool:
 
 
 def _sound(text: str, otherwise: str | None = None) -> str:
-    """The text if UTF-8 can hold it, else with its lone surrogates written as escapes."""
+    """The text if UTF-8 can hold it, else with its lone surrogates written as escapes; NUL characters always are."""
+    text = text.replace("\0", "\\x00")
+
     try:
         text.encode()
     except UnicodeEncodeError:

@@ -420,9 +420,8 @@ class Shaping:
         if files is None:
             schema_name, table = key
             plan = self._plan
-            files = self._files[key] = TableFiles(
-                plan.drafts[schema_name], table, plan.file_format, plan.limits, plan.capabilities
-            )
+            form = plan.capabilities.file_format_for(self._book[schema_name].root_of(table).hints, plan.file_format)
+            files = self._files[key] = TableFiles(plan.drafts[schema_name], table, form, plan.limits, plan.capabilities)
 
         return files
 

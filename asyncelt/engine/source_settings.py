@@ -24,9 +24,10 @@ class SchemaSettings:
 
 def settings_of_source(source: Source) -> SchemaSettings | None:
     """What was said when the source was defined, or set on it since; None where the schema's own settings stay."""
-    brought = SchemaSettings() if source.schema is None else settings_of_schema(source.schema)
+    given = source.given_schema
+    brought = SchemaSettings() if given is None else settings_of_schema(given)
 
-    if source.is_gathered and source.schema is None:
+    if source.is_gathered and given is None:
         return None
 
     return SchemaSettings(

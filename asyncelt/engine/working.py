@@ -7,7 +7,7 @@ from typing import Final
 
 from asyncelt.flow import ArrowPage, Conformed, RawBatch, Rows
 from asyncelt.normalize.page import Normalizer, Shredded
-from asyncelt.normalize.sifting import Sifted, check_required, refused_whole, sift
+from asyncelt.normalize.sifting import Sifted, check_required, check_storable, refused_whole, sift
 from asyncelt.schema.model import Schema, SchemaDelta
 
 __all__ = ["Done", "conformed_page", "free", "shredded_page", "sifted_page", "still_valid", "unsifted"]
@@ -50,7 +50,7 @@ def shredded_page(normalizer: Normalizer, raw: RawBatch, schema: Schema, spent: 
 
 def conformed_page(normalizer: Normalizer, shredded: Shredded, schema: Schema) -> tuple[Conformed, tuple[int, ...]]:
     """A page under a schema, and the bytes of each of its tables."""
-    conformed = _checked(normalizer.conform(shredded, schema), shredded.batch, schema)
+    conformed = _checked(normalizer, normalizer.conform(shredded, schema), shredded.batch, schema)
 
     if isinstance(shredded.batch.payload, ArrowPage):
         # Cut out of something larger, maybe: only its own rows count.
@@ -70,16 +70,18 @@ def sifted_page(normalizer: Normalizer, raw: RawBatch, schema: Schema) -> tuple[
     """What of a page can be loaded, and the bytes of each of its tables."""
 
     def attempt(batch: RawBatch, under: Schema) -> Conformed:
-        return _checked(normalizer.conform(normalizer.shred(batch, under), under), batch, under)
+        return _checked(normalizer, normalizer.conform(normalizer.shred(batch, under), under), batch, under)
 
     found = refused_whole(raw, raw.refusal) if raw.refusal is not None else sift(raw, schema, attempt)
 
     return found, tuple(int(batch.data.nbytes) for batch in found.conformed.batches)
 
 
-def _checked(conformed: Conformed, batch: RawBatch, schema: Schema) -> Conformed:
+def _checked(normalizer: Normalizer, conformed: Conformed, batch: RawBatch, schema: Schema) -> Conformed:
+    """Where bad rows are left out, those that only the destination would refuse have to be found now."""
     if batch.on_error != "fail":
         check_required(conformed, batch, schema)
+        check_storable(conformed, schema, normalizer.context.capabilities)
 
     return conformed
 

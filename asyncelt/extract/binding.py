@@ -35,9 +35,12 @@ class Call:
             TypeError: The function does not take them.
         """
         items = (None,) if self.takes_item else ()
-        bound = signature_of(self.function).bind(*items, *self.args, **(self.kwargs or {}))
+        given = dict(self.kwargs or {})
+        bound = signature_of(self.function).bind(*items, *self.args, **(self._meta() | given))
 
-        return {name: bound.arguments[name] for name in list(bound.arguments)[len(items) :]}
+        unsaid = self._meta().keys() - given.keys()
+
+        return {name: bound.arguments[name] for name in list(bound.arguments)[len(items) :] if name not in unsaid}
 
     def _partial_arguments(self) -> Mapping[str, object]:
         items = (None,) if self.takes_item else ()
@@ -53,7 +56,7 @@ class Call:
             args, kwargs = self._with(parameter.name, cursor)
 
         if self.takes_item:
-            return functools.partial(call_with_item, self.function, args, kwargs)
+            return functools.partial(call_with_item, self.function, args, kwargs | self._meta())
 
         return functools.partial(self.function, *args, **kwargs) if args or kwargs else self.function
 
@@ -63,6 +66,15 @@ class Call:
         bound.arguments[name] = cursor
 
         return bound.args[len(items) :], bound.kwargs
+
+    def _meta(self) -> dict[str, object]:
+        """The argument for the item's mark, if the function wants it: it has no other, or was bound to this one."""
+        if not self.takes_item:
+            return {}
+
+        is_bound = "meta" in (self.kwargs or {})
+
+        return {"meta": None} if is_bound or (not self.args and _takes_item_and_meta(self.function)) else {}
 
     def definition(self, hint: Incremental[object] | None) -> Incremental[object] | None:
         """The cursor this call goes by: what was passed, merged with the default; else ``hint``."""
@@ -112,6 +124,14 @@ def signature_of(function: Callable[..., object]) -> inspect.Signature:
         return signature.replace(parameters=changed)
     except ValueError:
         return signature
+
+
+def _takes_item_and_meta(function: object) -> bool:
+    """Whether a transformer's function takes an item and its mark, and nothing else."""
+    try:
+        return list(inspect.signature(function).parameters)[1:] == ["meta"]  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return False
 
 
 def cursor_parameter(function: object) -> inspect.Parameter | None:

@@ -15,54 +15,27 @@ does the blocking ones itself and leaves only awaitables to the loop.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator, Mapping
+import copy
+from collections.abc import Iterable
 from functools import partial
 from inspect import isawaitable
-from typing import NoReturn, cast
+from typing import cast
 
-import pyarrow as pa
-
-from asyncelt.errors import AsynceltError, ConfigError, ExtractError, ResourceExtractionError, SchemaError, UsageError
 from asyncelt.extract.functions import is_async_function
+from asyncelt.extract.headway import Headway
 from asyncelt.extract.hinting import HintBook
-from asyncelt.extract.items import JsonPage, Kind, Marked, Materialized, judged, kind_of
-from asyncelt.extract.jsonbody import parse_in_slices
-from asyncelt.extract.messages import Checkpoint, Message, Messages
-from asyncelt.extract.models import through_validator
-from asyncelt.extract.opened import Opened, opened, quick_steps
-from asyncelt.extract.requests import Ahead, Emit, HintNews, Offered, Offload, Request, TableName, Work
-from asyncelt.extract.steps import (
-    FilterStep,
-    Finishing,
-    ItemStep,
-    PageStepRun,
-    RowStep,
-    SelectStep,
-    Settling,
-    Step,
-    ValidatorStep,
-    YieldMapStep,
-)
-from asyncelt.extract.unfolding import SETTLED, UNFOLDED, called, each, received, settle, unfold
-from asyncelt.flow import JsonBody, Unloadable
-from asyncelt.schema.hints import TableHints
+from asyncelt.extract.items import Kind, Mark, Marked, Materialized, judged
+from asyncelt.extract.jsonbody import rows_of
+from asyncelt.extract.messages import Checkpoint, Message, Messages, SafePoint, stream_side
+from asyncelt.extract.opened import Opened, open_steps, quick_steps
+from asyncelt.extract.requests import Emit, TableName, Work
+from asyncelt.extract.routing import Router
+from asyncelt.extract.stepping import Spot, station
+from asyncelt.extract.steps import Finishing, ItemStep, Settling, Step
+from asyncelt.extract.unfolding import SETTLED, UNFOLDED, Onward, settle, state_of_source, unfold
+from asyncelt.flow import JsonBody
 
-__all__ = ["Chain", "extraction_error"]
-
-_PAUSE_ROWS = 32
-"""Rows between two pauses. Small, because nobody knows how long a user's function takes."""
-
-
-def extraction_error(resource: str, rows: int, error: BaseException, where: str) -> AsynceltError:
-    """What user code raised, as an error that names the resource and the position."""
-    if isinstance(error, ExtractError | SchemaError | ConfigError | UsageError):
-        error.add_note(f"In resource {resource!r}, {where}, after {rows} rows.")
-
-        return error
-
-    return ResourceExtractionError(
-        f"resource {resource!r} failed {where} after {rows} rows: {type(error).__name__}: {error}", resource=resource
-    )
+__all__ = ["Chain"]
 
 
 class Chain:
@@ -89,43 +62,20 @@ class Chain:
         offers: bool = False,
         keeps: bool = True,
     ) -> None:
-        self.resource = resource
-        self.rows = 0
-        """Rows and bodies that came out so far."""
-        self._steps = opened(steps)
-        self.opened = [step.run for step in self._steps if isinstance(step, Opened)]
-        """Runs of the steps that see whole items."""
-        self._quick = quick_steps(self._steps)
-        self._table = table
-        self._hints = hints
-        self.emit = emit
-        """Where items go at the end. A reader that runs the chain in a thread puts its own outbox here."""
-        self._offers = offers
-        self._keeps = keeps
-        self._is_stopped = False
-        self.is_plain = not self._steps and isinstance(table, str) and not offers
-        """Whether rows only have to be passed on to `emit`, with `table`."""
-
-    @property
-    def table(self) -> str:
-        """The table, where there is just one."""
-        return self._table if isinstance(self._table, str) else self.resource
-
-    @property
-    def looks_ahead(self) -> bool:
-        """Whether several items may be under way at a time: those of an asynchronous or parallelized transformer."""
-        return any(
-            isinstance(step, ItemStep) and (step.parallelized or is_async_function(step.function))
-            for step in self._steps
+        opened = open_steps(steps)
+        self.headway = Headway(resource, [step.run for step in opened if isinstance(step, Opened)])
+        self.router = Router(table, emit, self.headway, hints=hints, offers=offers, keeps=keeps)
+        self._quick = quick_steps(opened)
+        self._stations = [
+            station(step, Spot(self.headway, self.router, partial(self._from, index)))
+            for index, step in enumerate(opened, 1)
+        ]
+        self.is_plain = not opened and self.router.has_one_table and not offers
+        """Whether rows only have to be passed on, to the one table."""
+        self.looks_ahead = any(
+            isinstance(step, ItemStep) and (step.parallelized or is_async_function(step.function)) for step in opened
         )
-
-    def ended(self) -> bool:
-        """Whether a step has had enough: no further item is to be read."""
-        return self._is_stopped or (bool(self.opened) and any(run.done for run in self.opened))
-
-    def stop(self) -> None:
-        """Nobody wants any more."""
-        self._is_stopped = True
+        """Whether several items may be under way at a time: those of an asynchronous or parallelized transformer."""
 
     def settle(self, *, finished: bool) -> None:
         """Let steps write into the state what they hold back.
@@ -136,25 +86,12 @@ class Chain:
         Raises:
             ExtractError: A step misses something that should have come.
         """
-        for run in self.opened:
+        for run in self.headway.runs:
             if finished and isinstance(run, Finishing):
                 run.finish()
 
             if isinstance(run, Settling):
                 run.settle()
-
-    def error(self, error: BaseException, where: str) -> AsynceltError:
-        """``error`` as the resource's own: itself where it is one of ours."""
-        return extraction_error(self.resource, self.rows, error, where)
-
-    def fail(self, error: BaseException, where: str) -> NoReturn:
-        """Raise what `error` returns."""
-        own = self.error(error, where)
-
-        if own is error:
-            raise own
-
-        raise own from error
 
     def process_row(self, row: dict[object, object]) -> Work | None:
         """The same as `process` for one dict, without a generator where nothing asks for one.
@@ -173,7 +110,7 @@ class Chain:
             try:
                 result = function(row)
             except Exception as error:
-                self.fail(error, f"in {label}")
+                self.headway.fail(error, f"in {label}")
 
             if keep and (result is True or result is False):
                 if not result:
@@ -185,16 +122,10 @@ class Chain:
             else:
                 return self._process_result(result, row if keep else None, index, label)
 
-        if index < len(self._steps) or self._offers:
-            return self.process(row, index)
+        if index < len(self._stations) or self.router.offers:
+            return self.process(row, index=index)
 
-        name = self._table if isinstance(self._table, str) else self._table_for(row)
-
-        if self._hints is not None and self._hints.is_live:
-            self._tell(name, self._hints_of_row(name, row))
-
-        self.rows += 1
-        self.emit(name, row)
+        self.router.route_row(row)
 
         return None
 
@@ -204,15 +135,20 @@ class Chain:
             if isawaitable(result):
                 result = yield result
         except Exception as error:
-            self.fail(error, f"in {label}")
+            self.headway.fail(error, f"in {label}")
 
         if kept is None:
-            yield from self.process(result, index)
+            yield from self.process(result, index=index)
         elif result:
-            yield from self.process(kept, index)
+            yield from self.process(kept, index=index)
 
-    def process(self, item: object, index: int = 0, table: str | None = None) -> Work:
-        """All the work of one item, beginning with step ``index``.
+    def process(self, item: object, mark: Mark | None = None, index: int = 0) -> Work:
+        """All the work of one item.
+
+        Args:
+            item: Whatever a source or a step may yield.
+            mark: What has been said of it; None: nothing.
+            index: The first step that it goes through.
 
         Raises:
             ResourceExtractionError: User code raised.
@@ -222,275 +158,65 @@ class Chain:
 
             if kind is Kind.MARKED:
                 marked = cast("Marked", item)
-                item, table = marked.item, marked.table_name or table
+                item, mark = marked.item, marked.mark.inside(mark)
 
-                if marked.hints is not None:
-                    self._change_hints(marked, marked.hints)
+                if mark.hints is not None:
+                    self.router.change_hints(marked.mark, mark.hints)
 
                 if isinstance(item, Materialized):
-                    self._out(table or self.table, item)
+                    self.router.out(mark.table_name or self.router.table, item)
                     return
 
                 continue
 
             if kind in SETTLED:
-                item = yield from settle(self, item, kind)
+                item = yield from settle(item, kind, self.headway)
                 continue
 
             if kind in UNFOLDED:
-                yield from unfold(self, item, kind, index, table)
+                yield from unfold(item, kind, self._from(index, mark), self.headway)
                 return
 
             if kind is Kind.MESSAGE:
-                yield from received(self, cast("Message | Messages | Checkpoint", item), index)
+                yield from self._receive(cast("Message | Messages | Checkpoint", item), index)
                 return
 
-            if index == len(self._steps):
-                yield from self._route(item, table)
+            if index == len(self._stations):
+                yield from self.router.route(item, mark)
                 return
 
-            step = self._steps[index]
+            step = self._stations[index]
             index += 1
 
-            if isinstance(step, YieldMapStep):
-                rows = yield from self._rows_of(item)
-                yield from self._yield_map(step, rows, index, table)
+            if step.needs_rows and isinstance(item, JsonBody):
+                item = yield from rows_of(item, self.headway)
+
+            item = yield from step.work(item, mark)
+
+            if item is None:
                 return
 
-            if isinstance(step, SelectStep):
-                item = yield from self._select(step, item, table)
-                continue
+    def _from(self, index: int, mark: Mark | None) -> Onward:
+        return partial(self.process, mark=mark, index=index)
 
-            if isinstance(step, ValidatorStep):
-                rows = yield from self._rows_of(item)
-                item = rows if isinstance(rows, pa.Table) else (yield from through_validator(self, step, rows, table))
-                continue
-
-            item = yield from self._step(step, item)
-
-    # ------------------------------------------------------------------ steps
-
-    def _step(self, step: RowStep | ItemStep | Opened, item: object) -> Generator[Request, object, object | None]:
-        if isinstance(step, ItemStep):
-            return (yield from self._transform(step, item))
-
-        if isinstance(step, RowStep) or step.needs_rows:
-            item = yield from self._rows_of(item)
-
-        if isinstance(step, RowStep):
-            return (yield from self._row_step(step, item))
-
-        if step.work is None:
-            return self._apply(step.run, item)
-
-        try:
-            return (yield from step.work(item))
-        except Exception as error:
-            self.fail(error, "in a step")
-
-    def _rows_of(self, item: object) -> Generator[Request, object, object]:
-        """A JSON body as its rows; everything else as it is."""
-        if not isinstance(item, JsonBody):
-            return item
-
-        rows: list[object] = []
-        parts = parse_in_slices(item)
-
-        while True:
-            try:
-                part = next(parts, None)
-            except ExtractError as error:
-                self.fail(error, "in a JSON body")
-
-            if part is None:
-                return rows
-
-            rows += part
-            yield None
-
-    def _apply(self, run: PageStepRun, item: object) -> object | None:
-        try:
-            return run.apply(item)
-        except Exception as error:
-            self.fail(error, "in a step")
-
-    def _row_step(self, step: RowStep, item: object) -> Generator[Request, object, object | None]:
-        """Map or filter. As in the reference, a page that is filtered to nothing is gone."""
-        keep = isinstance(step, FilterStep)
-        rows = item if isinstance(item, list) else [item]
-        results: list[object] = []
-
-        for start in range(0, len(rows), _PAUSE_ROWS):
-            try:
-                for row in rows[start : start + _PAUSE_ROWS]:
-                    result = step.function(row)
-
-                    if type(result) not in _PLAIN and isawaitable(result):
-                        result = yield result
-
-                    if not keep:
-                        results.append(result)
-                    elif result:
-                        results.append(row)
-            except Exception as error:
-                self.fail(error, f"in {step.label}")
-
-            if len(rows) > _PAUSE_ROWS:
-                yield None
-
-        if not isinstance(item, list):
-            return results[0] if results else None
-
-        return results if results or not keep or not item else None
-
-    def _select(self, step: SelectStep, item: object, table: str | None) -> Generator[Request, object, object | None]:
-        if table is not None:
-            return item if table in step.names else None
-
-        return (yield from self._row_step(FilterStep(step.keeps), (yield from self._rows_of(item))))
-
-    def _yield_map(self, step: YieldMapStep, item: object, index: int, table: str | None) -> Work:
-        for row in item if isinstance(item, list) else (item,):
-            if self.ended():
-                return
-
-            try:
-                results = step.function(row)
-            except Exception as error:
-                self.fail(error, f"in {step.label}")
-
-            if kind_of(type(results)) in (Kind.ASYNC_ITERABLE, Kind.AWAITABLE) or not isinstance(results, Iterable):
-                yield from self.process(results, index, table)
-            else:
-                yield from each(self, self._guarded(results, step.label), index, table)
-
-            yield None
-
-    def _guarded(self, items: Iterable[object], label: str) -> Iterator[object]:
-        try:
-            yield from items
-        except Exception as error:
-            self.fail(error, f"in {label}")
-
-    def _transform(self, step: ItemStep, item: object) -> Generator[Request, object, object]:
-        if isinstance(item, JsonBody):
-            item = item.data if item.items is None else JsonPage(item.data, item.items)
-
-        call = partial(step.function, item)
-
-        try:
-            if not is_async_function(step.function):
-                offload = Offload(partial(called, call))
-
-                return (yield Ahead(offload) if step.parallelized else offload)
-
-            result = call()
-
-            return (yield Ahead(result)) if isawaitable(result) else result
-        except Exception as error:
-            self.fail(error, f"in transformer {step.name!r}")
-
-    # ------------------------------------------------------------------ tables
-
-    def _change_hints(self, marked: Marked, hints: Mapping[str, object]) -> None:
-        """Hints that have come with the data; a table name among them is the resource's from here on."""
-        name = hints.get("table_name")
-
-        try:
-            if isinstance(name, str) and name and not marked.is_variant:
-                self._table = name
-
-            if self._hints is not None:
-                table = marked.table_name if marked.is_variant and marked.table_name else self.table
-                self._tell(table, self._hints.change(hints, table, is_variant=marked.is_variant))
-        except Exception as error:
-            self.fail(error, "in hints that came with its data")
-
-    def _tell(self, table: str, news: TableHints | None) -> None:
-        if news is not None:
-            self.emit(table, HintNews(news))
-
-    def _hints_of_row(self, table: str, row: object) -> TableHints | None:
-        if self._hints is None or not self._hints.is_live:
-            return None
-
-        try:
-            return self._hints.news_of(table, row)
-        except Exception as error:
-            self.fail(error, f"in the hints of table {table!r}")
-
-    def _route(self, item: object, table: str | None) -> Work:
-        if self._offers:
-            self.emit("", Offered(item if table is None else Marked(item, table)))
-
-        if not self._keeps:
-            self._count(item)
-            return
-
-        if table is None and callable(self._table):
-            yield from self._route_by_function(item)
-            return
-
-        name = table or self.table
-        self._tell(name, self._hints_of_row(name, item))
-        self._out(name, item)
-
-    def _route_by_function(self, item: object) -> Work:
-        item = yield from self._rows_of(item)
-
-        if not isinstance(item, list):
-            name = self._table_for(item)
-            self._tell(name, self._hints_of_row(name, item))
-            self._out(name, item)
-            return
-
-        groups: dict[str, list[object]] = {}
-
-        for number, row in enumerate(item, 1):
-            name = self._table_for(row)
-            news = self._hints_of_row(name, row)
-
-            if news is not None:
-                if rows := groups.pop(name, None):
-                    self._out(name, rows)
-
-                self._tell(name, news)
-
-            groups.setdefault(name, []).append(row)
-
-            if number % _PAUSE_ROWS == 0:
-                yield None
-
-        for table, rows in groups.items():
-            self._out(table, rows)
-
-    def _table_for(self, row: object) -> str:
-        try:
-            name = self._table(row)  # type: ignore[operator]
-        except Exception as error:
-            self.fail(error, "in the table_name function")
-
-        if not isinstance(name, str) or not name:
-            wrong = ConfigError(f"The table_name function must return the name of a table, not {name!r}.")
-            raise self.error(wrong, "in the table_name function") from None
-
-        return name
-
-    def refuse(self, row: object, instead: Unloadable, table: str | None) -> None:
-        """Send on a row that cannot be loaded; no further step sees it."""
-        if self._keeps:
-            name = table or (self._table_for(row) if callable(self._table) else self.table)
-            self._out(name, [instead])
-
-    def _out(self, table: str, item: object) -> None:
-        self.emit(table, item)
-        self._count(item)
-
-    def _count(self, item: object) -> None:
-        if isinstance(item, list):
-            self.rows += len(item)
+    def _receive(self, item: Message | Messages | Checkpoint, index: int) -> Work:
+        """What messages hold, unless the stream has it already; then the safe point that comes after it."""
+        if isinstance(item, Checkpoint):
+            self.settle(finished=False)
+            point = SafePoint(state=copy.deepcopy(state_of_source()))
+        elif isinstance(item, Messages):
+            yield from self.process(item.item, _mark_of(item), index)
+            point = SafePoint(item.receipts, item.origin)
         else:
-            self.rows += item.num_rows if isinstance(item, pa.Table) else 1
+            side = stream_side.get()
+
+            if side is None or side.accept(item.origin, item.receipt):
+                yield from self.process(item.value, _mark_of(item), index)
+
+            point = SafePoint((item.receipt,), item.origin)
+
+        self.router.emit(self.router.table, point)
 
 
-_PLAIN = frozenset({dict, str, int, float, bool, type(None), list})
+def _mark_of(item: Message | Messages) -> Mark | None:
+    return None if item.table_name is None else Mark(item.table_name)

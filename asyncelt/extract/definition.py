@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, cast
 
 from asyncelt import current
 from asyncelt.errors import ConfigError, UsageError
-from asyncelt.extract.binding import Call, signature_of
+from asyncelt.extract.binding import Call
+from asyncelt.extract.checks import check_definition, checked_policy
 from asyncelt.extract.functions import RowFunction, is_function, row_function
-from asyncelt.extract.hinting import HintBook, is_dynamic, settled
+from asyncelt.extract.hinting import Contract, HintBook, NestedHints, WriteDispositionHint, is_dynamic, settled
 from asyncelt.extract.incremental import Incremental
 from asyncelt.extract.items import is_exhausted
 from asyncelt.extract.models import validator_of
-from asyncelt.extract.reading import Contract, NestedHints, WriteDispositionHint, check_definition, checked_policy
 from asyncelt.extract.requests import TableName
 from asyncelt.extract.steps import Step
 from asyncelt.extract.table_schema import functions_in, hints_of, table_of
@@ -239,8 +239,7 @@ class Definition:
             return False
 
         try:
-            # None stands for the item.
-            signature_of(self._function()).bind(*((None,) if self._is_transformer else ()))
+            self._call().arguments  # noqa: B018 - whether they are all there
         except TypeError:
             return True
         except ValueError:  # built-in functions without a signature
@@ -258,12 +257,12 @@ class Definition:
 
     @property
     def state(self) -> dict[str, object]:
-        """The resource's state, within a run of its pipeline.
+        """The resource's state, within a run of its pipeline; elsewhere a copy, as the active pipeline knows it.
 
         Raises:
-            UsageError: Called outside a run.
+            UsageError: There is no run, and no pipeline is active.
         """
-        return current.resource_state(self.name)
+        return current.known_state(self.source_name, self.name)
 
     @property
     def cursor(self) -> Incremental[object] | None:

@@ -45,9 +45,10 @@ class Driver:
         eager: bool = False,
     ) -> None:
         self.chain = chain
+        self.headway = chain.headway
         self.limits = limits
         self.eager = eager
-        self.take_row = take_row or chain.emit
+        self.take_row = take_row or chain.router.emit
         self.at_rest = False
         """Whether the source is being waited for, and all that it gave has been dealt with."""
         self._relieve = relieve
@@ -145,7 +146,7 @@ class Driver:
     def thread(self, job: Callable[[OwnThread], None], *, eager: bool = False) -> OwnThread:
         """A thread for a synchronous iterator of this resource; not started yet."""
         return OwnThread(
-            self.chain.resource,
+            self.headway.resource,
             job,
             slice_s=self.limits.slice_s,
             grace_s=self.limits.cancel_grace_s,

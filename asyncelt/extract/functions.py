@@ -23,6 +23,7 @@ __all__ = [
     "name_of_data",
     "row_function",
     "section_of",
+    "with_meta",
 ]
 
 P = ParamSpec("P")
@@ -45,7 +46,7 @@ def defer(function: Callable[P, R]) -> Callable[P, Callable[[], R]]:
 
 
 def row_function(function: object, label: str) -> RowFunction:
-    """A user's function as one of the row alone. A second parameter is the reference's ``meta``: None here.
+    """A user's function as one of the row alone. A second parameter is for the mark of the row, see `with_meta`.
 
     Raises:
         ConfigError: Not callable, or it cannot take one row.
@@ -68,14 +69,30 @@ def row_function(function: object, label: str) -> RowFunction:
             f"{label} takes a function of one row; {_name(function)}{inspect.signature(function)} is not one."
         )
 
-    if len(required) == 2:
-        return functools.partial(_with_meta, function)
+    if len(required) == 2 or [p.name for p in positional[1:2]] == ["meta"]:
+        return functools.partial(_call_with_meta, function, None)
 
     return function
 
 
-def _with_meta(function: Callable[[object, object], object], row: object) -> object:
-    return function(row, None)
+def _call_with_meta(function: Callable[[object, object], object], meta: object, row: object) -> object:
+    return function(row, meta)
+
+
+def with_meta(function: RowFunction, meta: object) -> RowFunction:
+    """The function, told of ``meta`` if it is one that wants to know: of `row_function`, or a transformer's."""
+    if meta is None or not isinstance(function, functools.partial):
+        return function
+
+    if function.func is _call_with_meta:
+        return functools.partial(_call_with_meta, function.args[0], meta)
+
+    if function.func is call_with_item and "meta" in function.args[2]:
+        called, args, kwargs = function.args
+
+        return functools.partial(call_with_item, called, args, {**kwargs, "meta": meta})
+
+    return function
 
 
 def is_async_function(function: object) -> bool:
@@ -100,7 +117,7 @@ def call_with_item(
     return function(item, *args, **kwargs)
 
 
-_CALLERS = (_with_meta, call_with_item, call_configured)
+_CALLERS = (_call_with_meta, call_with_item, call_configured)
 """Functions that call the one that is their first argument."""
 
 

@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from asyncelt.extract.feeds import Feed, Offering
 from asyncelt.extract.pump import Link
 from asyncelt.extract.resource import Resource
 
-__all__ = ["Branch", "connected"]
+__all__ = ["Branch", "connected", "edges", "lineage"]
+
+
+def lineage(resource: Resource) -> Iterator[Resource]:
+    """A resource, what it reads from, what that one reads from, and so on."""
+    one: Resource | None = resource
+
+    while one is not None:
+        yield one
+        one = one.parent
+
+
+def edges(names: Sequence[str]) -> list[tuple[str, str]]:
+    """What feeds what, as (parent, child), of names in the order of `lineage`; one that stands alone: (name, name)."""
+    return [(parent, child) for child, parent in pairwise(names)] or [(names[0], names[0])]
 
 
 @dataclass(slots=True)

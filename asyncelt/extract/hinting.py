@@ -4,15 +4,33 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, Final, cast
+from typing import Any, Final, TypeAlias, cast
 
 from asyncelt.errors import ConfigError
 from asyncelt.schema.columns import declared_columns, is_pydantic_model, pydantic_contract
-from asyncelt.schema.hints import TableHints, validate_hints
+from asyncelt.schema.hints import NestedPath, TableHints, validate_hints
+from asyncelt.types import JsonValue
 
-__all__ = ["DYNAMIC", "HintBook", "changed", "is_dynamic", "resolved", "settled", "variant"]
+__all__ = [
+    "DYNAMIC",
+    "Contract",
+    "HintBook",
+    "Names",
+    "NestedHints",
+    "WriteDispositionHint",
+    "changed",
+    "is_dynamic",
+    "resolved",
+    "settled",
+    "variant",
+]
+
+WriteDispositionHint: TypeAlias = str | Mapping[str, object]
+Names: TypeAlias = str | Sequence[str]
+Contract: TypeAlias = str | Mapping[str, JsonValue]
+NestedHints: TypeAlias = Mapping[NestedPath, TableHints | Mapping[str, object]]
 
 DYNAMIC: Final = (
     "parent",

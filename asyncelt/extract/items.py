@@ -10,7 +10,7 @@ import functools
 import inspect
 import types
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, is_dataclass
+from dataclasses import dataclass, is_dataclass, replace
 from enum import Enum, auto
 from typing import Any, cast
 
@@ -23,6 +23,7 @@ from asyncelt.flow import JsonBody
 __all__ = [
     "JsonPage",
     "Kind",
+    "Mark",
     "Marked",
     "Materialized",
     "body_of",
@@ -90,14 +91,27 @@ class JsonPage:
 
 
 @dataclass(frozen=True, slots=True)
+class Mark:
+    """What has been said of an item. Functions of two arguments get it beside the row, transformers as ``meta``."""
+
+    table_name: str | None = None
+    """The table it goes to; None: the resource's."""
+    hints: Mapping[str, object] | None = None
+    """They hold from this item on."""
+    create_table_variant: bool = False
+    """Whether the hints are those of ``table_name`` alone."""
+
+    def inside(self, outer: Mark | None) -> Mark:
+        """This mark, of an item whose own item stands for ``outer``: a table is not forgotten."""
+        return self if self.table_name or outer is None else replace(self, table_name=outer.table_name)
+
+
+@dataclass(frozen=True, slots=True)
 class Marked:
     """Data that goes to a table of its own choosing, or brings hints. Made by the functions of ``asyncelt.mark``."""
 
     item: object
-    table_name: str | None
-    hints: Mapping[str, object] | None = None
-    is_variant: bool = False
-    """Whether the hints are those of ``table_name`` alone."""
+    mark: Mark
 
 
 def with_table_name(item: object, table_name: str) -> Marked:
@@ -105,7 +119,7 @@ def with_table_name(item: object, table_name: str) -> Marked:
     if not table_name or not isinstance(table_name, str):
         raise ConfigError(f"with_table_name(item, {table_name!r}): the table name must be text that is not empty.")
 
-    return Marked(item, table_name)
+    return Marked(item, Mark(table_name))
 
 
 class Materialized(list[object]):

@@ -7,14 +7,16 @@ body must not be parsed in one go, wherever that happens.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 
 import msgspec
 
-from asyncelt.errors import InvalidResourceData
+from asyncelt.errors import ExtractError, InvalidResourceData
+from asyncelt.extract.headway import Headway
+from asyncelt.extract.requests import Request
 from asyncelt.flow import JsonBody
 
-__all__ = ["decoded", "parse_in_slices", "raw_rows", "sliced"]
+__all__ = ["decoded", "parse_in_slices", "raw_rows", "rows_of", "sliced"]
 
 _SLICE_BYTES = 256 * 1024
 _split_array = msgspec.json.Decoder(list[msgspec.Raw])
@@ -38,6 +40,31 @@ def parse_in_slices(body: JsonBody) -> Iterator[list[object]]:
             yield _items_of(_decode(document), body.items, document)
         else:
             yield from _decode_many(raws)
+
+
+def rows_of(item: object, headway: Headway) -> Generator[Request, object, object]:
+    """A JSON body as its rows, with pauses; everything else as it is.
+
+    Raises:
+        ExtractError: The resource's own, of what `parse_in_slices` raises.
+    """
+    if not isinstance(item, JsonBody):
+        return item
+
+    rows: list[object] = []
+    parts = parse_in_slices(item)
+
+    while True:
+        try:
+            part = next(parts, None)
+        except ExtractError as error:
+            headway.fail(error, "in a JSON body")
+
+        if part is None:
+            return rows
+
+        rows += part
+        yield None
 
 
 def raw_rows(body: JsonBody) -> list[msgspec.Raw | bytes] | None:

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from asyncelt.errors import ConfigError
 from asyncelt.extract.hinting import is_dynamic
-from asyncelt.extract.items import Marked, Materialized, with_table_name
+from asyncelt.extract.items import Mark, Marked, Materialized, with_table_name
 from asyncelt.flow import JsonBody
 
 __all__ = [
@@ -120,12 +120,14 @@ def with_hints(item: object, hints: Mapping[str, object], create_table_variant: 
     if not create_table_variant and is_dynamic(name):
         raise ConfigError("with_hints: a table_name function can only be set before a run, with apply_hints.")
 
-    return Marked(item, name if create_table_variant and isinstance(name, str) else None, changes, create_table_variant)
+    table = name if create_table_variant and isinstance(name, str) else None
+
+    return Marked(item, Mark(table, changes, create_table_variant))
 
 
 def materialize_table_schema() -> Marked:
     """Yield this to let the table exist with the columns of its hints, even if there are no rows."""
-    return Marked(Materialized(), None)
+    return Marked(Materialized(), Mark())
 
 
 def with_file_import(
@@ -154,7 +156,7 @@ def with_file_import(
     if isinstance(hints, pa.Table | pa.Schema):
         hints = make_hints(columns=hints.schema if isinstance(hints, pa.Table) else hints)
 
-    return Marked(readers[file_format](path), None, dict(hints) if hints else None)
+    return Marked(readers[file_format](path), Mark(hints=dict(hints) if hints else None))
 
 
 def _parquet(path: Path) -> Iterator[object]:

@@ -6,11 +6,11 @@ state or the positions say so. `SafePoint` is how it travels, in the order of th
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TypeAlias, runtime_checkable
 
 from asyncelt.errors import ConfigError
 from asyncelt.extract.intervals import Intervals
@@ -21,11 +21,14 @@ __all__ = [
     "EventSource",
     "Message",
     "Messages",
+    "Positioned",
     "Receipt",
+    "ReportsOutages",
     "SafePoint",
     "SharesPartitions",
     "StreamSide",
     "SupportsReopening",
+    "Tell",
     "checkpoint",
     "entered",
     "required_stream_side",
@@ -174,6 +177,29 @@ class SharesPartitions(Protocol):
     """An event source whose partitions change hands while it runs. A message of one has one owner at a time."""
 
     def entrust(self, custody: Custody) -> None:
+        """Called before each ``position``."""
+        ...
+
+
+@runtime_checkable
+class Positioned(Protocol):
+    """An event source that says beforehand whether its receipts have positions, which not every destination keeps."""
+
+    @property
+    def has_positions(self) -> bool:
+        """Whether they have."""
+        ...
+
+
+Tell: TypeAlias = Callable[[str | None], None]
+"""Takes what is wrong with a broker, each time that it is tried again in vain; None: it is back."""
+
+
+@runtime_checkable
+class ReportsOutages(Protocol):
+    """An event source that waits for a broker that is away, and says so meanwhile."""
+
+    def report_to(self, tell: Tell) -> None:
         """Called before each ``position``."""
         ...
 

@@ -6,28 +6,20 @@ model. Only classes that are pydantic models already get here, so nothing import
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache, partial
-from typing import TYPE_CHECKING, Any, Final, cast
+from functools import lru_cache
+from typing import Any, Final, cast
 
-from asyncelt.errors import AsynceltError, ConfigError, DataValidationError
-from asyncelt.extract.requests import Request
-from asyncelt.extract.steps import Passable, ValidatorStep
-from asyncelt.flow import Unloadable
+from asyncelt.errors import ConfigError, DataValidationError
 from asyncelt.schema.columns import pydantic_contract
 
-if TYPE_CHECKING:
-    from asyncelt.extract.chain import Chain
-
-__all__ = ["ModelValidator", "through_validator", "validator_of"]
+__all__ = ["ModelValidator", "field_of", "validator_of"]
 
 _EXTRA: Final = {"evolve": "allow", "discard_value": "ignore", "freeze": "forbid", "discard_row": "forbid"}
 """What pydantic calls the modes of columns."""
 _LENIENT: Final = frozenset({"evolve", "discard_value"})
 """Modes of types in which the model says no more than the names: the contract does the rest, in normalize."""
-_PAUSE_ROWS: Final = 32
-_DESCRIPTION: Final = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +68,7 @@ class ModelValidator:
         Returns:
             Its value; None where it is not there, or at fault itself.
         """
-        value = _field_of(row, name)
+        value = field_of(row, name)
         adapter = None if self.data_mode in _LENIENT else _adapter(cast("Any", self.model), name)
 
         if value is None or adapter is None:
@@ -126,7 +118,7 @@ class ModelValidator:
         if self.column_mode == "discard_row":
             return None
 
-        raise self._error(f"field {others[0]!r} is not one of its fields", "columns")
+        raise self._error(f"field {others[0]!r} is not one of its fields", "columns", row, str(others[0]))
 
     def _blame(self, row: object, error: Any) -> None:
         """Raise, unless faults may cost the row. As in the reference, one ``discard_row`` is enough for all of them."""
@@ -134,7 +126,7 @@ class ModelValidator:
         is_no_row = not isinstance(row, Mapping) and any(one["type"] == "model_type" for one in faults)
 
         if is_no_row:
-            raise self._error(f"a {type(row).__name__} is neither a mapping nor the model", "data_type") from error
+            raise self._error(f"a {type(row).__name__} is neither a mapping nor the model", "data_type", row) from error
 
         if "discard_row" in (self.column_mode, self.data_mode):
             return
@@ -143,13 +135,20 @@ class ModelValidator:
         where = f"field {'.'.join(map(str, first['loc']))!r}: " if first["loc"] else ""
         entity = "columns" if first["type"] == "extra_forbidden" else "data_type"
 
-        raise self._error(f"{where}{first['msg']} ({first['type']})", entity) from error
+        column = str(first["loc"][0]) if first["loc"] else None
 
-    def _error(self, why: str, entity: str) -> DataValidationError:
+        raise self._error(f"{where}{first['msg']} ({first['type']})", entity, row, column) from error
+
+    def _error(self, why: str, entity: str, row: object, column: str | None = None) -> DataValidationError:
         return DataValidationError(
             f"A row does not fit the model {self.model.__name__}: {why}. The schema contract freezes {entity}: mend "
             f"the row or the model, or let such rows go by schema_contract={{{entity!r}: 'discard_row'}} or on_error="
-            "'skip'."
+            "'skip'.",
+            column_name=column,
+            schema_entity=entity,
+            contract_mode="freeze",
+            schema_contract={"tables": "evolve", "columns": self.column_mode, "data_type": self.data_mode},
+            data_item=row,
         )
 
     def __repr__(self) -> str:
@@ -204,53 +203,8 @@ def validator_of(model: type[object], contract: object, where: str) -> ModelVali
     return ModelValidator(model, str(modes["columns"]), str(modes["data_type"]))
 
 
-def through_validator(
-    chain: Chain, step: ValidatorStep, item: object, table: str | None
-) -> Generator[Request, object, object | None]:
-    """An item's rows after a resource's validator, in slices. A page that loses all its rows is gone.
-
-    Rows that are refused leave the chain here, as what they are: `Unloadable`. A cursor behind the validator is asked
-    whether they are new, and moves past them, so that a row is refused in one run and not in each.
-    """
-    rows = item if isinstance(item, list) else [item]
-    kept: list[object] = []
-
-    for start in range(0, len(rows), _PAUSE_ROWS):
-        for number, row in enumerate(rows[start : start + _PAUSE_ROWS], start):
-            try:
-                made = step.function(row)
-            except DataValidationError as error:
-                if step.on_error == "fail":
-                    chain.error(error, f"row {number} of a page")
-                    raise
-
-                if _is_new(chain, step, row):
-                    chain.refuse(row, _unloadable(row, error), table)
-            except AsynceltError:
-                raise
-            except Exception as error:
-                chain.fail(error, "in its validator")
-            else:
-                if made is not None:
-                    kept.append(made)
-
-        if len(rows) > _PAUSE_ROWS:
-            yield None
-
-    if not isinstance(item, list):
-        return kept[0] if kept else None
-
-    return kept if kept or not rows else None
-
-
-def _is_new(chain: Chain, step: ValidatorStep, row: object) -> bool:
-    """Whether a row that was refused is new to the cursor, if the resource has one."""
-    known = step.function.field_of if isinstance(step.function, ModelValidator) else _field_of
-
-    return all(run.pass_by(row, partial(known, row)) for run in chain.opened if isinstance(run, Passable))
-
-
-def _field_of(row: object, name: str) -> object:
+def field_of(row: object, name: str) -> object:
+    """One field of a row, whatever form it has; None: it has no such field."""
     return row.get(name) if isinstance(row, Mapping) else getattr(row, name, None)
 
 
@@ -263,10 +217,6 @@ def _adapter(model: type[object], name: str) -> Any:
     field = next((one for key, one in fields.items() if name in (one.alias, key)), None)
 
     return None if field is None else TypeAdapter(field.annotation)
-
-
-def _unloadable(row: object, error: Exception) -> Unloadable:
-    return Unloadable(str(error), repr(row)[:_DESCRIPTION], kind=type(error).__name__, row=row)
 
 
 def _validation_error() -> type[Exception]:

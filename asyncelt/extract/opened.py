@@ -19,7 +19,7 @@ from asyncelt.extract.steps import (
     ValidatorStep,
 )
 
-__all__ = ["AnyStep", "Opened", "opened", "quick_steps"]
+__all__ = ["AnyStep", "Opened", "open_steps", "quick_steps"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ _AS_IT_IS = RowStep | ItemStep | SelectStep | ValidatorStep
 """Steps without a state of their own."""
 
 
-def opened(steps: Iterable[Step]) -> list[AnyStep]:
+def open_steps(steps: Iterable[Step]) -> list[AnyStep]:
     """The steps of one run, in order."""
     return [step if isinstance(step, _AS_IT_IS) else _opened(step) for step in steps]
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import cast
+from typing import get_args
 
 import pyarrow as pa
 
-from asyncelt.extract.messages import SafePoint
-from asyncelt.extract.requests import HintNews, Offered, Run
+from asyncelt.extract.requests import Note, Offered, Singles
 from asyncelt.extract.sizes import sampled_row_bytes, size_of
 from asyncelt.extract.thread import OwnThread
 from asyncelt.flow import JsonBody
@@ -15,11 +14,12 @@ from asyncelt.flow import JsonBody
 __all__ = ["Outbox"]
 
 _WEIGH_ROWS = 64
-_PAGES = (list, JsonBody, pa.Table, Offered, HintNews, SafePoint)
+_NO_ROW = (list, JsonBody, pa.Table, *get_args(Note))
+"""Everything else is a row."""
 
 
 class Outbox:
-    """What a thread has produced and not handed over yet. Rows that come one by one travel as one `Run`."""
+    """What a thread has produced and not handed over yet. Rows that come one by one travel as one `Singles`."""
 
     def __init__(self, thread: OwnThread, *, eager: bool) -> None:
         self.weight = 0.0
@@ -32,7 +32,7 @@ class Outbox:
 
     def emit(self, table: str, item: object) -> None:
         """Leave one item for the loop."""
-        if type(item) is dict or not isinstance(item, _PAGES):
+        if type(item) is dict or not isinstance(item, _NO_ROW):
             self.emit_row(table, item)
             return
 
@@ -54,7 +54,7 @@ class Outbox:
             run = [row]
             self._run, self._table = None if self._eager else run, table
             self.weight += size_of(row)
-            self._thread.put((table, Run(run)))
+            self._thread.put((table, Singles(run)))
             return
 
         run.append(row)
@@ -70,11 +70,8 @@ class Outbox:
 
 
 def _weight(item: object) -> float:
-    if isinstance(item, HintNews | SafePoint):
-        return 0.0
-
-    if isinstance(item, Offered):
-        return _weight(item.item) if isinstance(item.item, _PAGES) else size_of(item.item)
+    if isinstance(item, Note):
+        return _weight(item.item) if isinstance(item, Offered) else 0.0
 
     if isinstance(item, JsonBody):
         return len(item.data)
@@ -82,6 +79,4 @@ def _weight(item: object) -> float:
     if isinstance(item, pa.Table):
         return item.nbytes
 
-    rows = cast("list[object]", item)
-
-    return sampled_row_bytes(rows) * len(rows)
+    return sampled_row_bytes(item) * len(item) if isinstance(item, list) else size_of(item)

@@ -11,6 +11,7 @@ import pyarrow as pa
 from asyncelt.config import Limits
 from asyncelt.extract.items import Materialized
 from asyncelt.extract.points import Cut
+from asyncelt.extract.requests import Singles
 from asyncelt.extract.sizes import sampled_row_bytes, size_of
 from asyncelt.flow import ArrowPage, JsonBody, JsonPages, Origin, Payload, Rows
 from asyncelt.schema.hints import TableHints
@@ -82,6 +83,21 @@ class Gatherer:
         self._held = 0.0
         self._hints: dict[str, TableHints] = {}
         self._on_first = on_first
+
+    def add(self, table: str, item: object) -> None:
+        """Take data in any form in which it comes out of a chain."""
+        if type(item) is dict:
+            self.add_row(table, item)
+        elif isinstance(item, Singles):
+            self.add_run(table, item.rows)
+        elif isinstance(item, list):
+            self.add_rows(table, item)
+        elif isinstance(item, JsonBody):
+            self.add_body(table, item)
+        elif isinstance(item, pa.Table):
+            self.add_arrow(table, item)
+        else:
+            self.add_row(table, item)
 
     def add_row(self, table: str, row: object) -> None:
         """Take one row."""

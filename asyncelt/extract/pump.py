@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 import anyio
-import pyarrow as pa
 
 from asyncelt import current
 from asyncelt._async import unwrap
@@ -23,9 +22,8 @@ from asyncelt.extract.messages import SafePoint
 from asyncelt.extract.pages import Gatherer, Page
 from asyncelt.extract.points import Cut, Cuts, Cutter
 from asyncelt.extract.readers import AsyncReader, Reader, open_reader
-from asyncelt.extract.requests import HintNews, Offered, Run
+from asyncelt.extract.requests import HintNews, Note
 from asyncelt.extract.resource import Resource
-from asyncelt.flow import JsonBody
 
 __all__ = ["Link", "OnRows", "PumpReport", "Send", "pump"]
 
@@ -115,14 +113,14 @@ async def pump(
         Safe. Asynchronous sources are closed in this task, shielded, and synchronous ones in their thread; both
         within ``limits.cancel_grace_s``, after which a `RuntimeWarning` names the resource.
     """
-    run = _Run(resource, limits, send, flush_after_s, on_rows, link or Link())
+    reading = _Pump(resource, limits, send, flush_after_s, on_rows, link or Link())
 
-    await run.whole()
+    await reading.whole()
 
-    return run.report
+    return reading.report
 
 
-class _Run:
+class _Pump:
     def __init__(
         self,
         resource: Resource,
@@ -196,9 +194,9 @@ class _Run:
                 self._offering.close()
 
     async def _read_all(self) -> None:
-        chain = self._driver.chain
+        headway = self._driver.headway
 
-        async with opened(self._resource.name, self._reading.data, self._driver) as reader:
+        async with opened_reader(self._resource.name, self._reading.data, self._driver) as reader:
             while await reader.read():
                 if self._cutter is None:
                     continue
@@ -211,9 +209,9 @@ class _Run:
             await self._driver.finish()
 
         try:
-            chain.settle(finished=not chain.ended())
+            self._driver.chain.settle(finished=not headway.ended())
         except Exception as error:
-            chain.fail(error, "at its end")
+            headway.fail(error, "at its end")
 
         self._gatherer.flush()
 
@@ -255,33 +253,30 @@ class _Run:
             await settled.wait()
 
     def _take(self, table: str, item: object) -> None:
-        gatherer = self._gatherer
+        if type(item) is not dict and isinstance(item, Note):
+            self._take_note(table, item)
+            return
 
         if self._cutter is not None:
-            if isinstance(item, SafePoint):
-                self._cutter.note(item)
-                return
-
             self._cutter.is_safe = False
 
-        if type(item) is dict:
-            gatherer.add_row(table, item)
-        elif isinstance(item, Run):
-            gatherer.add_run(table, item.rows)
-        elif isinstance(item, list):
-            gatherer.add_rows(table, item)
-        elif isinstance(item, JsonBody):
-            gatherer.add_body(table, item)
-        elif isinstance(item, pa.Table):
-            gatherer.add_arrow(table, item)
-        elif isinstance(item, HintNews):
-            gatherer.set_hints(table, item.hints)
-        elif isinstance(item, Offered):
-            self._offers.append(item.item)
-        elif isinstance(item, SafePoint):
-            pass  # a run commits as a whole
+        self._gatherer.add(table, item)
+
+    def _take_note(self, table: str, note: Note) -> None:
+        if isinstance(note, SafePoint):
+            # A run commits as a whole.
+            if self._cutter is not None:
+                self._cutter.note(note)
+
+            return
+
+        if self._cutter is not None:
+            self._cutter.is_safe = False
+
+        if isinstance(note, HintNews):
+            self._gatherer.set_hints(table, note.hints)
         else:
-            gatherer.add_row(table, item)
+            self._offers.append(note.item)
 
     async def _relieve(self) -> None:
         """Send what is ready. Pages leave in order: the lock is fair and a page is taken while it is held."""
@@ -304,7 +299,7 @@ class _Run:
                 self._offers.clear()
 
                 if not await self._offering.send(offers) and not self._keeps:
-                    self._driver.chain.stop()
+                    self._driver.headway.stop()
 
     async def _reach(self, cut: Cut) -> None:
         if self._cutter is not None:
@@ -322,7 +317,7 @@ class _Run:
 
 
 @asynccontextmanager
-async def opened(name: str, data: object, driver: Driver) -> AsyncIterator[Reader]:
+async def opened_reader(name: str, data: object, driver: Driver) -> AsyncIterator[Reader]:
     """A reader that is closed on every way out, cancellation included, in this task and within the grace time.
 
     The scope is entered before the source starts and left after it is closed, since a source may hold scopes of its
@@ -362,7 +357,7 @@ async def opened(name: str, data: object, driver: Driver) -> AsyncIterator[Reade
 
     if isinstance(failure, asyncio.CancelledError) and not _is_cancelled():
         raise ResourceExtractionError(
-            f"resource {name!r} failed after {driver.chain.rows} rows: it was cancelled from inside. Something it "
+            f"resource {name!r} failed after {driver.headway.rows} rows: it was cancelled from inside. Something it "
             "awaited was cancelled, or a timeout or task group that it holds open across a yield has ended while a "
             "page was being handed on. Do not yield inside a timeout; let a task group fill a queue and read that.",
             resource=name,

@@ -16,10 +16,10 @@ from typing import NoReturn, Protocol, cast
 from asyncelt.errors import SourceExhausted
 from asyncelt.extract.driver import Driver, close_iterator, pull_all
 from asyncelt.extract.feeds import Feed
-from asyncelt.extract.functions import is_async_function
+from asyncelt.extract.functions import is_async_function, is_function
 from asyncelt.extract.items import Kind, is_exhausted, is_iterable_data, iterate_once, kind_of
 from asyncelt.extract.outbox import Outbox
-from asyncelt.extract.requests import Run
+from asyncelt.extract.requests import Singles
 from asyncelt.extract.thread import Closed, OwnThread
 
 __all__ = ["AsyncReader", "Reader", "open_reader"]
@@ -58,18 +58,16 @@ async def open_reader(data: object, driver: Driver) -> Reader:
         SourceExhausted: A generator or coroutine that has been started before.
         ResourceExtractionError: User code raised.
     """
-    chain = driver.chain
-
     if isinstance(data, Feed):
-        if chain.looks_ahead:
+        if driver.chain.looks_ahead:
             return AsyncReader(data.items(), driver)
 
         return ThreadReader(data.items_in, driver)
 
-    ensure_fresh(data, chain.resource)
+    ensure_fresh(data, driver.headway.resource)
 
     try:
-        if kind_of(type(data)) is not Kind.CALLABLE and not _is_plain_callable(data):
+        if not is_function(data):
             data = await data if inspect.isawaitable(data) else data
         elif is_async_function(data):
             data = cast("Callable[[], object]", data)()
@@ -77,7 +75,7 @@ async def open_reader(data: object, driver: Driver) -> Reader:
         else:
             return _thread_reader(cast("Callable[[], object]", data), driver)
     except Exception as error:
-        chain.fail(error, "when it was called")
+        driver.headway.fail(error, "when it was called")
 
     if isinstance(data, AsyncIterable):
         return AsyncReader(data, driver)
@@ -105,16 +103,6 @@ def ensure_fresh(data: object, resource: str) -> None:
         )
 
 
-def _is_plain_callable(data: object) -> bool:
-    """Callable objects, unless they are data: classes with ``__call__``, but no iterables, models or frames."""
-    return (
-        callable(data)
-        and not hasattr(data, "__iter__")
-        and not hasattr(data, "__aiter__")
-        and (kind_of(type(data)) is Kind.ROW and not inspect.isawaitable(data))
-    )
-
-
 class ListReader:
     """Reads a list or tuple that is at hand, piece by piece, on the loop. The list itself is not changed."""
 
@@ -125,10 +113,10 @@ class ListReader:
 
     async def read(self) -> bool:
         """Process the next few elements."""
-        chain = self._driver.chain
+        chain, headway = self._driver.chain, self._driver.headway
         piece = list(self._items[self._position : self._position + _LIST_ROWS])
 
-        if chain.ended() or not piece:
+        if headway.ended() or not piece:
             return False
 
         if (
@@ -137,14 +125,14 @@ class ListReader:
             and all(kind_of(kind) is Kind.ROW for kind in set(map(type, piece)))
         ):
             self._position += len(piece)
-            chain.rows += len(piece)
-            chain.emit(chain.table, Run(piece))
+            headway.rows += len(piece)
+            chain.router.emit(chain.router.table, Singles(piece))
         else:
             for item in piece[:_LIST_ITEMS]:
                 self._position += 1
                 await self._driver.process(item)
 
-                if chain.ended():
+                if headway.ended():
                     break
 
         await self._driver.pause()
@@ -167,13 +155,13 @@ class AsyncReader:
     async def read(self) -> bool:
         """Wait for the next item and process it."""
         driver = self._driver
-        chain = driver.chain
+        chain, headway = driver.chain, driver.headway
 
-        if chain.ended():
+        if headway.ended():
             return False
 
         is_done = False
-        table = None if driver.has_pending or not chain.is_plain else chain.table
+        table = None if driver.has_pending or not chain.is_plain else chain.router.table
         take_row = driver.take_row
 
         driver.at_rest = not driver.has_pending
@@ -186,7 +174,7 @@ class AsyncReader:
 
             # Rows that need no work, one after the other: most of what many sources give, so no frills here.
             while type(item) is dict and table is not None:
-                chain.rows += 1
+                headway.rows += 1
                 take_row(table, item)
 
                 if driver.must_pause():
@@ -197,7 +185,7 @@ class AsyncReader:
         except StopAsyncIteration:
             return False
         except Exception as error:
-            chain.fail(error, "in its iterator")
+            headway.fail(error, "in its iterator")
         finally:
             driver.at_rest = False
 
@@ -246,10 +234,10 @@ class AsyncReader:
             return rest if failure is None else failure
 
         if failure is not None and not isinstance(failure, asyncio.CancelledError):
-            failure.add_note(f"Closing resource {self._driver.chain.resource!r} failed too: {rest!r}")
+            failure.add_note(f"Closing resource {self._driver.headway.resource!r} failed too: {rest!r}")
             return failure
 
-        wrapped = self._driver.chain.error(
+        wrapped = self._driver.headway.error(
             rest, "when it was closed" if failure is None else "in a task or timeout of its own"
         )
         wrapped.__cause__ = rest
@@ -269,10 +257,12 @@ class ThreadReader:
         self._call = call
         self._driver = driver
         self._chain = driver.chain
+        self._router = driver.chain.router
+        self._headway = driver.headway
         self._thread = driver.thread(self._job, eager=driver.eager)
         self._outbox = Outbox(self._thread, eager=driver.eager)
-        self._deliver = driver.chain.emit
-        driver.chain.emit = self._outbox.emit
+        self._deliver = self._router.emit
+        self._router.emit = self._outbox.emit
 
     async def read(self) -> bool:
         """Pass on what the thread has produced, or wait for it."""
@@ -281,10 +271,10 @@ class ThreadReader:
         for table, item in cast("list[tuple[str, object]]", batch or ()):
             if not isinstance(item, _Raw):
                 self._deliver(table, item)
-            elif self._chain.ended():
+            elif self._headway.ended():
                 return False
             else:
-                self._chain.emit = self._deliver  # from the first of these on, the steps run on the loop
+                self._router.emit = self._deliver  # from the first of these on, the steps run on the loop
                 await self._driver.process(item.item)
 
             await self._driver.pause()
@@ -315,13 +305,13 @@ class ThreadReader:
         self._guarded(lambda: close_iterator(items), "when it was closed")
 
     def _read_all(self, items: Iterator[object], thread: OwnThread) -> None:
-        chain = self._chain
+        chain, router, headway = self._chain, self._router, self._headway
         outbox = self._outbox
         is_plain = chain.is_plain
-        table = chain.table
+        table = router.table
         most = self._driver.limits.gather_bytes
 
-        while not chain.ended():
+        while not headway.ended():
             try:
                 item = next(items, _END)
             except BaseException as error:
@@ -336,9 +326,9 @@ class ThreadReader:
                     return
 
                 thread.drive(chain.process(item))
-                table = chain.table  # hints that came with the item may have changed it
+                table = router.table  # hints that came with the item may have changed it
             elif is_plain:
-                chain.rows += 1
+                headway.rows += 1
                 outbox.emit_row(table, item)
             elif (work := chain.process_row(item)) is not None:
                 thread.drive(work)
@@ -371,7 +361,7 @@ class ThreadReader:
         if isinstance(error, Closed | KeyboardInterrupt | SystemExit):
             raise error
 
-        self._chain.fail(error, where)
+        self._headway.fail(error, where)
 
 
 class RawThreadReader:
@@ -387,10 +377,10 @@ class RawThreadReader:
         try:
             batch = await self._thread.next()
         except Exception as error:
-            self._driver.chain.fail(error, "in its iterator")
+            self._driver.headway.fail(error, "in its iterator")
 
         for item in batch or ():
-            if self._driver.chain.ended():
+            if self._driver.headway.ended():
                 return False
 
             await self._driver.process(item)

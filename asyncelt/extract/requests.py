@@ -6,9 +6,23 @@ from collections.abc import Awaitable, Callable, Generator, Iterator
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
+from asyncelt.extract.messages import SafePoint
 from asyncelt.schema.hints import TableHints
 
-__all__ = ["Ahead", "Emit", "HintNews", "Offered", "Offload", "Pull", "Puller", "Request", "Run", "TableName", "Work"]
+__all__ = [
+    "Ahead",
+    "Emit",
+    "HintNews",
+    "Note",
+    "Offered",
+    "Offload",
+    "Pull",
+    "Puller",
+    "Request",
+    "Singles",
+    "TableName",
+    "Work",
+]
 
 TableName: TypeAlias = str | Callable[[object], str]
 """A table's name, or a function of an item that says it."""
@@ -50,7 +64,7 @@ class Pull:
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class Singles:
     """Rows that were yielded one by one, together only because they were handed over together."""
 
     rows: list[object]
@@ -70,12 +84,15 @@ class Offered:
     item: object
 
 
+Note: TypeAlias = HintNews | Offered | SafePoint
+"""What comes out beside data, in its place among the data."""
+
 Request: TypeAlias = Awaitable[object] | Ahead | Offload | Pull | None
 Work: TypeAlias = Generator[Request, object, None]
 
 
 class Emit(Protocol):
-    """Takes what comes out at the end: rows one by one, as a list or `Run`, a `JsonBody`, an Arrow table, and notes."""
+    """Takes what comes out at the end: single rows, lists, `Singles`, a `JsonBody`, an Arrow table, or a `Note`."""
 
     def __call__(self, table: str, item: object, /) -> None:
         """Take one."""

@@ -4,26 +4,17 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Self, cast
 
 from asyncelt.errors import ConfigError, UsageError
 from asyncelt.extract.binding import Call
+from asyncelt.extract.checks import checked_policy, without_arguments, without_parent
 from asyncelt.extract.definition import Definition
 from asyncelt.extract.functions import is_function, row_function
-from asyncelt.extract.hinting import changed, variant
+from asyncelt.extract.hinting import Contract, Names, NestedHints, WriteDispositionHint, changed, variant
 from asyncelt.extract.incremental import Incremental, IncrementalStep
-from asyncelt.extract.reading import (
-    Contract,
-    Names,
-    NestedHints,
-    Reading,
-    WriteDispositionHint,
-    bound_cursor,
-    checked_policy,
-    without_arguments,
-    without_parent,
-)
+from asyncelt.extract.incremental.definition import KeyHint
 from asyncelt.extract.requests import TableName
 from asyncelt.extract.steps import (
     FilterStep,
@@ -39,10 +30,18 @@ from asyncelt.extract.steps import (
     limit_step,
 )
 from asyncelt.schema.columns import ColumnHints
-from asyncelt.schema.hints import validate_hints
+from asyncelt.schema.hints import TableHints, validate_hints
 from asyncelt.types import JsonValue, OnError
 
-__all__ = ["Contract", "Names", "NestedHints", "Resource", "WriteDispositionHint"]
+__all__ = ["Contract", "Names", "NestedHints", "Reading", "Resource", "WriteDispositionHint"]
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What one run of a resource reads, and what its items go through."""
+
+    data: object
+    steps: tuple[Step, ...]
 
 
 class Resource(Definition):
@@ -82,7 +81,7 @@ class Resource(Definition):
         if self.requires_args:
             raise without_arguments(self.name, self._function(), is_transformer=self._is_transformer)
 
-        cursor = bound_cursor(self.cursor, self.hints, self.name, state_of)
+        cursor = _bound_cursor(self.cursor, self.hints, self.name, state_of)
         data = self._call().ready(cursor) if is_function(self._data) else self._data
         steps = self._steps
 
@@ -356,3 +355,24 @@ class Resource(Definition):
         parts = [f"{key}={value!r}" for key, value in said.items()] + ([] if self.selected else ["selected=False"])
 
         return f"<asyncelt.{'transformer' if self.is_transformer else 'resource'}({', '.join(parts)})>"
+
+
+def _bound_cursor(
+    definition: Incremental[object] | None, hints: TableHints, name: str, state_of: Callable[[str], dict[str, object]]
+) -> Incremental[object] | None:
+    """A resource's cursor, bound to one run.
+
+    Args:
+        definition: The cursor; None: there is none.
+        hints: Of the resource, for the key that tells rows apart.
+        name: Of the resource.
+        state_of: Gives the state of a resource by its name.
+    """
+    if definition is None:
+        return None
+
+    given = hints.write_disposition
+    disposition = given.get("disposition") if isinstance(given, Mapping) else given
+    key = cast("KeyHint | None", hints.primary_key)
+
+    return definition.bind(name, state_of, primary_key=key, merges=disposition == "merge" and bool(key))

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import copy
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
-from typing import Literal, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 from asyncelt import current
-from asyncelt.errors import ConfigError, InvalidResourceData
+from asyncelt.errors import ConfigError, InvalidResourceData, UsageError
 from asyncelt.extract.functions import check_name
+from asyncelt.extract.graph import edges, lineage
 from asyncelt.extract.resource import Contract, Resource
 from asyncelt.schema.hints import merge_table_hints
 from asyncelt.schema.model import Schema
 from asyncelt.schema.naming import naming_for
 from asyncelt.schema.system import new_schema
+
+if TYPE_CHECKING:
+    from asyncelt.info.steps import LoadInfo
 
 __all__ = ["ResourceDict", "Source"]
 
@@ -42,6 +46,41 @@ class ResourceDict(Mapping[str, Resource]):
         """The resources that are loaded."""
         return {name: resource for name, resource in self._resources.items() if resource.selected}
 
+    @property
+    def extracted(self) -> list[Resource]:
+        """The resources that are read: those that are loaded, each followed by what it is fed by."""
+        return [one for resource in self.selected.values() for one in lineage(resource)]
+
+    @property
+    def selected_dag(self) -> list[tuple[str, str]]:
+        """What feeds what, as (parent, child), of resources that are loaded; one that stands alone is (name, name)."""
+        return [edge for resource in self.selected.values() for edge in edges([one.name for one in lineage(resource)])]
+
+    def __setitem__(self, name: str, resource: Resource) -> None:
+        """Add a resource, or put it in the place of the one of its name; the source keeps a copy of its own.
+
+        A transformer goes on reading from the resource that was there.
+
+        Raises:
+            ConfigError: This is not the resource's name.
+        """
+        if name != resource.name:
+            raise ConfigError(
+                f"Source {self._source_name!r}: resource {resource.name!r} cannot be kept as {name!r}: give it this "
+                "name with with_name()."
+            )
+
+        self._keep(resource)
+        self._relink()
+
+    def detach(self, resource_name: str | None = None) -> Resource:
+        """An independent copy of a resource, with what feeds it; of the first one where no name is given.
+
+        Raises:
+            KeyError: There is no such resource.
+        """
+        return _detached(self[next(iter(self), "") if resource_name is None else resource_name])
+
     def add(self, *resources: Resource) -> None:
         """Add resources; the source keeps copies of its own.
 
@@ -55,11 +94,14 @@ class ResourceDict(Mapping[str, Resource]):
                     "another name with with_name(); both may keep the same table_name."
                 )
 
-            added = resource.clone_of_same()
-            added.source_name = self._source_name
-            self._resources[added.name] = added
+            self._keep(resource)
 
         self._relink()
+
+    def _keep(self, resource: Resource) -> None:
+        kept = resource.clone_of_same()
+        kept.source_name = self._source_name
+        self._resources[kept.name] = kept
 
     def _relink(self) -> None:
         """Let transformers read from the resources of this source, rather than from those they were copied from."""
@@ -104,6 +146,16 @@ class ResourceDict(Mapping[str, Resource]):
         return ", ".join(map(repr, self._resources)) or "none"
 
 
+def _detached(resource: Resource) -> Resource:
+    """A copy that reads from copies."""
+    copied = resource.clone()
+
+    if copied.parent is not None:
+        copied.pipe_data_from(_detached(copied.parent))
+
+    return copied
+
+
 class Source:
     """Resources with one schema. Made by functions decorated with `asyncelt.source`.
 
@@ -134,11 +186,26 @@ class Source:
         self.max_table_nesting = max_table_nesting
         self.root_key = root_key
         self.schema_contract = schema_contract
-        self.schema = schema
+        self.given_schema = schema
+        """The one to start from; None: nobody has given one."""
         self.is_gathered = False
         """Whether it was made for resources that came without a source; it leaves its schema's settings alone."""
         self.resources = ResourceDict(name)
         self.resources.add(*resources)
+
+    @property
+    def schema(self) -> Schema:
+        """The schema to start from; an empty one of the source's name where none was given. Can be set."""
+        return self.given_schema or new_schema(self.name)
+
+    @schema.setter
+    def schema(self, schema: Schema | None) -> None:
+        self.given_schema = schema
+
+    @property
+    def schema_name(self) -> str:
+        """Name of its schema, which is its key in the state."""
+        return self.name if self.given_schema is None else self.given_schema.name
 
     @property
     def selected_resources(self) -> dict[str, Resource]:
@@ -147,12 +214,12 @@ class Source:
 
     @property
     def state(self) -> dict[str, object]:
-        """The source's state, within a run of its pipeline.
+        """The source's state, within a run of its pipeline; elsewhere a copy, as the active pipeline knows it.
 
         Raises:
-            UsageError: Called outside a run.
+            UsageError: There is no run, and no pipeline is active.
         """
-        return current.source_state()
+        return current.known_state(self.schema_name)
 
     @property
     def exhausted(self) -> bool:
@@ -170,7 +237,7 @@ class Source:
             ConfigError: A hint is wrong.
             SchemaConflict: Hints and the schema do not join.
         """
-        schema = self.schema or new_schema(self.name)
+        schema = self.schema
         convention = schema.normalizers.get("names")
         naming = naming_for(convention if isinstance(convention, str) else "snake_case", None)
 
@@ -227,6 +294,25 @@ class Source:
             groups.setdefault(root.origin, []).append(name)
 
         return [self.with_resources(*names) for names in groups.values()]
+
+    async def run(self, **arguments: object) -> LoadInfo:
+        """Run the active pipeline over this source.
+
+        Args:
+            arguments: Of `Pipeline.run`.
+
+        Raises:
+            UsageError: No pipeline is active.
+        """
+        active = current.activated.get()
+
+        if active is None:
+            raise UsageError(
+                f"Source {self.name!r} cannot be run: no pipeline is active in this task. Make one with "
+                "asyncelt.pipeline(...), or pass the source to its run()."
+            )
+
+        return await active.run(self, **arguments)  # type: ignore[arg-type]  # checked by what is called
 
     def parallelize(self) -> Self:
         """Accepted for the reference's sake: resources always run side by side."""

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import functools
 from collections.abc import AsyncIterable, Awaitable, Callable, Coroutine, Iterable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Generic, ParamSpec, Protocol, TypeAlias, cast, overload
 
+from asyncelt import current
 from asyncelt.configuration.injection import configured
 from asyncelt.errors import ConfigError, InvalidResourceData
 from asyncelt.extract.functions import is_async_function, name_of_data, section_of
 from asyncelt.extract.resource import Contract, Resource
 from asyncelt.extract.source import Source
 from asyncelt.schema.model import Schema
+from asyncelt.schema.system import new_schema
 
 __all__ = ["AsyncSourceFunction", "SourceFunction", "source"]
 
@@ -28,6 +31,12 @@ class _SourceOptions:
     root_key: bool | None
     schema: Schema | None
     schema_contract: Contract | None
+
+    def entered(self) -> AbstractContextManager[None]:
+        """Let the body of the function know whose it is: its schema, and a copy of the state."""
+        schema = self.schema or new_schema(self.name)
+
+        return current.activate_source(None, schema.name, schema=schema)
 
     def make(self, resources: list[object]) -> Source:
         """A source of what the function gave: resources, and sources whose resources join."""
@@ -67,7 +76,10 @@ class SourceFunction(Generic[P]):
         Raises:
             InvalidResourceData: It gave None, or something that is no resource.
         """
-        return self._options.make(_collected(self._function(*args, **kwargs), self.name))
+        with self._options.entered():
+            collected = _collected(self._function(*args, **kwargs), self.name)
+
+        return self._options.make(collected)
 
     def clone(self, name: str) -> SourceFunction[P]:
         """The same function under another name."""
@@ -92,12 +104,15 @@ class AsyncSourceFunction(Generic[P]):
         Raises:
             InvalidResourceData: It gave None, or something that is no resource.
         """
-        result = self._function(*args, **kwargs)
+        with self._options.entered():
+            result = self._function(*args, **kwargs)
 
-        if isinstance(result, AsyncIterable):
-            return self._options.make([item async for item in result])
+            if isinstance(result, AsyncIterable):
+                collected = [item async for item in result]
+            else:
+                collected = _collected(await cast("Awaitable[object]", result), self.name)
 
-        return self._options.make(_collected(await cast("Awaitable[object]", result), self.name))
+        return self._options.make(collected)
 
     def clone(self, name: str) -> AsyncSourceFunction[P]:
         """The same function under another name."""

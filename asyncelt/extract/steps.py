@@ -118,6 +118,7 @@ class RowStep:
     function: RowFunction
     label = "step"
     affinity = USER
+    needs_rows = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +151,7 @@ class ItemStep:
     parallelized: bool = False
     """Whether a function that is not asynchronous may run for several items at a time, in threads."""
     affinity = USER
+    needs_rows = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +162,7 @@ class SelectStep:
     table_name: RowFunction | None
     """Gives the table of a row that does not bring its own."""
     affinity = USER
+    needs_rows = False
 
     def keeps(self, row: object) -> bool:
         """Whether a row that does not bring its own table goes to one of these."""
@@ -175,6 +178,7 @@ class ValidatorStep:
     on_error: OnError
     """What a refused row costs."""
     affinity = VALIDATOR
+    needs_rows = True
 
 
 @dataclass(frozen=True, slots=True)

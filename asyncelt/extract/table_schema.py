@@ -38,7 +38,7 @@ def hints_of(book: HintBook, table_name: TableName, item: object) -> TableHints:
     row = item
 
     if isinstance(item, Marked):
-        row, named = item.item, item.table_name
+        row, named = item.item, item.mark.table_name
 
     dynamic = functions_in(book.base, None if named is not None else table_name)
 
@@ -50,8 +50,8 @@ def hints_of(book: HintBook, table_name: TableName, item: object) -> TableHints:
 
     name = named if named is not None else table_name(row) if callable(table_name) else table_name
 
-    if isinstance(item, Marked) and item.hints:
-        book.change(item.hints, name, is_variant=item.is_variant)
+    if isinstance(item, Marked) and item.mark.hints:
+        book.change(item.mark.hints, name, is_variant=item.mark.create_table_variant)
 
     found = book.variants.get(name) or resolved(book.base, row)
 

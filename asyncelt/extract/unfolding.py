@@ -1,29 +1,29 @@
-"""Items that stand for others: awaitables, functions, frames, lists of pages, iterators. Part of `Chain`'s work."""
+"""Items that stand for others: awaitables, functions, frames, lists of pages, iterators."""
 
 from __future__ import annotations
 
-import copy
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
 from functools import partial
-from typing import TYPE_CHECKING, cast
+from typing import TypeAlias, cast
 
 from asyncelt import current
 from asyncelt.errors import UsageError
 from asyncelt.extract.functions import is_async_function
+from asyncelt.extract.headway import Headway
 from asyncelt.extract.items import Kind, table_of
-from asyncelt.extract.messages import Checkpoint, Message, Messages, SafePoint, stream_side
 from asyncelt.extract.requests import Ahead, Offload, Pull, Request, Work
 
-if TYPE_CHECKING:
-    from asyncelt.extract.chain import Chain
-
-__all__ = ["SETTLED", "UNFOLDED", "called", "each", "received", "settle", "state_of_source", "unfold"]
+__all__ = ["SETTLED", "UNFOLDED", "Onward", "called", "each", "settle", "state_of_source", "unfold"]
 
 SETTLED = frozenset({Kind.AWAITABLE, Kind.CALLABLE, Kind.FRAME})
+"""What stands for one item."""
 UNFOLDED = frozenset({Kind.NOTHING, Kind.ITERATOR, Kind.ASYNC_ITERABLE, Kind.PAGE})
+"""What stands for any number of items."""
+Onward: TypeAlias = Callable[[object], Work]
+"""The work of one of the items that another one stands for, from where that one has come to."""
 
 
-def settle(chain: Chain, item: object, kind: Kind) -> Generator[Request, object, object]:
+def settle(item: object, kind: Kind, headway: Headway) -> Generator[Request, object, object]:
     """What an awaitable, a function or a frame stands for."""
     try:
         if kind is Kind.AWAITABLE:
@@ -36,39 +36,17 @@ def settle(chain: Chain, item: object, kind: Kind) -> Generator[Request, object,
 
         return function() if is_async_function(function) else (yield Ahead(Offload(partial(called, function))))
     except Exception as error:
-        chain.fail(error, "in what it yielded")
+        headway.fail(error, "in what it yielded")
 
 
-def unfold(chain: Chain, item: object, kind: Kind, index: int, table: str | None) -> Work:
-    """What stands for any number of items, none included."""
+def unfold(item: object, kind: Kind, onward: Onward, headway: Headway) -> Work:
+    """The items that one stands for, one after the other."""
     if kind is Kind.ITERATOR:
-        yield from _pull(chain, cast("Iterator[object]", item), index, table)
+        yield from _pull(cast("Iterator[object]", item), onward, headway)
     elif kind is Kind.ASYNC_ITERABLE:
-        yield from _pull_async(chain, cast("AsyncIterator[object]", item), index, table)
+        yield from _pull_async(cast("AsyncIterator[object]", item), onward, headway)
     elif kind is Kind.PAGE:
-        yield from each(chain, iter(cast("list[object]", item)), index, table)
-
-
-def received(chain: Chain, item: Message | Messages | Checkpoint, index: int) -> Work:
-    """What messages hold, unless the stream has it already; then the safe point that comes after it."""
-    if isinstance(item, Checkpoint):
-        chain.settle(finished=False)
-        chain.emit(chain.table, SafePoint(state=copy.deepcopy(state_of_source())))
-
-        return
-
-    if isinstance(item, Messages):
-        yield from chain.process(item.item, index, item.table_name)
-        chain.emit(chain.table, SafePoint(item.receipts, item.origin))
-
-        return
-
-    side = stream_side.get()
-
-    if side is None or side.accept(item.origin, item.receipt):
-        yield from chain.process(item.value, index, item.table_name)
-
-    chain.emit(chain.table, SafePoint((item.receipt,), item.origin))
+        yield from each(iter(cast("list[object]", item)), onward, headway)
 
 
 def state_of_source() -> dict[str, object]:
@@ -79,32 +57,32 @@ def state_of_source() -> dict[str, object]:
         return {}
 
 
-def each(chain: Chain, items: Iterator[object], index: int, table: str | None) -> Work:
+def each(items: Iterator[object], onward: Onward, headway: Headway) -> Work:
     """The items of an iterator that does not block, one by one."""
     for item in items:
-        if chain.ended():
+        if headway.ended():
             return
 
-        yield from chain.process(item, index, table)
+        yield from onward(item)
         yield None
 
 
-def _pull(chain: Chain, items: Iterator[object], index: int, table: str | None) -> Work:
+def _pull(items: Iterator[object], onward: Onward, headway: Headway) -> Work:
     """A synchronous iterator that was yielded by a source or a step."""
     pull = Pull(items)
 
     try:
-        while not chain.ended():
+        while not headway.ended():
             try:
                 batch = yield pull
             except Exception as error:
-                chain.fail(error, "in what it yielded")
+                headway.fail(error, "in what it yielded")
 
             if batch is None:
                 break
 
             for item in cast("list[object]", batch):
-                yield from chain.process(item, index, table)
+                yield from onward(item)
     except GeneratorExit:
         raise
     except BaseException:
@@ -114,21 +92,21 @@ def _pull(chain: Chain, items: Iterator[object], index: int, table: str | None) 
     yield from _closed(pull)
 
 
-def _pull_async(chain: Chain, source: AsyncIterator[object], index: int, table: str | None) -> Work:
+def _pull_async(source: AsyncIterator[object], onward: Onward, headway: Headway) -> Work:
     """An asynchronous iterable that was yielded by a source or a step."""
     items = source.__aiter__()
     close = getattr(items, "aclose", None)
 
     try:
-        while not chain.ended():
+        while not headway.ended():
             try:
                 item = yield items.__anext__()
             except StopAsyncIteration:
                 break
             except Exception as error:
-                chain.fail(error, "in what it yielded")
+                headway.fail(error, "in what it yielded")
 
-            yield from chain.process(item, index, table)
+            yield from onward(item)
     except GeneratorExit:
         raise
     except BaseException:

@@ -66,7 +66,7 @@ class ExtractMetrics:
     """By raw table name."""
     resource_metrics: Mapping[str, WriterMetrics] = field(default_factory=dict)
     dag: tuple[tuple[str, str], ...] = ()
-    """Resources and what they feed."""
+    """Resources and what they feed, (parent, child); one that stands alone is (name, name)."""
     custom_metrics: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
     """Figures that resources have counted themselves, by resource."""
     hints: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
@@ -240,9 +240,11 @@ class NormalizeInfo(StepInfo):
 
     def asdict(self) -> dict[str, object]:
         """Plain values, fit for loading through a pipeline."""
-        counts = [{"table_name": name, "rows": rows} for name, rows in self.row_counts.items()]
-
-        return {**StepInfo.asdict(self), "row_counts": counts}
+        return {
+            **StepInfo.asdict(self),
+            "row_counts": _rows_by_table(self.row_counts),
+            "notices": [asdict(one) for one in self.notices],
+        }
 
     def asstr(self, verbosity: int = 0) -> str:
         """Rows per table, then one line per package."""
@@ -269,10 +271,12 @@ class LoadInfo(StepInfo):
     destination_displayable_credentials: str
     dataset_name: str | None
     environment: str | None = None
+    """The reference's name for a set of destinations; none of ours has one."""
     staging_type: str | None = None
     staging_name: str | None = None
     staging_displayable_credentials: str | None = None
     destination_fingerprint: str = ""
+    """Tells places apart without naming them: a hash of the displayable location."""
     run_id: str | None = None
     already_committed: bool = False
     """A run with the same ``run_id`` had committed before; nothing was extracted or written by this one."""
@@ -281,7 +285,8 @@ class LoadInfo(StepInfo):
     notices: tuple[Notice, ...] = ()
     """What was kept in another form than it came, one per column and kind."""
     custom_metrics: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
-    """Figures that resources have counted themselves, by resource: `Resource.add_metrics`."""
+    """Figures that resources have counted themselves, by resource: `Resource.add_metrics`. Where two schemas of the run
+    have a resource of the same name, by ``schema.resource``."""
     failed_resources: tuple[ResourceFailure, ...] = ()
     """Resources that have failed without failing the run: ``on_error``. Nothing of them was loaded, and the next run
     reads them again from where they stood."""
@@ -337,12 +342,19 @@ class LoadInfo(StepInfo):
             "destination_type": self.destination_type,
             "destination_name": self.destination_name,
             "destination_displayable_credentials": self.destination_displayable_credentials,
+            "destination_fingerprint": self.destination_fingerprint,
+            "environment": self.environment,
             "dataset_name": self.dataset_name,
             "staging_type": self.staging_type,
             "staging_name": self.staging_name,
+            "staging_displayable_credentials": self.staging_displayable_credentials,
             "run_id": self.run_id,
             "already_committed": self.already_committed,
             "data_taken": self.data_taken,
+            "notices": [asdict(one) for one in self.notices],
+            "quarantined_rows": _rows_by_table(self.quarantined_rows),
+            "skipped_rows": _rows_by_table(self.skipped_rows),
+            "custom_metrics": [{"resource_name": name, **one} for name, one in self.custom_metrics.items()],
             "failed_resources": [asdict(one) for one in self.failed_resources],
             "report": self.report.asdict(),
         }
@@ -409,6 +421,10 @@ class LoadInfo(StepInfo):
 
 def _failure(failure: ResourceFailure) -> str:
     return f"NOTE: resource {failure.resource!r} has failed and nothing of it was taken: {failure.message}"
+
+
+def _rows_by_table(counts: Mapping[TableName, int]) -> list[dict[str, object]]:
+    return [{"table_name": name, "rows": rows} for name, rows in counts.items()]
 
 
 def _noticed(notices: Sequence[Notice], kind: str) -> dict[TableName, int]:

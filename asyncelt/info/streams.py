@@ -46,7 +46,10 @@ class StreamStats:
     last_load_id: LoadId | None = None
     last_commit_at: float | None = None
     lag_s: float | None = None
-    """Age of the last package when it was committed, counted from its first row."""
+    """Age of the oldest package that waits for its commit; if none does, of the last one when it was committed. Counted
+    from its first row."""
+    sources_away: tuple[str, ...] = ()
+    """Sources whose brokers do not answer."""
     is_drained: bool = True
     """False: the deadline of a drain has passed, and what was in flight was given up."""
 

@@ -11,6 +11,7 @@ from uuid import uuid4
 
 import orjson
 
+from asyncelt.configuration.resolved import resolved_values
 from asyncelt.info.steps import StepInfo
 from asyncelt.info.text import elapsed, iso, plain
 
@@ -18,6 +19,8 @@ __all__ = ["PipelineTrace", "StepTrace"]
 
 ENGINE_VERSION: Final = 2
 MAX_STEPS: Final = 100
+_NOT_KEPT: Final = frozenset({"pipeline", "step_info", "data_item"})
+"""Attributes of errors that are no matter of a file: objects of ours, and the user's data."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +39,8 @@ class StepTrace:
     """The error and its causes, outermost first."""
     text: str = ""
     """The info as it prints; for traces that come from the disk."""
+    is_running: bool = False
+    """Of a stream that goes on: ``finished_at`` is when this was noted."""
 
     def asdict(self) -> dict[str, object]:
         """Plain values."""
@@ -55,12 +60,13 @@ class StepTrace:
             "step_exception": self.step_exception,
             "exception_traces": [dict(one) for one in self.exception_traces],
             "text": text,
+            **({"is_running": True} if self.is_running else {}),
         }
 
     def asstr(self, verbosity: int = 0) -> str:
         """How it went, what went wrong, and what it did."""
-        how = "FAILED" if self.step_exception is not None else "COMPLETED"
-        lines = [f"Step {self.step} {how} in {elapsed(self.started_at, self.finished_at)}."]
+        how = "FAILED in" if self.step_exception is not None else "RUNNING for" if self.is_running else "COMPLETED in"
+        lines = [f"Step {self.step} {how} {elapsed(self.started_at, self.finished_at)}."]
 
         if self.step_exception is not None:
             lines.append(self.step_exception)
@@ -87,7 +93,8 @@ class PipelineTrace:
     steps: tuple[StepTrace, ...]
     finished_at: datetime
     resolved_config_values: tuple[Mapping[str, object], ...] = ()
-    """Settings that were used; secrets without their values."""
+    """What was found in configuration since the pipeline is active, one mapping each: ``key``, ``value`` (None for what
+    is or looks secret), ``is_secret_hint``, ``sections``, ``provider_name``."""
     engine_version: int = ENGINE_VERSION
 
     @property
@@ -158,9 +165,10 @@ class PipelineTrace:
 
     def asstr(self, verbosity: int = 0) -> str:
         """How it went as a whole, then each step."""
-        how = "FAILED" if any(one.step_exception is not None for one in self.steps) else "COMPLETED"
+        how = "FAILED in" if any(one.step_exception is not None for one in self.steps) else "COMPLETED in"
+        how = "RUNNING for" if any(one.is_running for one in self.steps) else how
         head = (
-            f"Run started at {self.started_at} and {how} in {elapsed(self.started_at, self.finished_at)} "
+            f"Run started at {self.started_at} and {how} {elapsed(self.started_at, self.finished_at)} "
             f"with {len(self.steps)} steps."
         )
 
@@ -177,6 +185,9 @@ def joined(
     before = earlier.steps if earlier is not None and len(steps) == 1 else ()
     kept = (*before, *steps)[-MAX_STEPS:]
 
+    values = {_place_of(one): one for one in earlier.resolved_config_values} if earlier is not None and before else {}
+    values |= {_place_of(one): one for one in resolved_values(name)}
+
     return PipelineTrace(
         transaction_id=earlier.transaction_id if earlier is not None and before else uuid4().hex,
         pipeline_name=name,
@@ -184,7 +195,14 @@ def joined(
         started_at=min(one.started_at for one in kept),
         finished_at=max(one.finished_at for one in kept),
         steps=kept,
+        resolved_config_values=tuple(values.values()),
     )
+
+
+def _place_of(resolved: Mapping[str, object]) -> tuple[object, ...]:
+    sections = resolved.get("sections")
+
+    return (*(sections if isinstance(sections, list) else ()), resolved.get("key"))
 
 
 def exception_traces(error: BaseException, *, pipeline_name: str) -> tuple[Mapping[str, object], ...]:
@@ -194,7 +212,7 @@ def exception_traces(error: BaseException, *, pipeline_name: str) -> tuple[Mappi
 
     while one is not None and len(found) < MAX_STEPS:
         attributes = {key: plain(value) for key, value in vars(one).items() if not key.startswith("_")}
-        attributes = {key: value for key, value in attributes.items() if key not in {"pipeline", "step_info"}}
+        attributes = {key: value for key, value in attributes.items() if key not in _NOT_KEPT}
         found.append(
             {
                 "message": str(one),
@@ -246,4 +264,5 @@ def _step_from(known: Mapping[str, object]) -> StepTrace:
         step_exception=cast("str | None", fields["step_exception"]),
         exception_traces=tuple(cast("list[Mapping[str, object]]", fields["exception_traces"])),
         text=cast(str, fields["text"]),
+        is_running=fields.get("is_running") is True,
     )

@@ -42,11 +42,13 @@ __all__ = [
     "SupportsEarly",
     "SupportsIdle",
     "SupportsNames",
+    "SupportsPlace",
     "SupportsPositions",
     "SupportsQuery",
     "SupportsStream",
     "SupportsTransaction",
     "Target",
+    "is_same_place",
 ]
 
 
@@ -359,3 +361,24 @@ class Destination(Protocol):
     def connect(self, target: Target) -> AbstractAsyncContextManager[Session]:
         """Open a session. Blocking drivers are imported and built off the event loop."""
         ...
+
+
+@runtime_checkable
+class SupportsPlace(Protocol):
+    """A destination of which several objects may lead to the same data."""
+
+    @property
+    def place(self) -> object | None:
+        """Equal in objects that lead to the same data; None: only this object leads there."""
+        ...
+
+
+def is_same_place(one: Destination, other: Destination) -> bool:
+    """Whether both lead to the same data. Never true by chance: where it cannot be told, they do not."""
+    if one is other:
+        return True
+
+    if not isinstance(one, SupportsPlace) or not isinstance(other, SupportsPlace):
+        return False
+
+    return one.place is not None and one.destination_type == other.destination_type and one.place == other.place

@@ -32,8 +32,8 @@ _BUILT_IN: Mapping[str, str] = {
 }
 """For a checkout that is not installed, which has no entry points. The same factories that they name."""
 
-_EXTRAS: Mapping[str, str] = {"duckdb": "duckdb", "sqlglot": "duckdb", "asyncpg": "postgres", "aiobotocore": "s3"}
-"""Package that is missing -> extra of asyncelt that installs it."""
+_EXTRAS: Mapping[str, str] = {"asyncpg": "postgres", "pgpq": "postgres", "aiobotocore": "s3", "fsspec": "s3"}
+"""Package that is missing -> extra of asyncelt that installs it. What every installation has is in none."""
 
 
 def known_destinations() -> tuple[str, ...]:

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from asyncelt.errors import BadRecord, NameCollision
 from asyncelt.normalize.conform import ConformRules, Outcome, batch_of
-from asyncelt.normalize.contract import Contract, Kept, contract_of, dropped, frozen, masked
+from asyncelt.normalize.contract import Contract, Kept, contract_of, dropped, first_value, masked
 from asyncelt.normalize.gating import Gate
 from asyncelt.normalize.ids import random_ids
 from asyncelt.normalize.place import Placement, Placer
@@ -49,7 +49,7 @@ def conform_arrow(
 
     if was_new and contract.tables != "evolve":
         if contract.tables == "freeze":
-            raise frozen(root, None, "tables")
+            raise contract.refusal(root, None, "tables")
 
         return
 
@@ -107,7 +107,7 @@ def _columns(
                 columns.add(column)
                 found.added.append(column)
             elif contract.columns == "freeze":
-                raise frozen(root, name, "columns")
+                raise contract.refusal(root, name, "columns", first_value(values))
             else:
                 if contract.columns == "discard_row":
                     found = found._replace(stays=_without(found.stays, values))
@@ -171,7 +171,7 @@ def _placed(
         names = [found.column.name for found in placed.new]
 
         if contract.data_type == "freeze":
-            raise frozen(columns.name, names[0], "data_type")
+            raise contract.refusal(columns.name, names[0], "data_type", first_value(placed.columns[names[0]]))
 
         if contract.data_type == "discard_row":
             for name in names:

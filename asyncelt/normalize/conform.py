@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from asyncelt.errors import BadRecord
 from asyncelt.flow import ROOT_ROW, Notice, TableBatch
-from asyncelt.normalize.contract import Kept, contract_of, dropped, frozen, judge, kept_rows, masked
+from asyncelt.normalize.contract import Kept, contract_of, dropped, judge, kept_rows, masked
 from asyncelt.normalize.identify import Identity, identify
 from asyncelt.normalize.order import introduced, value_finder
 from asyncelt.normalize.place import Introduction, Placement, Placer
@@ -133,7 +133,7 @@ def _placed(
 
     if was_new and contract.tables != "evolve":
         if contract.tables == "freeze":
-            raise frozen(table.name, None, "tables")
+            raise contract.refusal(table.name, None, "tables")
 
         return Placement(), np.zeros(table.rows, dtype=bool)
 

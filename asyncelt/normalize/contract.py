@@ -25,7 +25,7 @@ __all__ = [
     "Verdict",
     "contract_of",
     "dropped",
-    "frozen",
+    "first_value",
     "is_refused",
     "judge",
     "kept_rows",
@@ -43,12 +43,31 @@ EVOLVE: Final = "evolve"
 class Contract:
     """The contract of one table."""
 
+    schema_name: str = ""
     tables: Mode = EVOLVE
     columns: Mode = EVOLVE
     data_type: Mode = EVOLVE
 
     def __bool__(self) -> bool:
         return not self.tables == self.columns == self.data_type == EVOLVE
+
+    def refusal(
+        self, table: str, column: str | None, entity: Literal["tables", "columns", "data_type"], item: object = None
+    ) -> DataValidationError:
+        """The error of a change that it forbids, with the value that asks for it."""
+        what = f"table {table!r}" if column is None else f"column {column!r} of table {table!r}"
+
+        return DataValidationError(
+            f"The schema contract freezes {entity}, and the data brings the new {what}. Add it to the declared "
+            f"columns, or set {entity} of schema_contract to evolve, discard_row or discard_value.",
+            schema_name=self.schema_name,
+            table_name=table,
+            column_name=column,
+            schema_entity=entity,
+            contract_mode=getattr(self, entity),
+            schema_contract={"tables": self.tables, "columns": self.columns, "data_type": self.data_type},
+            data_item=item,
+        )
 
 
 @dataclass(slots=True)
@@ -68,7 +87,7 @@ def contract_of(schema: Schema, table: str, parent: str | None) -> Contract:
     if is_system_name(table):
         return Contract()
 
-    return _expanded(_inherited(schema, known) or schema.settings.get("schema_contract"))
+    return _expanded(schema.name, _inherited(schema, known) or schema.settings.get("schema_contract"))
 
 
 def is_refused(name: TableName, known: Schema, announced: Schema) -> bool:
@@ -87,12 +106,12 @@ def is_refused(name: TableName, known: Schema, announced: Schema) -> bool:
     if before is not None and any(column.data_type for column in before.columns.values()):
         return False
 
-    mode = contract_of(announced, name, None).tables
+    contract = contract_of(announced, name, None)
 
-    if mode == "freeze":
-        raise frozen(name, None, "tables")
+    if contract.tables == "freeze":
+        raise contract.refusal(name, None, "tables")
 
-    return mode != EVOLVE
+    return contract.tables != EVOLVE
 
 
 def _inherited(schema: Schema, table: Table | None) -> JsonValue:
@@ -105,16 +124,16 @@ def _inherited(schema: Schema, table: Table | None) -> JsonValue:
     return None
 
 
-def _expanded(setting: JsonValue) -> Contract:
+def _expanded(schema_name: str, setting: JsonValue) -> Contract:
     if not setting:
         return Contract()
 
     if isinstance(setting, str):
         mode = cast("Mode", setting)
 
-        return Contract(tables=mode, columns=mode, data_type=mode)
+        return Contract(schema_name=schema_name, tables=mode, columns=mode, data_type=mode)
 
-    return Contract(**cast("dict[str, Mode]", dict(cast("Mapping[str, Mode]", setting))))
+    return Contract(schema_name=schema_name, **cast("dict[str, Mode]", dict(cast("Mapping[str, Mode]", setting))))
 
 
 def kept_rows(table: TablePart, kept: Mapping[str, Kept]) -> Kept | None:
@@ -184,7 +203,7 @@ def judge(
             mode = EVOLVE
 
         if mode == "freeze":
-            raise frozen(table.name, name, entity)
+            raise contract.refusal(table.name, name, entity, first_value(placed.columns[name]))
 
         if mode == "discard_value":
             verdict.columns.extend([name, *(() if found.column.variant else placed.variants_of.get(name, ()))])
@@ -195,14 +214,11 @@ def judge(
     return verdict
 
 
-def frozen(table: str, column: str | None, entity: str) -> DataValidationError:
-    """The error of a contract that forbids a change."""
-    what = f"table {table!r}" if column is None else f"column {column!r} of table {table!r}"
+def first_value(values: Array) -> object:
+    """The first value of a column that is not null; what to show of it is up to who catches the error."""
+    valid = values.drop_null()
 
-    return DataValidationError(
-        f"The schema contract freezes {entity}, and the data brings the new {what}. "
-        f"Add it to the declared columns, or set {entity} of schema_contract to evolve, discard_row or discard_value."
-    )
+    return valid[0].as_py() if len(valid) else None
 
 
 def dropped(columns: Iterable[str], placed: Placement, table: TableView, before: Mapping[str, Column]) -> None:

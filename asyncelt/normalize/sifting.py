@@ -17,11 +17,12 @@ import pyarrow.compute as pc
 from asyncelt.errors import BadRecord, DataValidationError, NormalizeError
 from asyncelt.flow import ArrowPage, Conformed, RawBatch, Refusal
 from asyncelt.normalize.units import Content, Units, refusal_of, units_of
+from asyncelt.schema.capabilities import Capabilities
 from asyncelt.schema.evolve import apply_delta
 from asyncelt.schema.model import Schema, SchemaDelta
 from asyncelt.schema.system import is_system_name
 
-__all__ = ["REFUSALS", "Refused", "Sifted", "Try", "check_required", "refused_whole", "sift"]
+__all__ = ["REFUSALS", "Refused", "Sifted", "Try", "check_required", "check_storable", "refused_whole", "sift"]
 
 REFUSALS = (NormalizeError, DataValidationError)
 """Errors that are about rows: without some of them, the page could be loaded."""
@@ -72,6 +73,21 @@ def check_required(conformed: Conformed, batch: RawBatch, schema: Schema) -> Non
 
             if row is not None:
                 raise BadRecord("the column may not be null.", table=batch.table, column=name, row=row)
+
+
+def check_storable(conformed: Conformed, schema: Schema, capabilities: Capabilities) -> None:
+    """Refuse a page with values that the destination cannot store, which otherwise it would find itself.
+
+    Raises:
+        BadRecord: Names the table, the column and the first row.
+    """
+    if capabilities.check_rows is None:
+        return
+
+    tables = apply_delta(schema, conformed.delta).tables
+
+    for batch in conformed.batches:
+        capabilities.check_rows(tables[batch.table], batch.data)
 
 
 def _first_without(data: pa.Table, name: str) -> int | None:

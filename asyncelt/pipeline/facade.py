@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
+from typing import Self, Unpack
 
 import anyio
 
@@ -11,6 +13,8 @@ from asyncelt._async import in_thread
 from asyncelt.engine.ownership import wipe
 from asyncelt.load.protocol import Destination
 from asyncelt.pipeline.clients import ClientCalls
+from asyncelt.pipeline.facts import PipelineFacts
+from asyncelt.pipeline.making import Arguments, Given, Made, made_of
 from asyncelt.pipeline.options import check_pipeline_name
 from asyncelt.pipeline.packages import PackageCalls
 from asyncelt.pipeline.replaying import ReplayCalls
@@ -24,16 +28,49 @@ __all__ = ["Pipeline"]
 class Pipeline(ReplayCalls, StreamCalls, PackageCalls, StateCalls, ClientCalls):
     """Loads data into one dataset of one destination, and remembers how far it got.
 
-    Use `asyncelt.pipeline` to make one. Several pipelines may run side by side in one event loop; two calls of
-    the same pipeline (and member) take turns, or the second raises, as ``on_busy`` says. Properties answer from memory,
-    as of the last call of this object.
+    Made by `asyncelt.pipeline`, or by itself with the same arguments. Several pipelines may run side by side in one
+    event loop; two calls of the same pipeline (and member) take turns, or the second raises, as ``on_busy`` says.
+    Properties answer from memory, as of the last call of this object.
+
+    Args:
+        pipeline_name: As for `asyncelt.pipeline`, like all arguments.
+        pipelines_dir: Folder for working folders.
+        arguments: The others.
+
+    Raises:
+        ConfigError: An argument is wrong.
     """
+
+    def __init__(
+        self,
+        pipeline_name: str | None = None,
+        pipelines_dir: str | Path | None = None,
+        **arguments: Unpack[Arguments],
+    ) -> None:
+        super().__init__(made_of(Given(pipeline_name=pipeline_name, pipelines_dir=pipelines_dir, **arguments)))
+        self.activate()
+
+    @classmethod
+    def of(cls, made: Made) -> Self:
+        """A pipeline of what has been checked. It is not active yet."""
+        pipeline = cls.__new__(cls)
+        PipelineFacts.__init__(pipeline, made)
+
+        return pipeline
 
     def in_dev_mode(self, destination: Destination | None, dataset_name: str | None) -> Pipeline:
         """The pipeline that goes on with the folder and the dataset of an instance in dev_mode. Blocking."""
         options = replace(self._options, dev_mode=True, starts_anew=False, dataset_suffix="")
 
-        return Pipeline(self._name, options, destination=destination, staging=self._staging, dataset_name=dataset_name)
+        return Pipeline.of(
+            Made(
+                pipeline_name=self._name,
+                options=options,
+                destination=destination,
+                staging=self._staging,
+                dataset_name=dataset_name,
+            )
+        )
 
     async def drop(self, pipeline_name: str | None = None) -> Pipeline:
         """Remove the working folder: state, schemas, traces and pending packages. The destination is not touched.
@@ -61,13 +98,12 @@ class Pipeline(ReplayCalls, StreamCalls, PackageCalls, StateCalls, ClientCalls):
         return dropped
 
     async def _under(self, name: str) -> Pipeline:
-        make = partial(
-            Pipeline,
-            name,
-            self._options,
+        made = Made(
+            pipeline_name=name,
+            options=self._options,
             destination=self._destination.for_pipeline(name) if self._destination is not None else None,
             staging=self._staging,
             dataset_name=self._dataset_name,
         )
 
-        return await in_thread(make, anyio.CapacityLimiter(1))
+        return await in_thread(partial(Pipeline.of, made), anyio.CapacityLimiter(1))

@@ -2,44 +2,35 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import cast
 
 import anyio
 
-from asyncelt._async import in_thread
+from asyncelt import current
+from asyncelt._async import in_thread, shielded
 from asyncelt.budget import ByteBudget
-from asyncelt.config import Settings, working_root
-from asyncelt.configuration.lookup import PIPELINE
-from asyncelt.configuration.settings import configured_name, configured_settings, pipeline_options
-from asyncelt.errors import CannotRestorePipeline, ConfigError
+from asyncelt.config import Settings
+from asyncelt.errors import CannotRestorePipeline, PipelineBusy, StorageError
 from asyncelt.info.steps import LoadInfo
-from asyncelt.load.protocol import Destination
-from asyncelt.load.registry import resolve
 from asyncelt.observe import Observer
 from asyncelt.pipeline.facade import Pipeline
-from asyncelt.pipeline.options import (
-    DestinationReference,
-    Options,
-    active,
-    check_pipeline_name,
-    default_salt,
-    destination_of,
-    dev_suffix,
-    one_of,
-    staging_of,
-)
-from asyncelt.progress import observer_for
+from asyncelt.pipeline.making import Given, destination_used, made_of
+from asyncelt.pipeline.options import DestinationReference, check_pipeline_name, destination_of
 from asyncelt.schema.columns import ColumnHints
 from asyncelt.schema.model import Schema
-from asyncelt.storage.head import Head, read_head
+from asyncelt.storage.files import remove_tree
+from asyncelt.storage.head import read_head
+from asyncelt.storage.lock import hold_lock
+from asyncelt.storage.package import PackageStore
 from asyncelt.types import FileFormat, JsonValue, OnBusy, Refresh
 
 __all__ = ["attach", "check_pipeline_name", "pipeline", "replay", "run"]
+
+_CLEANUP_S = 10.0
 
 
 def pipeline(
@@ -91,107 +82,34 @@ def pipeline(
     Raises:
         ConfigError: An argument is wrong.
     """
-    found = active.get()
+    given = Given(
+        pipeline_name=pipeline_name,
+        pipelines_dir=pipelines_dir,
+        pipeline_salt=pipeline_salt,
+        destination=destination,
+        staging=staging,
+        dataset_name=dataset_name,
+        import_schema_path=import_schema_path,
+        export_schema_path=export_schema_path,
+        dev_mode=dev_mode,
+        refresh=refresh,
+        progress=progress,
+        settings=settings,
+        max_memory=max_memory,
+        workers=workers,
+        member=member or None,
+        on_busy=on_busy,
+        restore_from_destination=restore_from_destination,
+    )
+    found = current.activated.get() if given.is_nothing else None
 
-    if pipeline_name is None and destination is None and dataset_name is None and found is not None:
+    if found is not None:
         return found
 
-    name = check_pipeline_name(pipeline_name or configured_name() or f"asyncelt_{_program_name()}")
-    one_of("on_busy", on_busy, OnBusy)
-    one_of("refresh", refresh, Refresh)
-    PIPELINE.set(name)
-    checked = _with_workers(settings or configured_settings(), workers)
-    configured = pipeline_options(name)
-
-    if isinstance(max_memory, int):
-        checked = replace(checked, limits=replace(checked.limits, max_memory=max_memory))
-
-    if member:
-        check_pipeline_name(member)
-
-    shown = configured.progress if progress is None else progress
-    is_dev = bool(configured.dev_mode if dev_mode is None else dev_mode)
-    restores = configured.restore_from_destination if restore_from_destination is None else restore_from_destination
-    options = Options(
-        pipelines_dir=_path(pipelines_dir or configured.pipelines_dir) or working_root(),
-        settings=checked,
-        budget=max_memory if isinstance(max_memory, ByteBudget) else ByteBudget(checked.limits.max_memory),
-        observers=(observer_for(shown),) if shown is not None else (),
-        member=member,
-        on_busy=on_busy or configured.on_busy or "wait",
-        restore_from_destination=restores is not False,
-        pipeline_salt=pipeline_salt or configured.pipeline_salt or default_salt(name),
-        import_schema_path=_path(import_schema_path or configured.import_schema_path),
-        export_schema_path=_path(export_schema_path or configured.export_schema_path),
-        dev_mode=is_dev,
-        dataset_suffix=dev_suffix() if is_dev else "",
-        refresh=refresh or configured.refresh,
-        starts_anew=is_dev,
-    )
-
-    return _made(
-        name,
-        options,
-        configured.destination if destination is None else destination,
-        configured.staging if staging is None else staging,
-        dataset_name or configured.dataset_name,
-    )
-
-
-def _path(given: str | Path | None) -> Path | None:
-    return None if given is None else Path(given)
-
-
-def _made(
-    name: str,
-    options: Options,
-    destination: DestinationReference | None,
-    staging: DestinationReference | None,
-    dataset_name: str | None,
-) -> Pipeline:
-    target = destination_of(destination, None, name)
-    dataset = dataset_name
-
-    # What the folder was used with last is the default. A dataset of another destination is not.
-    if not options.dev_mode and (target is None or dataset is None):
-        head = _last_used(options, name)
-        target = target or _destination_of(head, name)
-
-        if dataset is None and target is not None and head.destination_type in (None, target.destination_type):
-            dataset = head.dataset_name
-
-    made = Pipeline(
-        name,
-        options,
-        destination=target,
-        staging=staging_of(staging, target, name),
-        dataset_name=dataset,
-    )
+    made = Pipeline.of(made_of(given))
     made.activate()
 
     return made
-
-
-def _last_used(options: Options, name: str) -> Head:
-    root = options.pipelines_dir / name
-    head = read_head(root / f"member-{options.member}" if options.member else root)
-
-    return Head() if head.local.get("_dev_mode") else head
-
-
-def _destination_of(head: Head, name: str) -> Destination | None:
-    if head.destination_type is None or head.destination_name not in (None, _kind(head)):
-        return None
-
-    try:
-        return resolve(head.destination_type).for_pipeline(name)
-    except ConfigError:
-        # One that needs arguments: only the caller has them.
-        return None
-
-
-def _kind(head: Head) -> str:
-    return cast(str, head.destination_type).rpartition(".")[2]
 
 
 async def attach(
@@ -206,34 +124,81 @@ async def attach(
 ) -> Pipeline:
     """Find a pipeline that has run before: in its working folder, else at the destination.
 
-    Never removes anything.
+    Never removes anything, but for the empty folder that it has made itself when it fails; then the pipeline that was
+    active before is active again.
 
     Raises:
         CannotRestorePipeline: Neither knows it.
     """
-    found = pipeline(
-        pipeline_name,
-        pipelines_dir,
-        pipeline_salt,
+    before = current.activated.get()
+    given = Given(
+        pipeline_name=pipeline_name,
+        pipelines_dir=pipelines_dir,
+        pipeline_salt=pipeline_salt,
         destination=destination,
         staging=staging,
         dataset_name=dataset_name,
         progress=progress,
-        dev_mode=False,
     )
-    found = await in_thread(partial(_continued, found, destination), anyio.CapacityLimiter(1))
+
+    def make() -> Pipeline:
+        return Pipeline.of(made_of(replace(given, dev_mode=False)))
+
+    try:
+        if before is None or not given.is_nothing:
+            return await _attached(await in_thread(make, anyio.CapacityLimiter(1)), destination)
+
+        return await _attached(before, destination)
+    except BaseException:
+        if before is not None:
+            before.activate()
+        elif (left := current.activated.get()) is not None:
+            left.deactivate()
+
+        raise
+
+
+async def _attached(found: Pipeline, destination: DestinationReference | None) -> Pipeline:
+    """The pipeline, which has data, or nothing that was not there before."""
+    threads = anyio.CapacityLimiter(1)
+    root = Path(found.working_dir)
+    was_there = await in_thread(root.exists, threads)
+    found = await in_thread(partial(_continued, found, destination), threads)
     found.activate()
 
+    try:
+        await _require_data(found)
+    except BaseException:
+        if not was_there:
+            with shielded(_CLEANUP_S):
+                await _remove_unused(root, threads)
+
+        raise
+
+    return found
+
+
+async def _require_data(found: Pipeline) -> None:
     if not found.has_data and found.destination is not None:
         await found.sync_destination()
 
     if not found.has_data:
-        raise CannotRestorePipeline(
-            f"There is no pipeline {found.pipeline_name!r} in {found.pipelines_dir}"
-            + (f" or in dataset {found.dataset_name!r} at {found.destination.location}." if found.destination else ".")
-        )
+        place = f" or in dataset {found.dataset_name!r} at {found.destination.location}" if found.destination else ""
 
-    return found
+        raise CannotRestorePipeline(f"There is no pipeline {found.pipeline_name!r} in {found.pipelines_dir}{place}.")
+
+
+async def _remove_unused(root: Path, threads: anyio.CapacityLimiter) -> None:
+    """Remove a working folder in which nothing has been done, nor is being done by somebody else."""
+
+    def remove() -> None:
+        if read_head(root).load_id is None and not PackageStore(root).pending():
+            remove_tree(root)
+
+    if await in_thread(root.exists, threads):
+        with suppress(PipelineBusy, StorageError):
+            async with hold_lock(root / ".lock", on_busy="raise", what=f"Folder {root}"):
+                await in_thread(remove, threads)
 
 
 async def run(
@@ -282,22 +247,6 @@ def _continued(found: Pipeline, destination: DestinationReference | None) -> Pip
     if not head.local.get("_dev_mode"):
         return found
 
-    target = destination_of(destination, None, found.pipeline_name) or _destination_of(head, found.pipeline_name)
+    target = destination_of(destination, None, found.pipeline_name) or destination_used(head, found.pipeline_name)
 
     return found.in_dev_mode(target, head.dataset_name)
-
-
-def _program_name() -> str:
-    stem = Path(sys.argv[0]).stem if sys.argv and sys.argv[0] not in {"", "-c", "-m"} else ""
-
-    return stem or "pipeline"
-
-
-def _with_workers(settings: Settings, workers: int | None) -> Settings:
-    if workers is None:
-        return settings
-
-    if workers < 1:
-        raise ConfigError(f"workers must be at least 1, not {workers}.")
-
-    return replace(settings, limits=replace(settings.limits, normalize_workers=workers))

@@ -1,4 +1,4 @@
-"""What a pipeline is made with, checked; and which pipeline is active in this task."""
+"""What a pipeline is made with, checked."""
 
 from __future__ import annotations
 
@@ -6,12 +6,11 @@ import base64
 import hashlib
 import re
 from collections.abc import Callable
-from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, TypeAlias, get_args
+from typing import TypeAlias, get_args
 
 import anyio
 
@@ -21,20 +20,41 @@ from asyncelt.config import Settings
 from asyncelt.errors import ConfigError, InvalidPipelineName
 from asyncelt.load.protocol import Destination
 from asyncelt.load.registry import resolve, with_credentials
-from asyncelt.load.staging import check_staging
+from asyncelt.load.staging import check_staging, formats_with
 from asyncelt.observe import Observer
-from asyncelt.types import OnBusy, OnPending, Refresh
+from asyncelt.schema.capabilities import Capabilities
+from asyncelt.types import FileFormat, OnBusy, OnPending, Refresh
 
-if TYPE_CHECKING:
-    from asyncelt.pipeline.facade import Pipeline
-
-__all__ = ["DestinationReference", "Options", "active", "check_pipeline_name", "destination_of", "one_of", "staging_of"]
+__all__ = [
+    "Aim",
+    "DestinationReference",
+    "Options",
+    "aimed",
+    "check_pipeline_name",
+    "destination_of",
+    "one_of",
+    "staging_of",
+]
 
 DestinationReference: TypeAlias = "str | Destination | Callable[[], object] | ModuleType"
 """A name, an instance, a factory, or a module with one."""
 
-active: ContextVar[Pipeline | None] = ContextVar("asyncelt_active_pipeline", default=None)
-"""Per task, since tasks copy their context."""
+
+@dataclass(frozen=True, slots=True)
+class Aim:
+    """Where a pipeline writes."""
+
+    destination: Destination | None
+    staging: Destination | None
+    dataset_name: str | None
+    is_said: bool = False
+    """Whether a call has said so; else it is where the pipeline writes anyway."""
+
+    @property
+    def formats(self) -> tuple[FileFormat, ...]:
+        """Formats of job files that may go there, the preferred one first."""
+        return Capabilities().file_formats if self.destination is None else formats_with(self.destination, self.staging)
+
 
 _NAME = re.compile(r"[^\x00-\x1f/\\:]+")
 
@@ -119,22 +139,32 @@ def staging_of(
     return staging
 
 
-async def resolved(
+async def aimed(
+    known: Aim,
     reference: DestinationReference | None,
-    credentials: object,
     staging: DestinationReference | None,
+    credentials: object,
     name: str,
-    known: Destination | None,
-) -> tuple[Destination | None, Destination | None]:
-    """Destination and staging. Names are looked up off the event loop, since that may read the metadata of packages."""
+) -> Aim:
+    """Another aim, as far as a call says one. Names are looked up in a thread, since that may read files of packages.
 
-    def find() -> tuple[Destination | None, Destination | None]:
-        found = destination_of(reference, credentials, name) or known
-
-        return found, staging_of(staging, found, name)
+    Raises:
+        ConfigError: There is no such destination, it takes no such credentials, or it takes no staging destination.
+    """
+    if reference is None and credentials is not None:
+        reference = known.destination
 
     if reference is None and staging is None:
-        return known, None
+        return known
+
+    def find() -> Aim:
+        found = destination_of(reference, credentials, name) or known.destination
+        stage = staging_of(staging, found, name) or known.staging
+
+        if found is not None and stage is not None:
+            check_staging(found, stage)
+
+        return replace(known, destination=found, staging=stage, is_said=True)
 
     return await in_thread(find, anyio.CapacityLimiter(1))
 

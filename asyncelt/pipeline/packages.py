@@ -99,11 +99,14 @@ class PackageCalls(PipelineBase):
 
         Raises:
             LoadPackageNotFound: No pending package has this id.
+            UsageError: The destination has one of them already, so that its rows would come twice.
+            LoadError: The destination, which is asked for that, does not answer.
         """
         async with self._folder(may_be_damaged=True) as folder:
             doomed = await in_thread(partial(_doomed, folder, load_id), folder.threads)
 
             if doomed and not dry_run:
+                await _check_not_committed(folder, doomed)
                 keep = self._options.settings.limits.keep_completed
                 await in_thread(partial(folder.store.abort, doomed, keep=keep), folder.threads)
                 await folder.look()
@@ -224,6 +227,23 @@ def _state(store: PackageStore, load_id: LoadId) -> dict[str, object]:
         "truncated_tables": list(package.truncated_tables),
         "applied_schema_update": {table: list(columns) for table, columns in found.schema_update.items()},
     }
+
+
+async def _check_not_committed(folder: Folder, doomed: Sequence[LoadId]) -> None:
+    """A commit may have arrived although the call that made it has failed."""
+    sealed = [load_id for load_id in doomed if load_id in folder.pending.sealed]
+
+    if not sealed or folder.environment.destination is None:
+        return
+
+    async with folder.environment.connect() as session:
+        found = sorted(await session.committed(sealed))
+
+    if found:
+        raise UsageError(
+            f"Load package {', '.join(found)} is committed at the destination: given up, its rows would come twice. "
+            "load() or run() notes that it is there; abort_packages() with the id of a later package gives that one up."
+        )
 
 
 def _doomed(folder: Folder, load_id: str | None) -> list[LoadId]:

@@ -83,18 +83,20 @@ class ReplayCalls(RunningCalls, ClientCalls):
         Cancellation:
             Safe at any await. Until the package is sealed nothing has happened; then the next call commits it.
         """
-        plans = None if data is None else await self._plans(data)
         settings = self._options.settings
-        call = RunCall(
-            request=RunRequest(sources=()),
-            file_format=self._checked_format(None),
-            has_data=True,
-            on_pending="load_then_run",
-            raises=settings.raise_on_failed_jobs if raise_on_failed_jobs is None else raise_on_failed_jobs,
-            replay=ReplayRequest(lines=partial(self._open_lines, where), plans=plans),
-        )
 
-        return await self._run_and_record(call, described(data))
+        with self._entered():
+            plans = None if data is None else await self._plans(data)
+            call = RunCall(
+                request=RunRequest(sources=()),
+                file_format=self._checked_format(None),
+                has_data=True,
+                on_pending="load_then_run",
+                raises=settings.raise_on_failed_jobs if raise_on_failed_jobs is None else raise_on_failed_jobs,
+                replay=ReplayRequest(lines=partial(self._open_lines, where), plans=plans),
+            )
+
+            return await self._run_and_record(call, described(data))
 
     async def _plans(self, data: object) -> Mapping[tuple[str, str], ResourcePlan]:
         forced = self._environment().capabilities.max_table_nesting

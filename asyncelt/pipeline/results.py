@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from asyncelt.engine.loading import Loaded, LoadedBundle
 from asyncelt.engine.run import Extracted, Normalized
+from asyncelt.extract.graph import edges
 from asyncelt.extract.pump import PumpReport
 from asyncelt.flow import Notice
 from asyncelt.info.packages import LoadPackageInfo, extracted_info, package_info
@@ -38,8 +42,20 @@ class Maker:
     pipeline_name: str
     first_run: bool
 
-    def extract(self, extracted: Extracted, data: Sequence[Mapping[str, str]]) -> ExtractInfo:
-        """What extract returns, or what it would have returned in a fused run."""
+    def extract(
+        self, extracted: Extracted | None, data: Sequence[Mapping[str, str]], *, started_at: datetime | None = None
+    ) -> ExtractInfo:
+        """What extract returns, or would have returned in a fused run. Of one that has failed nothing is left."""
+        if extracted is None:
+            return ExtractInfo(
+                pipeline=self.pipeline,
+                pipeline_name=self.pipeline_name,
+                first_run=self.first_run,
+                started_at=started_at,
+                finished_at=datetime.now(UTC),
+                extract_data_info=tuple(data),
+            )
+
         packages = {one.load_id: one for one in extracted.packages}
 
         return ExtractInfo(
@@ -107,6 +123,7 @@ class Maker:
             destination_type=destination.destination_type,
             destination_name=destination.destination_name,
             destination_displayable_credentials=destination.location,
+            destination_fingerprint=_fingerprint(destination.location),
             staging_type=staging.destination_type if staging is not None else None,
             staging_name=staging.destination_name if staging is not None else None,
             staging_displayable_credentials=staging.location if staging is not None else None,
@@ -115,10 +132,14 @@ class Maker:
             already_committed=already_committed,
             data_taken=data_taken,
             notices=tuple(notices),
-            custom_metrics=extracted.custom_metrics if extracted is not None else {},
+            custom_metrics=_by_name(extracted.custom_metrics) if extracted is not None else {},
             failed_resources=extracted.failures if extracted is not None else (),
             report=report,
         )
+
+
+def _fingerprint(location: str) -> str:
+    return base64.b64encode(hashlib.shake_128(location.encode()).digest(15)).decode()
 
 
 def loaded_packages(loaded: Loaded) -> Iterable[tuple[LoadedBundle, LoadPackageInfo]]:
@@ -213,10 +234,19 @@ def _extract_metrics(extracted: Extracted, schema_name: str, package: ExtractedP
         },
         table_metrics=tables,
         resource_metrics=resources,
-        custom_metrics={one.name: found for one in plans if (found := extracted.custom_metrics.get(one.name))},
-        dag=tuple((schema_name, one.name) for one in plans),
+        custom_metrics={
+            name: found for (schema, name), found in extracted.custom_metrics.items() if schema == schema_name
+        },
+        dag=tuple(edge for one in plans for edge in edges((one.name, *one.parents))),
         hints={one.name: {"write_disposition": one.write_disposition, "table_name": one.table_name} for one in plans},
     )
+
+
+def _by_name(metrics: Mapping[tuple[str, str], Mapping[str, object]]) -> dict[str, Mapping[str, object]]:
+    """Figures by resource; ``schema.resource`` where two schemas have one of the same name."""
+    names = Counter(name for _, name in metrics)
+
+    return {name if names[name] == 1 else f"{schema}.{name}": found for (schema, name), found in metrics.items()}
 
 
 def _table_metrics(report: PumpReport, start: float, end: float) -> dict[str, WriterMetrics]:

@@ -12,10 +12,9 @@ from asyncelt.engine.ownership import Owned
 from asyncelt.engine.replaying import ReplayRequest, run_replay
 from asyncelt.engine.run import Ran, RunRequest, run_fused, run_normalize
 from asyncelt.engine.steps import step
-from asyncelt.engine.tracebacks import shortened
 from asyncelt.errors import PipelineStepFailed, UsageError
 from asyncelt.info.packages import LoadPackageInfo, package_info
-from asyncelt.info.steps import LoadInfo
+from asyncelt.info.steps import LoadInfo, StepInfo
 from asyncelt.observe import Warned
 from asyncelt.pipeline.options import DestinationReference, check_pending
 from asyncelt.pipeline.results import Maker, run_report
@@ -102,69 +101,62 @@ class RunningCalls(StageCalls):
         Cancellation:
             Safe at any await: nothing half-written is left, and the next run carries on.
         """
-        await self._point_to(destination, staging, dataset_name, credentials)
         check_pending(on_pending)
-        self._require_destination()
-        file_format = self._checked_format(loader_file_format)
-        sources = []
+        mode = self._refresh_mode(refresh)
+        raises = self._options.settings.raise_on_failed_jobs if raise_on_failed_jobs is None else raise_on_failed_jobs
 
-        if data is not None:
-            sources = await self._sources(
-                data,
-                schema,
-                table_name=table_name,
-                write_disposition=write_disposition,
-                columns=columns,
-                primary_key=primary_key,
-                merge_key=merge_key,
+        with self._entered():
+            aim = await self._aimed(destination, staging, dataset_name, credentials)
+            file_format = self._checked_format(loader_file_format, aim)
+            sources = []
+
+            if data is not None:
+                sources = await self._sources(
+                    data,
+                    schema,
+                    aim,
+                    table_name=table_name,
+                    write_disposition=write_disposition,
+                    columns=columns,
+                    primary_key=primary_key,
+                    merge_key=merge_key,
+                    schema_contract=schema_contract,
+                    table_format=table_format,
+                )
+
+            request = RunRequest(
+                sources=tuple(sources),
+                run_id=run_id,
+                file_format=file_format,
                 schema_contract=schema_contract,
-                table_format=table_format,
+                refresh=mode,
             )
+            call = RunCall(
+                request=request,
+                file_format=file_format,
+                has_data=data is not None,
+                on_pending=on_pending,
+                raises=raises,
+            )
+            self._take(aim)
 
-        request = RunRequest(
-            sources=tuple(sources),
-            run_id=run_id,
-            file_format=file_format,
-            schema_contract=schema_contract,
-            refresh=self._refresh_mode(refresh),
-        )
-        call = RunCall(
-            request=request,
-            file_format=file_format,
-            has_data=data is not None,
-            on_pending=on_pending,
-            raises=self._options.settings.raise_on_failed_jobs
-            if raise_on_failed_jobs is None
-            else raise_on_failed_jobs,
-        )
-
-        return await self._run_and_record(call, described(data))
+            return await self._run_and_record(call, described(data))
 
     # ------------------------------------------------------------------ inside
 
     async def _run_and_record(self, call: RunCall, data: Sequence[Mapping[str, str]]) -> LoadInfo:
         recorder, maker, outcome = self._recorder(), self._maker(), _Outcome()
+        info_so_far = partial(self._run_info, recorder, maker, outcome, call.request.run_id)
 
-        async with self._owned() as owned:
-            try:
-                with step("run", pipeline_name=self._name):
-                    await self._run_owned(owned, call, outcome)
-            except BaseException as error:
-                if isinstance(error, PipelineStepFailed):
-                    shortened(error)
-                    error.step_info = self._run_info(recorder, maker, outcome, call.request.run_id)
+        def note(info: StepInfo | None, error: BaseException | None) -> None:
+            _note_steps(recorder, maker, outcome, data, info=info, error=error)
+            recorder.done("run", info, error, whole=True)
 
-                self._note_steps(recorder, maker, outcome, data, error=error)
-                recorder.done("run", error=error, whole=True)
-                await self._record(recorder.steps, owned.threads)
-                raise
+        async with self._owned() as owned, self._recorded(recorder, owned.threads, info_so_far, note) as kept:
+            with step("run", pipeline_name=self._name):
+                await self._run_owned(owned, call, outcome)
 
-            info = self._run_info(recorder, maker, outcome, call.request.run_id)
-            self._note_steps(recorder, maker, outcome, data, info=info)
-            recorder.done("run", info, whole=True)
-            await self._record(recorder.steps, owned.threads)
-
-        return info
+        return kept.info
 
     async def _run_owned(self, owned: Owned, call: RunCall, outcome: _Outcome) -> None:
         run_id = call.request.run_id
@@ -236,32 +228,6 @@ class RunningCalls(StageCalls):
             data_taken=outcome.data_taken,
         )
 
-    def _note_steps(
-        self,
-        recorder: Recorder,
-        maker: Maker,
-        outcome: _Outcome,
-        data: Sequence[Mapping[str, str]],
-        *,
-        info: LoadInfo | None = None,
-        error: BaseException | None = None,
-    ) -> None:
-        """The steps of a run: those that ended well, and the one that failed."""
-        failed = error.step if isinstance(error, PipelineStepFailed) else None
-        ran = outcome.ran
-        normalized = [*outcome.pending.normalized, *ran.normalized]
-
-        if ran.extracted is not None and failed != "extract":
-            recorder.done("extract", maker.extract(ran.extracted, data))
-
-        if normalized and failed not in ("extract", "normalize"):
-            recorder.done("normalize", maker.normalize(normalized))
-
-        if info is not None and not info.is_empty:
-            recorder.done("load", info)
-        elif failed in ("extract", "normalize", "load"):
-            recorder.done(failed, error=error)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunCall:
@@ -274,6 +240,32 @@ class RunCall:
     raises: bool
     replay: ReplayRequest | None = None
     """Rows to load from quarantine, instead of the request's sources."""
+
+
+def _note_steps(
+    recorder: Recorder,
+    maker: Maker,
+    outcome: _Outcome,
+    data: Sequence[Mapping[str, str]],
+    *,
+    info: StepInfo | None,
+    error: BaseException | None,
+) -> None:
+    """The steps of a run: those that ended well, and the one that failed."""
+    failed = error.step if isinstance(error, PipelineStepFailed) else None
+    ran = outcome.ran
+    normalized = [*outcome.pending.normalized, *ran.normalized]
+
+    if ran.extracted is not None and failed != "extract":
+        recorder.done("extract", maker.extract(ran.extracted, data))
+
+    if normalized and failed not in ("extract", "normalize"):
+        recorder.done("normalize", maker.normalize(normalized))
+
+    if info is not None and not info.is_empty:
+        recorder.done("load", info)
+    elif failed in ("extract", "normalize", "load"):
+        recorder.done(failed, error=error)
 
 
 def _known_packages(store: PackageStore, load_ids: Sequence[LoadId]) -> tuple[LoadPackageInfo, ...]:

@@ -22,7 +22,7 @@ from asyncelt.schema.model import Schema
 from asyncelt.schema.stored import content_hash
 from asyncelt.storage.files import write_atomically
 
-__all__ = ["Imports", "changed_imports", "write"]
+__all__ = ["Imports", "changed_imports", "check_folders", "write"]
 
 _FORMS: Final = (".schema.yaml", ".schema.json")
 _RECORD: Final = "imports.json"
@@ -35,6 +35,26 @@ class Imports:
 
     schemas: Mapping[str, Schema] = field(default_factory=dict)
     messages: tuple[str, ...] = ()
+
+
+def check_folders(export: Path | None, imports: Path | None) -> None:
+    """Refuse folders that cannot be: files are written to them when all is committed.
+
+    Raises:
+        ConfigError: Names the one that is a file, or that would be below one.
+    """
+    for argument, folder in (("export_schema_path", export), ("import_schema_path", imports)):
+        if folder is None:
+            continue
+
+        try:
+            there = next((one for one in (folder, *folder.parents) if one.exists()), None)
+            is_possible = there is None or there.is_dir()
+        except OSError as error:
+            raise ConfigError(f"{argument}={str(folder)!r} cannot be a folder: {error}.") from error
+
+        if not is_possible:
+            raise ConfigError(f"{argument}={str(folder)!r} has to be a folder, but {str(there)!r} is a file.")
 
 
 def changed_imports(folder: Path, known: Mapping[str, Schema], root: Path) -> Imports:

@@ -8,21 +8,18 @@ from dataclasses import replace
 from asyncelt.config import Settings
 from asyncelt.engine.dispositions import check_dispositions
 from asyncelt.engine.loading import Loaded, load_pending
-from asyncelt.engine.ownership import Folder, own
-from asyncelt.engine.run import Normalized, RunRequest, run_extract, run_normalize
+from asyncelt.engine.ownership import own
+from asyncelt.engine.run import Extracted, Normalized, RunRequest, run_extract, run_normalize
 from asyncelt.engine.steps import step
-from asyncelt.engine.tracebacks import shortened
-from asyncelt.errors import ConfigError, PipelineStepFailed
+from asyncelt.errors import ConfigError
 from asyncelt.extract.data import as_sources
 from asyncelt.extract.resource import Resource
 from asyncelt.extract.source import Source
 from asyncelt.info.steps import ExtractInfo, LoadInfo, NormalizeInfo
-from asyncelt.load.staging import formats_with
 from asyncelt.pipeline.base import PipelineBase
-from asyncelt.pipeline.options import DestinationReference, one_of
+from asyncelt.pipeline.options import Aim, DestinationReference, one_of
 from asyncelt.pipeline.results import Maker, run_report
 from asyncelt.pipeline.tracing import Recorder
-from asyncelt.schema.capabilities import Capabilities
 from asyncelt.schema.columns import ColumnHints
 from asyncelt.schema.model import Schema
 from asyncelt.types import FileFormat, JsonValue, LoadId, Refresh
@@ -64,8 +61,8 @@ class StageCalls(PipelineBase):
             primary_key: Hint.
             merge_key: Hint.
             schema: Schema for all sources.
-            max_parallel_items: Accepted for the reference's sake: the memory budget is the bound.
-            workers: The same.
+            max_parallel_items: Deferred calls that one resource may have under way; None: as set.
+            workers: Threads for deferred functions and parallelized transformers of one resource; None: as set.
             table_format: Hint.
             schema_contract: Hint; also kept as the schemas' own.
             refresh: What starts over before the data is loaded, as for `run`.
@@ -79,45 +76,31 @@ class StageCalls(PipelineBase):
         Cancellation:
             Safe at any await: nothing is left.
         """
-        for name, count in (("max_parallel_items", max_parallel_items), ("workers", workers)):
-            _at_least_one(name, count)
-
+        settings = self._with_limits(
+            max_parallel_items=_at_least_one("max_parallel_items", max_parallel_items),
+            extract_workers=_at_least_one("workers", workers),
+        )
         file_format = self._checked_format(loader_file_format) if loader_file_format is not None else None
-        sources = await self._sources(
-            data,
-            schema,
-            table_name=table_name,
-            parent_table_name=parent_table_name,
-            write_disposition=write_disposition,
-            columns=columns,
-            primary_key=primary_key,
-            merge_key=merge_key,
-            schema_contract=schema_contract,
-            table_format=table_format,
-        )
-        request = RunRequest(
-            sources=tuple(sources),
-            file_format=file_format,
-            schema_contract=schema_contract,
-            refresh=self._refresh_mode(refresh),
-        )
-        recorder, maker = self._recorder(), self._maker()
-        last = await self._state_of_an_empty_folder()
+        mode = self._refresh_mode(refresh)
 
-        async with self._folder() as folder:
-            try:
-                with step("extract", pipeline_name=self._name):
-                    extracted = await run_extract(folder, request, last_load_id=last)
-            except BaseException as error:
-                recorder.done("extract", error=error)
-                await self._record(recorder.steps, folder.threads)
-                raise
+        with self._entered():
+            sources = await self._sources(
+                data,
+                schema,
+                table_name=table_name,
+                parent_table_name=parent_table_name,
+                write_disposition=write_disposition,
+                columns=columns,
+                primary_key=primary_key,
+                merge_key=merge_key,
+                schema_contract=schema_contract,
+                table_format=table_format,
+            )
+            request = RunRequest(
+                sources=tuple(sources), file_format=file_format, schema_contract=schema_contract, refresh=mode
+            )
 
-            info = maker.extract(extracted, described(data))
-            recorder.done("extract", info)
-            await self._record(recorder.steps, folder.threads)
-
-        return info
+            return await self._extract(request, described(data), settings)
 
     async def normalize(
         self, workers: int | None = None, loader_file_format: FileFormat | None = None
@@ -147,16 +130,23 @@ class StageCalls(PipelineBase):
         recorder, maker = self._recorder(), self._maker()
         done: list[Normalized] = []
 
-        async with self._folder(settings) as folder:
-            if not folder.pending and not folder.tip.schemas:
-                return None
+        def chosen(stored: str | None) -> FileFormat:
+            return loader_file_format or self._format_given(stored)
 
-            await self._normalized(folder, done, loader_file_format, recorder, maker)
-            info = maker.normalize(done, started_at=recorder.started_at)
-            recorder.done("normalize", info)
-            await self._record(recorder.steps, folder.threads)
+        def info_so_far() -> NormalizeInfo:
+            return maker.normalize(done, started_at=recorder.started_at)
 
-        return info
+        with self._entered():
+            async with self._folder(settings) as folder:
+                if not folder.pending and not folder.tip.schemas:
+                    return None
+
+                note = recorder.noting("normalize")
+
+                async with self._recorded(recorder, folder.threads, info_so_far, note) as kept:
+                    await run_normalize(folder, done, file_format=chosen)
+
+        return kept.info
 
     async def load(
         self,
@@ -187,17 +177,12 @@ class StageCalls(PipelineBase):
         Cancellation:
             Safe at any await. A COMMIT that was sent is awaited, up to its deadline.
         """
-        await self._point_to(destination, None, dataset_name, credentials)
         settings = self._with_limits(load_workers=_at_least_one("workers", workers))
-        self._require_destination()
         raises = self._options.settings.raise_on_failed_jobs if raise_on_failed_jobs is None else raise_on_failed_jobs
-        recorder, maker = self._recorder(), self._maker()
 
-        async with self._owned(settings) as owned:
-            if not owned.pending and not owned.tip.schemas:
-                return None
-
-            loaded = Loaded()
+        with self._entered():
+            self._take(await self._aimed(destination, None, dataset_name, credentials))
+            recorder, maker, loaded = self._recorder(), self._maker(), Loaded()
 
             def info_so_far() -> LoadInfo:
                 return maker.load(
@@ -209,49 +194,44 @@ class StageCalls(PipelineBase):
                     report=run_report(None, (), loaded),
                 )
 
-            try:
-                with step("load", pipeline_name=self._name):
-                    await load_pending(owned, loaded, raise_on_failed_jobs=raises)
-            except BaseException as error:
-                if isinstance(error, PipelineStepFailed):
-                    shortened(error)
-                    error.step_info = info_so_far()
+            async with self._owned(settings) as owned:
+                if not owned.pending and not owned.tip.schemas:
+                    return None
 
-                recorder.done("load", error=error)
-                await self._record(recorder.steps, owned.threads)
-                raise
+                note = recorder.noting("load")
 
-            info = info_so_far()
-            recorder.done("load", info)
-            await self._record(recorder.steps, owned.threads)
+                async with self._recorded(recorder, owned.threads, info_so_far, note) as kept:
+                    with step("load", pipeline_name=self._name):
+                        await load_pending(owned, loaded, raise_on_failed_jobs=raises)
 
-        return info
+        return kept.info
 
     # ------------------------------------------------------------------ inside
 
-    async def _normalized(
-        self,
-        folder: Folder,
-        done: list[Normalized],
-        file_format: FileFormat | None,
-        recorder: Recorder,
-        maker: Maker,
-    ) -> None:
-        def chosen(stored: str | None) -> FileFormat:
-            return file_format or self._format_given(stored)
+    async def _extract(
+        self, request: RunRequest, data: Sequence[Mapping[str, str]], settings: Settings | None
+    ) -> ExtractInfo:
+        recorder, maker = self._recorder(), self._maker()
+        last = await self._state_of_an_empty_folder()
+        extracted: Extracted | None = None
 
-        try:
-            await run_normalize(folder, done, file_format=chosen)
-        except BaseException as error:
-            if isinstance(error, PipelineStepFailed):
-                shortened(error)
-                error.step_info = maker.normalize(done, started_at=recorder.started_at)
+        def info_so_far() -> ExtractInfo:
+            return maker.extract(extracted, data, started_at=recorder.started_at)
 
-            recorder.done("normalize", error=error)
-            await self._record(recorder.steps, folder.threads)
-            raise
+        async with self._folder(settings) as folder:
+            note = recorder.noting("extract")
 
-    async def _sources(self, data: object, schema: Schema | None, **hints: object) -> list[Source]:
+            async with self._recorded(recorder, folder.threads, info_so_far, note) as kept:
+                with step("extract", pipeline_name=self._name):
+                    extracted = await run_extract(folder, request, last_load_id=last)
+
+        return kept.info
+
+    async def _sources(
+        self, data: object, schema: Schema | None, aim: Aim | None = None, /, **hints: object
+    ) -> list[Source]:
+        destination = (aim or self._aim).destination
+
         with step("extract", pipeline_name=self._name):
             sources = await as_sources(
                 data,
@@ -259,8 +239,8 @@ class StageCalls(PipelineBase):
                 **hints,  # type: ignore[arg-type]  # named and typed by the callers
             )
 
-            if self._destination is not None:
-                check_dispositions(sources, self._destination)
+            if destination is not None:
+                check_dispositions(sources, destination)
 
         if schema is not None:
             for source in sources:
@@ -278,15 +258,15 @@ class StageCalls(PipelineBase):
         async with own(self._environment()) as owned, self._followed(owned):
             return owned.restored.last_load_id
 
-    def _checked_format(self, given: FileFormat | None) -> FileFormat:
+    def _checked_format(self, given: FileFormat | None, aim: Aim | None = None) -> FileFormat:
         """The format of job files: the one that was given, else the configured one, else what the destination likes."""
-        formats = self._formats
+        aim = aim or self._aim
+        formats = aim.formats
         chosen = given or self._options.settings.loader_file_format or formats[0]
 
         if chosen not in formats:
-            name = self._destination.destination_name if self._destination is not None else "(none yet)"
-
-            way = f" staged at {self._staging.destination_name!r}" if self._staging is not None else ""
+            name = aim.destination.destination_name if aim.destination is not None else "(none yet)"
+            way = f" staged at {aim.staging.destination_name!r}" if aim.staging is not None else ""
 
             raise ConfigError(f"Destination {name!r} takes {', '.join(formats)}{way}, not {chosen!r}.")
 
@@ -294,14 +274,7 @@ class StageCalls(PipelineBase):
 
     def _format_given(self, stored: str | None) -> FileFormat:
         """The format that an extracted package asks for, where the destination takes it."""
-        return self._checked_format(next((one for one in self._formats if one == stored), None))
-
-    @property
-    def _formats(self) -> tuple[FileFormat, ...]:
-        if self._destination is None:
-            return Capabilities().file_formats
-
-        return formats_with(self._destination, self._staging)
+        return self._checked_format(next((one for one in self._aim.formats if one == stored), None))
 
     def _refresh_mode(self, given: Refresh | None) -> Refresh | None:
         one_of("refresh", given, Refresh)

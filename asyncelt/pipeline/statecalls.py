@@ -101,16 +101,16 @@ class StateCalls(PipelineBase):
         Raises:
             PipelineStepFailed: Step ``sync``: there is no destination, or it could not be reached or read.
         """
-        try:
-            await self._point_to(destination, staging, dataset_name, None)
-            self._require_destination()
-        except ConfigError as error:
-            raise PipelineStepFailed(
-                f"Pipeline {self._name!r} failed at step 'sync'. {error}", pipeline_name=self._name, step="sync"
-            ) from error
+        with self._entered():
+            try:
+                self._take(await self._aimed(destination, staging, dataset_name, None))
+            except ConfigError as error:
+                raise PipelineStepFailed(
+                    f"Pipeline {self._name!r} failed at step 'sync'. {error}", pipeline_name=self._name, step="sync"
+                ) from error
 
-        async with self._owned():
-            pass
+            async with self._owned():
+                pass
 
     async def sync_schema(self, schema_name: str | None = None) -> Mapping[str, tuple[str, ...]]:
         """Bring the dataset to a schema without loading rows: tables and columns that are not there are made.

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 
-from asyncelt._async import in_thread, shielded
+from asyncelt._async import beating, in_thread, shielded
 from asyncelt.config import Roll
 from asyncelt.engine.dispositions import disposition_of
 from asyncelt.engine.loading import Loaded, load_pending
@@ -23,6 +23,7 @@ from asyncelt.extract.source import Source
 from asyncelt.info.streams import StreamStats
 from asyncelt.observe import Warned
 from asyncelt.pipeline.stages import StageCalls
+from asyncelt.pipeline.tracing import Recording, StreamRecorder
 from asyncelt.schema.columns import ColumnHints
 from asyncelt.schema.model import Schema
 from asyncelt.sources.events import events
@@ -31,6 +32,8 @@ from asyncelt.types import FileFormat, JsonValue
 __all__ = ["StreamCalls"]
 
 _CLEANUP_S = 10.0
+_BEAT_S = 10.0
+"""Between two traces of a stream that runs. Each takes the place of the one before."""
 
 
 class StreamCalls(StageCalls):
@@ -86,17 +89,36 @@ class StreamCalls(StageCalls):
 
         async def work(begin: Callable[[Running], None]) -> None:
             file_format = self._checked_format(loader_file_format)
-            sources = await self._sources(meant if len(meant) != 1 else meant[0], schema, **hints)
-            _check(sources, are_promised=safe_points)
-            request = RunRequest(sources=tuple(sources), file_format=file_format, schema_contract=schema_contract)
-            await self._stream(partial(Streaming, request=request, roll=roll or Roll(), file_format=file_format), begin)
 
-        return Stream(work, StreamStats(pipeline_name=self._name, started_at=time.time()))
+            with self._entered():
+                sources = await self._sources(meant if len(meant) != 1 else meant[0], schema, **hints)
+                _check(sources, are_promised=safe_points)
+                request = RunRequest(sources=tuple(sources), file_format=file_format, schema_contract=schema_contract)
+                make = partial(Streaming, request=request, roll=roll or Roll(), file_format=file_format)
+                await self._stream(make, begin, lambda: made.stats)
 
-    async def _stream(self, make: Callable[..., Streaming], begin: Callable[[Running], None]) -> None:
+        made = Stream(work, StreamStats(pipeline_name=self._name, started_at=time.time()))
+
+        return made
+
+    async def _stream(
+        self, make: Callable[..., Streaming], begin: Callable[[Running], None], stats: Callable[[], StreamStats]
+    ) -> None:
         self._require_destination()
 
-        async with self._owned() as owned:
+        recorder = StreamRecorder(self._name)
+
+        async def keep(*, is_running: bool = False) -> None:
+            trace = partial(recorder.trace, stats(), is_running=is_running)
+
+            with shielded(_CLEANUP_S):
+                await self._keep_trace(await in_thread(trace, owned.threads), owned.threads)
+
+        async with (
+            self._owned() as owned,
+            Recording(keep, stats, recorder.done),
+            beating(partial(keep, is_running=True), every_s=_BEAT_S),
+        ):
             # What an earlier stream has sealed belongs before everything that is read now.
             if owned.pending.extracted:
                 await run_normalize(owned, [], file_format=self._format_given)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import assert_never
 
 from sqlglot import exp
 
-from asyncelt.errors import InvalidQuery, UnknownColumn
-from asyncelt.reading.draft import Draft, Output, added, column, identifier, subquery
-from asyncelt.reading.parsing import bind, check_tables, parse_condition, parse_query
+from asyncelt.errors import InvalidQuery
+from asyncelt.reading.draft import Draft, Output, column, draft_over, identifier, subquery
+from asyncelt.reading.joining import Joiner
+from asyncelt.reading.parsing import bind, parse_condition, parse_query
 from asyncelt.reading.plan import (
     Aggregate,
     Catalog,
@@ -29,11 +31,10 @@ from asyncelt.reading.plan import (
     counts_columns,
 )
 from asyncelt.reading.ranges import in_time_of
-from asyncelt.reading.references import references_between
 from asyncelt.schema.model import Column
 from asyncelt.types import ColumnName, SqlValue
 
-__all__ = ["Compiled", "compiled", "literal_sql"]
+__all__ = ["Compiled", "compiled", "literal_statement"]
 
 _COMPARISONS = {"eq": exp.EQ, "ne": exp.NEQ, "gt": exp.GT, "lt": exp.LT, "gte": exp.GTE, "lte": exp.LTE}
 _CASTS: Mapping[str, str] = {
@@ -81,11 +82,12 @@ def compiled(plan: Plan, catalog: Catalog) -> Compiled:
     return Compiled(statement.sql(dialect=catalog.dialect), tuple(builder.values), columns, statement)
 
 
-def literal_sql(one: Compiled, dialect: str, *, pretty: bool) -> str:
+def literal_statement(one: Compiled) -> exp.Query:
     """The statement with its values written out: for people, and to paste elsewhere."""
     statement = bind(one.statement.copy(), lambda position: _literal(one.parameters[position - 1]))
+    assert isinstance(statement, exp.Query)  # noqa: S101 - only placeholders were replaced
 
-    return statement.sql(dialect=dialect, pretty=pretty)
+    return statement
 
 
 def _literal(value: SqlValue) -> exp.Expr:
@@ -102,6 +104,10 @@ class _Builder:
 
     catalog: Catalog
     values: list[SqlValue] = field(default_factory=list)
+
+    @property
+    def _joiner(self) -> Joiner:
+        return Joiner(self.catalog, self.draft)
 
     def query_alone(self, source: QuerySource) -> Compiled:
         """A query without steps: sent as the user wrote it where that is possible."""
@@ -139,10 +145,10 @@ class _Builder:
         if isinstance(source, TableSource):
             columns = {str(name): one for name, one in self.catalog.columns(source.name).items()}
 
-            return _over(exp.Table(this=identifier(source.name)), source.name, columns, table=source.name)
+            return draft_over(exp.Table(this=identifier(source.name)), source.name, columns, table=source.name)
 
         if isinstance(source, CountsSource):
-            return _over(subquery(self._counts(source), "row_counts"), "row_counts", counts_columns())
+            return draft_over(subquery(self._counts(source), "row_counts"), "row_counts", counts_columns())
 
         parsed = parse_query(source.query, self.catalog, source.dialect)
         query = self._bound(parsed.query, source.parameters)
@@ -151,10 +157,9 @@ class _Builder:
         if parsed.columns is not None and len(columns) < len(parsed.columns):
             raise InvalidQuery("The query has two columns of the same name: give them different ones with AS.")
 
-        draft = _over(subquery(query, _QUERY), _QUERY, columns)
-        draft.open_ended = draft.star = parsed.columns is None
+        is_open = parsed.columns is None
 
-        return draft
+        return replace(draft_over(subquery(query, _QUERY), _QUERY, columns), open_ended=is_open, star=is_open)
 
     def _counts(self, source: CountsSource) -> exp.Query:
         if not source.tables:
@@ -205,33 +210,29 @@ class _Builder:
     # ------------------------------------------------------------------------------------------------ steps
 
     def _after(self, draft: Draft, step: Step, plan: Plan) -> Draft:
-        if isinstance(step, Select):
-            draft.outputs = {name: self._selected(draft, name) for name in step.columns}
-            draft.star = False
-        elif isinstance(step, Where):
-            draft.conditions.append(self._comparison(draft, step))
-        elif isinstance(step, WhereExpression):
-            condition = self._with_values(parse_condition(step.condition, self.catalog.dialect), step.parameters)
-            draft.conditions.append(exp.paren(self._resolved(draft, condition)))
-        elif isinstance(step, OrderBy):
-            key = draft.resolve(step.column)
-            draft.order.append(exp.Ordered(this=key, desc=step.direction == "desc", nulls_first=False))
-        elif isinstance(step, Limit):
-            draft.limit = step.rows
-        elif isinstance(step, Aggregate):
-            draft = _aggregated(draft, step)
-        elif isinstance(step, InRange):
-            draft = self._in_range(draft, step, plan)
-        else:
-            draft = self._joined(draft, step, plan)
+        match step:
+            case Select(columns):
+                return replace(draft, outputs={name: _selected(draft, name) for name in columns}, star=False)
+            case Where():
+                return draft.where(self._comparison(draft, step))
+            case WhereExpression(condition, parameters):
+                bound = self._with_values(parse_condition(condition, self.catalog), parameters)
 
-        return draft
+                return draft.where(exp.paren(draft.resolved(bound)))
+            case OrderBy(name, direction):
+                key = exp.Ordered(this=draft.resolve(name), desc=direction == "desc", nulls_first=False)
 
-    def _selected(self, draft: Draft, name: str) -> Output:
-        known = draft.known(name)
-        expression = draft.resolve(name)
-
-        return Output(known or Column(name=ColumnName(name)), expression)
+                return draft.ordered(key)
+            case Limit(rows):
+                return replace(draft, limit=rows)
+            case Aggregate():
+                return _aggregated(draft, step)
+            case InRange():
+                return self._in_range(draft, step, plan)
+            case JoinTable():
+                return self._joiner.joined(draft, step, plan)
+            case _:
+                assert_never(step)
 
     def _comparison(self, draft: Draft, step: Where) -> exp.Expr:
         own = draft.resolve(step.column)
@@ -264,7 +265,7 @@ class _Builder:
             own, known = draft.resolve(step.column), draft.known(step.column)
         else:
             join = JoinTable(Plan(TableSource(step.table)), None, "inner", step.table, only=())
-            draft = self._joined(draft, join, plan)
+            draft = self._joiner.joined(draft, join, plan)
             qualifier = draft.tables[step.table]
             own, known = draft.qualified(step.column, qualifier), draft.scope[qualifier].get(step.column)
 
@@ -275,11 +276,9 @@ class _Builder:
         missing = exp.Is(this=own.copy(), expression=exp.null())
 
         if not step.keeps_missing:
-            draft.conditions += [*bounds, exp.not_(missing, copy=False)]
-        elif bounds:
-            draft.conditions.append(exp.paren(exp.or_(exp.and_(*bounds), missing)))
+            return draft.where(*bounds, exp.not_(missing, copy=False))
 
-        return draft
+        return draft.where(exp.paren(exp.or_(exp.and_(*bounds), missing))) if bounds else draft
 
     def _typed(self, value: SqlValue, known: Column | None) -> exp.Expr:
         parameter = self.value(value)
@@ -290,134 +289,15 @@ class _Builder:
 
         return parameter if wanted is None else exp.cast(parameter, wanted)
 
-    def _resolved(self, draft: Draft, condition: exp.Expr) -> exp.Expr:
-        """Names of a condition as columns of the sources; those inside of a subquery are its own."""
-        check_tables(condition, self.catalog)
-
-        def replaced(node: exp.Expr) -> exp.Expr:
-            if not isinstance(node, exp.Column) or node.find_ancestor(exp.Query) is not None:
-                return node
-
-            return draft.qualified(node.name, node.table) if node.table else draft.resolve(node.name)
-
-        # Not transform(): it would go on into what it has just put there.
-        found = [node for node in condition.find_all(exp.Column) if node.find_ancestor(exp.Query) is None]
-
-        if condition in found:
-            return replaced(condition)
-
-        for node in found:
-            node.replace(replaced(node))
-
-        return condition
-
-    # ------------------------------------------------------------------------------------------------ joins
-
-    def _joined(self, draft: Draft, step: JoinTable, plan: Plan) -> Draft:
-        before = draft.conditions and step.kind in {"right", "full"}
-
-        if draft.limit is not None or before:
-            # These rows are chosen before the join, not after it.
-            draft = draft.sealed()
-
-        if step.on is None:
-            qualifier = self._follow(draft, step, plan)
-        else:
-            qualifier = self._attach(draft, step, self._name_of(step.other), step.on)
-
-        joined = draft.scope[qualifier]
-        chosen = joined if step.only is None else {name: joined[name] for name in step.only}
-        more = {
-            f"{step.prefix}__{name}": Output(
-                replace(one, name=ColumnName(f"{step.prefix}__{name}")), column(name, qualifier)
-            )
-            for name, one in chosen.items()
-        }
-        draft.outputs = added(draft.outputs, more)
-
-        return draft
-
-    def _follow(self, draft: Draft, step: JoinTable, plan: Plan) -> str:
-        """Join along references; tables that are there already are not joined again."""
-        left, right = plan.table_name, step.other.table_name
-
-        if left is None or right is None or left not in draft.tables:
-            raise InvalidQuery("This join needs on=: only relations of tables have references to follow.")
-
-        at = draft.tables[left]
-
-        for reference in references_between(self.catalog, left, right):
-            if reference.table in draft.tables:
-                at = draft.tables[reference.table]
-                continue
-
-            is_target = reference.table == right
-            name = right if is_target and right not in draft.scope else _free(draft)
-            other = step.other if is_target else Plan(TableSource(reference.table))
-            source, columns = self._source(other, name)
-            pairs = [
-                exp.EQ(this=draft.qualified(mine, at), expression=_of(theirs, columns, name))
-                for mine, theirs in reference.pairs
-            ]
-            _add(draft, source, exp.and_(*pairs), step.kind)
-            draft.scope[name] = columns
-            draft.tables[reference.table] = at = name
-
-        return at
-
-    def _attach(self, draft: Draft, step: JoinTable, name: str, on: str | exp.Expr) -> str:
-        """Join by a condition of the user."""
-        if name in draft.scope:
-            raise InvalidQuery(
-                f"There is a {name!r} here already, so conditions could not tell the two apart: join a query in which "
-                "it has another name, by FROM ... AS other."
-            )
-
-        source, columns = self._source(step.other, name)
-        draft.scope[name] = columns
-        condition = self._resolved(draft, parse_condition(on, self.catalog.dialect))
-        _add(draft, source, condition, step.kind)
-
-        if step.other.table_name is not None:
-            draft.tables.setdefault(step.other.table_name, name)
-
-        return name
-
-    def _source(self, other: Plan, name: str) -> tuple[exp.Expr, dict[str, Column]]:
-        if isinstance(other.source, TableSource) and not other.steps:
-            columns = {str(key): one for key, one in self.catalog.columns(other.source.name).items()}
-            alias = None if name == other.source.name else exp.TableAlias(this=identifier(name))
-
-            return exp.Table(this=identifier(other.source.name), alias=alias), columns
-
-        draft = self.draft(other)
-
-        if draft.star:
-            raise InvalidQuery("The joined query has columns that are not known before it runs: name them in it.")
-
-        return subquery(draft.build(), name), {key: one.column for key, one in draft.outputs.items()}
-
-    def _name_of(self, other: Plan) -> str:
-        if other.table_name is not None:
-            return other.table_name
-
-        if isinstance(other.source, QuerySource):
-            return _alias_in(parse_query(other.source.query, self.catalog, other.source.dialect).query) or "other"
-
-        return "row_counts"
-
 
 _NO_COUNTS = {"table_name": "TEXT", "row_count": "BIGINT"}
 
 
-def _over(source: exp.Expr, name: str, columns: dict[str, Column], *, table: str | None = None) -> Draft:
-    return Draft(
-        source=source,
-        qualifier=name,
-        outputs={key: Output(one, column(key, name)) for key, one in columns.items()},
-        scope={name: columns},
-        tables={} if table is None else {table: name},
-    )
+def _selected(draft: Draft, name: str) -> Output:
+    known = draft.known(name)
+    expression = draft.resolve(name)
+
+    return Output(known or Column(name=ColumnName(name)), expression)
 
 
 def _aggregated(draft: Draft, step: Aggregate) -> Draft:
@@ -429,36 +309,6 @@ def _aggregated(draft: Draft, step: Aggregate) -> Draft:
 
     ((name, output),) = draft.outputs.items()
     function = exp.Min if step.function == "min" else exp.Max
-    draft.outputs = {name: Output(replace(output.column, nullable=True), function(this=output.expression))}
-    draft.order = []
-    draft.aggregated = True
+    value = Output(replace(output.column, nullable=True), function(this=output.expression))
 
-    return draft
-
-
-def _add(draft: Draft, source: exp.Expr, condition: exp.Expr, kind: str) -> None:
-    draft.joins.append(exp.Join(this=source, kind=kind.upper(), on=condition))
-
-
-def _of(name: str, columns: Mapping[str, Column], qualifier: str) -> exp.Column:
-    if name not in columns:
-        raise UnknownColumn(f"{qualifier!r} has to have the column {name!r} to be joined by it.")
-
-    return column(name, qualifier)
-
-
-def _free(draft: Draft) -> str:
-    """A name for a table that is only on the way."""
-    number = 1
-
-    while (name := f"_between_{number}") in draft.scope:
-        number += 1
-
-    return name
-
-
-def _alias_in(query: exp.Query) -> str | None:
-    """What the user calls the first table of a query."""
-    source = query.args.get("from_") or query.args.get("from")
-
-    return source.this.alias_or_name or None if isinstance(source, exp.From) else None
+    return replace(draft, outputs={name: value}, order=(), aggregated=True)

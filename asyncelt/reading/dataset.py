@@ -8,7 +8,7 @@ from types import ModuleType, TracebackType
 from typing import TYPE_CHECKING, Any
 
 from asyncelt.errors import ConfigError, SchemaNotFound, UnknownTable, UsageError
-from asyncelt.load.protocol import Destination, SupportsQuery, Target
+from asyncelt.load.protocol import Destination, Session, SupportsQuery, Target, is_same_place
 from asyncelt.load.registry import resolve
 from asyncelt.reading.client import SqlClient, opened_client
 from asyncelt.reading.handover import is_ibis, query_of_ibis
@@ -23,6 +23,7 @@ from asyncelt.types import LoadId, SqlValue
 if TYPE_CHECKING:
     import ibis.expr.types as ir
     from sqlglot import exp
+    from sqlglot.schema import MappingSchema
 
     from asyncelt.extract.incremental.definition import Incremental
 
@@ -81,6 +82,25 @@ class Dataset:
             names.update(dict.fromkeys(sorted(own, key=is_system_name)))
 
         return list(names)
+
+    @property
+    def destination_dialect(self) -> str:
+        """The same as `dialect`."""
+        return self._dialect
+
+    @property
+    def sqlglot_schema(self) -> MappingSchema:
+        """Tables and columns for the optimizer of sqlglot, which this imports."""
+        from asyncelt.reading.parsing import sqlglot_schema
+
+        return sqlglot_schema(self.catalog())
+
+    def is_same_dataset(self, other: Dataset) -> bool:
+        """Whether both hold the same data: they have one name at one place.
+
+        False where it cannot be told, such as for two objects of a destination in memory.
+        """
+        return self.dataset_name == other.dataset_name and is_same_place(self._destination, other._destination)
 
     def catalog(self) -> Catalog:
         """All tables and columns, as of now."""
@@ -224,6 +244,12 @@ class Dataset:
         else:
             async with opened_client(self._destination, self._target) as client:
                 yield client
+
+    @asynccontextmanager
+    async def destination_client(self) -> AsyncIterator[Session]:
+        """A session of the destination on this dataset, as the engine uses it, with a connection of its own."""
+        async with self._destination.connect(self._target) as session:
+            yield session
 
     @asynccontextmanager
     async def session(self) -> AsyncIterator[SupportsQuery]:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from sqlglot import exp
 
 from asyncelt.errors import InvalidQuery, UnknownColumn
 from asyncelt.schema.model import Column
 
-__all__ = ["Draft", "Output", "column", "identifier"]
+__all__ = ["Draft", "Output", "column", "draft_over", "identifier", "subquery"]
 
 
 def identifier(name: str) -> exp.Identifier:
@@ -31,29 +31,63 @@ class Output:
     expression: exp.Expr
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Draft:
-    """One SELECT. Clauses are kept apart and put together at the end, so that every step may change any of them."""
+    """One SELECT. Clauses are kept apart and put together at the end, so that every step may add to any of them."""
 
     source: exp.Expr
     """What stands after FROM."""
     qualifier: str
     """By what name."""
-    outputs: dict[str, Output]
+    outputs: Mapping[str, Output]
     """Columns of the result, in order."""
-    scope: dict[str, dict[str, Column]]
+    scope: Mapping[str, Mapping[str, Column]]
     """All that can be named: columns by the name of their source."""
-    tables: dict[str, str] = field(default_factory=dict)
+    tables: Mapping[str, str] = field(default_factory=dict)
     """Tables of the dataset that are sources here, and by what name."""
     open_ended: bool = False
     """Whether the first source has columns that nobody knows before the destination is asked."""
     star: bool = False
     """Whether the result has all of them."""
-    joins: list[exp.Join] = field(default_factory=list)
-    conditions: list[exp.Expr] = field(default_factory=list)
-    order: list[exp.Ordered] = field(default_factory=list)
+    joins: tuple[exp.Join, ...] = ()
+    conditions: tuple[exp.Expr, ...] = ()
+    order: tuple[exp.Ordered, ...] = ()
     limit: int | None = None
     aggregated: bool = False
+
+    def where(self, *conditions: exp.Expr) -> Draft:
+        """With more conditions, all of which must hold."""
+        return replace(self, conditions=(*self.conditions, *conditions))
+
+    def ordered(self, key: exp.Ordered) -> Draft:
+        """Sorted by one more key, after those that are there."""
+        return replace(self, order=(*self.order, key))
+
+    def with_source(self, name: str, columns: Mapping[str, Column], *, table: str | None) -> Draft:
+        """With columns of one more source that can be named, and no join yet."""
+        tables = self.tables if table is None or table in self.tables else {**self.tables, table: name}
+
+        return replace(self, scope={**self.scope, name: columns}, tables=tables)
+
+    def joined(self, join: exp.Join) -> Draft:
+        """With one more join."""
+        return replace(self, joins=(*self.joins, join))
+
+    def with_outputs(self, more: Mapping[str, Output]) -> Draft:
+        """With more columns, after those that are there.
+
+        Raises:
+            InvalidQuery: A name would be there twice.
+        """
+        twice = [name for name in more if name in self.outputs]
+
+        if twice:
+            raise InvalidQuery(
+                f"The join would give two columns the name {', '.join(twice)}: pass another alias= for the joined "
+                "relation."
+            )
+
+        return replace(self, outputs={**self.outputs, **more})
 
     def resolve(self, name: str) -> exp.Expr:
         """The expression behind a name: a column of the result, else one of the first source.
@@ -98,6 +132,27 @@ class Draft:
             raise UnknownColumn(f"{source!r} has no column {name!r}. It has: {', '.join(self.scope[source])}.")
 
         raise UnknownColumn(f"{of}.{name}: there is no {of!r} here, only {', '.join(self.scope)}.")
+
+    def resolved(self, condition: exp.Expr) -> exp.Expr:
+        """Names of a condition as columns of the sources; those inside of a subquery are its own.
+
+        Raises:
+            UnknownColumn: A name is none.
+        """
+
+        def replaced(node: exp.Column) -> exp.Expr:
+            return self.qualified(node.name, node.table) if node.table else self.resolve(node.name)
+
+        # Not transform(): it would go on into what it has just put there.
+        found = [node for node in condition.find_all(exp.Column) if node.find_ancestor(exp.Query) is None]
+
+        if isinstance(condition, exp.Column):
+            return replaced(condition)
+
+        for node in found:
+            node.replace(replaced(node))
+
+        return condition
 
     def sealed(self) -> Draft:
         """A fresh SELECT over this one: what comes next works on its rows as they are."""
@@ -145,20 +200,22 @@ def subquery(query: exp.Expr, alias: str) -> exp.Subquery:
     return exp.Subquery(this=query, alias=exp.TableAlias(this=identifier(alias)))
 
 
-def added(outputs: Mapping[str, Output], more: Mapping[str, Output]) -> dict[str, Output]:
-    """Both, in this order.
+def draft_over(source: exp.Expr, name: str, columns: Mapping[str, Column], *, table: str | None = None) -> Draft:
+    """All columns of one source.
 
-    Raises:
-        InvalidQuery: A name would be there twice.
+    Args:
+        source: What stands after FROM.
+        name: By what name.
+        columns: Its columns.
+        table: The table of the dataset that it is; None: it is none.
     """
-    twice = [name for name in more if name in outputs]
-
-    if twice:
-        raise InvalidQuery(
-            f"The join would give two columns the name {', '.join(twice)}: pass another alias= for the joined relation."
-        )
-
-    return {**outputs, **more}
+    return Draft(
+        source=source,
+        qualifier=name,
+        outputs={key: Output(one, column(key, name)) for key, one in columns.items()},
+        scope={name: columns},
+        tables={} if table is None else {table: name},
+    )
 
 
 def _matches(name: str, names: Iterable[str]) -> list[str]:

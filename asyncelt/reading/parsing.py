@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from sqlglot import exp, parse, parse_one
@@ -16,7 +16,7 @@ from asyncelt.reading.plan import Catalog
 from asyncelt.schema.model import Column
 from asyncelt.types import ColumnName, DataType
 
-__all__ = ["Parsed", "bind", "no_rows", "parse_condition", "parse_query"]
+__all__ = ["Parsed", "bind", "no_rows", "parse_condition", "parse_query", "sqlglot_schema"]
 
 _TO_SQL: Mapping[str, str] = {
     "text": "TEXT",
@@ -80,6 +80,21 @@ def parse_query(query: str | exp.Expr, catalog: Catalog, dialect: str | None) ->
     return Parsed(parsed, _columns(parsed, catalog, named), rewritten)
 
 
+def sqlglot_schema(catalog: Catalog, names: Iterable[str] | None = None) -> MappingSchema:
+    """Tables, with their columns and types, for the optimizer.
+
+    Args:
+        catalog: The dataset.
+        names: Only these tables.
+    """
+    tables = {str(name): catalog.columns(name) for name in (catalog.tables if names is None else names)}
+
+    return MappingSchema(
+        {name: {str(key): _sql_type(one) for key, one in columns.items()} for name, columns in tables.items()},
+        dialect=catalog.dialect,
+    )
+
+
 def no_rows(columns: Iterable[Column]) -> exp.Select:
     """A query whose result has these columns and never a row."""
     nothing = [exp.cast(exp.null(), _sql_type(one)).as_(one.name, quoted=True) for one in columns]
@@ -87,12 +102,15 @@ def no_rows(columns: Iterable[Column]) -> exp.Select:
     return exp.select(*nothing).where(exp.false())
 
 
-def parse_condition(condition: str | exp.Expr, dialect: str) -> exp.Expr:
-    """Parse a condition.
+def parse_condition(condition: str | exp.Expr, catalog: Catalog) -> exp.Expr:
+    """Parse a condition, and check the tables that are read in it.
 
     Raises:
         InvalidQuery: It cannot be parsed, or is no condition.
+        UnknownTable: A subquery names a table that is not in the dataset.
     """
+    dialect = catalog.dialect
+
     if isinstance(condition, exp.Expr):
         parsed = condition.copy()
     else:
@@ -103,6 +121,8 @@ def parse_condition(condition: str | exp.Expr, dialect: str) -> exp.Expr:
 
     if not isinstance(parsed, exp.Condition) or isinstance(parsed, exp.Query):
         raise InvalidQuery(f'{parsed.sql(dialect=dialect)!r} is not a condition, such as "price > 10".')
+
+    check_tables(parsed, catalog)
 
     return parsed
 
@@ -181,13 +201,9 @@ def _parsed(text: str, dialect: str) -> exp.Expr:
     return statements[0]
 
 
-def _columns(parsed: exp.Query, catalog: Catalog, named: Iterable[str]) -> tuple[Column, ...] | None:
+def _columns(parsed: exp.Query, catalog: Catalog, named: Sequence[str]) -> tuple[Column, ...] | None:
     dialect = catalog.dialect
-    originals = {name: catalog.columns(name) for name in named}
-    schema = MappingSchema(
-        {name: {str(key): _sql_type(one) for key, one in columns.items()} for name, columns in originals.items()},
-        dialect=dialect,
-    )
+    schema = sqlglot_schema(catalog, named)
 
     try:
         query = qualify(parsed.copy(), schema=schema, dialect=dialect, quote_identifiers=False)
@@ -197,7 +213,7 @@ def _columns(parsed: exp.Query, catalog: Catalog, named: Iterable[str]) -> tuple
     except SchemaError as error:
         raise InvalidQuery(f"The query does not fit dataset {catalog.dataset_name!r}: {error}") from error
 
-    spelled = {str(name).lower(): str(name) for columns in originals.values() for name in columns}
+    spelled = {str(name).lower(): str(name) for table in named for name in catalog.columns(table)}
     found = [_column(one, spelled) for one in query.selects]
 
     return None if any(one is None for one in found) else tuple(one for one in found if one is not None)

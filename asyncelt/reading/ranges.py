@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
-from asyncelt.errors import AsynceltWarning, ConfigError, InvalidQuery, UnknownColumn
+from asyncelt.errors import AsynceltWarning, ConfigError, InvalidQuery, UnknownColumn, UsageError
 from asyncelt.extract.incremental.paths import parse_path
-from asyncelt.reading.plan import Catalog, InRange, JoinTable, Operator, Plan, QuerySource, Select, Step, TableSource
+from asyncelt.reading.plan import (
+    Aggregate,
+    Catalog,
+    InRange,
+    JoinTable,
+    Operator,
+    Plan,
+    QuerySource,
+    Select,
+    Step,
+    TableSource,
+    WhereExpression,
+)
 from asyncelt.schema.model import Column, Schema
 from asyncelt.schema.naming import naming_for
 from asyncelt.types import ColumnName, SqlValue
@@ -17,7 +30,7 @@ from asyncelt.types import ColumnName, SqlValue
 if TYPE_CHECKING:
     from asyncelt.extract.incremental.definition import Incremental
 
-__all__ = ["CursorRange", "in_time_of", "located"]
+__all__ = ["CursorRange", "advanced", "in_time_of", "located"]
 
 _CURSOR = "_dlt_cursor"
 
@@ -63,6 +76,10 @@ class CursorRange:
 
         return self._between(start, end, missing=missing, follows=self.is_bound and end is None)
 
+    def applied_to(self, plan: Plan) -> Plan:
+        """The rows of a plan that are in the range. Raises as `step`."""
+        return plan.then(self.step())
+
     def pending(self) -> InRange:
         """All that is new, up to whatever the last value is."""
         return self._between(self.cursor.get_current_range()[0], None, missing=False, follows=True, advances=True)
@@ -99,7 +116,7 @@ class CursorRange:
                 f"Cursor {self.cursor.cursor_path!r}: a query leaves out rows without a value, and cannot raise for "
                 "them. Choose on_cursor_value_missing='include' or 'exclude'.",
                 AsynceltWarning,
-                stacklevel=4,
+                stacklevel=5,
             )
 
         return choice == "include"
@@ -111,7 +128,7 @@ class CursorRange:
             "more of them may come. incremental() reads them now; a primary key that is the cursor, or "
             "range_end='closed' with write_disposition='merge', does too.",
             AsynceltWarning,
-            stacklevel=3,
+            stacklevel=4,
         )
 
     def _between(
@@ -187,6 +204,51 @@ def located(cursor: Incremental[Any], plan: Plan, catalog: Catalog, schema: Sche
         raise UnknownColumn(f"Table {table!r} has no column {column!r}. It has: {', '.join(columns)}.")
 
     return CursorRange(cursor, column, table, not columns[ColumnName(column)].nullable)
+
+
+async def advanced(place: CursorRange, plan: Plan, ask: Callable[[Plan], Awaitable[object]]) -> Plan:
+    """Move the cursor of a resource to the last value there is, and plan to read the rows up to it.
+
+    Args:
+        place: The cursor, and its column in the plan.
+        plan: The rows before the cursor is looked at.
+        ask: Reads the only value of a plan.
+
+    Raises:
+        UsageError: No resource is being read with the cursor.
+        InvalidQuery: The plan has a limit, which would leave out rows that no later run reads.
+    """
+    cursor = place.cursor
+
+    if cursor.window is None:
+        raise UsageError(
+            f"advance() moves the cursor {cursor.cursor_path!r} of a resource while it is read: call it in the "
+            "resource's function, with the argument that holds the cursor. incremental() takes any."
+        )
+
+    if cursor.end_value is not None:
+        cursor.advance(cursor.end_value)
+
+        return place.applied_to(plan)
+
+    new = plan.then(place.pending())
+    farthest = Aggregate("max" if cursor.last_value_func is max else "min")
+    last = cast(SqlValue, await ask(new.then(*place.values(), farthest)))
+
+    if last is None:
+        # What comes from now on is left to the next run.
+        cursor.advance(None)
+
+        return new.then(WhereExpression("1 = 0"))
+
+    takes_last = place.takes_last()
+    chosen = place.up_to(last, takes_last=takes_last)
+    cursor.advance(last)
+
+    if not takes_last:
+        place.warn_of_rows_left(last)
+
+    return plan.then(chosen)
 
 
 def in_time_of(column: Column | None, value: SqlValue) -> SqlValue:

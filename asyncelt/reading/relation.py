@@ -6,16 +6,17 @@ from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from textwrap import indent
-from typing import TYPE_CHECKING, Any, Final, cast, get_args, overload
+from typing import TYPE_CHECKING, Any, Final, get_args, overload
 
 import anyio
 import pyarrow as pa
 
 from asyncelt._async import in_thread
-from asyncelt.errors import InvalidQuery, UnknownColumn, UsageError
+from asyncelt.errors import InvalidQuery, UnknownColumn
 from asyncelt.reading.cursor import Cursor, opened_cursor
 from asyncelt.reading.fetches import Fetches
 from asyncelt.reading.handover import ibis_query, ibis_table
+from asyncelt.reading.loads import load_ids_of
 from asyncelt.reading.plan import (
     OPERATORS,
     Aggregate,
@@ -37,9 +38,8 @@ from asyncelt.reading.plan import (
     known_columns,
     operand,
 )
-from asyncelt.reading.ranges import CursorRange, located
+from asyncelt.reading.ranges import CursorRange, advanced, located
 from asyncelt.schema.model import Column, Table
-from asyncelt.schema.system import DLT_LOAD_ID
 from asyncelt.types import ColumnName, SqlValue, TableName
 
 if TYPE_CHECKING:
@@ -51,8 +51,6 @@ if TYPE_CHECKING:
     from asyncelt.reading.dataset import Dataset
 
 __all__ = ["Relation"]
-
-_ROOT: Final = "_dlt_root"
 
 
 class _NotGiven:
@@ -218,13 +216,14 @@ class Relation(Fetches):
             raise InvalidQuery("alias= and on= of a join cannot be empty.")
 
         if isinstance(other, Relation):
-            if other.dataset is not self._dataset:
+            if not self._dataset.is_same_dataset(other.dataset):
                 raise InvalidQuery(
-                    "A relation is joined with relations of the same dataset object; read one of the two and pass its "
-                    "rows on, or use pipeline.sql_client()."
+                    f"A relation is joined with relations of the same dataset; these are of {self._dataset!r} and of "
+                    f"{other.dataset!r}. Read one of the two and pass its rows on, or use pipeline.sql_client()."
                 )
 
             plan = other.plan
+            known_columns(plan, self._dataset.catalog())
         else:
             plan = self._dataset.table(other.removeprefix(f"{self._dataset.dataset_name}.")).plan
 
@@ -247,7 +246,7 @@ class Relation(Fetches):
             UnknownColumn: There is no such column.
             InvalidQuery: The cursor cannot be asked of a query, or its rows cannot pass it: see `advance`.
         """
-        return self._then(self._located(incremental).step())
+        return Relation(self._dataset, self._located(incremental).applied_to(self._plan))
 
     async def advance(self, incremental: Incremental[Any]) -> Relation:
         """Move the cursor of a resource to the last value there is, and take the rows up to it.
@@ -267,38 +266,9 @@ class Relation(Fetches):
             InvalidQuery: It has a limit, which would leave out rows that no later run reads.
         """
         place = self._located(incremental)
+        plan = await advanced(place, self._plan, lambda plan: Relation(self._dataset, plan).fetchscalar())
 
-        if incremental.window is None:
-            raise UsageError(
-                f"advance() moves the cursor {incremental.cursor_path!r} of a resource while it is read: call it in "
-                "the resource's function, with the argument that holds the cursor. incremental() takes any."
-            )
-
-        if incremental.end_value is not None:
-            incremental.advance(incremental.end_value)
-
-            return self._then(place.step())
-
-        new = self._then(place.pending())
-        values = Relation(self._dataset, new.plan.then(*place.values()))
-        last = cast(
-            SqlValue, await (values.max() if incremental.last_value_func is max else values.min()).fetchscalar()
-        )
-
-        if last is None:
-            # What comes from now on is left to the next run.
-            incremental.advance(None)
-
-            return new.where("1 = 0")
-
-        takes_last = place.takes_last()
-        chosen = place.up_to(last, takes_last=takes_last)
-        incremental.advance(last)
-
-        if not takes_last:
-            place.warn_of_rows_left(last)
-
-        return self._then(chosen)
+        return Relation(self._dataset, plan)
 
     @property
     def is_incremental(self) -> bool:
@@ -329,28 +299,12 @@ class Relation(Fetches):
         return chosen if add_load_id_column else chosen.select(*self.columns)
 
     def _with_load_id(self) -> tuple[Relation, str]:
-        source = self._plan.source
+        found = load_ids_of(self._plan, self._dataset.catalog())
 
-        if not isinstance(source, TableSource):
-            raise InvalidQuery("Load ids are known for relations of tables only, not for queries.")
+        if found.column in self.columns:
+            return self, found.column
 
-        catalog = self._dataset.catalog()
-        table = catalog.table(source.name)
-
-        if DLT_LOAD_ID in table.columns:
-            return (self if DLT_LOAD_ID in self.columns else self.select(*self.columns, DLT_LOAD_ID)), DLT_LOAD_ID
-
-        if table.parent is None:
-            raise InvalidQuery(f"Rows of table {source.name!r} have no load ids.")
-
-        root = table
-
-        while root.parent is not None:
-            root = catalog.table(root.parent)
-
-        step = JoinTable(Plan(TableSource(root.name)), None, "inner", _ROOT, only=(DLT_LOAD_ID,))
-
-        return self._then(step), f"{_ROOT}__{DLT_LOAD_ID}"
+        return self._then(found.join or Select((*self.columns, found.column))), found.column
 
     # -------------------------------------------------------------------------------------------- looking
 
@@ -395,15 +349,31 @@ class Relation(Fetches):
 
         return ibis_query(self.to_sql(), self.columns_schema)
 
+    @property
+    def sqlglot_expression(self) -> exp.Query:
+        """The query as an expression of sqlglot, with its values written out.
+
+        Raises:
+            QueryError: It cannot be read like this.
+        """
+        from asyncelt.reading.compiling import literal_statement
+
+        return literal_statement(self._compiled())
+
+    @property
+    def destination_dialect(self) -> str:
+        """SQL dialect of the destination, in which `to_sql` is written."""
+        return self._dataset.dialect
+
+    query_dialect = destination_dialect
+
     def to_sql(self, *, pretty: bool = False) -> str:
         """The query with its values written out, for people and to be pasted elsewhere. What runs has parameters.
 
         Raises:
             QueryError: It cannot be read like this.
         """
-        from asyncelt.reading.compiling import literal_sql
-
-        return literal_sql(self._compiled(), self._dataset.dialect, pretty=pretty)
+        return self.sqlglot_expression.sql(dialect=self._dataset.dialect, pretty=pretty)
 
     def _ipython_key_completions_(self) -> list[str]:
         return self.columns

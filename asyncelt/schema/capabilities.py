@@ -2,11 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
+import pyarrow as pa
+
+from asyncelt.schema.model import Table
 from asyncelt.types import Compression, FileFormat, MergeStrategy, ReplaceStrategy, WriteDisposition
 
-__all__ = ["Capabilities"]
+__all__ = ["Capabilities", "RowCheck"]
+
+
+class RowCheck(Protocol):
+    """Finds values that a destination cannot store although their types fit. Blocking; called from threads."""
+
+    def __call__(self, table: Table, rows: pa.Table, /) -> None:
+        """Look through the rows of one table.
+
+        Raises:
+            BadRecord: Names the column, and the first row in ``rows`` that has such a value.
+        """
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,7 +44,8 @@ class Capabilities:
     table_format_strategies: tuple[MergeStrategy, ...] = ()
     """By which such tables can be merged; the first is the default."""
     replace_strategies: tuple[ReplaceStrategy, ...] = ("truncate-and-insert",)
-    naming_convention: str = "snake_case"
+    naming_convention: str | None = None
+    """What the user has chosen for the destination; None: schemas keep theirs, new ones get ``snake_case``."""
     case_sensitive: bool = False
     max_identifier_length: int = 65536
     decimal_precision: tuple[int, int] = (38, 9)
@@ -42,8 +60,16 @@ class Capabilities:
     stores_state: bool = True
     stores_positions: bool = False
     """Whether its sessions keep positions of messages: `asyncelt.load.protocol.SupportsPositions`."""
+    check_rows: RowCheck | None = None
+    """Asked where rows that cannot be loaded are left out (``on_error``, streams); otherwise the load refuses them."""
     sqlglot_dialect: str | None = None
     max_parallel_load_jobs: int | None = None
+
+    def file_format_for(self, root_hints: Mapping[str, object], chosen: FileFormat) -> FileFormat:
+        """Of a table's job files: Parquet where its root table is kept in a table format, which is made of that."""
+        kept = root_hints.get("table_format") in self.table_formats
+
+        return "parquet" if kept and "parquet" in self.file_formats else chosen
 
     def strategies_for(self, table_format: object) -> tuple[MergeStrategy, ...]:
         """How tables with this ``table_format`` can be merged; empty: not at all."""

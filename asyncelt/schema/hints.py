@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from datetime import date
-from typing import Any, Final, TypeAlias, cast
+from typing import Any, TypeAlias, cast
 
-from asyncelt.errors import ConfigError, SchemaConflict
+from asyncelt.errors import ConfigError
 from asyncelt.schema.capabilities import Capabilities
 from asyncelt.schema.columns import ColumnHints, Properties, declared_columns, is_pydantic_model, pydantic_contract
 from asyncelt.schema.evolve import propagate_root_key
@@ -26,9 +26,10 @@ from asyncelt.schema.hint_checks import (
     key_names,
     one_of,
 )
+from asyncelt.schema.laying import laid_over
 from asyncelt.schema.model import Schema, Table
 from asyncelt.schema.naming import Naming
-from asyncelt.schema.stored import table_from_stored, table_to_stored
+from asyncelt.schema.stored import table_from_stored
 from asyncelt.schema.system import DLT_ID, DLT_ROOT_ID, VALID_FROM, VALID_TO
 from asyncelt.types import ColumnName, JsonValue, TableName
 
@@ -36,9 +37,6 @@ __all__ = ["NestedPath", "TableHints", "merge_table_hints", "validate_hints"]
 
 NestedPath: TypeAlias = "str | tuple[str, ...]"
 """Where a nested table is, from the root: ``"items"`` or ``("items", "tags")``."""
-
-COMPOUND: Final = ("primary_key", "merge_key", "partition", "cluster", "incremental")
-"""Properties whose set of columns is replaced as a whole."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,7 +103,7 @@ def merge_table_hints(
         if known is None or not any(column.data_type for column in known.columns.values()):
             stored = _evolving_once(schema, tables, stored)  # noqa: PLW2901
 
-        tables[name] = table_from_stored(name, stored) if known is None else _laid_over(schema.name, known, stored)
+        tables[name] = table_from_stored(name, stored) if known is None else laid_over(schema.name, known, stored)
 
     merged = replace(schema, tables=tables)
 
@@ -351,40 +349,3 @@ def _evolving_once(schema: Schema, tables: Mapping[TableName, Table], stored: di
         return stored
 
     return {**stored, "x-normalizer": {**stored.get("x-normalizer", {}), "evolve-columns-once": True}}
-
-
-def _laid_over(schema_name: str, known: Table, hints: Mapping[str, Any]) -> Table:
-    before = cast("dict[str, Any]", table_to_stored(known))
-
-    if known.parent != hints.get("parent"):
-        raise SchemaConflict(
-            f"Schema {schema_name!r}: table {known.name!r} has the parent {known.parent!r} and cannot get "
-            f"{hints.get('parent')!r}; drop the table, or leave its place as it is."
-        )
-
-    for compound in COMPOUND:
-        if any(column.get(compound) for column in hints["columns"].values()):
-            for column in before["columns"].values():
-                column.pop(compound, None)
-
-    columns = before["columns"]
-
-    for name, column in hints["columns"].items():
-        old = columns.get(name)
-
-        # A column that gets its type now is created now, so it goes behind those that exist.
-        if old is not None and column.get("data_type") and not old.get("data_type"):
-            del columns[name]
-
-        columns[name] = {**(old or {}), **column}
-
-    after = {**before, **{key: value for key, value in hints.items() if key not in {"columns", "references"}}}
-
-    if "x-normalizer" in hints:
-        after["x-normalizer"] = {**before.get("x-normalizer", {}), **hints["x-normalizer"]}
-
-    if references := hints.get("references"):
-        by_table = {item["referenced_table"]: item for item in (*before.get("references", ()), *references)}
-        after["references"] = list(by_table.values())
-
-    return table_from_stored(known.name, {**after, "columns": columns})

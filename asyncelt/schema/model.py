@@ -72,9 +72,13 @@ class Table:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Schema:
-    """A named set of tables with its settings. Reads like the reference's stored schema, engine 11."""
+    """A named set of tables with its settings. Reads like the reference's stored schema, engine 11.
 
-    name: str
+    A value: nothing changes it. ``Schema("name")`` is one to start from; a run adds the tables and settings that every
+    schema has. `from_dict` and `from_text` read what `to_dict`, `to_pretty_json` and `to_pretty_yaml` have written.
+    """
+
+    name: str = field(kw_only=False)
     tables: Mapping[TableName, Table] = field(default_factory=dict)
     settings: Mapping[str, JsonValue] = field(default_factory=dict)
     """detections, default_hints, preferred_types, schema_contract."""
@@ -86,6 +90,31 @@ class Schema:
     previous_hashes: tuple[str, ...] = ()
     imported_version_hash: str | None = None
     description: str | None = None
+
+    @classmethod
+    def from_dict(cls, document: Mapping[str, JsonValue]) -> Schema:
+        """A schema from its stored form, or as much of it as somebody has written down: only the name is needed.
+
+        Raises:
+            SchemaError: This is no stored schema, or of another engine version.
+            ConfigError: The name cannot be that of a schema, or there is no such naming convention.
+        """
+        from asyncelt.schema.joining import completed
+        from asyncelt.schema.stored import ENGINE_VERSION, from_stored
+
+        return completed(from_stored({"engine_version": ENGINE_VERSION, "tables": {}, **document}))
+
+    @classmethod
+    def from_text(cls, text: str) -> Schema:
+        """A schema from JSON or YAML.
+
+        Raises:
+            SchemaError: It is neither, or no stored schema.
+            ConfigError: It is YAML, and PyYAML is not installed.
+        """
+        from asyncelt.schema.export import parse_schema
+
+        return parse_schema(text)
 
     def to_dict(self, *, remove_defaults: bool = False, remove_processing_hints: bool = False) -> dict[str, JsonValue]:
         """The stored form; see `asyncelt.schema.export`."""

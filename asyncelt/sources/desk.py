@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -16,7 +17,7 @@ from asyncelt.errors import MessageNotCommitted
 from asyncelt.extract.intervals import EMPTY, Intervals
 from asyncelt.extract.messages import EventSource, Message, Receipt
 from asyncelt.sources.channels import Channel
-from asyncelt.sources.inbox import Inbox
+from asyncelt.sources.inbox import SEGMENT_BYTES, Inbox
 
 __all__ = ["CommittedDesk", "Desk", "SpooledDesk"]
 
@@ -27,6 +28,11 @@ class Desk(EventSource, Protocol):
     @property
     def is_full(self) -> bool:
         """Whether nothing more should be taken."""
+        ...
+
+    @property
+    def has_positions(self) -> bool:
+        """Whether messages have positions, and can be read again."""
         ...
 
     async def put(self, message: Message) -> None:
@@ -43,13 +49,15 @@ class CommittedDesk(Channel):
 
     is_full = False
     """The webhook's limit of requests at a time is the channel's capacity."""
+    has_positions = False
+    """A message is delivered once."""
 
     async def put(self, message: Message) -> None:
         """See `Desk.put`."""
         await self.deliver(message)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Waiting:
     """A message that is not on the disk yet."""
 
@@ -61,11 +69,16 @@ class _Waiting:
 class SpooledDesk:
     """A message is safe when it is on the disk. Messages of a few moments are written, and synced, together.
 
+    It can be closed and positioned again; meanwhile nothing is taken.
+
     Args:
         name: Of the source.
         folder: Of the inbox. Belongs to one process.
         most_bytes: The desk is full when its files are this large.
     """
+
+    has_positions = True
+    """See `Desk.has_positions`."""
 
     def __init__(self, name: str, folder: Path, most_bytes: int) -> None:
         self._name = name
@@ -103,6 +116,10 @@ class SpooledDesk:
         async with self._writing:
             # Whoever comes first writes for all that have come meanwhile.
             if not mine.is_done:
+                if self._inbox is not inbox:
+                    self._waiting.remove(mine)
+                    raise self._ended()
+
                 await self._write(inbox)
 
         if mine.error is not None:
@@ -111,27 +128,42 @@ class SpooledDesk:
     async def _write(self, inbox: Inbox) -> None:
         batch, self._waiting = self._waiting, []
 
+        why: object = "it was interrupted"
+
         with anyio.CancelScope(shield=True):
             try:
                 await in_thread(partial(inbox.append, [one.body for one in batch]), self._limiter)
-            except OSError as error:
-                refusal = MessageNotCommitted(
-                    f"Webhook {self._name!r}: the spool {self._folder} takes nothing: {error}"
-                )
-
-                for one in batch:
-                    one.error = refusal
+                why = None
+            except Exception as error:  # of the disk, or for want of memory: nobody may be told that it is safe
+                why = error
             finally:
                 for one in batch:
                     one.is_done = True
+                    one.error = None if why is None else self._refusal(why)
 
         self._news.set()
 
+    def _ended(self) -> MessageNotCommitted:
+        return MessageNotCommitted(f"Webhook {self._name!r}: its stream has ended. Send the message again.")
+
+    def _refusal(self, why: object) -> MessageNotCommitted:
+        return MessageNotCommitted(f"Webhook {self._name!r}: the spool {self._folder} takes nothing: {why}")
+
     async def position(self, committed: Mapping[str, Intervals]) -> None:
         """See `EventSource.position`."""
+        self._is_closed = False
         inbox = await self._opened()
         self._acknowledged = _from_the_start(committed.get(inbox.identity, EMPTY))
-        await in_thread(partial(inbox.seek, self._acknowledged.floor or 0), self._limiter)
+        floor = self._acknowledged.floor or 0
+
+        def go_on() -> None:
+            inbox.seek(floor)
+
+            # The process before this one may have died before it could. If the disk is too full, the next ack does it.
+            with contextlib.suppress(OSError):
+                inbox.drop(floor)
+
+        await in_thread(go_on, self._limiter)
 
     async def fetch(self, most: int) -> Sequence[Message]:
         """See `EventSource.fetch`."""
@@ -175,10 +207,11 @@ class SpooledDesk:
     async def _opened(self) -> Inbox:
         async with self._opening:
             if self._is_closed:
-                raise MessageNotCommitted(f"Webhook {self._name!r}: its stream has ended. Send the message again.")
+                raise self._ended()
 
             if self._inbox is None:
-                self._inbox = await in_thread(partial(Inbox, self._folder), self._limiter)
+                segment_bytes = min(SEGMENT_BYTES, self._most_bytes // 4)
+                self._inbox = await in_thread(partial(Inbox, self._folder, segment_bytes), self._limiter)
 
             return self._inbox
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 from typing import Final, TypeAlias, get_args
 
 import msgspec
@@ -73,40 +74,10 @@ def events(
     resource_name = name or source.name
     key_column = source.key_column if isinstance(source, Keyed) else None
     table_of = table_name if callable(table_name) else _own_table if table_name is None else None
-    arrange = _Arranger(source, table_of, decode, tuple(metadata), key_column)
-
-    async def deliveries() -> AsyncIterator[object]:
-        side = required_stream_side()
-        await side.open(source)
-
-        while fetched := await source.fetch(batch):
-            # After its crash a broker may deliver thousands again: known ones are not asked about.
-            if any(one.receipt.again and not side.knows(source, one.receipt) for one in fetched):
-                await side.refresh()
-
-            wanted = []
-            repeated = []
-
-            for message in fetched:
-                if side.accept(source, message.receipt):
-                    wanted.append(message)
-                else:
-                    repeated.append(message.receipt)
-
-            for item in arrange.items(wanted):
-                yield item
-
-            if arrange.spoiled:
-                receipts = [message.receipt for message, _ in arrange.spoiled]
-                yield Messages([_unloadable(*one) for one in arrange.spoiled], receipts, source)
-                arrange.spoiled = []
-
-            # After what they may be repetitions of: so they are acknowledged with it, or later.
-            if repeated:
-                yield Messages([], repeated, source)
+    arranger = _Arranger(source, table_of, decode, tuple(metadata), key_column)
 
     return Resource(
-        deliveries,
+        partial(_deliveries, source, arranger, batch),
         resource_name,
         hints=TableHints(name=resource_name) if key_column is None else keyed_hints(resource_name, key_column),
         table_name=table_name if isinstance(table_name, str) else None,
@@ -114,7 +85,34 @@ def events(
     )
 
 
-@dataclass(slots=True)
+async def _deliveries(source: EventSource, arranger: _Arranger, batch: int) -> AsyncIterator[Messages]:
+    """All that comes, in batches of messages that were not committed before; repetitions come as mere receipts."""
+    side = required_stream_side()
+    await side.open(source)
+
+    while fetched := await source.fetch(batch):
+        # After its crash a broker may deliver thousands again: known ones are not asked about.
+        if any(one.receipt.again and not side.knows(source, one.receipt) for one in fetched):
+            await side.refresh()
+
+        wanted: list[Message] = []
+        repeated: list[Receipt] = []
+
+        for message in fetched:
+            if side.accept(source, message.receipt):
+                wanted.append(message)
+            else:
+                repeated.append(message.receipt)
+
+        for item in arranger.items(wanted):
+            yield item
+
+        # After what they may be repetitions of: so they are acknowledged with it, or later.
+        if repeated:
+            yield Messages([], repeated, source)
+
+
+@dataclass(frozen=True, slots=True)
 class _Arranger:
     """Makes items of messages: as few as possible, in order."""
 
@@ -123,11 +121,12 @@ class _Arranger:
     decode: Decode | None
     metadata: tuple[Metadata, ...]
     key_column: str | None = None
-    spoiled: list[tuple[Message, Exception]] = field(default_factory=list)
 
     def items(self, messages: Sequence[Message]) -> list[Messages]:
-        """The messages as items; those that cannot be read are in ``spoiled``."""
+        """The messages as items; those that cannot be read are the last one."""
         found: list[Messages] = []
+        spoiled: list[object] = []
+        spoiled_receipts: list[Receipt] = []
         values: list[object] = []
         receipts: list[Receipt] = []
         place: tuple[bool, str | None] | None = None
@@ -140,7 +139,8 @@ class _Arranger:
                     None if self.table_of is None else self.table_of(message),
                 )
             except Exception as error:  # of the user's function, of a parser: whatever it is, the message is the cause
-                self.spoiled.append((message, error))
+                spoiled.append(_unloadable(message, error))
+                spoiled_receipts.append(message.receipt)
                 continue
 
             if here != place and place is not None:
@@ -153,6 +153,9 @@ class _Arranger:
 
         if place is not None:
             found.append(self._item(values, receipts, place[1]))
+
+        if spoiled:
+            found.append(Messages(spoiled, spoiled_receipts, self.source))
 
         return found
 

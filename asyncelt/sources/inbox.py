@@ -1,8 +1,8 @@
 """A durable inbox on the local disk: messages are kept until they are committed. Blocking; called in threads.
 
 A folder of segments. Each is a file ``<first number>.inbox`` of records: length, checksum, body. Numbers go on for
-ever, so a message's number is its position; a record that was not written whole ends its file. What is torn off that
-way was never answered for.
+ever, so a message's number is its position; a record that was not written whole, or is empty, ends its file. What is
+torn off that way was never answered for.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from typing import Final
 from asyncelt.errors import StorageError, UsageError
 from asyncelt.failpoints import failpoint
 
-__all__ = ["Inbox"]
+__all__ = ["SEGMENT_BYTES", "Inbox"]
 
 _HEAD: Final = struct.Struct("<II")
-_SEGMENT_BYTES: Final = 16 * 1024 * 1024
+SEGMENT_BYTES: Final = 16 * 1024 * 1024
 _BATCH_BYTES: Final = 8 * 1024 * 1024
 """To read at a time, about."""
 _FORMAT: Final = "asyncelt-inbox-1"
@@ -33,15 +33,17 @@ class Inbox:
 
     Args:
         folder: Made if it does not exist.
+        segment_bytes: A file that has grown beyond is not written any more: it goes when all of it is committed.
 
     Raises:
         UsageError: Another process holds it.
         StorageError: The folder is something else.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, segment_bytes: int = SEGMENT_BYTES) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
+        self._segment_bytes = segment_bytes
         self._lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
         try:
@@ -61,23 +63,32 @@ class Inbox:
             raise
 
         self._file: int | None = None
+        self._is_torn = False
+        """Whether something is behind the last message that could not be taken away."""
         self._written = 0
         """Bytes in the file that is written."""
         self._reader: Iterator[tuple[int, bytes]] | None = None
         self._passed = 0
 
     def append(self, bodies: Sequence[bytes]) -> int:
-        """Write messages; they are on the disk when this returns.
+        """Write messages, none of them empty; they are on the disk when this returns.
 
         Returns:
             The number of the first; the others follow.
 
         Raises:
             OSError: None of them is certain to be there.
+            StorageError: An error before this one could not be made good.
         """
         first = self._next
 
-        if self._file is None or self._written > _SEGMENT_BYTES:
+        if self._is_torn:
+            raise StorageError(
+                f"The inbox {self._folder} takes nothing since a write failed and what it had written could not be "
+                "taken back. Mend the disk, and start the program again."
+            )
+
+        if self._file is None or self._written > self._segment_bytes:
             self._start_segment(first)
 
         assert self._file is not None  # noqa: S101 - for the type checkers
@@ -86,10 +97,13 @@ class Inbox:
 
         try:
             _write_all(self._file, data)
+            failpoint("inbox.before_sync")
             os.fdatasync(self._file)
         except BaseException:
-            # Whatever is in the file now ends it; numbers of this segment must not go on behind it.
+            # These numbers are for others: what there is of these messages must not be read as them.
+            self._is_torn = True
             os.ftruncate(self._file, self._written)
+            self._is_torn = False
             raise
 
         self._written += len(data)
@@ -139,11 +153,23 @@ class Inbox:
         return found
 
     def drop(self, floor: int) -> None:
-        """Delete files in which no number is above ``floor``. The newest stays: it says where numbers go on."""
-        while len(self._segments) > 1 and self._segments[1] <= floor + 1:
-            path = self._folder / _name(self._segments.pop(0))
-            self._kept -= path.stat().st_size
+        """Delete files in which no number is above ``floor``. The newest stays: it says where numbers go on.
+
+        If that is all there is, and a lot, a new one is begun.
+        """
+        self._drop_before(floor + 1)
+
+        if floor + 1 >= self._next and self.nbytes > self._segment_bytes:
+            self._start_segment(self._next)
+            self._drop_before(floor + 1)
+
+    def _drop_before(self, wanted: int) -> None:
+        while len(self._segments) > 1 and self._segments[1] <= wanted:
+            path = self._folder / _name(self._segments[0])
+            nbytes = path.stat().st_size
             path.unlink()
+            self._segments.pop(0)
+            self._kept -= nbytes
 
     def close(self) -> None:
         """Let go of it."""
@@ -188,17 +214,26 @@ class Inbox:
 
     def _start_segment(self, first: int) -> None:
         if self._file is not None:
-            os.close(self._file)
-            self._kept += self._written
+            file, self._file = self._file, None
+            self._kept, self._written = self._kept + self._written, 0
+            os.close(file)
 
         if self._segments and self._segments[-1] == first:
             # The newest has no whole record, so this is its name again; what was torn is written over.
             self._kept -= (self._folder / _name(self._segments.pop())).stat().st_size
 
-        self._file = os.open(self._folder / _name(first), os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        # Appending: after a write that failed was taken back, the next one is not to leave a hole.
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+        file = os.open(self._folder / _name(first), flags, 0o600)
+
+        try:
+            self._sync_folder()
+        except BaseException:
+            os.close(file)
+            raise
+
+        self._file = file
         self._segments.append(first)
-        self._written = 0
-        self._sync_folder()
 
     def _sync_folder(self) -> None:
         folder = os.open(self._folder, os.O_RDONLY)
@@ -216,7 +251,8 @@ class Inbox:
                 length, checksum = _HEAD.unpack(head)
                 body = file.read(length)
 
-                if len(body) < length or zlib.crc32(body) != checksum:
+                # Zeros, which a crash may leave, would be an empty message with a valid checksum.
+                if not length or len(body) < length or zlib.crc32(body) != checksum:
                     return
 
                 yield number, body

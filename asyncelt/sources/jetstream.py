@@ -3,35 +3,47 @@
 from __future__ import annotations
 
 import importlib
+import logging
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from types import ModuleType
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
+from urllib.parse import urlsplit
 
 import anyio
 import orjson
 
-from asyncelt._async import backoff_delays, in_thread
-from asyncelt.config import Retry
-from asyncelt.errors import ConfigError, UsageError
+from asyncelt._async import in_thread
+from asyncelt.errors import ConfigError, ExtractError, UsageError
 from asyncelt.extract.intervals import EMPTY, Intervals
-from asyncelt.extract.messages import Message, Receipt
+from asyncelt.extract.messages import Message, Receipt, Tell
+from asyncelt.sources.jetstream_consumer import DurableConsumer, PullLimits, delivery_of
+from asyncelt.sources.outages import Outage
 
 if TYPE_CHECKING:
     from nats.aio.client import Client
     from nats.aio.msg import Msg
-    from nats.js.client import JetStreamContext
 
 __all__ = ["NatsSource", "nats"]
 
-_LONG_POLL_S: Final = 30
+_LONG_POLL_S: Final = 30.0
 """A request waits at the server, which answers as soon as there is a message."""
-_LOST_AFTER_S: Final = 35.0
-"""A request that was not answered by then got lost."""
-_AWAY: Final = Retry(attempts=1_000_000_000, first_s=0.05, max_s=5.0)
-_NO_RESPONDERS: Final = "503"
-_SHORT_REPLY: Final = 9
-"""Parts of ``$JS.ACK.<stream>.<consumer>.<delivered>.<position>.<of the consumer>.<time>.<pending>``."""
+_LOST_AFTER_S: Final = 5.0
+"""A request that was not answered so long after its time got lost."""
+_REQUEST_BYTES: Final = 8 * 1024 * 1024
+"""To ask for at a time, at most: messages may be large."""
+_HEAD_BYTES: Final = 64 * 1024
+"""What else is counted of a message."""
+_FIRST_TRIES: Final = 5
+"""To connect, with each server, when the stream starts."""
+_FIRST_S: Final = 60.0
+_FLUSH_S: Final = 4
+_PIECE: Final = 1000
+"""Acknowledgements until others have their turn."""
+_OVER: Final = frozenset({"404", "408"})
+"""A request's time is up; any other status says that something is wrong, or that it has got enough bytes."""
+_Callback = Callable[..., Awaitable[None]]
+_logger = logging.getLogger("asyncelt.sources.nats")
 
 
 class NatsSource:
@@ -51,139 +63,222 @@ class NatsSource:
         ack_wait_s: float,
         options: Mapping[str, object],
     ) -> None:
-        self._stream = stream
-        self._durable = durable
-        self._subject = subject
+        self._consumer = DurableConsumer(stream, durable, subject, ack_wait_s)
         self._servers = list(servers)
-        self._ack_wait_s = ack_wait_s
         self._options = dict(options)
-        self._partition = stream
+        self._partition = ""
+        """Stream, and when it was made."""
+        self._floor: int | None = None
+        """Up to there everything is committed."""
         self._client: Client | None = None
-        self._jetstream: JetStreamContext | None = None
         self._inbox = ""
         self._arrived: deque[Msg] = deque()
         self._news = anyio.Event()
         self._requested = 0
         """Messages that the server may still send without being asked again."""
-        self._is_away = False
-        self._delays: Iterator[float] | None = None
+        self._is_fruitless = True
+        """Whether nothing has come of the last request."""
+        self._limits = PullLimits()
+        self._is_sure = False
+        """Whether stream and consumer are known to be what they were."""
+        self._trouble: object = None
+        """Why the next request has to wait."""
+        self._outage = Outage()
+        self._last_error: object = None
 
     @property
     def name(self) -> str:
         """See `EventSource.name`."""
-        return f"nats_{self._stream}_{self._durable}"
+        return f"nats_{self._consumer.stream}_{self._consumer.durable}"
+
+    @property
+    def has_positions(self) -> bool:
+        """See `Positioned.has_positions`."""
+        return True
 
     @property
     def can_reopen(self) -> bool:
         """See `SupportsReopening.can_reopen`."""
         return True
 
+    def report_to(self, tell: Tell) -> None:
+        """See `ReportsOutages`."""
+        self._outage.report_to(tell)
+
     async def position(self, committed: Mapping[str, Intervals]) -> None:
         """See `EventSource.position`. A consumer that does not exist is made, after what has been committed."""
         module = await in_thread(_imported, anyio.CapacityLimiter(1))
-        reconnecting = {"max_reconnect_attempts": -1, "reconnect_time_wait": 0.2, **self._options}
-        client: Client = await module.connect(
-            servers=self._servers, **{**reconnecting, "reconnected_cb": self._on_reconnect}
-        )
+        is_again, self._partition = bool(self._partition), ""
+        self._requested, self._trouble, self._last_error = 0, None, None
+        # Known before it connects: whoever is cancelled meanwhile closes it.
+        client: Client = module.Client()
         self._client = client
-        self._requested = 0
-        self._is_away = False
-        jetstream = self._jetstream = client.jetstream()
-        created = (await jetstream.stream_info(self._stream)).created
-        self._partition = self._stream if created is None else f"{self._stream}@{created:%Y-%m-%dT%H:%M:%S.%fZ}"
-        await self._make_consumer(jetstream, committed.get(self._partition, EMPTY).floor)
+        await self._connect(client, is_again=is_again)
+
+        while not await self._find(committed):
+            if not is_again:
+                raise ExtractError(
+                    f"NATS source {self.name!r}: {self._where()} says nothing of stream {self._consumer.stream!r}: "
+                    f"{self._trouble}. Has the server JetStream, and may this user ask for it?"
+                )
+
+            await self._outage.wait(self._trouble)
+
+        self._outage.over()
+        self._trouble, self._is_sure = None, True
         self._inbox = client.new_inbox()
         await client.subscribe(self._inbox, cb=self._on_message)
 
-    async def _make_consumer(self, jetstream: JetStreamContext, floor: int | None) -> None:
-        api = importlib.import_module("nats.js.api")  # imported off the loop before
+    async def _connect(self, client: Client, *, is_again: bool) -> None:
+        """Connect. When the stream starts, an address or a password may be wrong; later on a server is waited for."""
+        errors = importlib.import_module("nats.errors")
+        given = {"max_reconnect_attempts": -1, "reconnect_time_wait": 0.2, **self._options}
+        arguments = {
+            **given,
+            "max_reconnect_attempts": -1 if is_again else _FIRST_TRIES,
+            "error_cb": _both(self._on_error, self._options.get("error_cb")),
+            "reconnected_cb": _both(self._on_reconnect, self._options.get("reconnected_cb")),
+        }
+        try:
+            with anyio.fail_after(None if is_again else _FIRST_S):
+                await client.connect(self._servers, **arguments)  # type: ignore[arg-type]  # whatever it takes
+        except (OSError, TimeoutError, errors.Error) as error:
+            raise ExtractError(
+                f"NATS source {self.name!r}: cannot connect to {self._where()}: {self._last_error or error}. Is the "
+                "address right (servers=), is the server up, and does it want TLS or a password (user=, password=)?"
+            ) from error
+
+        client.options["max_reconnect_attempts"] = given["max_reconnect_attempts"]
+
+    async def _find(self, committed: Mapping[str, Intervals]) -> bool:
+        """Look whether stream and consumer are there; the consumer is made if it is not.
+
+        Returns:
+            False: the server does not answer; ``_trouble`` says how.
+
+        Raises:
+            ConfigError: The stream does not exist, or the consumer cannot be used.
+            ExtractError: The stream is gone, or another one than it was.
+        """
+        client, stream = self._required(), self._consumer.stream
         errors = importlib.import_module("nats.js.errors")
 
         try:
-            await jetstream.consumer_info(self._stream, self._durable)
-        except errors.NotFoundError:
-            await jetstream.add_consumer(
-                self._stream,
-                api.ConsumerConfig(
-                    durable_name=self._durable,
-                    filter_subject=self._subject,
-                    ack_policy=api.AckPolicy.EXPLICIT,
-                    ack_wait=self._ack_wait_s,
-                    max_deliver=-1,
-                    max_ack_pending=-1,
-                    deliver_policy=api.DeliverPolicy.ALL if floor is None else api.DeliverPolicy.BY_START_SEQUENCE,
-                    opt_start_seq=None if floor is None else floor + 1,
-                ),
-            )
+            created = (await client.jetstream().stream_info(stream)).created
+            partition = stream if created is None else f"{stream}@{created:%Y-%m-%dT%H:%M:%S.%fZ}"
+
+            if self._partition not in ("", partition):
+                raise ExtractError(
+                    f"NATS source {self.name!r}: the stream {stream!r} was deleted and made anew while it was read. "
+                    "Start this stream again, which reads the new one from its beginning."
+                )
+
+            if not self._partition:
+                self._floor = committed.get(partition, EMPTY).floor
+
+            self._limits = await self._consumer.found(client, self._floor)
+            self._partition = partition
+        except errors.NotFoundError as error:
+            where = f"NATS source {self.name!r}: there is no stream {stream!r} at {self._where()}"
+
+            if self._partition:
+                raise ExtractError(f"{where} any more: it was deleted while it was read.") from error
+
+            raise ConfigError(f"{where}. Create it, or check the name.") from error
+        except (TimeoutError, importlib.import_module("nats.errors").Error) as error:
+            self._trouble = error
+            return False
+
+        return True
 
     async def fetch(self, most: int) -> Sequence[Message]:
-        """See `EventSource.fetch`. Never ends by itself; a server that is away is waited for."""
-        client = self._required()
+        """See `EventSource.fetch`. Never ends by itself; a server that is away is waited for.
 
+        Raises:
+            ConfigError: The consumer was changed, so that messages would be lost.
+            ExtractError: The stream was deleted, or deleted and made anew.
+        """
         while not self._arrived:
-            if self._is_away:
-                self._is_away = False
-                self._delays = self._delays or backoff_delays(_AWAY)
-                await anyio.sleep(next(self._delays))
+            if self._trouble is not None:
+                trouble, self._trouble, self._is_sure = self._trouble, None, False
+                await self._outage.wait(trouble)
+
+            if not self._is_sure:
+                self._is_sure = await self._find({})
+
+                if not self._is_sure:
+                    continue
+
+                self._outage.answered()
 
             self._news = anyio.Event()
+            waiting_s = min(self._limits.seconds or _LONG_POLL_S, _LONG_POLL_S)
 
             if self._requested <= 0:
-                self._requested = most
-                request = orjson.dumps({"batch": most, "expires": _LONG_POLL_S * 1_000_000_000})
-                await client.publish(f"$JS.API.CONSUMER.MSG.NEXT.{self._stream}.{self._durable}", request, self._inbox)
+                await self._request(most, waiting_s)
 
-            with anyio.move_on_after(_LOST_AFTER_S) as scope:
+            with anyio.move_on_after(waiting_s + _LOST_AFTER_S) as scope:
                 await self._news.wait()
 
             if scope.cancelled_caught:
-                self._requested = 0
+                self._requested, self._is_sure = 0, False
 
-        self._delays = None
+        self._outage.over()
 
         return [self._message(self._arrived.popleft()) for _ in range(min(most, len(self._arrived)))]
+
+    async def _request(self, most: int, waiting_s: float) -> None:
+        client = self._required()
+        # The server sends nothing at all of a message that is larger than what it was asked for.
+        nbytes = max(_REQUEST_BYTES, client.max_payload + _HEAD_BYTES)
+        self._requested = min(most, self._limits.messages or most)
+        self._is_fruitless = True
+        request = {
+            "batch": self._requested,
+            "max_bytes": min(nbytes, self._limits.nbytes or nbytes),
+            "expires": int(waiting_s * 1_000_000_000),
+        }
+        subject = f"$JS.API.CONSUMER.MSG.NEXT.{self._consumer.stream}.{self._consumer.durable}"
+        await client.publish(subject, orjson.dumps(request), self._inbox)
 
     async def ack(self, receipts: Sequence[Receipt]) -> Mapping[str, int]:
         """See `EventSource.ack`. The floor is the consumer's: below it everything was acknowledged, so committed."""
         client = self._required()
-
-        for receipt in receipts:
-            await client.publish(str(receipt.token), b"+ACK")
-
-        await client.flush()
-
-        if self._jetstream is None:
-            return {}
+        await _publish(client, (str(receipt.token) for receipt in receipts), b"+ACK")
+        await client.flush(_FLUSH_S)
 
         try:
-            info = await self._jetstream.consumer_info(self._stream, self._durable)
-        except importlib.import_module("nats.errors").Error:
+            info = await client.jetstream().consumer_info(self._consumer.stream, self._consumer.durable)
+        except (TimeoutError, importlib.import_module("nats.errors").Error):
             # Whether or not the server knows its floor now, it has been told.
             return {}
 
         floor = info.ack_floor.stream_seq if info.ack_floor is not None else 0
 
-        return {self._partition: floor} if floor else {}
+        if not floor:
+            return {}
+
+        self._floor = max(floor, self._floor or 0)
+
+        return {self._partition: floor}
 
     async def nack(self, receipts: Sequence[Receipt]) -> None:
         """See `EventSource.nack`."""
         client = self._required()
 
-        for receipt in receipts:
-            await client.publish(str(receipt.token), b"-NAK")
-
-        await client.flush()
+        await _publish(client, (str(receipt.token) for receipt in receipts), b"-NAK")
+        await client.flush(_FLUSH_S)
 
     async def close(self) -> None:
         """See `EventSource.close`. The consumer stays, and what it has sent that nobody took goes back to it."""
-        client, self._client, self._jetstream = self._client, None, None
+        client, self._client = self._client, None
 
         if client is None:
             return
 
         try:
-            for one in self._arrived:
-                await client.publish(one.reply, b"-NAK")
+            if client.is_connected:
+                await _publish(client, (one.reply for one in self._arrived), b"-NAK")
         finally:
             self._arrived.clear()
             await client.close()
@@ -194,16 +289,39 @@ class NatsSource:
         if status is None or one.data:
             self._arrived.append(one)
             self._requested -= 1
+            self._is_fruitless = False
         else:
-            # The request is over: its time is up, or the server is starting or going.
             self._requested = 0
-            self._is_away = status == _NO_RESPONDERS
+
+            # A request that has got something may have ended because of its size.
+            if status in _OVER:
+                self._outage.over()
+            elif self._is_fruitless:
+                self._trouble = f"{status} {one.headers.get('Description', '') if one.headers else ''}".strip()
 
         self._news.set()
+
+    async def _on_error(self, error: Exception) -> None:
+        self._last_error = error
+
+        if self._client is None:
+            return
+
+        if self._client.is_connected:
+            _logger.warning("NATS source %r: %s", self.name, error)
+        elif self._inbox:
+            # It was there before.
+            self._outage.noticed(error)
 
     async def _on_reconnect(self) -> None:
-        self._requested = 0
+        self._requested, self._is_sure = 0, False
         self._news.set()
+
+    def _where(self) -> str:
+        """The servers, without passwords."""
+        addresses = [urlsplit(one if "//" in one else f"//{one}").netloc for one in self._servers]
+
+        return ", ".join(one.rpartition("@")[2] for one in addresses)
 
     def _required(self) -> Client:
         if self._client is None:
@@ -224,22 +342,31 @@ class NatsSource:
         )
 
 
-def delivery_of(reply: str) -> tuple[int, bool, float]:
-    """What the subject that a message is acknowledged to says of it. The client's own objects take ten times as long.
+async def _publish(client: Client, subjects: Iterable[str], said: bytes) -> None:
+    for number, subject in enumerate(subjects, 1):
+        await client.publish(subject, said)
 
-    Returns:
-        Its position in the stream, whether it has been delivered before, and when it was published (Unix time).
-    """
-    parts = reply.split(".")
-    # Newer servers put domain and account before the stream.
-    first = 4 if len(parts) == _SHORT_REPLY else 6
+        if number % _PIECE == 0:
+            await anyio.lowlevel.checkpoint()
 
-    return int(parts[first + 1]), parts[first] != "1", int(parts[first + 3]) / 1e9
+
+def _both(ours: _Callback, theirs: object) -> _Callback:
+    """A callback that calls ours, and then the user's if there is one."""
+    if theirs is None:
+        return ours
+
+    also = cast("_Callback", theirs)
+
+    async def call(*arguments: object) -> None:
+        await ours(*arguments)
+        await also(*arguments)
+
+    return call
 
 
 def _imported() -> ModuleType:
     try:
-        module = importlib.import_module("nats")
+        module = importlib.import_module("nats.aio.client")
     except ModuleNotFoundError as error:
         raise ConfigError("asyncelt.sources.nats needs the package 'nats-py': pip install 'asyncelt[nats]'") from error
 

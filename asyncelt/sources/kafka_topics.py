@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import importlib
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from types import ModuleType
 from typing import TYPE_CHECKING, Final, get_args
 
 import anyio
 
-from asyncelt._async import backoff_delays, in_thread
-from asyncelt.config import Retry
-from asyncelt.errors import AsynceltWarning, ConfigError, ExtractError, UsageError
+from asyncelt._async import in_thread
+from asyncelt.errors import ConfigError, ExtractError, UsageError, warn
 from asyncelt.extract.intervals import Intervals
-from asyncelt.extract.messages import Custody, Message, Receipt
+from asyncelt.extract.messages import Custody, Message, Receipt, Tell
+from asyncelt.sources.kafka_holding import Holding, end_of, name_of
+from asyncelt.sources.outages import Outage
 from asyncelt.types import OnGap, StartAt
 
 if TYPE_CHECKING:
@@ -29,7 +28,6 @@ _TELL_S: Final = 3.0
 _LEAVE_S: Final = 5.0
 _NEWS_S: Final = 0.05
 """Until the client tells this source what it knows itself already: not to claim over and over meanwhile."""
-_AWAY: Final = Retry(attempts=1_000_000_000, first_s=0.1, max_s=5.0)
 _NEVER_MS: Final = 2**31 - 1
 _MARGIN_MS: Final = 10_000
 _OURS: Final = {
@@ -41,18 +39,6 @@ _OURS: Final = {
     "value_deserializer": "use asyncelt.sources.events(source, decode=...)",
 }
 """Arguments of the client that would say something else than ours."""
-
-
-@dataclass(slots=True, eq=False)
-class _Holding:
-    """A partition, for as long as this member has it. The token of its messages' receipts."""
-
-    partition: TopicPartition
-    name: str
-    following: int
-    """The offset behind the last message that was handed out."""
-    open: int = 0
-    """Messages that were handed out, and of which the stream has not said what became of them."""
 
 
 class KafkaSource:
@@ -85,11 +71,11 @@ class KafkaSource:
         self._consumer: AIOKafkaConsumer | None = None
         self._assigned: frozenset[TopicPartition] | None = None
         """What the group has given to this member, until it is held or taken away."""
-        self._held: dict[TopicPartition, _Holding] = {}
+        self._held: dict[TopicPartition, Holding] = {}
         self._settled = anyio.Event()
         self._reading: anyio.CancelScope | None = None
         """Around the request that is under way; cancelled when there is something to take over."""
-        self._delays: Iterator[float] | None = None
+        self._outage = Outage(first_s=0.1)
 
     @property
     def name(self) -> str:
@@ -97,9 +83,18 @@ class KafkaSource:
         return f"kafka_{self._group}"
 
     @property
+    def has_positions(self) -> bool:
+        """See `Positioned.has_positions`."""
+        return True
+
+    @property
     def can_reopen(self) -> bool:
         """See `SupportsReopening.can_reopen`."""
         return True
+
+    def report_to(self, tell: Tell) -> None:
+        """See `ReportsOutages`."""
+        self._outage.report_to(tell)
 
     def entrust(self, custody: Custody) -> None:
         """See `SharesPartitions`."""
@@ -109,7 +104,7 @@ class KafkaSource:
         """See `EventSource.position`. Joins the group; what it is given is taken over by `fetch`."""
         module = await in_thread(_imported, anyio.CapacityLimiter(1))
         self._known = dict(committed)
-        self._assigned, self._delays = None, None
+        self._assigned = None
         self._consumer = consumer = module.AIOKafkaConsumer(**self._arguments())
         source = self
 
@@ -164,7 +159,9 @@ class KafkaSource:
                 await self._endure(error)
                 continue
 
-            self._delays = None
+            if not await self._is_there(has_sent=bool(found)):
+                continue
+
             messages = [
                 self._message(self._held[partition], one)
                 for partition, records in found.items()
@@ -177,10 +174,10 @@ class KafkaSource:
 
     async def ack(self, receipts: Sequence[Receipt]) -> Mapping[str, int]:
         """See `EventSource.ack`. One owner reads a partition, in order, so what was committed last is a floor."""
-        reached: dict[_Holding, int] = {}
+        reached: dict[Holding, int] = {}
 
         for one in receipts:
-            if isinstance(one.token, _Holding) and one.position is not None:
+            if isinstance(one.token, Holding) and one.position is not None:
                 reached[one.token] = max(one.position, reached.get(one.token, -1))
 
         offsets = {
@@ -257,7 +254,7 @@ class KafkaSource:
                     await anyio.sleep(_NEWS_S)
 
     def _hold(self, assigned: frozenset[TopicPartition], known: Mapping[str, Intervals]) -> bool:
-        held = {one: _Holding(one, _name(one), _end(known[_name(one)]) + 1) for one in assigned}
+        held = {one: Holding(one, name_of(one), end_of(known[name_of(one)]) + 1) for one in assigned}
 
         if not all(map(self._seek, held.values())):
             return False
@@ -266,7 +263,7 @@ class KafkaSource:
 
         return True
 
-    def _seek(self, holding: _Holding) -> bool:
+    def _seek(self, holding: Holding) -> bool:
         """Read on there; False if the partition has just been taken away, of which this source is about to hear."""
         try:
             self._required().seek(holding.partition, holding.following)
@@ -278,8 +275,8 @@ class KafkaSource:
     async def _starts(self, assigned: frozenset[TopicPartition]) -> dict[str, int | None]:
         """By partition, what precedes the first message that is wanted, if nothing is known in the destination."""
         consumer = self._required()
-        fresh = [one for one in assigned if not self._known.get(_name(one))]
-        starts: dict[str, int | None] = {_name(one): None for one in assigned}
+        fresh = [one for one in assigned if not self._known.get(name_of(one))]
+        starts: dict[str, int | None] = {name_of(one): None for one in assigned}
 
         if not fresh:
             return starts
@@ -296,7 +293,7 @@ class KafkaSource:
             if self._start == "group":
                 offset = max(await consumer.committed(one) or 0, offset)
 
-            starts[_name(one)] = offset - 1
+            starts[name_of(one)] = offset - 1
 
         return starts
 
@@ -333,13 +330,22 @@ class KafkaSource:
                     "were read; the oldest one there is the one after them. If they may stay lost, use on_gap='skip'."
                 )
 
-            warnings.warn(
-                f"{where}: offsets {offset} to {first[partition] - 1} were deleted before they were read.",
-                AsynceltWarning,
-                stacklevel=2,
-            )
+            warn(f"{where}: offsets {offset} to {first[partition] - 1} were deleted before they were read.")
             holding.following = first[partition]
             self._seek(holding)
+
+    async def _is_there(self, *, has_sent: bool) -> bool:
+        """Whether the brokers are; ones that have sent nothing are asked, since the client only waits for them."""
+        if not has_sent and self._assigned is None:
+            try:
+                await self._required().topics()
+            except self._kafka.KafkaError as error:
+                await self._outage.wait(error)
+                return False
+
+        self._outage.over()
+
+        return True
 
     async def _endure(self, error: Exception) -> None:
         """Wait, if that may help; then go on behind what was handed out.
@@ -350,15 +356,14 @@ class KafkaSource:
         if not getattr(error, "retriable", False):
             raise ExtractError(f"Kafka source {self.name!r}: {type(error).__name__}: {error}") from error
 
-        self._delays = self._delays or backoff_delays(_AWAY)
-        await anyio.sleep(next(self._delays))
+        await self._outage.wait(error)
 
         for holding in self._held.values():
             self._seek(holding)
 
     def _settle(self, receipts: Sequence[Receipt]) -> None:
         for one in receipts:
-            if isinstance(one.token, _Holding):
+            if isinstance(one.token, Holding):
                 one.token.open -= 1
 
         self._settled.set()
@@ -383,7 +388,7 @@ class KafkaSource:
 
         return {**defaults, **self._options, **ours}
 
-    def _message(self, holding: _Holding, one: ConsumerRecord) -> Message:
+    def _message(self, holding: Holding, one: ConsumerRecord) -> Message:
         holding.open += 1
         holding.following = one.offset + 1
 
@@ -415,18 +420,6 @@ class KafkaSource:
             raise UsageError(f"Kafka source {self.name!r} is not connected. Pass it to pipeline.stream().")
 
         return self._consumer
-
-
-def _name(partition: TopicPartition) -> str:
-    return f"{partition.topic}:{partition.partition}"
-
-
-def _end(known: Intervals) -> int:
-    """The last position before the first that is not known. A partition is read in order, so there is one piece."""
-    if known.floor is not None:
-        return known.floor
-
-    return known.ranges[0][1] if known.ranges else -1
 
 
 def _imported() -> ModuleType:

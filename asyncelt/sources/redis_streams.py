@@ -2,34 +2,46 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import socket
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from types import ModuleType
-from typing import TYPE_CHECKING, Final, TypeAlias, cast
+from typing import TYPE_CHECKING, Final, cast
 
 import anyio
 
-from asyncelt._async import backoff_delays, in_thread
-from asyncelt.config import Retry
+from asyncelt._async import in_thread
 from asyncelt.errors import ConfigError, ExtractError, UsageError
 from asyncelt.extract.intervals import EMPTY, Intervals
-from asyncelt.extract.messages import Message, Receipt
+from asyncelt.extract.messages import Message, Receipt, Tell
+from asyncelt.sources.outages import Outage
+from asyncelt.sources.redis_entries import Entries, by_stream, entries_of, entry_id, position_of, text_of
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
 
 __all__ = ["RedisStreamSource", "redis_stream"]
 
-_Entries: TypeAlias = "Sequence[tuple[bytes, Mapping[bytes, bytes] | None]]"
-
 _LONG_POLL_S: Final = 10.0
-_AWAY: Final = Retry(attempts=1_000_000_000, first_s=0.05, max_s=5.0)
-_SEQUENCE_BITS: Final = 20
-"""An id is milliseconds and a number within them; together they are a position of less than 63 bits."""
+_REQUEST_BYTES: Final = 8 * 1024 * 1024
+"""To ask for at a time, about: entries may be large."""
+_FIRST_ENTRIES: Final = 10
+"""To ask for as long as nothing is known of their size."""
+_FORGET: Final = """
+for _, one in ipairs(redis.call('XINFO', 'CONSUMERS', KEYS[1], ARGV[1])) do
+    local known = {}
+    for at = 1, #one, 2 do known[one[at]] = one[at + 1] end
+    local is_made_up = string.match(known.name, '%-%d+%-%x%x%x%x%x%x%x%x$')
+    if is_made_up and known.name ~= ARGV[3] and known.pending == 0 and known.idle > tonumber(ARGV[2]) then
+        redis.call('XGROUP', 'DELCONSUMER', KEYS[1], ARGV[1], known.name)
+    end
+end
+"""
+"""In one step: entries that a consumer is given before it is deleted would be lost."""
 _PIECE: Final = 1000
 """Ids in a command."""
 
@@ -71,18 +83,31 @@ class RedisStreamSource:
         self._claimed_at: float | None = None
         self._open: set[tuple[str, bytes]] = set()
         """Entries that were given to the stream, which has not said what became of them."""
-        self._delays: Iterator[float] | None = None
+        self._nbytes = _REQUEST_BYTES // _FIRST_ENTRIES
+        """Of an entry, about."""
+        self._outage = Outage()
         self._was_open = False
+        self._is_member = False
+        """Whether the groups are there, which a consumer can leave."""
 
     @property
     def name(self) -> str:
-        """See `EventSource.name`."""
-        return f"redis_{'_'.join(self._streams)}_{self._group}"
+        """See `EventSource.name`. Without the streams, which are the partitions: there may be more of them tomorrow."""
+        return f"redis_{self._group}"
+
+    @property
+    def has_positions(self) -> bool:
+        """See `Positioned.has_positions`."""
+        return True
 
     @property
     def can_reopen(self) -> bool:
         """See `SupportsReopening.can_reopen`."""
         return True
+
+    def report_to(self, tell: Tell) -> None:
+        """See `ReportsOutages`."""
+        self._outage.report_to(tell)
 
     async def position(self, committed: Mapping[str, Intervals]) -> None:
         """See `EventSource.position`. A group that does not exist is made, after what has been committed."""
@@ -101,21 +126,35 @@ class RedisStreamSource:
             "protocol": 2,
         }
         self._client = module.from_url(self._url, **options)
-        is_again, self._was_open = self._was_open, True
+        is_again, self._was_open, self._is_member = self._was_open, True, False
         await self._make_groups_patiently(is_again=is_again)
+        self._is_member = True
         self._read_again()
 
     async def fetch(self, most: int) -> Sequence[Message]:
-        """See `EventSource.fetch`. Never ends by itself; a server that is away is waited for."""
+        """See `EventSource.fetch`. Never ends by itself; a server that is away is waited for.
+
+        Raises:
+            ExtractError: The server knows the password no more.
+        """
         errors = importlib.import_module("redis.exceptions")  # imported off the loop before
 
         while True:
+            # The server counts entries only.
+            count = max(min(most, _REQUEST_BYTES // self._nbytes), 1)
+
             try:
-                found = await self._mine_again(most) or await self._claimed(most) or await self._fresh(most)
-                self._delays = None
-            except (errors.ConnectionError, errors.TimeoutError):
-                self._delays = self._delays or backoff_delays(_AWAY)
-                await anyio.sleep(next(self._delays))
+                found = await self._mine_again(count) or await self._claimed(count) or await self._fresh(count)
+                self._outage.over()
+            except errors.AuthenticationError as error:
+                raise self._unwelcome(error) from error
+            except (*_away(errors), *_failing_over(errors)) as error:
+                await self._outage.wait(error)
+
+                if isinstance(error, _failing_over(errors)):
+                    # Another server is the right one now, or will be.
+                    await self._required().connection_pool.disconnect()
+
                 # An answer that was lost on its way is among what this consumer has not acknowledged.
                 self._read_again()
                 continue
@@ -132,13 +171,23 @@ class RedisStreamSource:
     async def ack(self, receipts: Sequence[Receipt]) -> Mapping[str, int]:
         """See `EventSource.ack`. The floor is the group's: what it has delivered and nobody has left open."""
         client = self._required()
-        self._settle(receipts)
         floors: dict[str, int] = {}
+        streams: set[str] = set()
 
-        for stream, ids in _by_stream(receipts).items():
-            for at in range(0, len(ids), _PIECE):
-                await client.xack(stream, self._group, *ids[at : at + _PIECE])
+        try:
+            for at in range(0, len(receipts), _PIECE):
+                piece = receipts[at : at + _PIECE]
+                self._settle(piece)
 
+                for stream, ids in by_stream(piece).items():
+                    streams.add(stream)
+                    await client.xack(stream, self._group, *ids)
+        except BaseException:
+            # They will come again, and must not look as if the stream had them still.
+            self._settle(receipts)
+            raise
+
+        for stream in streams:
             floor = await self._floor(client, stream)
 
             if floor is not None:
@@ -151,7 +200,7 @@ class RedisStreamSource:
         """See `EventSource.nack`. Other consumers may claim them at once."""
         self._settle(receipts)
 
-        for stream, ids in _by_stream(receipts).items():
+        for stream, ids in by_stream(receipts).items():
             await self._release(stream, ids)
 
     async def close(self) -> None:
@@ -162,7 +211,7 @@ class RedisStreamSource:
             return
 
         try:
-            if not self._is_named:
+            if self._is_member and not self._is_named:
                 for stream in self._streams:
                     await self._leave(client, stream)
         finally:
@@ -173,14 +222,17 @@ class RedisStreamSource:
     async def _make_groups_patiently(self, *, is_again: bool) -> None:
         """Wait for a server that is starting; and for one that is away, if it was there before."""
         errors = importlib.import_module("redis.exceptions")
-        passing = (errors.ConnectionError, errors.TimeoutError) if is_again else errors.BusyLoadingError
-        delays = backoff_delays(_AWAY)
+        passing = (*_away(errors), *_failing_over(errors)) if is_again else (errors.BusyLoadingError,)
 
         while True:
             try:
-                return await self._make_groups()
-            except passing:
-                await anyio.sleep(next(delays))
+                await self._make_groups()
+                self._outage.over()
+                return
+            except errors.AuthenticationError as error:
+                raise self._unwelcome(error) from error
+            except passing as error:
+                await self._outage.wait(error)
 
     async def _make_groups(self) -> None:
         client = self._required()
@@ -188,13 +240,21 @@ class RedisStreamSource:
 
         for stream in self._streams:
             known = self._committed.get(stream, EMPTY)
-            start = self._start if not known else "0" if known.floor is None else _entry_id(known.floor)
+            start = self._start if not known else "0" if known.floor is None else entry_id(known.floor)
 
             try:
                 await client.xgroup_create(stream, self._group, id=start, mkstream=True)
             except errors.ResponseError as error:
                 if not str(error).startswith("BUSYGROUP"):
                     raise
+
+    def _unwelcome(self, error: Exception) -> ExtractError:
+        why = str(error).rstrip(".")
+
+        return ExtractError(
+            f"Redis source {self.name!r}: the server does not let us in: {why}. Check user and password in url=, or "
+            "username= and password=."
+        )
 
     def _read_again(self) -> None:
         self._mine = dict.fromkeys(self._streams, "0-0")
@@ -206,7 +266,7 @@ class RedisStreamSource:
         while self._mine:
             stream, after = next(iter(self._mine.items()))
             answer = await client.xreadgroup(self._group, self._consumer, {stream: after}, count=most)
-            entries = _entries_of(answer).get(stream, [])
+            entries = entries_of(answer).get(stream, [])
 
             if not entries:
                 del self._mine[stream]
@@ -228,13 +288,14 @@ class RedisStreamSource:
         if not self._claims and is_due:
             self._claims = dict.fromkeys(self._streams, "0-0")
             self._claimed_at = now
+            await self._forget_the_dead(client)
 
         while self._claims:
             stream, start = next(iter(self._claims.items()))
             answer = await client.xautoclaim(
                 stream, self._group, self._consumer, self._claim_after_ms, start_id=start, count=most
             )
-            following, entries = cast("tuple[bytes, _Entries]", tuple(answer)[:2])
+            following, entries = cast("tuple[bytes, Entries]", tuple(answer)[:2])
 
             if following == b"0-0":
                 del self._claims[stream]
@@ -245,6 +306,15 @@ class RedisStreamSource:
                 return found
 
         return []
+
+    async def _forget_the_dead(self, client: Redis) -> None:
+        """Take names out of the group that nobody will use again, and that have nothing open any more."""
+        errors = importlib.import_module("redis.exceptions")
+
+        for stream in self._streams:
+            # Where scripts may not be run, names stay: nothing depends on it.
+            with contextlib.suppress(errors.ResponseError):
+                await client.eval(_FORGET, 1, stream, self._group, str(10 * self._claim_after_ms), self._consumer)
 
     async def _fresh(self, most: int) -> list[Message]:
         wait_ms = min(int(_LONG_POLL_S * 1000), self._claim_after_ms)
@@ -259,11 +329,14 @@ class RedisStreamSource:
 
         return [
             message
-            for stream, entries in _entries_of(answer).items()
+            for stream, entries in entries_of(answer).items()
             for message in self._messages(stream, entries, again=False)
         ]
 
-    def _messages(self, stream: str, entries: _Entries, *, again: bool) -> list[Message]:
+    def _messages(self, stream: str, entries: Entries, *, again: bool) -> list[Message]:
+        if sizes := [sum(map(len, fields.values())) for _, fields in entries if fields]:
+            self._nbytes = max(sum(sizes) // len(sizes), 1)
+
         # An entry that was deleted while somebody had it has no fields. One that is open here may be claimed by
         # ourselves, which tells the server that somebody is at it.
         found = [
@@ -276,16 +349,16 @@ class RedisStreamSource:
         return found
 
     def _message(self, stream: str, entry: bytes, fields: Mapping[bytes, bytes], *, again: bool) -> Message:
-        milliseconds, position = _position(entry)
+        milliseconds, position = position_of(entry)
         receipt = Receipt(stream, position, entry, again=again)
 
         if self._field is None:
-            value: object = {_text(name): _text(one) for name, one in fields.items()}
+            value: object = {text_of(name): text_of(one) for name, one in fields.items()}
             headers: dict[str, str] = {}
         else:
             # Without the field it is no JSON, and so a dead letter.
             value = fields.get(self._field, repr(dict(fields)).encode())
-            headers = {_text(name): _text(one) for name, one in fields.items() if name != self._field}
+            headers = {text_of(name): text_of(one) for name, one in fields.items() if name != self._field}
 
         return Message(value, receipt, self, headers=headers, topic=stream, timestamp=milliseconds / 1000)
 
@@ -297,12 +370,12 @@ class RedisStreamSource:
             together.xpending(stream, self._group)
             groups, pending = await together.execute()
 
-        delivered = next((one["last-delivered-id"] for one in groups if _text(one["name"]) == self._group), None)
+        delivered = next((one["last-delivered-id"] for one in groups if text_of(one["name"]) == self._group), None)
 
         if delivered is None:
             return None
 
-        return _position(pending["min"])[1] - 1 if pending["pending"] else _position(delivered)[1]
+        return position_of(pending["min"])[1] - 1 if pending["pending"] else position_of(delivered)[1]
 
     def _settle(self, receipts: Sequence[Receipt]) -> None:
         self._open.difference_update((one.partition, one.token) for one in receipts if isinstance(one.token, bytes))
@@ -346,46 +419,13 @@ class RedisStreamSource:
         return self._client
 
 
-def _by_stream(receipts: Sequence[Receipt]) -> dict[str, list[bytes]]:
-    found: dict[str, list[bytes]] = {}
-
-    for one in receipts:
-        if isinstance(one.token, bytes):
-            found.setdefault(one.partition, []).append(one.token)
-
-    return found
+def _away(errors: ModuleType) -> tuple[type[Exception], ...]:
+    return errors.ConnectionError, errors.TimeoutError
 
 
-def _entries_of(answer: object) -> dict[str, _Entries]:
-    pairs = cast("Sequence[tuple[bytes, _Entries]]", answer or ())
-
-    return {_text(stream): entries for stream, entries in pairs}
-
-
-def _position(entry: bytes | str) -> tuple[int, int]:
-    """Milliseconds and position of an entry id.
-
-    Raises:
-        ExtractError: It does not fit.
-    """
-    first, _, second = _text(entry).partition("-")
-    milliseconds, sequence = int(first), int(second or 0)
-
-    if sequence >> _SEQUENCE_BITS or milliseconds >> (63 - _SEQUENCE_BITS):
-        raise ExtractError(
-            f"The entry id {_text(entry)} is too large for a position: at most {2**43 - 1}-{2**20 - 1}. Ids that the "
-            "server makes are not; write with '*' as id."
-        )
-
-    return milliseconds, (milliseconds << _SEQUENCE_BITS) | sequence
-
-
-def _entry_id(position: int) -> str:
-    return f"{position >> _SEQUENCE_BITS}-{position & (1 << _SEQUENCE_BITS) - 1}"
-
-
-def _text(value: bytes | str) -> str:
-    return value if isinstance(value, str) else value.decode("utf-8", "replace")
+def _failing_over(errors: ModuleType) -> tuple[type[Exception], ...]:
+    """What a server answers that is not, or not yet, the one to ask."""
+    return errors.ReadOnlyError, errors.ClusterDownError, errors.TryAgainError
 
 
 def _imported() -> ModuleType:

@@ -25,10 +25,15 @@ Receive: TypeAlias = Callable[[], Awaitable[Event]]
 Send: TypeAlias = Callable[[Event], Awaitable[None]]
 
 _RETRY_AFTER: Final = (b"retry-after", b"1")
+_CLOSE: Final = (b"connection", b"close")
 KEY_COLUMN: Final = "_dedup_key"
 _THROWN_AWAY: Final = 16 * 1024 * 1024
 """Bytes of a body that is too long which are taken all the same."""
 _THROWN_AWAY_S: Final = 5.0
+_BODY_S: Final = 30.0
+"""How long a client may take to send one."""
+_WAITING_BYTES: Final = 64 * 1024 * 1024
+"""Of all bodies that wait for their answers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +64,14 @@ class _Refused(Exception):
         self.headers = headers
 
 
+@dataclass(slots=True)
+class _Body:
+    """Of a request, as far as it has come."""
+
+    parts: list[bytes] = field(default_factory=list)
+    size: int = 0
+
+
 class Webhook:
     """An ASGI application and an `EventSource`. Made by `webhook`. Belongs to one event loop, and to one stream."""
 
@@ -70,6 +83,8 @@ class Webhook:
         max_body_bytes: int,
         authenticate: Authenticate | None,
         dedup_key: DedupKey | None,
+        waiting_bytes: int = _WAITING_BYTES,
+        body_s: float = _BODY_S,
     ) -> None:
         self._desk = desk
         self._capacity = capacity
@@ -78,6 +93,10 @@ class Webhook:
         self._dedup_key = dedup_key
         self._taken = 0
         """Requests that are being read, or wait for their answer."""
+        self._waiting_bytes = max(waiting_bytes, max_body_bytes)
+        self._taken_bytes = 0
+        """Of their bodies, as far as they have come."""
+        self._body_s = body_s
 
     @property
     def name(self) -> str:
@@ -88,6 +107,16 @@ class Webhook:
     def key_column(self) -> str | None:
         """See `Keyed`."""
         return None if self._dedup_key is None else KEY_COLUMN
+
+    @property
+    def has_positions(self) -> bool:
+        """See `Positioned.has_positions`."""
+        return self._desk.has_positions
+
+    @property
+    def can_reopen(self) -> bool:
+        """See `SupportsReopening.can_reopen`: what is on the disk can be read again."""
+        return self._desk.has_positions
 
     # ------------------------------------------------------------------ for a server
 
@@ -113,14 +142,17 @@ class Webhook:
             raise _Refused(405, "Send it with POST or PUT.", (b"allow", b"POST, PUT"))
 
         if self._taken >= self._capacity or self._desk.is_full:
-            raise _Refused(429, "Too much is waiting to be committed. Send it again.", _RETRY_AFTER)
+            raise _too_much()
 
         self._taken += 1
+        body = _Body()
 
         try:
-            await self._keep(await self._read(scope, receive))
+            request = await self._read(scope, receive, body)
+            await self._keep(request)
         finally:
             self._taken -= 1
+            self._taken_bytes -= body.size
 
     async def _keep(self, request: WebhookRequest) -> None:
         if self._authenticate is not None:
@@ -140,7 +172,7 @@ class Webhook:
         try:
             await self._desk.put(message)
         except MessageNotCommitted:
-            raise _Refused(503, "It was not committed. Send it again.", _RETRY_AFTER) from None
+            raise _Refused(503, "It may not have been committed. Send it again.", _RETRY_AFTER) from None
 
     def _key(self, request: WebhookRequest) -> str | None:
         if self._dedup_key is None:
@@ -157,7 +189,7 @@ class Webhook:
 
         raise _Refused(400, f"The header {self._dedup_key} is missing, by which a repetition could be told.")
 
-    async def _read(self, scope: Scope, receive: Receive) -> WebhookRequest:
+    async def _read(self, scope: Scope, receive: Receive, body: _Body) -> WebhookRequest:
         headers = _headers(scope)
         said = headers.get("content-length", "")
 
@@ -165,30 +197,11 @@ class Webhook:
             await _throw_away(receive)
             raise self._too_large()
 
-        parts: list[bytes] = []
-        size = 0
-        more = True
-
-        while more:
-            event = await receive()
-
-            if event["type"] == "http.disconnect":
-                raise _Refused(400, "The request has ended before its body.")
-
-            part = event.get("body", b"")
-            assert isinstance(part, bytes)  # noqa: S101 - ASGI says so
-            size += len(part)
-            more = bool(event.get("more_body", False))
-
-            if size > self._max_body_bytes:
-                parts.clear()
-
-                if more:
-                    await _throw_away(receive)
-
-                raise self._too_large()
-
-            parts.append(part)
+        try:
+            with anyio.fail_after(self._body_s):
+                await self._receive(receive, body)
+        except TimeoutError:
+            raise _Refused(408, f"The body did not come within {self._body_s:g} s.", _CLOSE) from None
 
         client = scope.get("client")
         query = scope.get("query_string", b"")
@@ -199,11 +212,35 @@ class Webhook:
             query=query.decode("latin-1") if isinstance(query, bytes) else str(query),
             headers=headers,
             client=str(client[0]) if isinstance(client, Sequence) and client else None,
-            body=b"".join(parts),
+            body=b"".join(body.parts),
         )
 
+    async def _receive(self, receive: Receive, body: _Body) -> None:
+        more = True
+
+        while more:
+            event = await receive()
+
+            if event["type"] == "http.disconnect":
+                raise _Refused(400, "The request has ended before its body.")
+
+            part = event.get("body", b"")
+            assert isinstance(part, bytes)  # noqa: S101 - ASGI says so
+            more = bool(event.get("more_body", False))
+            body.parts.append(part)
+            body.size += len(part)
+            self._taken_bytes += len(part)
+
+            if body.size > self._max_body_bytes or self._taken_bytes > self._waiting_bytes:
+                body.parts.clear()
+
+                if more:
+                    await _throw_away(receive)
+
+                raise self._too_large() if body.size > self._max_body_bytes else _too_much()
+
     def _too_large(self) -> _Refused:
-        return _Refused(413, f"The body has more than {self._max_body_bytes} bytes.", (b"connection", b"close"))
+        return _Refused(413, f"The body has more than {self._max_body_bytes} bytes.", _CLOSE)
 
     # ------------------------------------------------------------------ for the stream
 
@@ -226,6 +263,10 @@ class Webhook:
     async def close(self) -> None:
         """See `EventSource.close`. Requests are answered 503 from here on."""
         await self._desk.close()
+
+
+def _too_much() -> _Refused:
+    return _Refused(429, "Too much is waiting to be committed. Send it again.", _RETRY_AFTER)
 
 
 async def _throw_away(receive: Receive) -> None:
@@ -305,7 +346,8 @@ def webhook(
             ``_dedup_key`` and the primary key, of which the first row stays. A request without it is answered 400.
         authenticate: Whether a request is welcome; 401 if not. What it raises is the server's to answer.
         max_body_bytes: A longer body is answered 413.
-        capacity: How many requests may be waiting at a time; others are answered 429.
+        capacity: How many requests may be waiting at a time; others are answered 429. So are those whose bodies would
+            be more than 64 MiB with those that wait.
         spool_bytes: How large the files in ``spool`` may be; requests beyond are answered 429.
 
     Raises:

@@ -168,6 +168,22 @@ class KeyedMergeConformance(MergeConformance):
         assert await contents(owner) == [*([FIRST] if strategy == "insert-only" else []), SECOND, (4, "d", [40])]
         assert len(await owner.rows("orders__items")) == (4 if strategy == "insert-only" else 2)
 
+    @pytest.mark.parametrize("strategy", ["delete-insert", *KEYED])
+    async def test_a_hint_on_a_column_that_never_had_a_value_says_nothing(
+        self, owner: Owner, strategy: MergeStrategy
+    ) -> None:
+        """Nobody has such a column yet: no flag is set, and of rows with one key arrival decides."""
+        needs(owner, strategy)
+        gone = Column(name=ColumnName("gone"), hard_delete=True)
+        at = Column(name=ColumnName("at"), dedup_sort="desc")
+        tables = orders_tables(strategy, gone=gone, at=at)
+        await owner.run(documents([(1, "a", [10]), (2, "b", [20]), (2, "c", [21, 22])]), tables=tables)
+        await owner.run(documents([(3, "d", [30])]))
+
+        two = (2, "b", [20]) if strategy == "insert-only" else (2, "c", [21, 22])
+        kept = [] if strategy == "cdc" else [(1, "a", [10]), two]
+        assert await contents(owner) == [*kept, (3, "d", [30])]
+
     @pytest.mark.parametrize("strategy", KEYED)
     async def test_compound_keys_match_as_a_whole(self, owner: Owner, strategy: MergeStrategy) -> None:
         needs(owner, strategy)

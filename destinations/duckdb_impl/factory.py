@@ -65,6 +65,11 @@ class DuckDb:
         """The database as a URL."""
         return self.config.location
 
+    @property
+    def place(self) -> Path | None:
+        """The file."""
+        return self.config.path
+
     def for_pipeline(self, pipeline_name: str) -> DuckDb:
         """With ``<pipeline_name>.duckdb`` in the current folder, where no database was given."""
         if not self.is_default_file:
@@ -97,7 +102,7 @@ def duckdb(
     memory_limit: str | None = "1GB",
     threads: int | None = None,
     storage_version: str | None = "v1.3.0",
-    naming_convention: str = "snake_case",
+    naming_convention: str | None = None,
     busy_timeout_s: float = 30.0,
     replace_strategy: ReplaceStrategy | None = None,
     truncate_tables_on_staging_destination_before_load: bool = True,
@@ -117,7 +122,8 @@ def duckdb(
         storage_version: The oldest DuckDB that can open a file that is made here, as DuckDB writes it; its newer forms
             of storage are smaller and, for wide tables, written in half the time. None: DuckDB's own default, which
             every version can open. A file that exists stays as it is.
-        naming_convention: How names of the data become names of tables and columns.
+        naming_convention: How names of the data become names of tables and columns. None: as the schema has it, a new
+            one "snake_case".
         busy_timeout_s: How long to wait for a file that another process has open.
         replace_strategy: How tables with the write disposition ``replace`` are filled: "truncate-and-insert", the
             default, or "insert-from-staging", which reads all files before it touches the old rows. Both are part

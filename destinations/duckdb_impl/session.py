@@ -222,7 +222,7 @@ class DuckDbSession:
                 module = importlib.import_module("asyncelt.destinations.duckdb_impl.database")
             except ModuleNotFoundError as error:
                 raise ConfigError(
-                    f"The duckdb destination needs the package {error.name!r}: pip install 'asyncelt[duckdb]'"
+                    f"The duckdb destination needs the package {error.name!r}: pip install duckdb"
                 ) from error
 
             return cast("Database", module.Database(config, target))

@@ -8,39 +8,41 @@ unfinished; whoever comes next finishes it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
 import orjson
 
+from asyncelt.destinations.busy import Busy, OwnerAlive
 from asyncelt.destinations.filesystem_impl import documents
 from asyncelt.destinations.filesystem_impl.catalogs import CatalogConfig
-from asyncelt.destinations.filesystem_impl.changes import emptied_tables, schema_updates
+from asyncelt.destinations.filesystem_impl.changes import schema_updates
 from asyncelt.destinations.filesystem_impl.documents import MarkedPackage, Marker
 from asyncelt.destinations.filesystem_impl.lake import (
     LakeFormat,
-    LakeWrite,
     check_lakes,
     format_of,
     lake_tables,
-    lake_writes,
 )
+from asyncelt.destinations.filesystem_impl.lake_steps import check_rows, compact
 from asyncelt.destinations.filesystem_impl.lakes import Lake, lake_of
 from asyncelt.destinations.filesystem_impl.layout import Layout
+from asyncelt.destinations.filesystem_impl.marking import Marking
 from asyncelt.destinations.filesystem_impl.storage import Place, Store
-from asyncelt.destinations.job_files import read_job
-from asyncelt.errors import DestinationRejected, LeaseLost
+from asyncelt.errors import AsynceltError, DestinationRejected, LeaseLost, SchemaError, TablesBehind
 from asyncelt.failpoints import failpoint
 from asyncelt.flow import JobFile, Package
-from asyncelt.load.protocol import Commit, CommitResult, Lease, Restored
+from asyncelt.load.protocol import Commit, CommitResult, Lease, Restored, Target
 from asyncelt.schema.capabilities import Capabilities
 from asyncelt.schema.model import Schema
-from asyncelt.schema.stored import ENGINE_VERSION, from_json, to_json
+from asyncelt.schema.stored import from_json
 from asyncelt.schema.system import LOADS_TABLE, STATE_TABLE, VERSION_TABLE
 from asyncelt.types import JsonValue, LoadId, TableName
 
 __all__ = ["FileDataset"]
+
+_logger = logging.getLogger("asyncelt.destinations.filesystem")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,7 +101,7 @@ class FileDataset:
         if not self.store.exists():
             return Restored()
 
-        loads = self.finish()
+        loads = self.finish(_of_pipeline(pipeline_name))
         states = [
             (parts[1], name)
             for name in self.store.names(STATE_TABLE)
@@ -117,8 +119,12 @@ class FileDataset:
             head_load_id=self.place.journal.lease(pipeline_name, member).head_load_id,
         )
 
-    def schemas(self) -> dict[str, str]:
-        """Newest stored schema JSON per schema name."""
+    def schemas(self, ahead: Iterable[Marker] = ()) -> dict[str, str]:
+        """Newest stored schema JSON per schema name.
+
+        Args:
+            ahead: Commits whose schemas may not be stored yet.
+        """
         newest: dict[str, tuple[str, str]] = {}
 
         for name in self.store.names(VERSION_TABLE):
@@ -127,14 +133,34 @@ class FileDataset:
             if len(parts) == 3:
                 newest[parts[0]] = max(newest.get(parts[0], ("", "")), (parts[1], name))
 
-        return {schema: str(self._row(f"{VERSION_TABLE}/{name}")["schema"]) for schema, (_, name) in newest.items()}
+        texts = {schema: str(self._row(f"{VERSION_TABLE}/{name}")["schema"]) for schema, (_, name) in newest.items()}
+
+        for package in (one for marker in ahead for one in marker.packages):
+            if package.version is not None and package.load_id > newest.get(package.schema_name, ("", ""))[0]:
+                texts[package.schema_name] = str(package.version["schema"])
+
+        return texts
+
+    def readable_schemas(self, ahead: Iterable[Marker] = ()) -> list[Schema]:
+        """The newest stored schemas but those of writers too old or too new, whose tables are left out."""
+        found = []
+
+        for name, text in self.schemas(ahead).items():
+            try:
+                found.append(from_json(text))
+            except SchemaError as error:
+                _logger.warning("%s: tables of schema %s are left out: %s", self.store.address, name, error)
+
+        return found
 
     def acquire(self, pipeline_name: str, member: str) -> Lease:
         """Raise the epoch. An owner that has never committed leaves no trace: its first commit decides."""
+        self.store.check()
+
         if not self.store.exists():
             return Lease(epoch=1)
 
-        self.finish()
+        self.finish(_of_pipeline(pipeline_name))
         journal = self.place.journal
 
         return journal.take(pipeline_name, member) if journal.lease(pipeline_name, member).epoch else Lease(epoch=1)
@@ -144,11 +170,13 @@ class FileDataset:
         if not self.store.exists():
             return frozenset()
 
-        return self.finish().intersection(load_ids)
+        wanted = frozenset(load_ids)
+
+        return wanted & self.finish(lambda marker: any(one.load_id in wanted for one in marker.packages))
 
     def run_of(self, pipeline_name: str, run_id: str) -> tuple[LoadId, ...]:
         """Load ids that this run has committed."""
-        self.finish()
+        self.finish(_of_pipeline(pipeline_name))
         content = self.store.read(documents.run_path(pipeline_name, run_id))
 
         return () if content is None else tuple(LoadId(load_id) for load_id in orjson.loads(content))
@@ -159,7 +187,7 @@ class FileDataset:
         load_ids = tuple(package.load_id for package in commit.packages)
 
         with self.place.journal.turn():
-            done = self._finish_unlocked(self._load_ids()).intersection(load_ids)
+            done = self._finish_unlocked(commit.target).intersection(load_ids)
 
             if len(done) == len(load_ids):
                 self._withdraw(commit)
@@ -169,7 +197,7 @@ class FileDataset:
             before = [load_id for load_id in load_ids if load_id in done]
             self._check_lease(commit, before[-1] if before else commit.parent_load_id)
             updates = schema_updates(self.schemas(), commit.packages)
-            marker = self._marker(commit, [package for package in commit.packages if package.load_id not in done])
+            marker = self._marking(commit).marker([one for one in commit.packages if one.load_id not in done])
 
             if not commit.is_load:
                 self.store.write_all(self._versions(marker))
@@ -177,31 +205,55 @@ class FileDataset:
                 return CommitResult(load_ids=load_ids, schema_updates=updates)
 
             self._settle_data(marker)
+            check_rows(self.lake, commit, marker)
             failpoint("filesystem.before_marker")
             self.place.journal.append(marker)
             failpoint("filesystem.after_marker")
-            self._follow(marker)
+            self._follow_committed(marker)
 
         return CommitResult(load_ids=load_ids, schema_updates=updates)
 
-    def finish(self) -> frozenset[LoadId]:
+    def finish(self, is_needed: Callable[[Marker], bool] = lambda _: True) -> frozenset[LoadId]:
         """Do what an owner that died after its marker has left undone.
+
+        Args:
+            is_needed: Whether what follows from a commit matters now. The commit itself is true without it.
 
         Returns:
             All loads that are committed.
+
+        Raises:
+            OwnerAlive: The owner of a needed one is alive, and about to finish it.
         """
+        journal, load_ids = self.place.journal, self._load_ids()
+        unsettled = journal.unsettled(load_ids)
+
+        if any(map(is_needed, unsettled)):
+            with journal.turn():
+                load_ids = self._load_ids()
+                unsettled = journal.unsettled(load_ids)
+
+                for marker in filter(is_needed, unsettled):
+                    owner = journal.owner_of(marker)
+
+                    if owner is not None:
+                        raise OwnerAlive(f"Load {marker.name} of {self.store.address} is being finished by {owner}.")
+
+                    self._follow_committed(marker)
+
+        return load_ids.union(package.load_id for marker in unsettled for package in marker.packages)
+
+    def look(self) -> tuple[frozenset[LoadId], Sequence[Marker]]:
+        """Loads that are finished, and commits from which rows of lakes or system tables have yet to follow."""
         load_ids = self._load_ids()
 
-        if self.place.journal.unsettled(load_ids):
-            with self.place.journal.turn():
-                load_ids = self._finish_unlocked(self._load_ids())
-
-        return load_ids
+        return load_ids, self.place.journal.unsettled(load_ids)
 
     def table_files(self, load_ids: frozenset[LoadId] | None = None) -> dict[TableName, list[str]]:
         """Files of every table that ever had some, as of the last commit, in the order of their commits.
 
-        Files that the reference wrote count by their load id, where the layout has it.
+        Files that the reference wrote count by their load id; where the layout has none, all count that no commit of
+        ours names or has replaced.
 
         Args:
             load_ids: All that are committed, where somebody has just asked.
@@ -211,8 +263,10 @@ class FileDataset:
         foreign = (self._load_ids() if load_ids is None else load_ids) - content.load_ids
 
         if foreign:
+            own = content.superseded.union(path for paths in files.values() for path in paths)
+
             for table, paths in self._foreign_files(foreign).items():
-                files[table] = [*(path for path in paths if path not in content.superseded), *files.get(table, [])]
+                files[table] = [*(path for path in paths if path not in own), *files.get(table, [])]
 
         return files
 
@@ -220,7 +274,7 @@ class FileDataset:
         """Files of loads that have no marker, because the reference wrote them."""
         names = {
             name
-            for schema in map(from_json, self.schemas().values())
+            for schema in self.readable_schemas()
             for name in schema.tables
             if name not in {LOADS_TABLE, VERSION_TABLE, STATE_TABLE} and format_of(schema, name) is None
         }
@@ -237,59 +291,15 @@ class FileDataset:
 
         return found
 
-    def _marker(self, commit: Commit, packages: Sequence[Package]) -> Marker:
-        current = self.table_files() if any(emptied_tables(package) for package in packages) else {}
-        stored = [(name, documents.split_name(name, 3)) for name in self.store.names(VERSION_TABLE)]
-        versions = {parts[2] for _, parts in stored if len(parts) == 3}
-        superseded: list[str] = []
-        marked = []
-
-        for package in packages:
-            for name in emptied_tables(package):
-                superseded += current.pop(name, [])
-
-            if package.dropped_tables:
-                forgotten = [(name, parts) for name, parts in stored if parts[0] == package.schema.name]
-                superseded += [f"{VERSION_TABLE}/{name}" for name, _ in forgotten]
-                versions -= {parts[2] for _, parts in forgotten}
-
-            files = self._files_of(commit, package)
-
-            for table, paths in files.items():
-                current.setdefault(table, []).extend(paths)
-
-            marked.append(
-                MarkedPackage(
-                    load_id=package.load_id,
-                    schema_name=package.schema.name,
-                    version_hash=package.schema.version_hash,
-                    files=files,
-                    lakes=self._lakes_of(commit, package),
-                    version=self._version_row(package.schema, package.load_id, versions),
-                    states=self._state_rows(package),
-                )
-            )
-
-        return Marker(
-            pipeline_name=commit.target.pipeline_name,
-            member=commit.target.member,
-            epoch=commit.lease.epoch,
-            parent_load_id=commit.parent_load_id,
-            run_id=commit.run_id,
-            committed_at=_now(),
-            packages=marked,
-            superseded=superseded,
+    def _marking(self, commit: Commit) -> Marking:
+        return Marking(
+            commit=commit,
+            capabilities=self.capabilities,
+            path_of=lambda package, job: self.path_of(commit, package, job),
+            stored_versions=self.store.names(VERSION_TABLE),
+            current_files=self.table_files,
+            known_lakes=lambda: lake_tables(self.readable_schemas()),
         )
-
-    def _files_of(self, commit: Commit, package: Package, *, lakes: bool = False) -> dict[TableName, list[str]]:
-        """Where the rows of plain tables are, or those of tables in a table format."""
-        files: dict[TableName, list[str]] = {}
-
-        for job in package.jobs:
-            if job.table != STATE_TABLE and (format_of(package.schema, job.table) is not None) == lakes:
-                files.setdefault(job.table, []).append(self.path_of(commit, package, job))
-
-        return files
 
     def _withdraw(self, commit: Commit) -> None:
         """Remove what has been brought again by a session that did not know that all of it was committed."""
@@ -302,47 +312,6 @@ class FileDataset:
         }
         self.store.remove(sorted(paths - live))
         self.place.journal.withdraw(commit)
-
-    def _lakes_of(self, commit: Commit, package: Package) -> list[LakeWrite]:
-        """What becomes of tables that are kept in a table format."""
-        schema, emptied = package.schema, emptied_tables(package)
-        gone = [name for name in emptied if name not in schema.tables]
-        known = lake_tables([from_json(text) for text in self.schemas().values()]) if gone else {}
-
-        return lake_writes(
-            schema,
-            self._files_of(commit, package, lakes=True),
-            [name for name in emptied if name in schema.tables],
-            {name: known[name] for name in gone if name in known},
-        )
-
-    def _version_row(self, schema: Schema, load_id: LoadId, stored: set[str]) -> Mapping[str, JsonValue] | None:
-        digits = documents.split_name(documents.version_path(schema.name, load_id, schema.version_hash), 3)[2]
-
-        if digits in stored:
-            return None
-
-        stored.add(digits)
-
-        return {
-            "version_hash": schema.version_hash,
-            "schema_name": schema.name,
-            "version": schema.version,
-            "engine_version": ENGINE_VERSION,
-            "inserted_at": _now(),
-            "schema": to_json(schema),
-        }
-
-    def _state_rows(self, package: Package) -> list[Mapping[str, JsonValue]]:
-        rows: list[Mapping[str, JsonValue]] = []
-
-        for job in package.jobs:
-            if job.table == STATE_TABLE:
-                for row in read_job(package, job, self.capabilities).to_pylist():
-                    del row["_dlt_id"]
-                    rows.append({**row, "created_at": row["created_at"].isoformat()})
-
-        return rows
 
     def _settle_data(self, marker: Marker) -> None:
         """Make sure that every data file is there and that its name survives a crash of the machine."""
@@ -361,6 +330,26 @@ class FileDataset:
             raise DestinationRejected(
                 f"Load {marker.name}: the data file {missing} is not in {self.store.address}. Load its job again."
             )
+
+    def _follow_committed(self, marker: Marker) -> None:
+        """Do what follows from a marker; an error says that the load is committed all the same.
+
+        Raises:
+            TablesBehind: Never `DestinationRejected`, upon which a load would be given up, and come twice.
+        """
+        try:
+            self._follow(marker)
+        except Busy:
+            raise
+        except (AsynceltError, OSError) as error:
+            raise TablesBehind(
+                f"Load {marker.name} is committed in {self.store.address}, but not all of its tables have it yet: "
+                f"{error} When the cause is mended, the next call brings them. Do not give the load up: its rows would "
+                "come twice."
+            ) from error
+
+        if self.compact_files is not None:
+            compact(self.lake, marker, self.compact_files)
 
     def _follow(self, marker: Marker) -> None:
         """Everything that follows from a marker. May be done any number of times."""
@@ -413,11 +402,7 @@ class FileDataset:
         tables = from_json(self.schemas()[package.schema_name]).tables
 
         for write in package.lakes:
-            lake = self.lake(write.format)
-            lake.write(write, tables, marker, package.load_id)
-
-            if self.compact_files is not None:
-                lake.compact(write.table, package.load_id, self.compact_files)
+            self.lake(write.format).write(write, tables, marker, package.load_id)
 
         self.store.remove([path for write in package.lakes for path in write.files])
 
@@ -431,11 +416,16 @@ class FileDataset:
         old = sorted(own, reverse=True)[self.max_state_files :]
         self.store.remove([f"{STATE_TABLE}/{name}" for _, name in old])
 
-    def _finish_unlocked(self, load_ids: frozenset[LoadId]) -> frozenset[LoadId]:
-        unsettled = self.place.journal.unsettled(load_ids)
+    def _finish_unlocked(self, target: Target) -> frozenset[LoadId]:
+        journal, load_ids = self.place.journal, self._load_ids()
+        unsettled = journal.unsettled(load_ids)
 
         for marker in unsettled:
-            self._follow(marker)
+            is_own = (marker.pipeline_name, marker.member) == (target.pipeline_name, target.member)
+
+            # What another owner is doing at this moment would only be done twice.
+            if is_own or journal.owner_of(marker) is None:
+                self._follow_committed(marker)
 
         return load_ids.union(package.load_id for marker in unsettled for package in marker.packages)
 
@@ -468,5 +458,5 @@ class FileDataset:
         return row
 
 
-def _now() -> str:
-    return datetime.now(UTC).isoformat()
+def _of_pipeline(pipeline_name: str) -> Callable[[Marker], bool]:
+    return lambda marker: marker.pipeline_name == pipeline_name

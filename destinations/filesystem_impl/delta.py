@@ -7,6 +7,7 @@ then the transaction is looked up again. Rows are streamed from the staged files
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -18,14 +19,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError
+from deltalake.schema import PrimitiveType
 from sqlglot import exp
 
 from asyncelt.destinations.filesystem_impl.catalogs import CatalogConfig
 from asyncelt.destinations.filesystem_impl.lake import SMALL_BYTES, LakeWrite
-from asyncelt.destinations.filesystem_impl.lakes import Author
+from asyncelt.destinations.filesystem_impl.lakes import Author, pause
 from asyncelt.destinations.filesystem_impl.layout import path_part
 from asyncelt.destinations.filesystem_impl.partitioning import partition_columns
-from asyncelt.destinations.filesystem_impl.staged import DOOMED, Staged, flag_of, staged_rows
+from asyncelt.destinations.filesystem_impl.staged import DOOMED, Staged, bounds, check_types, flag_of, staged_rows
 from asyncelt.destinations.filesystem_impl.storage import Store
 from asyncelt.destinations.filesystem_impl.views import FILE_COLUMN, view_of_files, view_of_partitions, view_over
 from asyncelt.destinations.sql.names import column, table
@@ -44,6 +46,15 @@ _PANIC: Final = "PanicException"
 """Of the Rust runtime; no module has it."""
 _GOES: Final = "_asyncelt_goes"
 """Column of an upsert's source: the row says which nested rows go, and is no row itself."""
+_SPILLED_BYTES: Final = 256 * 1024 * 1024
+"""Of a merge, in memory; what is more goes to disk."""
+_STATUS: Final = re.compile(r"status (?:code:? )?(\d{3})")
+_PASSING: Final = ("HTTP error", "error sending request", "timed out", "onnection reset", "onnection closed")
+"""What the driver says when a server did not answer."""
+_ORDERED: Final[Mapping[str, type]] = {"long": int, "integer": int, "string": str}
+"""Types of keys by whose bounds files are left out."""
+_UNREAD: Final = frozenset({"deletionVectors", "columnMapping"})
+"""Features of tables whose files do not have the rows and columns as they are."""
 _AS_TEXT = frozenset({"time", "json"})
 """Types that Delta does not have."""
 
@@ -91,6 +102,18 @@ class DeltaLake:
             if "%" in self.store.table_address(name)[0]:
                 raise Unsupported(f"Table {name}: Delta's driver cannot read addresses with a percent sign. Rename it.")
 
+    def check_rows(self, write: LakeWrite, definition: Table, load_id: LoadId) -> None:
+        """See `Lake.check_rows`."""
+        address, options = self.store.table_address(write.table)
+        where = f"Delta table {write.table}, load {load_id}"
+
+        with _guarded(address, f", load {load_id}"):
+            found = _found(address, options)
+
+            if found is not None:
+                types = pa.schema(found.schema())  # type: ignore[arg-type]  # see _see
+                check_types(self.store, write, definition, _value, types, where)
+
     def write(self, write: LakeWrite, tables: Mapping[TableName, Table], author: Author, load_id: LoadId) -> None:
         """See `Lake.write`.
 
@@ -112,7 +135,8 @@ class DeltaLake:
         address: str,
         options: dict[str, str],
     ) -> None:
-        for _ in range(_ATTEMPTS):
+        for attempt in range(_ATTEMPTS):
+            pause(attempt)
             current = _found(address, options)
 
             if application.is_in(current):
@@ -176,14 +200,20 @@ def lake(store: Store, _catalog: CatalogConfig, _namespace: str) -> DeltaLake:
 def _guarded(address: str, where: str = "") -> Iterator[None]:
     """What the driver raises becomes an error of ours, inside the block.
 
-    Where it panics, on a log that somebody has damaged for instance, it raises what is no `Exception`, which would end
-    the event loop and not the run.
+    It has no classes for what may pass, and raises bare exceptions as well. Where it panics, on a log that somebody has
+    damaged for instance, it raises what is no `Exception`, which would end the event loop and not the run.
     """
     try:
         yield
-    except DeltaError as error:
-        raise DestinationRejected(f"Delta table {address}{where}: {error}") from error
     except BaseException as error:
+        if isinstance(error, PermissionError) or (_is_of_driver(error) and not _may_pass(error)):
+            raise DestinationRejected(
+                f"Delta table {address}{where}: {error}. Mend the table or the rows, or load into another table."
+            ) from error
+
+        if _is_of_driver(error):
+            raise DestinationUnavailable(f"Delta table {address}{where}: {error}") from error
+
         if type(error).__name__ != _PANIC:
             raise
 
@@ -193,6 +223,21 @@ def _guarded(address: str, where: str = "") -> Iterator[None]:
             f"Delta table {address}{where}: its driver gave up: {said}. Its log (_delta_log) or one of its files may "
             "be damaged: restore them, or load into another table."
         ) from error
+
+
+def _is_of_driver(error: BaseException) -> bool:
+    """Whether the driver has raised it: an error of its own, or the very class that it takes for what has no name."""
+    return isinstance(error, (DeltaError, OSError)) or type(error) in {Exception, ValueError, NotImplementedError}
+
+
+def _may_pass(error: BaseException) -> bool:
+    """Whether trying again may help: the driver tells only in words."""
+    said = str(error)
+
+    if status := _STATUS.search(said):
+        return status[1][0] == "5" or status[1] in {"408", "429"}
+
+    return isinstance(error, OSError) or any(word in said for word in _PASSING)
 
 
 def _most_small(found: DeltaTable) -> int:
@@ -210,7 +255,19 @@ def _most_small(found: DeltaTable) -> int:
 
 
 def _found(address: str, options: dict[str, str]) -> DeltaTable | None:
-    return DeltaTable(address, storage_options=options) if DeltaTable.is_deltatable(address, options) else None
+    if not DeltaTable.is_deltatable(address, options):
+        return None
+
+    found = DeltaTable(address, storage_options=options)
+    unread = _UNREAD.intersection(found.protocol().reader_features or ())
+
+    if unread:
+        raise DestinationRejected(
+            f"Delta table {address}: others have switched on {', '.join(sorted(unread))}, not read by asyncelt: "
+            "what they have deleted would come back. Switch it off and purge the table, or load into another table."
+        )
+
+    return found
 
 
 def _see(connection: DuckDBPyConnection, store: Store, table_name: TableName, name: str) -> Sequence[str] | None:
@@ -228,19 +285,28 @@ def _see(connection: DuckDBPyConnection, store: Store, table_name: TableName, na
     files = _files(found)
     paths = [f"{path_part(table_name)}/{unquote(str(path))}" for path in files.column("path").to_pylist()]
     partitions = found.metadata().partition_columns
+    # The table may have columns that no file has.
+    shape = f"{name}_shape"
+    _create_empty(connection, shape, schema)
+    # Not through Arrow: an upsert writes texts as views of texts, which Arrow cannot filter.
+    attached = store.attach(connection, paths)
 
-    if not paths:
-        connection.register(name, schema.empty_table())
-    elif not partitions:
-        # Not through Arrow: an upsert writes texts as views of texts, which Arrow cannot filter.
-        connection.execute(view_of_files(name, store.attach(connection, paths)))
-    else:
-        attached = store.attach(connection, paths)
+    if paths and partitions:
         values = files.select([f"partition.{one}" for one in partitions]).rename_columns(partitions)
         connection.register(f"{name}_values", values.append_column(FILE_COLUMN, pa.array(attached)))
-        connection.execute(view_of_partitions(name, attached, f"{name}_values", partitions))
+        connection.execute(view_of_partitions(name, attached, f"{name}_values", partitions, shape=shape))
+    else:
+        connection.execute(view_of_files(name, attached, shape=shape))
 
     return schema.names
+
+
+def _create_empty(connection: DuckDBPyConnection, name: str, schema: pa.Schema) -> None:
+    incoming = f"{name}_incoming"
+    connection.register(incoming, schema.empty_table())
+    select = exp.select(exp.Star()).from_(table(incoming))
+    connection.execute(exp.Create(this=table(name), kind="TABLE", expression=select).sql(dialect="duckdb"))
+    connection.unregister(incoming)
 
 
 def _files(found: DeltaTable) -> pa.Table:
@@ -273,7 +339,8 @@ def _write(
     definition = tables[write.table]
 
     with staged_rows(store, write, tables, _value, root) as staged:
-        if write.mode == "upsert" and known:
+        # Without the column nothing in the table can be found by it: all rows are new.
+        if write.mode == "upsert" and known and set(_found_by(staged)) <= {one.name for one in known.schema().fields}:
             _merge(staged, write, definition, known, properties)
 
             return
@@ -294,8 +361,11 @@ def _merge(
     staged: Staged, write: LakeWrite, definition: Table, target: DeltaTable, properties: CommitProperties
 ) -> None:
     """Rows of a root table are updated; nested rows go with those of the old root row, and others come."""
+    # Before the rows are asked for: nothing else may be asked meanwhile.
+    between = list(_between(staged, target))
+
     if write.root is None:
-        same = " AND ".join(f"target.{_quoted(key)} = source.{_quoted(key)}" for key in write.keys)
+        same = " AND ".join([*(f"target.{_quoted(key)} = source.{_quoted(key)}" for key in write.keys), *between])
         flagged = flag_of(definition, "source")
         gone = None if flagged is None else flagged.sql(dialect="databricks")
         merger = target.merge(
@@ -304,6 +374,7 @@ def _merge(
             source_alias="source",
             target_alias="target",
             merge_schema=True,
+            max_spill_size=_SPILLED_BYTES,
             commit_properties=properties,
         )
 
@@ -315,29 +386,49 @@ def _merge(
 
         return
 
-    link, names = _linked(staged), staged.select.named_selects
+    (link,), names = _found_by(staged), staged.select.named_selects
     rows = staged.select.select(exp.alias_(exp.false(), _GOES, quoted=True))
     going = exp.select(
         exp.alias_(column("row_key"), link, quoted=True), exp.alias_(exp.true(), _GOES, quoted=True)
     ).from_(table(DOOMED))
     merger = target.merge(
         staged.read(exp.Union(this=rows, expression=going, distinct=False, by_name=True)),
-        f"source.{_GOES} AND target.{_quoted(link)} = source.{_quoted(link)}",
+        " AND ".join([f"source.{_GOES} AND target.{_quoted(link)} = source.{_quoted(link)}", *between]),
         source_alias="source",
         target_alias="target",
         merge_schema=True,
+        max_spill_size=_SPILLED_BYTES,
         commit_properties=properties,
     )
     columns = {_quoted(name): f"source.{_quoted(name)}" for name in names}
     merger.when_matched_delete().when_not_matched_insert(columns, predicate=f"NOT source.{_GOES}").execute()
 
 
-def _linked(staged: Staged) -> str:
-    """The column that leads to the root row."""
+def _found_by(staged: Staged) -> Sequence[str]:
+    """The columns by which rows of the table are found that go: keys of a root table, or what leads to the root row."""
     if staged.doomed is None:
         raise AssertionError("an upsert says which rows go")
 
-    return staged.doomed.columns[0]
+    return staged.doomed.columns
+
+
+def _between(staged: Staged, target: DeltaTable) -> Iterator[str]:
+    """What all keys of the load lie between: files whose bounds say that they have none of them are not read."""
+    if staged.doomed is None:
+        return
+
+    types = {one.name: str(one.type.type) for one in target.schema().fields if isinstance(one.type, PrimitiveType)}
+
+    for name, value in zip(staged.doomed.columns, staged.doomed.values, strict=True):
+        kind = _ORDERED.get(types.get(name, ""))
+        least, most = bounds(staged.connection, value) if kind else (None, None)
+
+        if kind and isinstance(least, kind) and isinstance(most, kind):
+            yield f"target.{_quoted(name)} BETWEEN {_literal(least)} AND {_literal(most)}"
+
+
+def _literal(value: object) -> str:
+    return "'" + value.replace("'", "''") + "'" if isinstance(value, str) else str(value)
 
 
 def _quoted(name: str) -> str:

@@ -120,6 +120,11 @@ class Filesystem:
         """The address, without secrets."""
         return self.site.location
 
+    @property
+    def place(self) -> LocalSite | S3Site:
+        """The folder, or the prefix and how it is reached."""
+        return self.site
+
     def for_pipeline(self, pipeline_name: str) -> Filesystem:
         """The same: nothing depends on the pipeline."""
         del pipeline_name
@@ -180,7 +185,7 @@ def filesystem(  # noqa: PLR0913 - what people write down for a dataset; all but
     current_datetime: Moment | None = None,
     destination_name: str | None = None,
     max_state_files: int = 100,
-    naming_convention: str = "snake_case",
+    naming_convention: str | None = None,
     busy_timeout_s: float = 30.0,
     iceberg_catalog: str | Mapping[str, str] | None = None,
     compact_files: int | None = None,
@@ -206,7 +211,8 @@ def filesystem(  # noqa: PLR0913 - what people write down for a dataset; all but
             unless given, which keeps a file's name the same when its load is tried again.
         destination_name: Name in messages and settings; "filesystem" unless given.
         max_state_files: Old pipeline states that are kept.
-        naming_convention: How names of the data become names of tables and columns.
+        naming_convention: How names of the data become names of tables and columns. None: as the schema has it, a new
+            one "snake_case".
         busy_timeout_s: How long to wait for another session that is committing to the same dataset.
         iceberg_catalog: Of tables with ``table_format="iceberg"``: the address of a SQL database or of a REST
             catalog, a mapping of pyiceberg's properties (``type``, ``uri``, ``warehouse``, ``credential``, ...), or

@@ -35,12 +35,21 @@ from asyncelt.destinations.filesystem_impl.iceberg_catalog import Source, Tables
 from asyncelt.destinations.filesystem_impl.iceberg_files import DataFiles, View, columns_of, field_type, see, value_of
 from asyncelt.destinations.filesystem_impl.iceberg_partitions import is_writable, spec_of
 from asyncelt.destinations.filesystem_impl.lake import SMALL_BYTES, LakeWrite
-from asyncelt.destinations.filesystem_impl.lakes import Author
+from asyncelt.destinations.filesystem_impl.lakes import Author, pause
 from asyncelt.destinations.filesystem_impl.partitioning import partitions_of, properties_of
-from asyncelt.destinations.filesystem_impl.staged import DOOMED, Doomed, Staged, read, small_database, staged_rows
+from asyncelt.destinations.filesystem_impl.staged import (
+    DOOMED,
+    Doomed,
+    Staged,
+    bounds,
+    check_types,
+    read,
+    small_database,
+    staged_rows,
+)
 from asyncelt.destinations.filesystem_impl.storage import Store
 from asyncelt.destinations.filesystem_impl.views import view_over
-from asyncelt.destinations.sql.names import column, table
+from asyncelt.destinations.sql.names import table
 from asyncelt.errors import DestinationRejected, DestinationUnavailable
 from asyncelt.failpoints import failpoint
 from asyncelt.schema.model import Table
@@ -107,6 +116,16 @@ class IcebergLake:
                 if found is not None:
                     _check_writable(found)
 
+    def check_rows(self, write: LakeWrite, definition: Table, load_id: LoadId) -> None:
+        """See `Lake.check_rows`."""
+        where = f"Iceberg table {write.table}, load {load_id}"
+
+        with opened(self.catalog, self.store) as source:
+            found = source.find(write.table)
+
+            if found is not None:
+                check_types(self.store, write, definition, value_of, View.of(found).schema, where)
+
     def write(self, write: LakeWrite, tables: Mapping[TableName, Table], author: Author, load_id: LoadId) -> None:
         """See `Lake.write`.
 
@@ -117,7 +136,8 @@ class IcebergLake:
         origin = Origin(author.pipeline_name, author.member, load_id)
 
         with opened(self.catalog, self.store) as source:
-            for _ in range(_ATTEMPTS):
+            for attempt in range(_ATTEMPTS):
+                pause(attempt)
                 current = source.find(write.table)
 
                 if current is not None and origin.is_in(current):
@@ -342,7 +362,7 @@ def _small(tasks: Sequence[FileScanTask], at_least: int) -> list[FileScanTask]:
 def _compact(current: IcebergTable, small: Sequence[FileScanTask], load_id: LoadId) -> None:
     current.metadata.properties["commit.retry.num-retries"] = "0"
     change = current.transaction()
-    files = DataFiles(change.table_metadata, current, load_id)
+    files = DataFiles(change.table_metadata, current, load_id, "compact")
 
     try:
         with (
@@ -383,16 +403,12 @@ def _check_writable(found: IcebergTable) -> None:
 
 def _files_between(connection: DuckDBPyConnection, name: str, value: str, found: IcebergTable) -> list[FileScanTask]:
     """Data files that may have rows whose ``name`` is among the values of `DOOMED`."""
-    return list(found.scan(row_filter=_range(connection, name, column(value), found.schema())).plan_files())
+    return list(found.scan(row_filter=_range(connection, name, value, found.schema())).plan_files())
 
 
-def _range(
-    connection: DuckDBPyConnection, name: str, value: exp.Expression, schema: IcebergSchema
-) -> BooleanExpression:
+def _range(connection: DuckDBPyConnection, name: str, value: str, schema: IcebergSchema) -> BooleanExpression:
     """Between the least and the greatest key in `DOOMED`."""
-    bounds = exp.select(exp.Min(this=value), exp.Max(this=value.copy())).from_(table(DOOMED)).sql(dialect="duckdb")
-    least, most = (one[0].as_py() for one in connection.execute(bounds).to_arrow_table().itercolumns())
-
+    least, most = bounds(connection, value)
     found = next((one for one in schema.fields if one.name == name), None)
 
     if found is None or least is None:

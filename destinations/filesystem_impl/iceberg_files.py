@@ -11,7 +11,7 @@ import itertools
 import posixpath
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 from uuid import uuid4
 
 import pyarrow as pa
@@ -110,11 +110,13 @@ class DataFiles:
         metadata: Of the table, as the commit leaves it.
         target: The table.
         load_id: In whose folder they lie.
+        folder: What kind: ``load``; or ``compact``, whose files `tidy` of the same load leaves alone.
     """
 
     metadata: TableMetadata
     target: IcebergTable
     load_id: str
+    folder: Literal["load", "compact"] = "load"
     _paths: list[str] = field(default_factory=list)
     _id: str = field(default_factory=lambda: uuid4().hex)
 
@@ -169,7 +171,7 @@ class DataFiles:
 
     def _next_path(self) -> str:
         # Like the folder of a partition: some servers take no others.
-        name = f"load={self.load_id}/{_OURS}{self._id}-{len(self._paths)}.parquet"
+        name = f"{self.folder}={self.load_id}/{_OURS}{self._id}-{len(self._paths)}.parquet"
         self._paths.append(self.target.location_provider().new_data_location(name))
 
         return self._paths[-1]
@@ -295,11 +297,15 @@ def see(connection: DuckDBPyConnection, name: str, view: View, tasks: Iterable[F
     connection.execute(create.sql(dialect="duckdb"))
 
 
-def _place_in_time(path: str) -> tuple[str, int]:
-    """Files of one load by number, after those of earlier loads: rows come in the order in which they were loaded."""
-    folder, name = posixpath.split(path)
+def _place_in_time(path: str) -> tuple[str, str, int]:
+    """Files of one load by number, after those of earlier loads: rows come in the order in which they were loaded.
 
-    return posixpath.basename(folder), int(name.removesuffix(".parquet").rpartition("-")[2])
+    Those that were put together after a load come before its own, for they have older rows.
+    """
+    folder, name = posixpath.split(path)
+    kind, _, load_id = posixpath.basename(folder).partition("=")
+
+    return load_id, kind, int(name.removesuffix(".parquet").rpartition("-")[2])
 
 
 def _datasets(view: View, tasks: Sequence[FileScanTask]) -> Iterator[ds.Dataset]:

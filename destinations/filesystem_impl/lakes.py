@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import random
+import time
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, Final, Protocol, cast
 
 from asyncelt.destinations.filesystem_impl.catalogs import CatalogConfig
 from asyncelt.destinations.filesystem_impl.lake import LakeFormat, LakeWrite
@@ -15,7 +17,10 @@ from asyncelt.types import LoadId, TableName
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
-__all__ = ["Author", "Lake", "lake_of"]
+__all__ = ["Author", "Lake", "lake_of", "pause"]
+
+_FIRST_PAUSE_S: Final = 0.02
+_LONGEST_PAUSE_S: Final = 1.0
 
 
 class Author(Protocol):
@@ -41,6 +46,14 @@ class Lake(Protocol):
         Raises:
             ConfigError: What was configured cannot be used.
             DestinationRejected: Somebody does not let us in, or a table is of a kind that is not written.
+        """
+        ...
+
+    def check_rows(self, write: LakeWrite, definition: Table, load_id: LoadId) -> None:
+        """Refuse staged rows whose types the table does not take as it is, before anything is committed.
+
+        Raises:
+            DestinationRejected: Names the table, the column and what to do.
         """
         ...
 
@@ -70,3 +83,13 @@ def lake_of(kind: LakeFormat, store: Store, catalog: CatalogConfig, namespace: s
     module = importlib.import_module(f"asyncelt.destinations.filesystem_impl.{kind}")
 
     return cast("Lake", module.lake(store, catalog, namespace))
+
+
+def pause(attempt: int) -> None:
+    """Wait before an attempt at a commit: nothing before the first, then longer and longer. Blocking.
+
+    Writers that have come at once would otherwise be in each other's way again.
+    """
+    if attempt:
+        longest = min(_FIRST_PAUSE_S * 2**attempt, _LONGEST_PAUSE_S)
+        time.sleep(longest * (0.5 + random.random() / 2))  # noqa: S311 - jitter, not a secret

@@ -7,7 +7,7 @@ import glob
 import os
 from collections.abc import Awaitable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -169,6 +169,23 @@ class LocalStore:
 
         return [str(self._path / path) for path in paths]
 
+    def reading(self) -> AbstractContextManager[None]:
+        """See `Store.reading`: its errors are DuckDB's own."""
+        return nullcontext()
+
+    def check(self) -> None:
+        """See `Store.check`. Leaves no trace: looks at the folder in which the first one would be made."""
+        folder = self._path
+
+        while not folder.exists() and folder != folder.parent:
+            folder = folder.parent
+
+        if not folder.is_dir():
+            raise NotADirectoryError(f"{folder} is no folder, so nothing can be made in it.")
+
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise PermissionError(f"files cannot be made in {folder}.")
+
 
 class LocalJournal:
     """See `Journal`. Markers are named after their last load; epoch and head of a pipeline are in a file of its own."""
@@ -184,6 +201,16 @@ class LocalJournal:
     def unsettled(self, settled: frozenset[LoadId]) -> list[Marker]:
         """See `Journal.unsettled`."""
         return self._read(name for name in self._names() if name not in settled)
+
+    def position(self) -> int:
+        """See `Journal.position`."""
+        return len(self._names())
+
+    def owner_of(self, marker: Marker) -> str | None:
+        """See `Journal.owner_of`: an owner that is alive would have the turn."""
+        del marker
+
+        return None
 
     def lease(self, pipeline_name: str, member: str) -> Lease:
         """See `Journal.lease`."""

@@ -110,7 +110,7 @@ def check_partitions(definition: Table, *, transforms: bool) -> None:
     fields = partitions_of(definition) if transforms else [Partitioning(name) for name in partition_columns(definition)]
 
     for one in fields:
-        _check(definition, one)
+        _check(definition, one, transforms=transforms)
 
     names = [one.name for one in fields]
     twice = next((name for name in names if names.count(name) > 1), None)
@@ -121,7 +121,7 @@ def check_partitions(definition: Table, *, transforms: bool) -> None:
         )
 
 
-def _check(definition: Table, one: Partitioning) -> None:
+def _check(definition: Table, one: Partitioning, *, transforms: bool) -> None:
     where = f"Table {definition.name}, partition by {one.transform} of {one.column}"
     column = definition.columns.get(one.column)
 
@@ -135,6 +135,9 @@ def _check(definition: Table, one: Partitioning) -> None:
 
     if allowed is not None and column.data_type not in allowed:
         raise ConfigError(f"{where}: a column of type {column.data_type} has no {one.transform}.")
+
+    if column.data_type == "binary" and not transforms:
+        raise ConfigError(f"{where}: Delta cannot tell the values of a binary column. Partition by another column.")
 
     if one.transform != "identity" and one.name in definition.columns:
         raise ConfigError(f"{where}: the field cannot be called {one.name}, for a column is.")

@@ -5,16 +5,19 @@ A table that a stored schema has and that no file belongs to is empty, as it wou
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import duckdb
 
+from asyncelt.destinations.busy import Busy
 from asyncelt.destinations.filesystem_impl.dataset import FileDataset
+from asyncelt.destinations.filesystem_impl.documents import Marker
 from asyncelt.destinations.filesystem_impl.lake import lake_tables
 from asyncelt.destinations.filesystem_impl.views import view_of
 from asyncelt.destinations.local_sql import LocalQuery
+from asyncelt.errors import DestinationRejected, DestinationUnavailable
 from asyncelt.schema.model import Schema, Table
-from asyncelt.schema.stored import from_json
 from asyncelt.schema.system import (
     LOADS_TABLE,
     STATE_TABLE,
@@ -29,30 +32,73 @@ __all__ = ["dataset_query"]
 
 
 def dataset_query(dataset: FileDataset, sql: str, parameters: Sequence[SqlValue]) -> LocalQuery:
-    """One statement over the dataset; only the tables whose names stand in it are looked up, when it begins."""
+    """One statement over the dataset; only the tables whose names stand in it are looked up, when it begins.
 
-    def prepare(connection: duckdb.DuckDBPyConnection) -> None:
-        loads = dataset.finish()
-        schemas = [from_json(text) for text in dataset.schemas().values()]
-        definitions = _definitions(schemas)
-        files = {**dict.fromkeys(definitions if schemas else (), ()), **dataset.table_files(loads)}
+    What it sees is one state. Where a commit comes in between, it is refused as `Busy`, to be tried again.
+    """
+    return LocalQuery(
+        lambda connection: _prepare(connection, dataset, sql),
+        sql,
+        parameters,
+        one_state=lambda: _one_state(dataset),
+        reading=dataset.store.reading,
+    )
 
-        for name in (one for one in (LOADS_TABLE, VERSION_TABLE, STATE_TABLE) if _named(one, sql)):
-            found = sorted(f"{name}/{one}" for one in dataset.store.names(name) if one.endswith(".jsonl"))
 
-            if found:
-                files[name] = found
+def _prepare(connection: duckdb.DuckDBPyConnection, dataset: FileDataset, sql: str) -> None:
+    before = dataset.place.journal.position()
+    loads, unfinished = dataset.look()
+    schemas = dataset.readable_schemas(unfinished)
+    definitions = _definitions(schemas)
+    system = [one for one in (LOADS_TABLE, VERSION_TABLE, STATE_TABLE) if _named(one, sql)]
+    lakes = {name: kind for name, kind in lake_tables(schemas).items() if _named(name, sql)}
 
-        for name, kind in lake_tables(schemas).items():
-            # One that was never written to is empty.
-            if _named(name, sql) and dataset.lake(kind).attach(connection, definitions[name]):
-                files.pop(name, None)
+    # Plain files are there with their marker: nobody has to be waited for.
+    if any(system or _writes(marker, lakes) for marker in unfinished):
+        loads = dataset.finish(lambda marker: bool(system) or _writes(marker, lakes))
 
-        for name, paths in files.items():
-            if _named(name, sql) and name in definitions:
-                connection.execute(view_of(definitions[name], dataset.store.attach(connection, paths)))
+    files = {**dict.fromkeys(definitions if schemas else (), ()), **dataset.table_files(loads)}
 
-    return LocalQuery(prepare, sql, parameters)
+    for name in system:
+        found = sorted(f"{name}/{one}" for one in dataset.store.names(name) if one.endswith(".jsonl"))
+
+        if found:
+            files[name] = found
+
+    for name, kind in lakes.items():
+        # One that was never written to is empty.
+        if dataset.lake(kind).attach(connection, definitions[name]):
+            files.pop(name, None)
+
+    for name, paths in files.items():
+        if _named(name, sql) and name in definitions:
+            connection.execute(view_of(definitions[name], dataset.store.attach(connection, paths)))
+
+    # Those are looked up one after the other: of a commit in between only half would be seen.
+    if (system or lakes) and dataset.place.journal.position() != before:
+        raise Busy(f"{dataset.store.address} was changed at this moment.")
+
+
+@contextmanager
+def _one_state(dataset: FileDataset) -> Iterator[None]:
+    """A file that a commit has removed meanwhile is no reason to fail: there are others in its place."""
+    before = dataset.place.journal.position()
+
+    try:
+        with dataset.store.reading():
+            yield
+    except Busy:
+        raise
+    except (DestinationRejected, DestinationUnavailable, FileNotFoundError) as error:
+        if dataset.place.journal.position() == before:
+            raise
+
+        raise Busy(f"{dataset.store.address} was changed while it was read: {error}") from error
+
+
+def _writes(marker: Marker, tables: Collection[TableName]) -> bool:
+    """Whether some of these tables get their rows only with what follows from the commit."""
+    return any(write.table in tables for package in marker.packages for write in package.lakes)
 
 
 def _named(name: str, sql: str) -> bool:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar, cast
 
@@ -47,17 +47,11 @@ class FilesystemSession:
 
     async def restore(self, pipeline_name: str) -> Restored:
         """See `Session.restore`."""
-        return await self._run(lambda: self._dataset.restore(pipeline_name, self._target.member))
+        return await self._owning(lambda: self._dataset.restore(pipeline_name, self._target.member))
 
     async def acquire(self, pipeline_name: str, member: str) -> Lease:
         """See `Session.acquire`."""
-        try:
-            return await self._run(lambda: self._dataset.acquire(pipeline_name, member))
-        except DestinationUnavailable as error:
-            if isinstance(error.__cause__, OwnerAlive):
-                raise PipelineBusy(str(error)) from error
-
-            raise
+        return await self._owning(lambda: self._dataset.acquire(pipeline_name, member))
 
     async def migrate(self, commit: Commit) -> None:
         """Files need no tables. Refuses what this destination cannot do, before any data moves; announces the files.
@@ -86,7 +80,10 @@ class FilesystemSession:
             return
 
         path = self._dataset.path_of(commit, package, job)
-        await self._place.carrier.bring(package.path_of(job), path, package.load_id)
+
+        with self._translated():
+            await self._place.carrier.bring(package.path_of(job), path, package.load_id)
+
         failpoint("filesystem.loaded")
 
     async def commit(self, commit: Commit) -> CommitResult:
@@ -134,7 +131,9 @@ class FilesystemSession:
                 with anyio.CancelScope(shield=True):
                     await own._worker.call(query.close)
         finally:
-            await own.close()
+            # Only its thread: what is held of the dataset belongs to this session.
+            with anyio.CancelScope(shield=True):
+                await own._worker.ended()
 
     async def close(self) -> None:
         """End the threads, also while the task is being cancelled."""
@@ -151,13 +150,30 @@ class FilesystemSession:
 
         return await self._worker.call(build)
 
+    async def _owning(self, work: Callable[[], T]) -> T:
+        try:
+            return await self._run(work)
+        except DestinationUnavailable as error:
+            if isinstance(error.__cause__, OwnerAlive):
+                raise PipelineBusy(str(error)) from error
+
+            raise
+
     async def _run(self, work: Callable[[], T], *, interrupt: Callable[[], None] | None = None) -> T:
         async def call() -> T:
-            try:
+            with self._translated():
                 return await self._worker.call(work, interrupt=interrupt)
-            except PermissionError as error:
-                raise DestinationRejected(f"{self._place.store.address}: {error}") from error
-            except OSError as error:
-                raise DestinationUnavailable(f"{self._place.store.address}: {error}") from error
 
         return await patiently(call, timeout_s=self._busy_timeout_s, advice="Nothing was changed.")
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        """What the file system raises becomes an error of ours, inside the block."""
+        address = self._place.store.address
+
+        try:
+            yield
+        except (PermissionError, NotADirectoryError) as error:
+            raise DestinationRejected(f"{address}: {error}", hint="choose another folder, or mend this one.") from error
+        except OSError as error:
+            raise DestinationUnavailable(f"{address}: {error}") from error

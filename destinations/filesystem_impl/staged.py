@@ -28,7 +28,7 @@ from asyncelt.types import ColumnName, TableName
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
-__all__ = ["DOOMED", "Doomed", "Staged", "flag_of", "read", "small_database", "staged_rows"]
+__all__ = ["DOOMED", "Doomed", "Staged", "bounds", "check_types", "flag_of", "read", "small_database", "staged_rows"]
 
 DOOMED: Final = "_asyncelt_doomed"
 """Table of the values by which rows of the target are found that go."""
@@ -36,6 +36,9 @@ _OWNERS: Final = "_asyncelt_owners"
 _KEYS: Final = "_asyncelt_keys"
 _ROOT: Final = "_asyncelt_root"
 """View over the root table as it is."""
+_WINNERS: Final = "_asyncelt_winners"
+"""Which of the staged root rows are kept, by their place: a narrow table, since whole rows may not fit into memory."""
+_NESTED_WINNERS: Final = "_asyncelt_nested_winners"
 _ROWS: Final = "kept"
 _AT: Final = "_asyncelt_at"
 _BATCH_ROWS: Final = 65_536
@@ -92,6 +95,14 @@ def read(connection: DuckDBPyConnection, select: exp.Expression) -> pa.RecordBat
     return connection.execute(select.sql(dialect="duckdb")).to_arrow_reader(_BATCH_ROWS)
 
 
+def bounds(connection: DuckDBPyConnection, value: ColumnName | str) -> tuple[object, object]:
+    """The least and the greatest value in a column of `DOOMED`."""
+    select = exp.select(exp.Min(this=column(value)), exp.Max(this=column(value))).from_(table(DOOMED))
+    least, most = connection.execute(select.sql(dialect="duckdb")).to_arrow_table().itercolumns()
+
+    return least[0].as_py(), most[0].as_py()
+
+
 @contextmanager
 def staged_rows(
     store: Store, write: LakeWrite, tables: Mapping[TableName, Table], cast: Cast, target: Target
@@ -108,11 +119,64 @@ def staged_rows(
     Raises:
         DestinationRejected: The files cannot be read.
     """
-    with small_database() as connection:
+    with store.reading(), small_database() as connection:
         try:
             yield _prepared(connection, store, write, tables, cast, target)
         except duckdb.Error as error:
             raise DestinationRejected(f"Table {write.table}: its staged rows cannot be read: {error}") from error
+
+
+def check_types(store: Store, write: LakeWrite, definition: Table, cast: Cast, types: pa.Schema, where: str) -> None:
+    """Refuse staged rows that do not fit the columns of a table. Only columns of other types than theirs are read.
+
+    Args:
+        store: Where the files are.
+        write: The write.
+        definition: The table, as the schema has it.
+        cast: Types of the format.
+        types: The table, as it is.
+        where: For messages.
+
+    Raises:
+        DestinationRejected: Names the column.
+    """
+    known = [one for one in definition.columns.values() if one.data_type is not None and one.name in types.names]
+
+    if not known:
+        return
+
+    with small_database() as connection:
+        _view(connection, store, definition, write.files)
+        values = {one.name: exp.Alias(this=cast(one), alias=identifier(one.name)) for one in known}
+        nothing = exp.select(*values.values()).from_(table(definition.name)).limit(0)
+        found = connection.execute(nothing.sql(dialect="duckdb")).to_arrow_table().schema
+        others = [name for name in found.names if _plain(found.field(name).type) != _plain(types.field(name).type)]
+
+        if not others:
+            return
+
+        for batch in read(
+            connection, exp.select(*(values[ColumnName(name)] for name in others)).from_(table(definition.name))
+        ):
+            for name in others:
+                _check_fits(batch.column(name), types.field(name).type, f"{where}, column {name}")
+
+
+def _check_fits(values: pa.Array[pa.Scalar[pa.DataType]], wanted: pa.DataType, where: str) -> None:
+    try:
+        values.cast(wanted)
+    except pa.ArrowException as error:
+        raise DestinationRejected(
+            f"{where}: a value does not fit the column's type {wanted}: {error}. Nothing was committed. Change the "
+            "column's type, or load into another table."
+        ) from error
+
+
+def _plain(kind: pa.DataType) -> pa.DataType:
+    if pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
+        return pa.string()
+
+    return pa.binary() if pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind) else kind
 
 
 @contextmanager
@@ -151,12 +215,14 @@ def _prepared(
         _create(connection, DOOMED, _distinct_keys(write.table, write.keys))
         doomed, unflagged = Doomed(write.keys, write.keys), _unflagged(definition)
 
+        kept = _kept(connection, values, definition, write)
+
         if not write.keeps_first:
-            return Staged(connection, _kept(values, definition, write), doomed, unflagged)
+            return Staged(connection, kept, doomed, unflagged)
 
         known = _known(connection, write, target) if write.mode == "insert" else []
 
-        return Staged(connection, _kept(values, definition, write).where(*known), None, unflagged)
+        return Staged(connection, kept.where(*known), None, unflagged)
 
     return _prepared_nested(connection, store, write, tables, values, target)
 
@@ -181,14 +247,14 @@ def _prepared_nested(
         exp.Alias(this=column(row_key), alias=identifier("row_key")),
         exp.Alias(this=_number(), alias=identifier("number")),
     ]
-    owners = _kept(owner, root, write).where(*_unflagged(root))
+    owners = _kept(connection, owner, root, write).where(*_unflagged(root))
 
     if write.mode == "insert":
         _create(connection, DOOMED, _distinct_keys(root.name, write.keys))
         owners = owners.where(*_known(connection, write, target))
 
     _create(connection, _OWNERS, owners)
-    select = _of_owners(values, definition, link)
+    select = _of_owners(connection, values, definition, link)
 
     if write.keeps_first:
         return Staged(connection, select, None)
@@ -229,21 +295,27 @@ def _doom_nested(
     _create(connection, DOOMED, exp.select(exp.Star()).distinct().from_(exp.Subquery(this=doomed, alias=named)))
 
 
-def _of_owners(values: Sequence[exp.Expression], definition: Table, link: ColumnName) -> exp.Select:
-    """Nested rows that have come with a root row that is kept."""
+def _of_owners(
+    connection: DuckDBPyConnection, values: Sequence[exp.Expression], definition: Table, link: ColumnName
+) -> exp.Select:
+    """Nested rows that have come with a root row that is kept, each of them once."""
     name = definition.name
     owned = exp.select(exp.Literal.number(1)).from_(table(_OWNERS))
     owned = owned.where(
         exp.EQ(this=column("row_key", _OWNERS), expression=column(link, name)),
         exp.EQ(this=column("number", _OWNERS), expression=_number(name)),
     )
-    select = exp.select(*values).from_(table(name)).where(exp.Exists(this=owned))
+    is_owned = exp.Exists(this=owned)
     own_key = definition.keys("row_key")
 
-    if own_key:
-        select.set("qualify", _first_of([column(own_key[0]), column(ROOT_ROW)], []))
+    if not own_key:
+        return exp.select(*values).from_(table(name)).where(is_owned)
 
-    return select
+    first = exp.select(exp.alias_(exp.Min(this=column(_AT)), _AT, quoted=True)).from_(_numbered(name, name))
+    group = [column(own_key[0]), column(ROOT_ROW)]
+    _create(connection, _NESTED_WINNERS, first.where(is_owned).group_by(*group))
+
+    return _winning(values, name, _NESTED_WINNERS)
 
 
 def _view(connection: DuckDBPyConnection, store: Store, definition: Table, files: Sequence[str]) -> None:
@@ -268,28 +340,43 @@ def _number(of: str | None = None) -> exp.Expression:
     return exp.Coalesce(this=column(ROOT_ROW, of), expressions=[exp.Literal.number(-1)])
 
 
-def _kept(values: Sequence[exp.Expression], root: Table, write: LakeWrite) -> exp.Select:
+def _kept(
+    connection: DuckDBPyConnection, values: Sequence[exp.Expression], root: Table, write: LakeWrite
+) -> exp.Select:
     """Of rows with one key the first by ``dedup_sort``, else the one that came last.
 
     Where rows are inserted only, flags delete first, and then the one stays that came first.
     """
-    keys = write.keys
-    at = exp.Window(this=exp.RowNumber())
-    numbered = exp.select(exp.Star(), exp.alias_(at, _AT, quoted=True)).from_(table(root.name)).subquery("numbered")
     order = [
         exp.Ordered(this=column(name), desc=one.dedup_sort == "desc", nulls_first=False)
         for name, one in root.columns.items()
-        if one.dedup_sort
+        if one.dedup_sort and one.data_type is not None
     ]
     arrival = exp.Ordered(this=column(_AT), desc=not write.keeps_first, nulls_first=False)
-    first = exp.select(exp.Star()).from_(numbered)
+    first = exp.select(column(_AT)).from_(_numbered(root.name, _ROWS))
 
     if write.keeps_first:
         first = first.where(*_unflagged(root))
 
-    first.set("qualify", _first_of([column(key) for key in keys], [*order, arrival]))
+    first.set("qualify", _first_of([column(key) for key in write.keys], [*order, arrival]))
+    _create(connection, _WINNERS, first)
 
-    return exp.select(*values).from_(first.subquery(_ROWS))
+    return _winning(values, root.name, _WINNERS)
+
+
+def _numbered(name: str, alias: str) -> exp.Subquery:
+    """Staged rows with their place, which is the same whenever they are read."""
+    at = exp.alias_(exp.Window(this=exp.RowNumber()), _AT, quoted=True)
+    rows = exp.select(exp.Star(), at).from_(table(name))
+
+    return exp.Subquery(this=rows, alias=exp.TableAlias(this=identifier(alias)))
+
+
+def _winning(values: Sequence[exp.Expression], name: str, winners: str) -> exp.Select:
+    """The rows whose places are in a table."""
+    places = exp.select(column(_AT)).from_(table(winners))
+
+    return exp.select(*values).from_(_numbered(name, _ROWS)).where(exp.In(this=column(_AT), query=places.subquery()))
 
 
 def _unflagged(root: Table) -> list[exp.Expression]:
@@ -299,8 +386,9 @@ def _unflagged(root: Table) -> list[exp.Expression]:
 
 
 def flag_of(root: Table, of: str | None = None) -> exp.Expression | None:
-    """A row says by its ``hard_delete`` column that it is deleted; None: there is no such column."""
-    flag = next((one for one in root.columns.values() if one.hard_delete), None)
+    """A row says by its ``hard_delete`` column that it is deleted; None: there is none, or it never had a value."""
+    columns = root.columns.values()
+    flag = next((one for one in columns if one.hard_delete and one.data_type is not None), None)
 
     if flag is None:
         return None
@@ -312,10 +400,6 @@ def flag_of(root: Table, of: str | None = None) -> exp.Expression | None:
 
 
 def _first_of(group: Sequence[exp.Expression], order: Sequence[exp.Ordered]) -> exp.Qualify:
-    place = exp.Window(
-        this=exp.RowNumber(),
-        partition_by=list(group),
-        order=exp.Order(expressions=list(order)) if order else None,
-    )
+    place = exp.Window(this=exp.RowNumber(), partition_by=list(group), order=exp.Order(expressions=list(order)))
 
     return exp.Qualify(this=exp.EQ(this=place, expression=exp.Literal.number(1)))

@@ -82,6 +82,18 @@ class Store(Protocol):
         """Address of a table in a table format, and options with which its driver gets there."""
         ...
 
+    def reading(self) -> AbstractContextManager[None]:
+        """Inside the block what DuckDB could not read of attached files is raised as the error that it was."""
+        ...
+
+    def check(self) -> None:
+        """Find out whether files can be written, as far as that can be seen without writing any.
+
+        Raises:
+            OSError: They cannot.
+        """
+        ...
+
     def attach(self, connection: DuckDBPyConnection, paths: Sequence[str]) -> list[str]:
         """Addresses under which this DuckDB can read the files, in order."""
         ...
@@ -96,6 +108,14 @@ class Journal(Protocol):
 
     def unsettled(self, settled: frozenset[LoadId]) -> Sequence[Marker]:
         """Commits whose name is not among ``settled``, oldest first."""
+        ...
+
+    def position(self) -> int:
+        """How many commits there have been: the same as before as long as there was none in between."""
+        ...
+
+    def owner_of(self, marker: Marker) -> str | None:
+        """Who is alive and does what follows from a commit; None: nobody else. Inside a `turn`."""
         ...
 
     def lease(self, pipeline_name: str, member: str) -> Lease:

@@ -42,12 +42,18 @@ def _nothing(columns: Sequence[Column]) -> exp.Select:
     return exp.select(*nulls).where(exp.false())
 
 
-def view_of_files(name: str, paths: Sequence[str]) -> str:
-    """CREATE VIEW over Parquet files, with the columns and types that they have."""
-    return exp.Create(this=table(name), kind="VIEW", expression=_parquet(paths)).sql(dialect=_DIALECT)
+def view_of_files(name: str, paths: Sequence[str], *, shape: str) -> str:
+    """CREATE VIEW over Parquet files, with the columns that they have.
+
+    Args:
+        name: Of the view.
+        paths: The files; none is fine.
+        shape: A relation without rows, for columns that no file has.
+    """
+    return _shaped(name, _parquet(paths) if paths else None, shape)
 
 
-def view_of_partitions(name: str, paths: Sequence[str], values: str, columns: Sequence[str]) -> str:
+def view_of_partitions(name: str, paths: Sequence[str], values: str, columns: Sequence[str], *, shape: str) -> str:
     """CREATE VIEW over Parquet files that lack the columns by which they are told apart.
 
     Args:
@@ -55,6 +61,7 @@ def view_of_partitions(name: str, paths: Sequence[str], values: str, columns: Se
         paths: The files.
         values: A relation with `FILE_COLUMN` and the columns.
         columns: Which.
+        shape: See `view_of_files`.
     """
     # Names of folders are not the values: characters are written in another form there.
     own = _option("hive_partitioning", exp.false()), _option("filename", exp.Literal.string(FILE_COLUMN))
@@ -62,6 +69,15 @@ def view_of_partitions(name: str, paths: Sequence[str], values: str, columns: Se
     file = exp.EQ(this=column(FILE_COLUMN, "files"), expression=column(FILE_COLUMN, values))
     all_others = exp.Column(this=exp.Star(except_=[identifier(FILE_COLUMN)]), table=identifier("files"))
     select = exp.select(all_others, *(column(one, values) for one in columns)).from_(files).join(table(values), on=file)
+
+    return _shaped(name, select, shape)
+
+
+def _shaped(name: str, rows: exp.Select | None, shape: str) -> str:
+    select: exp.Expression = exp.select(exp.Star()).from_(table(shape))
+
+    if rows is not None:
+        select = exp.Union(this=select, expression=rows, distinct=False, by_name=True)
 
     return exp.Create(this=table(name), kind="VIEW", expression=select).sql(dialect=_DIALECT)
 

@@ -196,7 +196,7 @@ class MemorySession:
 
 
 def memory(
-    *, destination_name: str | None = None, naming_convention: str = "snake_case", fault: Fault | None = None
+    *, destination_name: str | None = None, naming_convention: str | None = None, fault: Fault | None = None
 ) -> Memory:
     """Keep datasets in memory: for tests and trying things out.
 
@@ -204,7 +204,8 @@ def memory(
 
     Args:
         destination_name: Name in messages and settings; "memory" unless given.
-        naming_convention: How names of the data become names of tables and columns.
+        naming_convention: How names of the data become names of tables and columns. None: as the schema has it, a new
+            one "snake_case".
         fault: Called at each step of a session, by name; raise in it to make the step fail.
     """
     return Memory(

@@ -229,7 +229,9 @@ def _drop_flagged(merge: _Merge) -> None:
 
 
 def _flag_of(merge: _Merge) -> Column | None:
-    return next((one for one in merge.root.columns.values() if one.hard_delete), None)
+    columns = merge.root.columns.values()
+
+    return next((one for one in columns if one.hard_delete and one.data_type is not None), None)
 
 
 def _is_set(flag: Column, row: Row) -> bool:
@@ -308,12 +310,11 @@ def _unchanged(merge: _Merge) -> Callable[[Row], bool] | None:
 
     primary_key, flag = root.keys("primary_key"), _flag_of(merge)
     arriving = {_key(row, primary_key): row for row in merge.arriving}
-    compared = [name for name, one in root.columns.items() if one.extra.get("x-row-version")] or [
+    known = {name: one for name, one in root.columns.items() if one.data_type is not None}
+    compared = [name for name, one in known.items() if one.extra.get("x-row-version")] or [
         name
-        for name, one in root.columns.items()
-        if one.data_type is not None
-        and name.lower() != "_dlt_load_id"
-        and not any(getattr(one, hint) for hint in NEVER_COMPARED)
+        for name, one in known.items()
+        if name.lower() != "_dlt_load_id" and not any(getattr(one, hint) for hint in NEVER_COMPARED)
     ]
 
     if len(merge.chain) > 1:

@@ -17,7 +17,7 @@ from asyncelt._async import shielded
 from asyncelt.destinations._worker import wait_out
 from asyncelt.destinations.postgres_impl.config import PostgresConfig
 from asyncelt.destinations.postgres_impl.errors import DRIVER_ERRORS, translated
-from asyncelt.errors import ConfigError, DestinationRejected
+from asyncelt.errors import ConfigError, DestinationRejected, DestinationUnavailable
 
 if TYPE_CHECKING:
     from asyncpg import Pool, Record
@@ -36,8 +36,8 @@ SELECT set_config('tcp_keepalives_idle', '10', false), set_config('tcp_keepalive
     set_config('tcp_keepalives_count', '3', false)
 """
 """The lock of an owner whose machine has vanished is free after 25 seconds."""
-_KEEPALIVE_OPTIONS = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}
-"""The same on our side."""
+_KEEPALIVE_OPTIONS = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 120_000}
+"""The same on our side; what was sent, of which keepalive knows nothing, may stay unanswered for two minutes."""
 _logger = logging.getLogger("asyncelt.destinations.postgres")
 _SETTINGS = "SELECT set_config('search_path', $1, true), set_config('TimeZone', 'UTC', true)"
 
@@ -82,8 +82,19 @@ class Connections:
                 await connection.fetchrow(_SETTINGS, search_path)
 
             yield connection
+        except DestinationUnavailable as error:
+            if isinstance(error.__cause__, asyncpg.ReadOnlySQLTransactionError):
+                # Connections of before a failover would find the same server for ever; new ones may find the primary.
+                await pool.expire_connections()
+
+            raise
         finally:
             await _leave(pool, connection)
+
+    @property
+    def holds_dedicated(self) -> bool:
+        """Whether the connection of `dedicated` is there and alive, as far as is known without asking."""
+        return self._dedicated is not None and not self._dedicated.is_closed()
 
     async def dedicated(self) -> Connection:
         """A connection that stays open until the session is closed; always the same."""

@@ -71,6 +71,7 @@ class Database:
         self._updates: Updates = {}
         self._parts: Parts = {}
         self._has_swept = False
+        self._is_owner = self._holds_lock = False
 
     async def restore(self, pipeline_name: str) -> Restored:
         """What the dataset knows about the pipeline."""
@@ -121,8 +122,9 @@ class Database:
         with translated(doing):
             dedicated = await self._connections.dedicated()
             await check_rights(dedicated, target.dataset_name)
+            self._is_owner = self._holds_lock = await become_owner(dedicated, target)
 
-            if not await become_owner(dedicated, target):
+            if not self._is_owner:
                 raise PipelineBusy(
                     f"Pipeline {target.pipeline_name!r}"
                     + (f" (member {target.member!r})" if target.member else "")
@@ -130,6 +132,18 @@ class Database:
                     f"another owner on dataset {target.dataset_name!r}. Wait for it, or give each process a name of "
                     "its own (member=...)."
                 )
+
+    async def _stay_owner(self, target: Target, doing: str) -> None:
+        """Take the lock again if its connection has broken, so that others go on seeing that there is an owner.
+
+        Not to get it says nothing: it may still be our own, of a connection that the server has not missed yet.
+        Whether somebody else has taken over is told by the lease.
+        """
+        if not self._is_owner or (self._holds_lock and self._connections.holds_dedicated):
+            return
+
+        with translated(doing):
+            self._holds_lock = await become_owner(await self._connections.dedicated(), target)
 
     async def migrate(self, commit: Commit) -> None:
         """CREATE and ADD COLUMN, in a transaction of its own: an ADD COLUMN keeps readers out until it is committed.
@@ -219,6 +233,7 @@ class Database:
         """Everything in one transaction; see `transaction`."""
         doing = f"committing {', '.join(package.load_id for package in commit.packages)}"
         failpoint("postgres.before_begin")
+        await self._stay_owner(commit.target, doing)
 
         async with self._transaction(doing) as connection:
             with translated(doing):

@@ -27,6 +27,7 @@ _PASSING = frozenset(
 )
 _PASSING_STATES = frozenset(
     {
+        "25006",  # read-only: after a failover this server is not the primary any more
         "25P02",  # the transaction has failed before
         "25P03",  # idle in transaction for too long
         "55006",  # object in use

@@ -7,8 +7,9 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, cast
 
-from asyncelt.destinations.postgres_impl.config import STAGING_THRESHOLD, PostgresConfig, address_of
+from asyncelt.destinations.postgres_impl.config import STAGING_THRESHOLD, Address, PostgresConfig, address_of
 from asyncelt.destinations.postgres_impl.session import PostgresSession
+from asyncelt.destinations.postgres_impl.storable import check_storable
 from asyncelt.destinations.postgres_impl.types import DECIMAL, MAX_NAME_BYTES, WEI
 from asyncelt.errors import ConfigError
 from asyncelt.load.protocol import Session, Target
@@ -34,6 +35,7 @@ _CAPABILITIES = Capabilities(
     timestamp_precision=6,
     transactional=True,
     stores_positions=True,
+    check_rows=check_storable,
     sqlglot_dialect="postgres",
 )
 _FEWEST = 2
@@ -59,6 +61,11 @@ class Postgres:
         """Host, port and database as a URL."""
         return self.config.location
 
+    @property
+    def place(self) -> Address | None:
+        """The address; None for a pool of the caller."""
+        return None if self.config.pool is not None else self.config.address
+
     def for_pipeline(self, pipeline_name: str) -> Postgres:  # noqa: ARG002 - the same for every pipeline
         """The same destination."""
         return self
@@ -81,7 +88,7 @@ def postgres(
     pool_size: int = 4,
     staging_threshold: int | None = STAGING_THRESHOLD,
     pooled: bool = False,
-    naming_convention: str = "snake_case",
+    naming_convention: str | None = None,
     destination_name: str | None = None,
 ) -> Postgres:
     """Load into PostgreSQL by binary COPY.
@@ -112,7 +119,8 @@ def postgres(
         pooled: Whether the server is reached by a pooler in transaction mode (PgBouncer). No statement is prepared
             beyond its transaction then, and an owner holds no lock: a second one does not wait but takes over, and
             the first is refused with its commit.
-        naming_convention: How names of the data become names of tables and columns.
+        naming_convention: How names of the data become names of tables and columns. None: as the schema has it, a new
+            one "snake_case".
         destination_name: Name in messages and settings; "postgres" unless given.
 
     Raises:

@@ -41,15 +41,20 @@ async def write_commit(work: Work, commit: Commit, updates: Updates, parts: Part
     load_ids = tuple(package.load_id for package in commit.packages)
     await take_commit_turn(work.connection, commit.target)
     work.catalog.update(await read_catalog(work.connection, work.dataset, names_of(commit.packages)))
-    done = await committed(work.connection, work.dataset, work.catalog, load_ids)
+    owner = (commit.target.pipeline_name, commit.target.member)
+    current = await lease(work.connection, work.dataset, work.catalog, owner, for_update=True)
+    done: frozenset[LoadId] = frozenset()
+
+    # Each commit moves the head: where it is the parent, nothing of this commit is there, and the table of loads, which
+    # a stream makes long, need not be searched.
+    if current is None or current.head_load_id is None or current.head_load_id != commit.parent_load_id:
+        done = await committed(work.connection, work.dataset, work.catalog, load_ids)
 
     if len(done) == len(load_ids):
         return CommitResult(load_ids=load_ids, already_committed=True)
 
     remaining = [package for package in commit.packages if package.load_id not in done]
     before = [load_id for load_id in load_ids if load_id in done]
-    owner = (commit.target.pipeline_name, commit.target.member)
-    current = await lease(work.connection, work.dataset, work.catalog, owner, for_update=True)
     head = before[-1] if before else commit.parent_load_id
     check_lease(work.dataset.name, commit, current or Lease(epoch=0), head)
     failpoint("postgres.after_lease")

@@ -154,11 +154,12 @@ def _unchanged(plan: MergePlan, match: exp.Expression) -> exp.Expression | None:
         return None
 
     root = plan.root
-    versions = [name for name, one in root.columns.items() if one.extra.get("x-row-version")]
+    known = {name: one for name, one in root.columns.items() if one.data_type is not None}
+    versions = [name for name, one in known.items() if one.extra.get("x-row-version")]
     compared = versions or [
         name
-        for name, one in root.columns.items()
-        if one.data_type is not None and name.lower() != LOAD_ID and not any(getattr(one, p) for p in NEVER_COMPARED)
+        for name, one in known.items()
+        if name.lower() != LOAD_ID and not any(getattr(one, p) for p in NEVER_COMPARED)
     ]
 
     # A root row that gets another id has to be written, or its nested rows would hang below nothing.

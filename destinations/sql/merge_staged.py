@@ -51,7 +51,7 @@ def keep_one_per(plan: MergePlan, keys: Sequence[ColumnName]) -> Iterator[Step]:
     sorts = [
         exp.Ordered(this=column(name), desc=one.dedup_sort == "desc", nulls_first=False)
         for name, one in plan.root.columns.items()
-        if one.dedup_sort
+        if one.dedup_sort and one.data_type is not None
     ]
     last_wins = plan.strategy != "insert-only"
     yield plan.root.name, _keep_first(plan, plan.staged_root, keys, sorts, last_wins=last_wins), ()
@@ -66,8 +66,10 @@ def drop_flagged(plan: MergePlan) -> Iterator[Step]:
 
 
 def flag_of(plan: MergePlan) -> Column | None:
-    """The ``hard_delete`` column."""
-    return next((one for one in plan.root.columns.values() if one.hard_delete), None)
+    """The ``hard_delete`` column; None until it has had a value, since nobody has such a column before."""
+    columns = plan.root.columns.values()
+
+    return next((one for one in columns if one.hard_delete and one.data_type is not None), None)
 
 
 def keep_nested(plan: MergePlan) -> Iterator[Step]:

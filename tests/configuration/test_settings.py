@@ -6,12 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 import asyncelt
 from asyncelt.configuration.settings import configured_settings, pipeline_options
 from asyncelt.errors import ConfigError
-from asyncelt.pipeline.options import active
 
 
 def test_without_configuration_they_are_the_defaults():
@@ -37,6 +37,8 @@ def test_they_come_from_environment_and_files(write, monkeypatch):
 @pytest.mark.parametrize(
     "key, setting",
     [
+        ("extract.max_parallel_items", "limits.max_parallel_items"),
+        ("extract.workers", "limits.extract_workers"),
         ("normalize.workers", "limits.normalize_workers"),
         ("load.workers", "limits.load_workers"),
         ("normalize.data_writer.buffer_max_items", "limits.buffer_max_items"),
@@ -178,7 +180,7 @@ def test_a_configured_argument_that_is_wrong_is_refused_with_its_place(monkeypat
 def test_the_name_of_a_pipeline_that_is_given_none(monkeypatch, place):
     monkeypatch.setenv("PIPELINES__PIPELINE_NAME", "by_configuration")
     monkeypatch.setenv("PIPELINES__STAGING", "memory")
-    active.set(None)
+    asyncelt.current.activated.set(None)
     assert asyncelt.pipeline(pipelines_dir=place / "work").pipeline_name == "by_configuration"
     assert asyncelt.pipeline("own", pipelines_dir=place / "work").pipeline_name == "own"
 
@@ -199,3 +201,28 @@ async def test_attach_never_begins_anew(monkeypatch, place):
 def test_packages_that_are_refused_can_be_given_up_by_configuration(monkeypatch, name):
     monkeypatch.setenv(name, "true")
     assert configured_settings() == asyncelt.Settings(auto_abort_on_terminal_error=True)
+
+
+def test_the_order_of_resources_may_be_configured():
+    with asyncelt.config.values({"extract.next_item_mode": "fifo"}):
+        assert configured_settings().limits.next_item_mode == "fifo"
+
+    with (
+        asyncelt.config.values({"extract.next_item_mode": "at random"}),
+        pytest.raises(ConfigError, match="next_item_mode"),
+    ):
+        configured_settings()
+
+
+@pytest.mark.parametrize("key", ["normalize.parquet_normalizer.add_dlt_{}", "asyncelt.normalize.arrow_add_dlt_{}"])
+async def test_columns_of_our_own_in_arrow_tables_are_configured(key, tmp_path):
+    table = pa.table({"a": [1, 2]})
+    memory = asyncelt.destinations.memory()
+
+    with asyncelt.config.values({key.format("id"): True, key.format("load_id"): "true"}):
+        pipeline = asyncelt.pipeline("p", destination=memory, dataset_name="d", pipelines_dir=tmp_path)
+        info = await pipeline.run(table, table_name="t")
+
+    found = memory.tables("d")["t"]
+    assert found.column("_dlt_load_id").to_pylist() == list(info.loads_ids) * 2
+    assert len(set(found.column("_dlt_id").to_pylist())) == 2

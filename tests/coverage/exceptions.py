@@ -43,7 +43,11 @@ LEFT_OUT: dict[str, str] = {
     "Resource.set_incremental": "`apply_hints(incremental=...)`",
     "Resource.custom_metrics": "`info.custom_metrics`, for each run",
     "Source.from_data": "`asyncelt.Source(name, resources)`",
-    "Source.run": "`await asyncelt.run(source)`",
+    "ResourceDict.pipes": "there are no pipes",
+    "ResourceDict.selected_pipes": "there are no pipes",
+    "ResourceDict.extracted_pipes": "there are no pipes",
+    "ResourceDict.with_pipe": "there are no pipes",
+    "ResourceDict.__delitem__": "refused there too; `source.with_resources(...)` leaves some out",
     "Incremental.placement_affinity": _INSIDE,
     "Incremental.set_deduplication_key": "`primary_key=`",
     "Incremental.copy.with_transient_state": _INSIDE,
@@ -64,8 +68,6 @@ LEFT_OUT: dict[str, str] = {
     "current.load_package_state": "what a resource has to remember is in `resource_state()`; packages are looked at by "
     "`pipeline.get_load_package_state(load_id)`",
     "current.destination_state": "a destination keeps what it has to remember in the dataset, in the commit of the rows",
-    "current.interval": "a scheduler's interval is given as `initial_value=` and `end_value=`; environments of schedulers "
-    "are not read, and `allow_external_schedulers=True` is refused",
     "current.timezone": "times are stored in UTC, or as they are where the column has no zone",
 }
 

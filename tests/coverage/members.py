@@ -19,6 +19,8 @@ from typing import Any, get_args, get_type_hints
 __all__ = ["FILE", "asked", "stored"]
 
 FILE = Path(__file__).with_name("members.json")
+_SPECIAL = {"ResourceDict": ("__setitem__", "__delitem__"), "Pipeline": ("__init__",)}
+"""Special methods that programs use. What a pipeline is made with is listed with the factory."""
 OWN = ("dlt.pipeline.", "dlt.extract.", "dlt.common.pipeline", "dlt.common.schema.")
 
 
@@ -52,7 +54,8 @@ def _of_reference() -> dict[str, object]:
     from dlt.common.schema import typing as options
     from dlt.extract.incremental import Incremental
     from dlt.extract.resource import DltResource
-    from dlt.extract.source import DltSource
+    from dlt.extract.source import DltResourceDict, DltSource
+    from dlt.pipeline import current
     from dlt.pipeline.pipeline import Pipeline
 
     functions = {
@@ -63,10 +66,12 @@ def _of_reference() -> dict[str, object]:
         "Pipeline": _members("Pipeline", Pipeline),
         "Resource": _members("Resource", DltResource),
         "Source": _members("Source", DltSource),
+        "ResourceDict": _members("ResourceDict", DltResourceDict),
         "incremental": _arguments("incremental", Incremental.__init__),
         "Incremental": _members("Incremental", Incremental),
         "mark": (name for one in dlt.mark.__all__ for name in _with_arguments(f"mark.{one}", getattr(dlt.mark, one))),
-        "current": (f"current.{name}" for name in dlt.current.__all__ if not name.startswith("_")),
+        # Its own list leaves out two that are there and are used.
+        "current": (f"current.{name}" for name in (*current.__all__, "pipeline", "state")),
         "contract": _contract(options),
         "disposition": _dispositions(options),
         "refresh": (f"refresh.{mode}" for mode in get_args(_refresh_modes())),
@@ -107,7 +112,9 @@ def _members(name: str, of: type) -> Iterator[str]:
 
     for one in own:
         for member in vars(one):
-            if not member.startswith("_") and not member.isupper() and not inspect.isclass(getattr(of, member)):
+            if member in _SPECIAL.get(name, ()):
+                yield f"{name}.{member}"
+            elif not member.startswith("_") and not member.isupper() and not inspect.isclass(getattr(of, member)):
                 yield from _with_arguments(f"{name}.{member}", inspect.unwrap(getattr(of, member)))
 
         for member in inspect.get_annotations(one):

@@ -13,6 +13,7 @@ _EXAMPLES = {
     "Pipeline": lambda: asyncelt.Pipeline,
     "Resource": lambda: asyncelt.resource([], name="example"),
     "Source": lambda: asyncelt.Source("example"),
+    "ResourceDict": lambda: asyncelt.Source("example").resources,
     "Incremental": lambda: asyncelt.sources.incremental("example"),
 }
 """Attributes that are set when an object is made are found on an object only."""

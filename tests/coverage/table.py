@@ -31,6 +31,7 @@ TITLES = {
     "Pipeline": "Pipeline",
     "Resource": "Resource",
     "Source": "Source",
+    "ResourceDict": "Resources of a source",
     "incremental": "`incremental()`",
     "Incremental": "Incremental",
     "mark": "`mark`",

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import math
 from datetime import UTC, datetime
 
 import pyarrow as pa
 import pytest
 
+import asyncelt
 from asyncelt import destinations
 from asyncelt.destinations.filesystem_impl.layout import Layout, path_part
-from asyncelt.errors import ConfigError, Unsupported
+from asyncelt.errors import ConfigError, DestinationRejected, DestinationUnavailable, Unsupported
 from asyncelt.failpoints import installed
 from asyncelt.flow import JobFile, Package
+from asyncelt.schema.stored import to_json
 from asyncelt.schema.system import new_schema
 from asyncelt.testing.fixture import Owner
 from asyncelt.testing.merging import key, root_table, roots
+from asyncelt.testing.packages import make_commit
 
 ROWS = pa.table({"id": [1, 2]})
 JOB = JobFile(job_id="t.abc", table="t", file_name="t.abc.0.jsonl", file_format="jsonl", rows=1, nbytes=1)
@@ -200,3 +205,138 @@ async def test_only_the_newest_states_are_kept(root, tmp_path):
 
     assert len(list((root / "data" / "_dlt_pipeline_state").iterdir())) == 2
     assert (await owner.restore()).state == "Yw=="
+
+
+@pytest.mark.parametrize(
+    "table_format",
+    [None, pytest.param("delta", marks=pytest.mark.slow), pytest.param("iceberg", marks=pytest.mark.slow)],
+)
+async def test_numbers_that_json_does_not_have_come_back(root, tmp_path, table_format):
+    values = [1.5, math.nan, math.inf, -math.inf]
+    pipeline = asyncelt.pipeline(
+        "p", destination=destinations.filesystem(root), dataset_name="data", pipelines_dir=tmp_path / "work"
+    )
+    rows = [{"n": n, "v": value, "items": [{"w": value}]} for n, value in enumerate(values)]
+    info = await pipeline.run(rows, table_name="t", table_format=table_format)
+
+    jobs = [job.job_file_info for one in info.load_packages for job in one.jobs["completed_jobs"]]
+    formats = {job.file_format for job in jobs if job.table_name in {"t", "t__items"}}
+    assert formats == {"jsonl" if table_format is None else "parquet"}
+
+    async with pipeline.sql_client() as sql:
+        for query in (
+            "SELECT v FROM t ORDER BY n",
+            "SELECT w AS v FROM t__items i JOIN t ON t._dlt_id = _dlt_parent_id ORDER BY n",
+        ):
+            found = (await sql.query(query)).column("v").to_pylist()
+            assert str(found) == str(values)
+
+
+async def test_a_stream_leaves_its_session_as_it_was(owner):
+    await owner.run({"one": ROWS})
+    package = await owner.make({"one": ROWS})
+
+    async with owner.destination.connect(owner.target) as session:
+        commit = make_commit(owner.target, await owner.acquire(session), package)
+
+        async with session.stream("SELECT id FROM one") as stream:
+            assert sum([batch.num_rows async for batch in stream]) == 2
+
+        await owner.commit_in(session, commit)
+
+    assert len(await owner.rows("one")) == 4
+
+
+def of_the_reference(folder, load_id="1600000000.5", schema=None):
+    """What the reference leaves of one load, with two rows."""
+    document = {"schema": schema or to_json(new_schema("theirs")), "load_id": load_id}
+    files = {
+        f"_dlt_loads/theirs__{load_id}.jsonl": json.dumps({"load_id": load_id, "schema_name": "theirs", "status": 0}),
+        f"_dlt_version/theirs__{load_id}__00.jsonl": json.dumps(document),
+        "one/a1b2c3d4e5.jsonl": '{"id": 71}\n{"id": 72}',
+    }
+
+    for path, content in files.items():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_text(content)
+
+
+async def test_own_files_count_once_beside_those_of_the_reference_whatever_the_layout(root, tmp_path):
+    of_the_reference(root / "data")
+    destination = destinations.filesystem(root, layout="{table_name}/{file_id}.{ext}")
+    pipeline = asyncelt.pipeline("p", destination=destination, dataset_name="data", pipelines_dir=tmp_path / "work")
+
+    async def ids():
+        async with pipeline.sql_client() as sql:
+            return (await sql.query("SELECT id FROM one ORDER BY id")).column("id").to_pylist()
+
+    await pipeline.run([{"id": 1}, {"id": 2}], table_name="one")
+    assert await ids() == [1, 2, 71, 72]
+
+    await pipeline.run([{"id": 3}], table_name="one", write_disposition="replace")
+    assert await ids() == [3]
+
+
+async def test_a_schema_that_cannot_be_read_hides_its_own_tables_only(owner, root, caplog):
+    await owner.run({"one": ROWS})
+    of_the_reference(root / "data", schema='{"engine_version": 5, "name": "theirs"}')
+
+    assert [row["id"] for row in await owner.rows("one")] == [1, 2]
+    assert "tables of schema theirs are left out" in caplog.text
+    await owner.run({"one": ROWS.slice(1)}, replaced=["one"])
+    assert [row["id"] for row in await owner.rows("one")] == [2]
+
+
+@pytest.mark.parametrize("inside", ["", "deeper/still"])
+async def test_a_folder_that_cannot_be_is_found_before_anything_is_extracted(tmp_path, inside):
+    (tmp_path / "file").touch()
+    asked = []
+
+    def rows():
+        asked.append(1)
+        yield {"id": 1}
+
+    destination = destinations.filesystem(tmp_path / "file" / inside)
+    pipeline = asyncelt.pipeline("p", destination=destination, dataset_name="data", pipelines_dir=tmp_path / "work")
+
+    with pytest.raises(asyncelt.errors.AsynceltError, match="is no folder") as caught:
+        await pipeline.run(rows(), table_name="t")
+
+    assert isinstance(caught.value.__cause__ or caught.value, DestinationRejected)
+    assert not asked
+
+
+async def test_what_the_file_system_refuses_while_files_are_brought_is_an_error_of_ours(owner, root):
+    package = await owner.make({"one": ROWS})
+    (root / "data").mkdir(parents=True)
+    (root / "data" / "one").touch()
+
+    async with owner.destination.connect(owner.target) as session:
+        commit = make_commit(owner.target, await owner.acquire(session), package)
+
+        with pytest.raises(DestinationUnavailable, match="File exists"):
+            await owner.commit_in(session, commit)
+
+
+async def test_plain_files_are_read_while_somebody_finishes_their_commit(root, tmp_path):
+    """Nobody has to be waited for, nor to write anything; the columns of the new schema are there as well."""
+    owner = Owner(destinations.filesystem(root, busy_timeout_s=0.01), tmp_path / "packages", "jsonl")
+    await owner.run({"one": ROWS})
+    seen = []
+
+    async def look():
+        seen.extend(await owner.rows("one"))
+
+        with pytest.raises(DestinationUnavailable, match="Another session is committing"):
+            await owner.rows("_dlt_loads")
+
+    def after(point):
+        if point == "filesystem.before_load_row":
+            asyncio.run_coroutine_threadsafe(look(), loop).result()
+
+    loop = asyncio.get_running_loop()
+
+    with installed(after):
+        await owner.run({"one": pa.table({"id": [3], "new": ["x"]})})
+
+    assert [(row["id"], row["new"]) for row in seen] == [(1, None), (2, None), (3, "x")]

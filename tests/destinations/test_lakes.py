@@ -14,9 +14,18 @@ from deltalake import DeltaTable
 
 import asyncelt
 from asyncelt import destinations
+from asyncelt.config import Retry, Settings
 from asyncelt.destinations.filesystem_impl.catalogs import catalog_config
 from asyncelt.destinations.filesystem_impl.iceberg_catalog import Tables, opened
-from asyncelt.errors import ConfigError, DestinationRejected, DestinationUnavailable, Unsupported
+from asyncelt.errors import (
+    ConfigError,
+    DestinationRejected,
+    DestinationUnavailable,
+    PipelineStepFailed,
+    TablesBehind,
+    Unsupported,
+    UsageError,
+)
 from asyncelt.failpoints import installed
 from asyncelt.load.protocol import Target
 from asyncelt.schema.model import Column, Table
@@ -488,8 +497,69 @@ async def test_a_panic_of_the_driver_is_an_error_and_not_the_end(owner, table):
         if point == "filesystem.before_table":
             raise PanicException("index out of bounds\n   0: trace")
 
-    with installed(panic), pytest.raises(DestinationRejected, match=r"gave up: index out of bounds. Its log") as caught:
+    with installed(panic), pytest.raises(TablesBehind, match=r"gave up: index out of bounds. Its log") as caught:
         await owner.commit(package)
 
     assert package.load_id in str(caught.value)
     assert isinstance(caught.value, Exception)
+
+
+@pytest.mark.parametrize("place", ["local"], indirect=True)
+async def test_rows_that_a_table_cannot_take_are_refused_before_anybody_has_to_wait_for_them(owner, table, tmp_path):
+    await owner.run({"one": ONE}, tables=[table("one")])
+    other = Owner(owner.destination, tmp_path / "others", "parquet", Target(pipeline_name="other", dataset_name="data"))
+
+    other.clock = 1_800_000_000
+
+    with pytest.raises(DestinationRejected, match=r"table one, load .*, column id: a value does not fit .* int64"):
+        await other.run({"one": pa.table({"id": ["x"]})}, tables=[table("one")])
+
+    await owner.run({"one": TWO})
+    assert sorted(row["id"] for row in await owner.rows("one")) == [1, 2, 2, 3]
+    assert not (await other.restore()).head_load_id
+
+
+@pytest.mark.parametrize("place", ["local"], indirect=True)
+async def test_a_load_that_is_committed_is_not_given_up(destination, kind, tmp_path):
+    pipeline = asyncelt.pipeline(
+        "lake",
+        destination=destination,
+        dataset_name="raw",
+        pipelines_dir=str(tmp_path),
+        settings=Settings(retry=Retry(attempts=1), auto_abort_on_terminal_error=True),
+    )
+
+    def refuse(point):
+        if point == "filesystem.before_table":
+            raise DestinationRejected("for a reason")
+
+    rows = [{"id": 1}]
+
+    with installed(refuse), pytest.raises(PipelineStepFailed, match=r"is committed in .* for a reason"):
+        await pipeline.run(rows, table_name="t", table_format=kind)
+
+    with pytest.raises(UsageError, match="is committed at the destination"):
+        await pipeline.abort_packages()
+
+    await pipeline.run()
+
+    async with pipeline.sql_client() as sql:
+        assert (await sql.query("SELECT id FROM t")).to_pylist() == [{"id": 1}]
+
+    assert not pipeline.has_pending_data
+
+
+@pytest.mark.parametrize("place", ["local"], indirect=True)
+async def test_small_files_that_cannot_be_put_together_fail_no_load(destination, kind, table, tmp_path, caplog):
+    owner = Owner(replace(destination, compact_files=2), tmp_path / "packages", "parquet")
+    await owner.run({"one": ONE}, tables=[table("one")])
+
+    def fail(*_):
+        raise DestinationUnavailable("the server is away")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(f"asyncelt.destinations.filesystem_impl.{kind}.{kind.title()}Lake.compact", fail)
+        await owner.run({"one": TWO})
+
+    assert "small files stay for now: the server is away" in caplog.text
+    assert sorted(row["id"] for row in await owner.rows("one")) == [1, 2, 2, 3]

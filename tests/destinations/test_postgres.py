@@ -28,6 +28,7 @@ from asyncelt.load.protocol import Target
 from asyncelt.schema.model import Column, Table
 from asyncelt.testing.fixture import Owner
 from asyncelt.testing.merging import key, root_table, roots
+from asyncelt.testing.packages import make_commit
 from tests.destinations.postgres_runs import numbers, pipeline_on
 
 TARGET = Target(pipeline_name="conformance", dataset_name="data")
@@ -187,6 +188,19 @@ async def test_a_second_owner_is_told_who_is_busy(destination):
 
     async with destination.connect(TARGET) as third:
         assert (await third.acquire("conformance", "")).epoch == 1
+
+
+async def test_an_owner_whose_connection_broke_is_still_seen_after_its_next_commit(owner, destination, raw):
+    cut = "SELECT pg_terminate_backend(pid, 5000) FROM pg_locks WHERE locktype = 'advisory'"
+
+    async with destination.connect(owner.target) as session, destination.connect(owner.target) as other:
+        lease = await owner.acquire(session)
+        assert await raw.fetchval(f"SELECT count(*) FROM ({cut})") == 1
+        package = await owner.make({"one": pa.table({"id": [1]})})
+        await owner.commit_in(session, make_commit(owner.target, lease, package))
+
+        with pytest.raises(PipelineBusy):
+            await other.acquire(owner.target.pipeline_name, owner.target.member)
 
 
 @pytest.mark.slow

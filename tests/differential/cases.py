@@ -23,6 +23,10 @@ class Run:
     """Keyword arguments of ``resource``: max_table_nesting, merge_key, ..."""
     nested_hints: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
     """Path of a nested table, ``a/b``, to its hints."""
+    schema: Mapping[str, Any] | None = None
+    """Stored form of the schema that is passed, without what every schema has."""
+    naming: str | None = None
+    """Naming convention that is configured while it runs."""
     counts: bool = False
     """The resource counts its runs in its state, and each row has the number as ``run``."""
 

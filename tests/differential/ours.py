@@ -51,7 +51,9 @@ async def run_case(case: Case, form: str, folder: Path) -> Outcome:
 
     try:
         for run in case.runs:
-            info = await _loaded(pipeline, run, form)
+            with asyncelt.config.values({"schema.naming": run.naming} if run.naming else {}):
+                info = await _loaded(pipeline, run, form)
+
             notices += [notice.kind for notice in getattr(info, "notices", ())]
     except asyncelt.AsynceltError as raised:
         error = _told(raised)
@@ -60,10 +62,12 @@ async def run_case(case: Case, form: str, folder: Path) -> Outcome:
 
 
 async def _loaded(pipeline: asyncelt.Pipeline, run: Run, form: str) -> object:
-    if form != "steps":
-        return await pipeline.run(_resource(run, form), **run.arguments)
+    schema = asyncelt.Schema.from_dict(run.schema) if run.schema is not None else None
 
-    await pipeline.extract(_resource(run, form), **run.arguments)
+    if form != "steps":
+        return await pipeline.run(_resource(run, form), schema=schema, **run.arguments)
+
+    await pipeline.extract(_resource(run, form), schema=schema, **run.arguments)
     normalized = await pipeline.normalize()
     await pipeline.load()
 

@@ -7,6 +7,7 @@ pipeline, so that the import is paid once. Telemetry, traces and logs are off.
 
 from __future__ import annotations
 
+import copy
 import gc
 import os
 import pickle
@@ -84,13 +85,35 @@ def _run_all(pipeline_name: str, dataset_name: str, case: Case, folder: Path, da
 
     try:
         for run in case.runs:
-            pipeline.run(_resource(dlt, run), **run.arguments)
+            os.environ.pop("SCHEMA__NAMING", None)
+
+            if run.naming:
+                os.environ["SCHEMA__NAMING"] = run.naming
+
+            pipeline.run(_resource(dlt, run), schema=_schema(dlt, run), **run.arguments)
     except Exception as error:
         return _told(error)
     finally:
+        os.environ.pop("SCHEMA__NAMING", None)
         pipeline.deactivate()
 
     return None
+
+
+def _schema(dlt: Any, run: Run) -> Any:
+    if run.schema is None:
+        return None
+
+    said = copy.deepcopy(dict(run.schema))
+    # Made by hand: one that is read from a document counts as stored, and has a version more.
+    schema = dlt.Schema(said["name"], normalizers=said.get("normalizers"))
+    schema.settings.update(said.get("settings", {}))
+    schema._compile_settings()
+
+    for table in said.get("tables", {}).values():
+        schema.update_table(table)
+
+    return schema
 
 
 def _resource(dlt: Any, run: Run) -> Any:

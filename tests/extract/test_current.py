@@ -128,3 +128,12 @@ async def test_a_misuse_inside_a_resource_is_named() -> None:
         await pumped(asyncelt.resource(rows(), name="r"))
 
     assert "In resource 'r'" in caught.value.__notes__[0]
+
+
+@pytest.mark.covers("current.state")
+def test_the_state_of_a_source_has_a_short_name() -> None:
+    state: State = {}
+
+    with current.activate_resource(state, "shop", "r"):
+        current.state()["cursor"] = 5
+        assert current.source_state() == {"cursor": 5}

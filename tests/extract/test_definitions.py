@@ -196,7 +196,12 @@ async def test_sources_in_every_form() -> None:
     assert len([row async for row in shop(3).add_limit(1)]) == 2
 
 
-@pytest.mark.covers("Source.with_resources", "Source.selected_resources", "Source.resources")
+@pytest.mark.covers(
+    "Source.with_resources",
+    "Source.selected_resources",
+    "Source.resources",
+    "ResourceDict.select",
+)
 def test_resources_of_a_source_are_selected_on_a_copy() -> None:
     source = shop()
     selected = source.with_resources("other")
@@ -288,3 +293,53 @@ async def test_hints_are_laid_over_copies() -> None:
 async def test_what_cannot_be_run(data: object, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         await names(data)
+
+
+# ---------------------------------------------------------------------- the resources of a source
+
+
+def chained() -> asyncelt.Source:
+    """A resource that feeds one that feeds another, and one that stands alone."""
+    first = asyncelt.resource([{"a": 1}], name="first")
+    second = asyncelt.transformer(lambda row: {"b": row["a"]}, name="second", data_from=first)
+    third = asyncelt.transformer(lambda row: {"c": row["b"]}, name="third", data_from=second)
+
+    return asyncelt.Source("chained", [third, asyncelt.resource([{"a": 9}], name="alone")])
+
+
+@pytest.mark.covers("ResourceDict.extracted", "ResourceDict.selected_dag", "ResourceDict.selected")
+def test_resources_say_what_is_read_and_what_feeds_what() -> None:
+    resources = chained().resources
+
+    assert list(resources.selected) == ["third", "alone"]
+    assert [one.name for one in resources.extracted] == ["third", "second", "first", "alone"]
+    assert resources.selected_dag == [("second", "third"), ("first", "second"), ("alone", "alone")]
+
+
+@pytest.mark.covers("ResourceDict.__setitem__", "ResourceDict.add")
+async def test_a_resource_can_be_put_in_the_place_of_another() -> None:
+    source = chained()
+    source.resources["alone"] = asyncelt.resource([{"a": 5}], name="alone")
+    source.resources["more"] = asyncelt.resource([{"a": 6}], name="more")
+    source.resources.add(asyncelt.resource([{"a": 7}], name="added"))
+
+    assert [row async for row in source] == [{"c": 1}, {"a": 5}, {"a": 6}, {"a": 7}]
+    assert source.resources["more"].source_name == "chained"
+
+    with pytest.raises(ConfigError, match=r"'more' cannot be kept as 'other'.*with_name"):
+        source.resources["other"] = source.resources["more"]
+
+
+@pytest.mark.covers("ResourceDict.detach", "ResourceDict.detach.resource_name")
+async def test_a_detached_resource_is_independent() -> None:
+    source = chained()
+    detached = source.resources.detach()
+    detached.add_map(lambda row: {**row, "own": True})
+
+    assert (detached.name, detached.source_name) == ("third", None)
+    assert [row async for row in detached] == [{"c": 1, "own": True}]
+    assert [row async for row in source] == [{"c": 1}, {"a": 9}]
+    assert source.resources.detach("alone").name == "alone"
+
+    with pytest.raises(KeyError, match="nothing"):
+        source.resources.detach("nothing")

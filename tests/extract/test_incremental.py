@@ -418,7 +418,6 @@ def test_paths_that_cannot_be_read(path: str) -> None:
 # ---------------------------------------------------------------------- what is refused
 
 
-@pytest.mark.covers("incremental.allow_external_schedulers")
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -430,7 +429,6 @@ def test_paths_that_cannot_be_read(path: str) -> None:
         ({"end_value": 1}, "end_value needs an initial_value"),
         ({"initial_value": 2, "end_value": 1}, "does not come after initial_value"),
         ({"initial_value": "a", "end_value": 1}, "cannot be compared"),
-        ({"allow_external_schedulers": True}, "allow_external_schedulers=True is not supported"),
         ({"cursor_path": 1}, "a field's name or a JSON path, not 1"),
     ],
 )

@@ -10,7 +10,9 @@ import pyarrow as pa
 import pytest
 
 import asyncelt
+from asyncelt import mark
 from asyncelt.errors import ConfigError, ResourceExtractionError
+from asyncelt.extract.items import Mark
 from tests.extract.pumping import pumped
 
 
@@ -132,6 +134,58 @@ async def test_a_second_parameter_is_the_references_meta() -> None:
         {"a": 1, "b": 2}
     ]
     assert (await pumped(resource(("a", 1)).add_map(dict.fromkeys))).rows() == [{"a": None, 1: None}]
+
+
+@asyncelt.resource
+def marked() -> Iterator[object]:
+    yield mark.with_table_name({"a": 1}, "x")
+    yield mark.with_table_name([{"a": 2}, {"a": 3}], "y")
+    yield mark.with_hints({"a": 4}, mark.make_hints(table_name="z", primary_key="a"), create_table_variant=True)
+    yield {"a": 5}
+
+
+TOLD = [(1, "x"), (2, "y"), (3, "y"), (4, "z"), (5, None)]
+"""Rows, and the tables that their marks name."""
+
+
+@pytest.mark.parametrize("kind", ["add_map", "add_filter", "add_yield_map", "a default"])
+async def test_functions_of_two_arguments_are_told_the_mark_of_their_row(kind: str) -> None:
+    told: list[tuple[int, str | None]] = []
+
+    def look(row: dict[str, int], said: Mark | None) -> object:
+        told.append((row["a"], None if said is None else said.table_name))
+
+        if said is not None and said.create_table_variant:
+            assert said.hints == {"table_name": "z", "primary_key": "a"}
+
+        return [row] if kind == "add_yield_map" else row
+
+    def with_default(row: dict[str, int], meta: Mark | None = None) -> object:
+        return look(row, meta)
+
+    source = marked().add_map(with_default) if kind == "a default" else getattr(marked(), kind)(look)
+    pages = (await pumped(source)).pages
+
+    assert told == TOLD
+    assert {page.table_name: page.rows for page in pages} == {"x": 1, "y": 2, "z": 1, "marked": 1}
+
+
+@pytest.mark.parametrize("has_default", [True, False])
+async def test_a_transformer_is_told_the_mark_of_its_item_as_meta(*, has_default: bool) -> None:
+    told: list[tuple[object, str | None]] = []
+
+    def look(item: object, meta: Mark | None) -> Iterator[object]:
+        told.append((item, None if meta is None else meta.table_name))
+        yield item
+
+    def with_default(item: object, meta: Mark | None = None) -> Iterator[object]:
+        yield from look(item, meta)
+
+    transformer = asyncelt.transformer(with_default if has_default else look, name="t")  # type: ignore[call-overload]
+
+    await pumped(marked() | transformer)
+
+    assert told == [({"a": 1}, "x"), ([{"a": 2}, {"a": 3}], "y"), ({"a": 4}, "z"), ({"a": 5}, None)]
 
 
 @pytest.mark.parametrize("wrong", [1, lambda: 1, lambda a, b, c: 1, lambda *, row: 1])

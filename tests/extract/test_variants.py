@@ -96,7 +96,7 @@ def test_a_source_knows_its_schema_before_it_is_read() -> None:
     assert schema.tables["orders"].columns["order_id"].primary_key  # type: ignore[index]
     assert schema.tables["orders__lines"].columns["no"].data_type == "bigint"  # type: ignore[index]
     assert "there" in source.discover_schema({"to": "there"}).tables
-    assert source.schema is None
+    assert source.given_schema is None
 
 
 @pytest.mark.covers("Source.exhausted")

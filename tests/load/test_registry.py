@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import types
@@ -63,6 +64,18 @@ def test_a_missing_package_names_what_to_install(tmp_path, monkeypatch):
 
     with pytest.raises(ConfigError, match="pip install package_that_is_not_there"):
         registry.resolve("needs_more.factory")
+
+
+@pytest.mark.parametrize(
+    ("package", "remedy"), [("duckdb", "duckdb"), ("sqlglot", "sqlglot"), ("pgpq", "'asyncelt[postgres]'")]
+)
+def test_a_missing_driver_names_the_extra_that_has_it(tmp_path, monkeypatch, package, remedy):
+    (tmp_path / "needs_driver.py").write_text(f"raise ModuleNotFoundError('it is not here', name={package!r})\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    sys.modules.pop("needs_driver", None)
+
+    with pytest.raises(ConfigError, match=re.escape(f"not installed: pip install {remedy}") + "$"):
+        registry.resolve("needs_driver.factory")
 
 
 def test_what_needs_arguments_says_so():

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -176,6 +178,57 @@ async def test_numbers_of_workers_never_change_the_result(make: Make, memory: An
         await pipeline.load(workers=number)
 
     assert column(memory, "t", "id") == [1, 2, 1, 2]
+
+
+@pytest.mark.covers("Pipeline.extract.max_parallel_items")
+@pytest.mark.parametrize("bound", [2, None])
+async def test_extract_bounds_calls_that_are_under_way(make: Make, bound: int | None) -> None:
+    now = most = 0
+
+    @asyncelt.defer
+    async def answer(number: int) -> dict[str, int]:
+        nonlocal now, most
+        now += 1
+        most = max(most, now)
+
+        for _ in range(5):
+            await asyncio.sleep(0)
+
+        now -= 1
+
+        return {"id": number}
+
+    calls = asyncelt.resource([answer(number) for number in range(12)], name="calls")
+    await make().extract(calls, max_parallel_items=bound)
+
+    assert most <= 3 if bound is not None else most > 3
+
+
+@pytest.mark.covers("Pipeline.extract.workers")
+@pytest.mark.parametrize("workers", [1, 3])
+async def test_extract_bounds_the_threads_of_a_resource(make: Make, workers: int) -> None:
+    together, lock = threading.Barrier(workers), threading.Lock()
+    now = most = 0
+
+    @asyncelt.defer
+    def answer(number: int) -> dict[str, int]:
+        nonlocal now, most
+
+        with lock:
+            now += 1
+            most = max(most, now)
+
+        # All of them meet here, so that it cannot be chance.
+        together.wait(timeout=60)
+
+        with lock:
+            now -= 1
+
+        return {"id": number}
+
+    await make().extract(asyncelt.resource([answer(number) for number in range(6)], name="calls"), workers=workers)
+
+    assert most == workers
 
 
 # -------------------------------------------------------------------------------------------- load

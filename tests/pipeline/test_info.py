@@ -12,7 +12,7 @@ import orjson
 import pytest
 
 import asyncelt
-from asyncelt.errors import PipelineStepFailed
+from asyncelt.errors import AsynceltWarning, PipelineStepFailed
 from asyncelt.info import (
     ExtractInfo,
     JobFileInfo,
@@ -94,7 +94,7 @@ async def test_the_fields_of_the_steps(make: Make) -> None:
     assert metrics.schema_name == "p"  # type: ignore[union-attr]
     assert metrics.table_metrics["things"].items_count == 2  # type: ignore[union-attr]
     assert metrics.resource_metrics["things"].items_count == 2  # type: ignore[union-attr]
-    assert metrics.dag == (("p", "things"),)  # type: ignore[union-attr]
+    assert metrics.dag == (("things", "things"),)  # type: ignore[union-attr]
     assert metrics.hints == {"things": {"write_disposition": "append", "table_name": "things"}}  # type: ignore[union-attr]
     assert [one.file_size > 0 for one in metrics.job_metrics.values()] == [True]  # type: ignore[union-attr]
     assert extracted.extract_data_info == ({"name": "things", "data_type": "resource"},)
@@ -109,6 +109,37 @@ async def test_the_fields_of_the_steps(make: Make) -> None:
     assert (loaded.destination_name, loaded.dataset_name) == ("memory", "data")
     assert (loaded.staging_name, loaded.has_failed_jobs) == (None, False)
     loaded.raise_on_failed_jobs()
+
+
+async def test_the_dag_has_what_feeds_what(make: Make) -> None:
+    double = asyncelt.transformer(lambda row: row, name="double", data_from=things)
+    again = asyncelt.transformer(lambda row: row, name="again", data_from=double)
+    extracted = await make().extract([again, asyncelt.resource([{"id": 1}], name="alone")])
+    (metrics,) = extracted.metrics[extracted.loads_ids[0]]
+
+    assert metrics.dag == (("double", "again"), ("things", "double"), ("alone", "alone"))  # type: ignore[union-attr]
+
+
+async def test_metrics_of_resources_with_the_same_name_are_told_apart(make: Make) -> None:
+    def counting(name: str, calls: int) -> asyncelt.Source:
+        @asyncelt.resource(name="r")
+        async def rows() -> AsyncIterator[object]:
+            asyncelt.current.resource_metrics()["calls"] = calls
+            yield {"id": calls}
+
+        return asyncelt.Source(name, [rows, *([rows.with_name("only")] if name == "one" else [])])
+
+    sources = [counting("one", 1), counting("two", 2)]
+    info = await make().run(sources)
+    assert info.custom_metrics == {"one.r": {"calls": 1}, "two.r": {"calls": 2}, "only": {"calls": 1}}
+
+    extracted = await make("q").extract([counting("one", 1), counting("two", 2)])
+    found = {
+        one.schema_name: dict(one.custom_metrics)  # type: ignore[union-attr]
+        for metrics in extracted.metrics.values()
+        for one in metrics
+    }
+    assert found == {"one": {"r": {"calls": 1}, "only": {"calls": 1}}, "two": {"r": {"calls": 2}}}
 
 
 @pytest.mark.covers("Pipeline.get_load_package_info", "Pipeline.get_load_package_info.load_id")
@@ -196,6 +227,29 @@ async def test_infos_load_back_through_a_pipeline(make: Make) -> None:
     assert tables["normalize_info__row_counts"].num_rows == 3
     assert tables["trace__steps"].column("step").to_pylist() == ["extract", "normalize", "load"]
     assert str(tables["load_info"].schema.field("started_at").type).startswith("timestamp")
+
+
+async def test_the_plain_form_of_a_load_leaves_nothing_out(make: Make) -> None:
+    @asyncelt.resource(
+        on_error="quarantine", columns={"n": {"data_type": "bigint"}}, schema_contract={"data_type": "freeze"}
+    )
+    async def rows() -> AsyncIterator[object]:
+        asyncelt.current.resource_metrics()["calls"] = 1
+        yield [{"n": 1}, {"n": "text"}]
+
+    with pytest.warns(AsynceltWarning, match="could not be loaded"):
+        info = await make().run(rows())
+
+    said: Any = info.asdict()
+
+    assert said["quarantined_rows"] == [{"table_name": "rows", "rows": 1}]
+    assert said["skipped_rows"] == []
+    assert [one["kind"] for one in said["notices"]] == [one.kind for one in info.notices]
+    assert said["custom_metrics"] == [{"resource_name": "rows", "calls": 1}]
+    assert said["staging_displayable_credentials"] is None
+    assert said["destination_fingerprint"] == info.destination_fingerprint != ""
+    assert "memory" not in info.destination_fingerprint
+    orjson.dumps(said)
 
 
 # -------------------------------------------------------------------------------------------- traces

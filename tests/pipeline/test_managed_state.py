@@ -97,7 +97,7 @@ async def test_managed_state_can_be_a_package_of_its_own(make: Make, memory: Any
     assert elsewhere.state["mine"] == 1
 
 
-@pytest.mark.covers("Pipeline.managed_state", "Pipeline.managed_state.extract_state")
+@pytest.mark.covers("current.pipeline", "Pipeline.managed_state", "Pipeline.managed_state.extract_state")
 async def test_managed_state_without_a_change_makes_nothing_and_a_raising_block_forgets(make: Make) -> None:
     pipeline = make()
     await pipeline.run(counter())

@@ -21,6 +21,7 @@ from asyncelt.errors import (
     StorageError,
 )
 from asyncelt.failpoints import installed
+from asyncelt.storage.state import decode_state, encode_state
 
 Make = Callable[..., asyncelt.Pipeline]
 
@@ -43,6 +44,15 @@ def values(destination: Any, dataset: str = "data") -> list[object]:
 def forget(tmp_path: Path) -> None:
     """The machine is replaced by an empty one."""
     shutil.rmtree(tmp_path / "work")
+
+
+def rewrite(memory: Any, column: str, value: str) -> None:
+    """Change a column of the stored states, as somebody else may have written it."""
+    contents = memory._datasets["data"]
+    table = contents.tables["_dlt_pipeline_state"]
+    at = table.schema.get_field_index(column)
+    changed = table.set_column(at, table.schema.field(column), [[value] * len(table)])
+    memory._datasets["data"] = replace(contents, tables={**contents.tables, "_dlt_pipeline_state": changed})
 
 
 @pytest.mark.covers("Pipeline.first_run")
@@ -214,19 +224,56 @@ async def test_a_dataset_that_knows_nothing_of_the_pipeline_makes_state_start_an
 async def test_the_state_of_another_pipeline_is_refused(make: Make, memory: Any) -> None:
     pipeline = make()
     await pipeline.run(counter())
-    contents = memory._datasets["data"]
-    table = contents.tables["_dlt_pipeline_state"]
-    names = ["q"] * len(table)
-    renamed = table.set_column(
-        table.schema.get_field_index("pipeline_name"), table.schema.field("pipeline_name"), [names]
-    )
-    memory._datasets["data"] = replace(contents, tables={**contents.tables, "_dlt_pipeline_state": renamed})
+    rewrite(memory, "pipeline_name", "q")
 
     with pytest.raises(PipelineStepFailed, match="is of pipeline 'p'") as caught:
         await make("q").sync_destination()
 
     assert caught.value.step == "sync"
     assert isinstance(caught.value.__cause__, CannotRestorePipeline)
+
+
+@pytest.mark.parametrize("knows", [True, False], ids=["the folder knows the package", "an empty machine"])
+async def test_a_state_of_a_newer_engine_is_refused(make: Make, memory: Any, tmp_path: Path, *, knows: bool) -> None:
+    await make().run(counter())
+    state = decode_state(str(memory.tables("data")["_dlt_pipeline_state"].column("state")[0]))
+    newer = {**state, "_state_engine_version": 99, "_state_version": 7, "_version_hash": "of a newer release"}
+    rewrite(memory, "state", encode_state(newer))
+
+    if not knows:
+        forget(tmp_path)
+
+    with pytest.raises(PipelineStepFailed, match=r"engine version 99.*Update the library") as caught:
+        await make().run(counter())
+
+    assert caught.value.step == "sync"
+    assert isinstance(caught.value.__cause__, StorageError)
+    assert values(memory) == [1]
+
+
+async def test_a_state_of_an_older_engine_is_migrated(make: Make, memory: Any, tmp_path: Path) -> None:
+    await make().run(counter())
+    state = decode_state(str(memory.tables("data")["_dlt_pipeline_state"].column("state")[0]))
+    older = {key: value for key, value in state.items() if not key.startswith("destination_")}
+    older |= {"_state_engine_version": 3, "destination": "dlt.destinations.duckdb"}
+    rewrite(memory, "state", encode_state(older))
+    forget(tmp_path)
+    pipeline = make()
+    await pipeline.sync_destination()
+    assert pipeline.state["_state_engine_version"] == 4
+    assert pipeline.state["destination_type"] == "dlt.destinations.duckdb"
+    assert "destination" not in pipeline.state
+    await pipeline.run(counter())
+    assert values(memory) == [1, 2]
+
+
+async def test_a_state_of_this_engine_is_taken_as_it_is(make: Make, memory: Any, tmp_path: Path) -> None:
+    await make().run(counter())
+    stored = str(memory.tables("data")["_dlt_pipeline_state"].column("state")[0])
+    forget(tmp_path)
+    await make().sync_destination()
+    head = orjson.loads((tmp_path / "work" / "p" / "head.json").read_bytes())
+    assert head["state"] == stored
 
 
 async def test_without_restoring_state_stays_on_the_machine(make: Make, memory: Any, tmp_path: Path) -> None:

@@ -217,6 +217,54 @@ async def test_names_that_need_quotes(kind, tmp_path):
     assert dict(await dataset.row_counts().fetchall()) == {"order": 1}
 
 
+async def test_datasets_are_the_same_when_they_hold_the_same_data(kind, pipeline, tmp_path):
+    one = pipeline.dataset()
+    again = await asyncelt.dataset(pipeline.destination, "raw")
+    assert one.is_same_dataset(one) and one.is_same_dataset(again) and again.is_same_dataset(one)
+    assert not one.is_same_dataset(await asyncelt.dataset(pipeline.destination, "other", one.schema))
+
+    first, second = [await asyncelt.dataset(destination(kind, tmp_path), "raw", one.schema) for _ in range(2)]
+    assert first.is_same_dataset(second) == (kind != "memory"), "what is in memory is in one object only"
+    assert not first.is_same_dataset(one)
+
+
+async def test_the_same_database_of_other_settings_or_another_kind_is_told_apart(tmp_path):
+    duckdb, filesystem = asyncelt.destinations.duckdb, asyncelt.destinations.filesystem
+    schema = new_schema("empty")
+    path = tmp_path / "data.duckdb"
+    made = (
+        duckdb(path),
+        duckdb(path, threads=1),
+        duckdb(tmp_path / "b.duckdb"),
+        duckdb(":memory:"),
+        duckdb(":memory:"),
+    )
+    one, same, *others = [await asyncelt.dataset(each, "raw", schema) for each in (*made, filesystem(path))]
+    assert one.is_same_dataset(same)
+    assert not any(one.is_same_dataset(other) for other in others)
+    assert not others[1].is_same_dataset(others[2])
+
+
+async def test_what_a_dataset_says_to_the_sql_builder(dataset):
+    found = dataset.sqlglot_schema
+    assert found.column_names("items") == ["id", "name", "price", "at", "_dlt_load_id", "_dlt_id"]
+    assert found.get_column_type("items", "id").sql() == "BIGINT"
+    assert dataset.destination_dialect == dataset.dialect == dataset["items"].query_dialect
+
+
+async def test_a_relation_as_an_expression_can_be_built_on_and_asked_again(dataset):
+    few = dataset["items"].where("id", "lt", 3).select("id")
+    expression = few.sqlglot_expression
+    assert expression.sql(dialect=few.destination_dialect) == few.to_sql()
+    assert await dataset.query(expression.limit(0)).fetchall() == []
+    assert await dataset.query(expression.where("id > 1")).fetchall() == [(2,)]
+
+
+async def test_the_engine_can_be_asked_about_a_dataset(dataset):
+    async with dataset.destination_client() as session:
+        assert list((await session.restore("")).schemas) == ["reading"]
+
+
 # ----------------------------------------------------------------------------------------------- connections
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+import asyncelt
 from asyncelt.errors import InvalidQuery, UnknownTable
+from asyncelt.schema.system import new_schema
 
 
 async def test_a_nested_table_is_joined_with_its_parent(dataset):
@@ -116,6 +118,21 @@ async def test_an_unknown_table_is_refused_at_once(dataset):
         dataset["items"].join("nope")
 
 
+async def test_relations_of_two_objects_of_one_dataset_are_joined(pipeline, dataset):
+    other = await asyncelt.dataset(pipeline.destination, "raw")
+    joined = dataset["items"].join(other["owners"].where("owner", "eq", "Bob"), on="items.id = owners.item")
+    assert await joined.select("name", "owners__owner").fetchall() == [("two", "Bob")]
+
+
 async def test_relations_of_another_dataset_are_refused(pipeline, dataset):
-    with pytest.raises(InvalidQuery, match="same dataset object"):
-        dataset["items"].join(pipeline.dataset()["owners"], on="items.id = owners.item")
+    other = await asyncelt.dataset(pipeline.destination, "other", new_schema("empty"))
+
+    with pytest.raises(InvalidQuery, match=r"'raw' at .* and of <asyncelt.Dataset 'other' at"):
+        dataset["items"].join(other["_dlt_loads"], on="items._dlt_load_id = _dlt_loads.load_id")
+
+
+async def test_a_table_that_only_the_other_object_knows_is_refused_at_once(pipeline, dataset):
+    other = await asyncelt.dataset(pipeline.destination, "raw", new_schema("empty"))
+
+    with pytest.raises(UnknownTable, match="no table 'items'"):
+        other["_dlt_loads"].join(dataset["items"])

@@ -18,6 +18,8 @@ class NatsServer:
 
     folder: Path
     port: int = 0
+    user: str = ""
+    """Name and password, with a colon between them; none: anybody may come."""
     process: subprocess.Popen[bytes] | None = field(default=None)
 
     @property
@@ -33,6 +35,11 @@ class NatsServer:
 
         program = Path(sysconfig.get_path("scripts")) / "nats-server"
         command = [str(program), "-a", "127.0.0.1", "-p", str(self.port), "-js", "-sd", str(self.folder)]
+
+        if self.user:
+            name, _, password = self.user.partition(":")
+            command += ["--user", name, "--pass", password]
+
         self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         deadline = time.monotonic() + 90
 

@@ -224,7 +224,7 @@ async def test_an_owner_that_is_too_late_is_refused_and_reads_on(
     assert await numbers_in(tmp_path) == list(range(40))
 
 
-@pytest.mark.filterwarnings("ignore:.*could not be acknowledged")
+@pytest.mark.filterwarnings("ignore:.*(could not be acknowledged|broker is away)")
 async def test_a_broker_that_is_away_comes_back_and_nothing_is_lost_or_doubled(
     caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from nats.js.api import AckPolicy, ConsumerConfig
 
 import asyncelt
-from asyncelt.errors import AsynceltWarning, ConfigError
-from asyncelt.sources.jetstream import delivery_of
+from asyncelt.errors import AsynceltWarning, ConfigError, PipelineStepFailed
+from asyncelt.sources.jetstream_consumer import delivery_of
 from tests.sources import worker
+from tests.sources.brokers import free_port
 from tests.sources.server import NatsServer
 from tests.sources.worker import pipeline_in, streamed
 from tests.support.killing import KILLED, Nursery
@@ -118,7 +121,7 @@ async def test_only_some_subjects_and_columns_of_the_message(server: NatsServer,
     assert [tuple(row.values()) for row in found.to_pylist()] == [(3, f"{stream}.b", 4), (4, f"{stream}.b", 5)]
 
 
-@pytest.mark.filterwarnings("ignore:.*could not be acknowledged")
+@pytest.mark.filterwarnings("ignore:.*(could not be acknowledged|broker is away)")
 async def test_a_server_that_is_killed_comes_back_and_nothing_is_doubled(tmp_path: Path) -> None:
     server = NatsServer(tmp_path / "nats")
     server.start()
@@ -137,6 +140,10 @@ async def test_a_server_that_is_killed_comes_back_and_nothing_is_doubled(tmp_pat
                 await asyncio.sleep(0.01)
 
             await asyncio.to_thread(server.kill)
+
+            while running.stats.sources_away != ("nats_s_d",):
+                await asyncio.sleep(0.01)
+
             await asyncio.to_thread(server.start)
             await publish(server, "s", range(200, 300))
 
@@ -144,8 +151,143 @@ async def test_a_server_that_is_killed_comes_back_and_nothing_is_doubled(tmp_pat
                 await asyncio.sleep(0.01)
 
         assert await numbers_in(tmp_path) == list(range(300))
+        assert running.stats.sources_away == ()
     finally:
         server.kill()
+
+
+@pytest.mark.parametrize("options", [{}, {"user": "x", "password": "wrong"}], ids=["address", "password"])
+async def test_a_server_that_cannot_be_reached_is_said(options: dict[str, object], tmp_path: Path) -> None:
+    """One line, although the client tries several times; and nothing of it stays behind."""
+    port = free_port()
+    server = NatsServer(tmp_path / "nats", port, user="x:right") if options else None
+
+    if server is not None:
+        server.start()
+
+    try:
+        source = asyncelt.sources.nats("s", durable="d", servers=f"nats://127.0.0.1:{port}", **options)
+
+        with pytest.raises(PipelineStepFailed, match=f"cannot connect to 127.0.0.1:{port}.*(Connect call|Authoriz)"):
+            await pipeline_in(tmp_path).stream(source)
+    finally:
+        if server is not None:
+            server.kill()
+
+
+async def test_a_stream_that_does_not_exist_is_said(server: NatsServer, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="there is no stream 'nowhere'"):
+        await pipeline_in(tmp_path).stream(asyncelt.sources.nats("nowhere", durable="d", servers=server.url))
+
+
+@pytest.mark.parametrize(
+    ("config", "why"),
+    [
+        ({"deliver_subject": "there"}, "push consumer"),
+        ({"max_deliver": 5}, "max_deliver is 5"),
+        ({"ack_policy": AckPolicy.ALL}, "ack_policy is 'all'"),
+    ],
+    ids=["push", "deliveries", "all"],
+)
+async def test_a_consumer_that_would_lose_messages_is_refused(
+    config: dict[str, object], why: str, server: NatsServer, stream: str, tmp_path: Path
+) -> None:
+    client = await nats.connect(server.url)
+    await client.jetstream().add_consumer(stream, ConsumerConfig(durable_name="d", **config))
+    await client.close()
+
+    with pytest.raises(ConfigError, match=why):
+        await pipeline_in(tmp_path).stream(asyncelt.sources.nats(stream, durable="d", servers=server.url))
+
+
+async def test_the_limits_of_a_consumer_are_kept_to(server: NatsServer, stream: str) -> None:
+    await publish(server, stream, range(3))
+    client = await nats.connect(server.url)
+    config = {"durable_name": "d", "ack_policy": "explicit", "max_batch": 2, "max_expires": 2_000_000_000}
+    request = json.dumps({"stream_name": stream, "config": {**config, "max_ack_pending": 50}}).encode()
+    await client.request(f"$JS.API.CONSUMER.CREATE.{stream}.d", request, timeout=60)
+    await client.close()
+    source = asyncelt.sources.nats(stream, durable="d", servers=server.url)
+
+    with pytest.warns(AsynceltWarning, match="max_ack_pending=50"):
+        await source.position({})
+
+    found = 0
+
+    while found < 3:
+        found += (got := len(await source.fetch(1000)))
+        assert got <= 2
+
+    await source.close()
+
+
+async def test_large_messages_do_not_end_the_requests(server: NatsServer, stream: str) -> None:
+    client = await nats.connect(server.url)
+
+    for _ in range(12):
+        await client.jetstream().publish(f"{stream}.x", bytes(1_000_000))
+
+    await client.close()
+    source = asyncelt.sources.nats(stream, durable="d", servers=server.url)
+    told: list[str | None] = []
+    source.report_to(told.append)
+    await source.position({})
+    found = 0
+
+    while found < 12:
+        found += len(await source.fetch(1000))
+
+    assert told == []
+    await source.close()
+
+
+@pytest.mark.filterwarnings("ignore:.*broker is away")
+async def test_a_consumer_that_is_deleted_meanwhile_is_made_again(
+    server: NatsServer, stream: str, tmp_path: Path
+) -> None:
+    await publish(server, stream, range(10))
+    source = asyncelt.sources.nats(stream, durable="d", servers=server.url)
+    resource = asyncelt.sources.events(source, table_name="numbers")
+
+    async with pipeline_in(tmp_path).stream(resource, roll=asyncelt.Roll(seconds=0.05)) as running:
+        while running.stats.messages < 10:
+            await asyncio.sleep(0.01)
+
+        client = await nats.connect(server.url)
+        await client.jetstream().delete_consumer(stream, "d")
+        await client.close()
+        await publish(server, stream, range(10, 20))
+
+        while running.stats.rows < 20:
+            await asyncio.sleep(0.01)
+
+    assert await numbers_in(tmp_path) == list(range(20))
+
+
+@pytest.mark.filterwarnings("ignore:.*(broker is away|could not)")
+@pytest.mark.parametrize("is_made_anew", [False, True])
+async def test_a_stream_that_is_deleted_meanwhile_is_an_error(
+    is_made_anew: bool, server: NatsServer, stream: str, tmp_path: Path
+) -> None:
+    await publish(server, stream, range(10))
+    running = pipeline_in(tmp_path).stream(
+        asyncelt.sources.nats(stream, durable="d", servers=server.url), roll=asyncelt.Roll(seconds=0.05)
+    )
+    task = asyncio.create_task(running.run())
+
+    while running.stats.messages < 10:
+        await asyncio.sleep(0.01)
+
+    client = await nats.connect(server.url)
+    await client.jetstream().delete_stream(stream)
+
+    if is_made_anew:
+        await client.jetstream().add_stream(name=stream, subjects=[f"{stream}.>"])
+
+    with pytest.raises(PipelineStepFailed, match=r"made anew|there is no stream"):
+        await task
+
+    await client.close()
 
 
 POINTS = [

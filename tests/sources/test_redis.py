@@ -11,7 +11,7 @@ from redis.asyncio import Redis
 import asyncelt
 from asyncelt.errors import ConfigError, PipelineStepFailed
 from tests.sources import consumers
-from tests.sources.brokers import Valkey
+from tests.sources.brokers import Valkey, free_port
 from tests.sources.consumers import PATIENTLY_S, numbers_in, pipeline_in, source_of, streamed
 from tests.support.killing import KILLED, Nursery
 
@@ -162,7 +162,7 @@ async def test_ids_that_are_no_positions_are_refused(server: Valkey, topic: str,
         await pipeline_in(tmp_path).stream(source_of("redis", server.url, topic))
 
 
-@pytest.mark.filterwarnings("ignore:.*could not be acknowledged")
+@pytest.mark.filterwarnings("ignore:.*(could not be acknowledged|broker is away)")
 async def test_a_server_that_is_killed_comes_back_and_nothing_is_doubled(tmp_path: Path) -> None:
     server = Valkey(tmp_path / "valkey")
     server.start()
@@ -177,6 +177,10 @@ async def test_a_server_that_is_killed_comes_back_and_nothing_is_doubled(tmp_pat
                 await asyncio.sleep(0.01)
 
             await asyncio.to_thread(server.kill)
+
+            while running.stats.sources_away != ("redis_g",):
+                await asyncio.sleep(0.01)
+
             await asyncio.to_thread(server.start)
             await publish(server, "s", range(200, 300))
 
@@ -184,6 +188,93 @@ async def test_a_server_that_is_killed_comes_back_and_nothing_is_doubled(tmp_pat
                 await asyncio.sleep(0.01)
 
         assert await numbers_in(tmp_path) == list(range(300))
+    finally:
+        server.kill()
+
+
+async def test_a_wrong_password_is_said(server: Valkey, topic: str, tmp_path: Path) -> None:
+    source = asyncelt.sources.redis_stream(topic, group="g", url=server.url.replace("//", "//nobody:wrong@"))
+
+    with pytest.raises(PipelineStepFailed, match="does not let us in"):
+        await pipeline_in(tmp_path).stream(source)
+
+
+async def test_a_stream_more_does_not_make_known_messages_new(server: Valkey, topic: str, tmp_path: Path) -> None:
+    await publish(server, topic, range(10))
+    await streamed(tmp_path, "redis", server.url, topic, 10)
+
+    async with Redis.from_url(server.url) as client:
+        # As if the process had died between the commit and the acknowledgement.
+        await client.xgroup_setid(topic, "g", "0")
+
+    other = f"{topic}.other"
+    await publish(server, other, range(10, 20))
+    source = asyncelt.sources.redis_stream([topic, other], group="g", url=server.url, field="data")
+    resource = asyncelt.sources.events(source, table_name="numbers")
+
+    async with pipeline_in(tmp_path).stream(resource, roll=ROLL) as running:
+        while running.stats.messages < 20:
+            await asyncio.sleep(0.01)
+
+    assert running.stats.repeated == 10
+    assert await numbers_in(tmp_path) == list(range(20))
+
+
+async def test_names_of_dead_consumers_are_forgotten_once_they_hold_nothing(server: Valkey, topic: str) -> None:
+    await publish(server, topic, range(4))
+    made_up, given, holding = "host-17-0123abcd", "worker", "host-18-0123abcd"
+
+    async with Redis.from_url(server.url) as client:
+        await client.xgroup_create(topic, "g", id="0")
+
+        for name in (made_up, given):
+            await client.xgroup_createconsumer(topic, "g", name)
+
+        await client.xreadgroup("g", holding, {topic: ">"}, count=1)
+        # Silent for longer than the source's patience by now, which the server alone measures.
+        source = asyncelt.sources.redis_stream(topic, group="g", url=server.url, field="data", claim_after_s=0.001)
+        await source.position({})
+        names = {made_up}
+
+        while made_up in names:
+            taken = await source.fetch(1)
+            await source.nack([message.receipt for message in taken])
+            names = {one["name"].decode() for one in await client.xinfo_consumers(topic, "g")}
+
+        assert given in names
+        await source.close()
+
+
+async def test_a_server_that_has_become_a_replica_is_waited_for(tmp_path: Path) -> None:
+    server = Valkey(tmp_path / "valkey")
+    server.start()
+
+    try:
+        await publish(server, "s", range(3))
+        source = source_of("redis", server.url, "s", claim_after_s=PATIENTLY_S)
+        told: list[str | None] = []
+        was_told = asyncio.Event()
+
+        def tell(error: str | None) -> None:
+            told.append(error)
+            was_told.set()
+
+        source.report_to(tell)
+        await source.position({})
+        assert len(await source.fetch(10)) == 3
+
+        async with Redis.from_url(server.url) as client:
+            await client.replicaof("127.0.0.1", free_port())
+            fetching = asyncio.create_task(source.fetch(10))
+            await was_told.wait()
+            await client.replicaof("NO", "ONE")
+            await publish(server, "s", range(3, 4))
+
+        assert len(await fetching) > 0
+        assert told[0] is not None
+        assert "read only replica" in told[0]
+        assert told[-1] is None
+        await source.close()
     finally:
         server.kill()
 

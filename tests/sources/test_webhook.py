@@ -15,6 +15,7 @@ import asyncelt
 from asyncelt.errors import ConfigError, UsageError
 from asyncelt.failpoints import installed
 from asyncelt.sources import Webhook
+from asyncelt.sources.desk import CommittedDesk
 from asyncelt.sources.inbox import Inbox
 
 pytestmark = pytest.mark.slow
@@ -142,6 +143,51 @@ async def test_too_many_waiting_requests_are_429_and_the_others_are_committed(tm
     assert await rows_in(tmp_path, "SELECT id FROM orders ORDER BY id") == [(0,), (1,), (2,), (3,)]
 
 
+async def test_bodies_that_wait_are_bounded() -> None:
+    app = Webhook(
+        CommittedDesk("orders", 100),
+        capacity=100,
+        max_body_bytes=100,
+        authenticate=None,
+        dedup_key=None,
+        waiting_bytes=250,
+    )
+
+    async with client_of(app) as client:
+        # Nothing reads yet.
+        waiting = [asyncio.create_task(client.post("/", content=b"x" * 100)) for _ in range(2)]
+
+        while app._taken_bytes < 200:
+            await asyncio.sleep(0)
+
+        assert (await client.post("/", content=b"x" * 60)).status_code == 429
+        waiting.append(asyncio.create_task(client.post("/", content=b"x" * 50)))
+
+        while app._taken_bytes < 250:
+            await asyncio.sleep(0)
+
+        await app.close()
+        assert {answer.status_code for answer in await asyncio.gather(*waiting)} == {503}
+
+    assert (app._taken, app._taken_bytes) == (0, 0)
+
+
+async def test_a_body_that_does_not_come_is_408() -> None:
+    app = Webhook(
+        CommittedDesk("orders", 100), capacity=1, max_body_bytes=100, authenticate=None, dedup_key=None, body_s=0.01
+    )
+
+    async def parts() -> AsyncIterator[bytes]:
+        yield b"{"
+        await asyncio.Event().wait()
+
+    async with client_of(app) as client:
+        assert (await client.post("/", content=parts())).status_code == 408
+
+    await app.close()
+    assert (app._taken, app._taken_bytes) == (0, 0)
+
+
 @pytest.mark.filterwarnings("ignore:.*are in _asyncelt_quarantine")
 async def test_poison_is_kept_aside_and_answered_202(tmp_path: Path) -> None:
     app = asyncelt.sources.webhook("orders")
@@ -190,6 +236,25 @@ async def test_what_is_on_the_disk_is_loaded_once_by_a_later_stream(tmp_path: Pa
 def numbers_of_files(folder: Path) -> list[int]:
     """Files of committed messages go, but for the newest."""
     return sorted(int(path.stem) for path in folder.glob("*.inbox"))
+
+
+async def test_a_spool_can_be_read_again(tmp_path: Path) -> None:
+    app = asyncelt.sources.webhook("orders", spool=tmp_path / "spool")
+    assert app.can_reopen
+
+    async with client_of(app) as client:
+        assert (await client.post("/", json={"id": 1})).status_code == 202
+        await app.position({})
+        (first,) = await app.fetch(10)
+        await app.close()
+        assert (await client.post("/", json={"id": 2})).status_code == 503
+
+        await app.position({})
+        assert (await client.post("/", json={"id": 3})).status_code == 202
+        again = [(message.receipt.position, message.value) for message in await app.fetch(10)]
+
+    assert again == [(1, first.value), (2, b'{"id":3}')]
+    await app.close()
 
 
 async def test_a_full_disk_quota_is_429(tmp_path: Path) -> None:

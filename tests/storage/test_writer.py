@@ -145,3 +145,11 @@ def test_json_lines_leave_out_nulls_and_keep_times() -> None:
     lines = [json.loads(line) for line in b"".join(json_lines(table)).splitlines()]
 
     assert lines == [{"a": 1, "t": "1970-01-01T00:00:00Z", "b": "AP8="}, {"d": "5.00"}]
+
+
+def test_json_lines_spell_numbers_that_json_does_not_have() -> None:
+    table = pa.table({"v": [1.5, float("nan"), float("inf"), float("-inf"), None], "w": [1.0, 2.0, 3.0, 4.0, 5.0]})
+    rows = [json.loads(line) for line in b"".join(json_lines(table)).splitlines()]
+
+    assert [row.get("v") for row in rows] == [1.5, "NaN", "Infinity", "-Infinity", None]
+    assert [row["w"] for row in rows] == [1.0, 2.0, 3.0, 4.0, 5.0]

@@ -2,26 +2,40 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
-from asyncelt._async import shielded
-from asyncelt.errors import AsynceltWarning, ConfigError
+import anyio
+
+from asyncelt._async import in_thread, shielded
+from asyncelt.errors import ConfigError, warn
 from asyncelt.extract.intervals import EMPTY, Intervals
-from asyncelt.extract.messages import EventSource, Receipt, SharesPartitions, SupportsReopening
+from asyncelt.extract.messages import (
+    EventSource,
+    Positioned,
+    Receipt,
+    ReportsOutages,
+    SharesPartitions,
+    SupportsReopening,
+)
 from asyncelt.failpoints import failpoint
 from asyncelt.flow import PositionClaim, PositionMove
 from asyncelt.load.protocol import StoredPosition
 
-__all__ = ["Ledger", "Taken"]
+__all__ = ["Ledger", "Standing", "Taken"]
 
 _CLEANUP_S = 10.0
+_GIVE_BACK_S = 5.0
 _Key = tuple[str, str]
 """Name of the source, and partition."""
 Look = Callable[[], Awaitable[Sequence[StoredPosition]]]
 Claim = Callable[[Sequence[PositionClaim]], Awaitable[Sequence[StoredPosition]]]
 Taken = Sequence[tuple[EventSource | None, Receipt]]
+Standing = Mapping[_Key, tuple[int | None, int]]
+"""Floor and epoch of each partition."""
+_PIECE = 1000
+"""Messages, or positions, until others have their turn."""
 
 
 @dataclass(slots=True)
@@ -55,6 +69,8 @@ class Ledger:
         self._claim = claim
         self.hurry: Callable[[], None] = _nothing
         """Ends the package that is being filled at the next safe points."""
+        self.tell: Callable[[str, str | None], None] = _nothing
+        """Hears of each source what is wrong with its broker, or that nothing is any more."""
         self._partitions: dict[_Key, _Partition] = {
             (one.source, one.partition): _Partition(Intervals.parse(one.position), one.epoch) for one in stored
         }
@@ -73,10 +89,16 @@ class Ledger:
 
     async def open(self, source: EventSource) -> None:
         """See `StreamSide.open`."""
+        if self._look is None and isinstance(source, Positioned) and source.has_positions:
+            raise _keeps_no_positions(source.name)
+
         self._sources[id(source)] = source
 
         if isinstance(source, SharesPartitions):
             source.entrust(_Custody(self, source.name))
+
+        if isinstance(source, ReportsOutages):
+            source.report_to(partial(self.tell, source.name))
 
         await source.position({key[1]: one.committed for key, one in self._partitions.items() if key[0] == source.name})
 
@@ -147,14 +169,19 @@ class Ledger:
 
         return True
 
-    def moves(self, taken: Taken) -> tuple[PositionMove, ...]:
-        """How positions move when a package with these messages commits.
+    def standing(self) -> Standing:
+        """Floors and epochs as of now."""
+        return {key: (one.floor, one.epoch) for key, one in self._partitions.items()}
+
+    def moves(self, taken: Taken, standing: Standing) -> tuple[PositionMove, ...]:
+        """How positions move when a package with these messages commits. For a thread: there may be many.
 
         That is by the messages whose rows are in the package, whatever has become known since they were accepted: if
         another process has committed one of them meanwhile, the package must be refused.
 
         Args:
             taken: Receipts of the package, repetitions included.
+            standing: When it was closed.
         """
         found: dict[_Key, set[int]] = {}
 
@@ -164,24 +191,41 @@ class Ledger:
 
         return tuple(
             PositionMove(
-                source=name,
-                partition=partition,
+                source=key[0],
+                partition=key[1],
                 taken=Intervals.of(positions).text(),
-                floor=self._partitions[name, partition].floor,
-                epoch=self._partitions[name, partition].epoch,
+                floor=standing[key][0],
+                epoch=standing[key][1],
             )
-            for (name, partition), positions in found.items()
+            for key, positions in found.items()
         )
 
-    def committed(self, moves: Sequence[PositionMove]) -> None:
-        """A package with these moves has committed."""
+    async def committed(self, moves: Sequence[PositionMove], threads: anyio.CapacityLimiter) -> None:
+        """A package with these moves has committed.
+
+        Args:
+            moves: Of the package.
+            threads: Where sets of positions are joined, which may be long.
+        """
         for move in moves:
             partition = self._partitions[move.source, move.partition]
-            taken = Intervals.parse(move.taken)
-            partition.committed = partition.committed.union(taken).raised(move.floor)
+            taken = await _briefly(partial(Intervals.parse, move.taken), len(move.taken), threads)
+            is_joined = False
 
-            for first, last in taken.ranges:
+            while not is_joined:
+                known = partition.committed
+                join = partial(_joined, known, taken, move.floor)
+                joined = await _briefly(join, len(known.ranges) + len(taken.ranges), threads)
+
+                # Unless more has become known meanwhile.
+                if is_joined := partition.committed is known:
+                    partition.committed = joined
+
+            for at, (first, last) in enumerate(taken.ranges, 1):
                 partition.in_flight.difference_update(range(first, last + 1))
+
+                if at % _PIECE == 0:
+                    await anyio.lowlevel.checkpoint()
 
     async def acknowledge(self, taken: Taken) -> int:
         """Tell the sources that these have been committed. One that cannot be told will deliver them again.
@@ -197,15 +241,20 @@ class Ledger:
             try:
                 floors = await source.ack(receipts)
             except Exception as error:  # whatever a broker's client raises: nothing is lost by it
-                warnings.warn(
+                _warn(
                     f"{len(receipts)} messages of {source.name!r} have been committed, but could not be acknowledged: "
-                    f"{type(error).__name__}: {error}. They will be delivered again, and left out then.",
-                    AsynceltWarning,
-                    stacklevel=2,
+                    f"{type(error).__name__}: {error}. They will be delivered again, and left out then."
                 )
                 continue
             finally:
-                self._settle(source, receipts)
+                # The first ones while others have their turn; all of them, if that is not to be.
+                try:
+                    for at in range(0, len(receipts), _PIECE):
+                        self._settle(source, receipts[at : at + _PIECE])
+                        await anyio.lowlevel.checkpoint()
+                except BaseException:
+                    self._settle(source, receipts)
+                    raise
 
             failpoint("stream.after_ack")
             count += len(receipts)
@@ -218,17 +267,15 @@ class Ledger:
         for key, source in self._sources.items():
             receipts = list(self._unsettled.pop(key, {}).values())
 
-            with shielded(_CLEANUP_S):
-                try:
-                    if receipts:
-                        await source.nack(receipts)
-                except Exception as error:  # whatever a broker's client raises; it will find out by itself
-                    _warn(f"{len(receipts)} messages of {source.name!r} could not be given back: {error}")
+            # A broker that is away may use up the time for giving back, but not the time for taking leave.
+            if receipts:
+                await _leave(
+                    partial(source.nack, receipts),
+                    _GIVE_BACK_S,
+                    f"{len(receipts)} messages of {source.name!r} could not be given back",
+                )
 
-                try:
-                    await source.close()
-                except Exception as error:  # the same; what was committed is, and the other sources are closed too
-                    _warn(f"Source {source.name!r} could not take leave of its broker: {error}")
+            await _leave(source.close, _CLEANUP_S, f"Source {source.name!r} could not take leave of its broker")
 
     def _settle(self, source: EventSource, receipts: Sequence[Receipt]) -> None:
         unsettled = self._unsettled.get(id(source), {})
@@ -267,8 +314,17 @@ class _Custody:
         self.ledger.hurry()
 
 
-def _nothing() -> None:
-    """Before there is anything to hurry."""
+async def _briefly(work: Callable[[], Intervals], size: int, threads: anyio.CapacityLimiter) -> Intervals:
+    """In a thread, if it is not little."""
+    return work() if size < _PIECE else await in_thread(work, threads)
+
+
+def _joined(known: Intervals, taken: Intervals, floor: int | None) -> Intervals:
+    return known.union(taken).raised(floor)
+
+
+def _nothing(*_: object) -> None:
+    """Before there is anything to hurry, or anybody to hear."""
 
 
 def _keeps_no_positions(source: str) -> ConfigError:
@@ -278,8 +334,20 @@ def _keeps_no_positions(source: str) -> ConfigError:
     )
 
 
+async def _leave(step: Callable[[], Awaitable[None]], seconds: float, failed: str) -> None:
+    """Do the step, whatever has failed and whatever it raises: what was committed is; others have their turn."""
+    with shielded(seconds) as scope:
+        try:
+            await step()
+        except Exception as error:  # whatever a broker's client raises; it will find out by itself
+            _warn(f"{failed}: {error}")
+
+    if scope.cancelled_caught:
+        _warn(f"{failed}: it does not answer")
+
+
 def _warn(message: str) -> None:
-    warnings.warn(message, AsynceltWarning, stacklevel=3)
+    warn(message, stacklevel=2)
 
 
 def _by_source(taken: Taken) -> list[tuple[EventSource, list[Receipt]]]:

@@ -14,6 +14,7 @@ all that a package needs is in it, and nothing of the next. Belongs to the event
 from __future__ import annotations
 
 import copy
+import time
 from collections import deque
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -24,12 +25,12 @@ import anyio
 from asyncelt.budget import BudgetAccount
 from asyncelt.config import Roll
 from asyncelt.engine.intake import ResourcePlan
-from asyncelt.engine.stream.ledger import Ledger
+from asyncelt.engine.stream.ledger import Ledger, Standing
 from asyncelt.extract.messages import EventSource, Receipt
 from asyncelt.extract.pages import Page
 from asyncelt.extract.points import Cut
 from asyncelt.failpoints import failpoint
-from asyncelt.flow import JsonPages, PositionMove
+from asyncelt.flow import JsonPages
 from asyncelt.storage.state import StateDoc
 
 __all__ = ["RECEIPT_BYTES", "Roller", "Segment", "StreamPort"]
@@ -49,8 +50,10 @@ class Segment:
     state: StateDoc = field(default_factory=dict)
     """As of the end; set when it is closed."""
     receipts: list[tuple[EventSource | None, Receipt]] = field(default_factory=list)
-    moves: tuple[PositionMove, ...] = ()
-    """Set when it is closed."""
+    standing: Standing = field(default_factory=dict)
+    """Of the partitions, as of the end; set when it is closed."""
+    began_at: float = field(default_factory=time.time)
+    """When its first row came, in Unix time; set when it is closed."""
     closed: anyio.Event = field(default_factory=anyio.Event)
     _news: anyio.Event = field(default_factory=anyio.Event)
 
@@ -180,6 +183,11 @@ class Roller:
         self._segments: deque[Segment] = deque()
         self._news = anyio.Event()
         self._armed = anyio.Event()
+        """Set when the open segment, or what is held for it, has something."""
+        self._began_at: float | None = None
+        """Since when it has."""
+        self._waiting_since: deque[float] = deque()
+        """Of segments that are closed and not committed: when each began."""
         self._is_cutting = False
         self._is_draining = False
         self._has_ended = False
@@ -268,10 +276,16 @@ class Roller:
     def committed(self, messages: int) -> None:
         """A segment with so many messages has committed, and they are acknowledged."""
         self.uncommitted -= 1
+        self._waiting_since.popleft()
         self._messages -= messages
         self.account.unpin(messages * RECEIPT_BYTES)
         self._relieved.set()
         self._relieved = anyio.Event()
+
+    @property
+    def waiting_since(self) -> float | None:
+        """When the oldest segment that is closed and not committed began; None: there is none."""
+        return self._waiting_since[0] if self._waiting_since else None
 
     @property
     def waiting(self) -> int:
@@ -282,6 +296,7 @@ class Roller:
 
     def began(self) -> None:
         """A package has its first row: from now on its time runs."""
+        self._began_at = self._began_at or time.time()
         self._armed.set()
 
     def check_messages(self) -> None:
@@ -328,7 +343,7 @@ class Roller:
     def _begin(self) -> None:
         if not self._is_begun:
             self._is_begun = True
-            self._armed.set()
+            self.began()
             self._segments.append(self._open)
             self._news.set()
 
@@ -361,13 +376,15 @@ class Roller:
         failpoint("stream.roll")
         segment, self._open, self._is_begun = self._open, Segment(), False
         segment.state = self._closed_with = copy.deepcopy(self._document)
-        segment.moves = self.ledger.moves(segment.receipts)
+        segment.standing = self.ledger.standing()
+        segment.began_at, self._began_at = self._began_at or time.time(), None
+        self._waiting_since.append(segment.began_at)
         self.uncommitted += 1
         self._messages += len(segment.receipts)
         self._armed = anyio.Event()
 
         if any(port.holds for port in self._ports):
-            self._armed.set()
+            self.began()
 
         segment.close()
 

@@ -15,7 +15,7 @@ from functools import partial
 import anyio
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
-from asyncelt._async import in_thread, retrying
+from asyncelt._async import in_thread, retrying, shielded
 from asyncelt.config import Retry, Roll
 from asyncelt.engine.extraction import Extraction, Port, document_of
 from asyncelt.engine.intake import Intake, ResourcePlan
@@ -26,6 +26,7 @@ from asyncelt.engine.plan import RunPlan, RunRequest, plan_of_sources, starting_
 from asyncelt.engine.shaping import SchemaBook
 from asyncelt.engine.steps import one_error, step
 from asyncelt.engine.stream.ledger import Ledger, Taken
+from asyncelt.engine.stream.outages import SourceOutages
 from asyncelt.engine.stream.roller import Roller, Segment
 from asyncelt.errors import Unsupported
 from asyncelt.extract.resource import Resource
@@ -49,6 +50,8 @@ _IDLE_AFTER_S = 0.25
 _LET_GO_EVERY_S = 30.0
 """Allocators keep what packages have used, in pieces that fit worse and worse: without this a stream's process grew by
 a seventh in seven minutes of a thousand packages."""
+_ACKNOWLEDGE_S = 60.0
+"""How long that may take, even if the stream is cancelled meanwhile."""
 _ALWAYS = 1_000_000_000
 _LONGEST_S = 15.0
 """Between two attempts while a destination is gone."""
@@ -106,6 +109,7 @@ class Streaming:
     counts: Counts = field(default_factory=Counts)
     started_at: float = field(default_factory=time.time)
     _roller: Roller | None = None
+    _outages: SourceOutages | None = None
     _is_draining: bool = False
     _can_go_on: bool = False
     _sealed: int = 0
@@ -139,6 +143,8 @@ class Streaming:
         document = document_of(owned.tip.document, environment.pipeline_name)
         self._roller = roller = Roller(self.roll, account, ledger, document)
         ledger.hurry = roller.hurry
+        self._outages = SourceOutages(environment.pipeline_name, environment.emit)
+        ledger.tell = self._outages.tell
         plan, extraction = self._extraction(roller)
 
         if self._is_draining:
@@ -184,6 +190,7 @@ class Streaming:
     def stats(self) -> StreamStats:
         """Figures as of now."""
         counts, roller, environment = self.counts, self._roller, self.owned.environment
+        oldest = roller.waiting_since if roller is not None else None
 
         return StreamStats(
             pipeline_name=environment.pipeline_name,
@@ -203,7 +210,8 @@ class Streaming:
             away_s=counts.away_s,
             last_load_id=counts.last_load_id,
             last_commit_at=counts.last_commit_at,
-            lag_s=counts.lag_s,
+            lag_s=counts.lag_s if oldest is None else time.time() - oldest,
+            sources_away=self._outages.sources if self._outages is not None else (),
         )
 
     # ------------------------------------------------------------------ reading
@@ -285,9 +293,9 @@ class Streaming:
 
     async def _pack(self, plan: RunPlan, segment: Segment, roller: Roller) -> _Packed:
         """Normalize a segment while it is still being filled, and seal it when it is closed."""
-        owned, began_at = self.owned, time.time()
-        ids = next_load_ids(began_at, self._last_id(), len(plan.load_ids))
-        own = replace(plan, load_ids=dict(zip(plan.load_ids, ids, strict=True)), created_at=began_at)
+        owned, created_at = self.owned, time.time()
+        ids = next_load_ids(created_at, self._last_id(), len(plan.load_ids))
+        own = replace(plan, load_ids=dict(zip(plan.load_ids, ids, strict=True)), created_at=created_at)
         run = Normalization(owned, own, owned.tip, file_format=self.file_format, account=roller.account, is_paid=True)
 
         async def feed(intake: Intake, book: SchemaBook) -> Mapping[str, object]:
@@ -296,14 +304,15 @@ class Streaming:
             while (entry := await segment.next()) is not None:
                 await intake.send(*entry)
 
-            run.positions = segment.moves
+            moves = partial(roller.ledger.moves, segment.receipts, segment.standing)
+            run.positions = await in_thread(moves, owned.threads)
 
             return segment.state
 
         bundle = await run.run(feed)
         failpoint("stream.sealed")
 
-        return _Packed(bundle, segment.receipts, segment.moves, segment.nbytes, began_at)
+        return _Packed(bundle, segment.receipts, run.positions, segment.nbytes, segment.began_at)
 
     def _last_id(self) -> LoadId | None:
         known = (self.owned.restored.last_load_id, self.owned.tip.load_id, self.counts.last_load_id)
@@ -343,8 +352,12 @@ class Streaming:
             self._committed = anyio.Event()
 
         failpoint("stream.committed")
-        roller.ledger.committed(one.moves)
-        self.counts.messages += await roller.ledger.acknowledge(one.receipts)
+
+        # Whoever has sent these may have been waiting to hear of it.
+        with shielded(_ACKNOWLEDGE_S):
+            await roller.ledger.committed(one.moves, self.owned.threads)
+            self.counts.messages += await roller.ledger.acknowledge(one.receipts)
+
         roller.committed(len(one.receipts))
 
         if time.monotonic() - self._let_go_at > _LET_GO_EVERY_S:
@@ -368,15 +381,18 @@ class Streaming:
             count
             for package in packages
             for table, count in package.row_counts.items()
-            if package.schema.tables[table].parent is None and not is_system_name(table)
+            if package.schema.tables[table].parent is None
+            and not is_system_name(table)
+            and package.schema.tables[table].resource != QUARANTINE_TABLE
         )
-        counts.packages += len(packages)
-        counts.dead_letters += sum(
+        dead = sum(
             count
             for package in packages
             for table, count in package.row_counts.items()
             if package.schema.tables[table].resource == QUARANTINE_TABLE
         )
+        counts.packages += len(packages)
+        counts.dead_letters += dead
         counts.rows += rows
         counts.nbytes += one.nbytes
         counts.last_load_id = packages[-1].load_id

@@ -8,10 +8,12 @@ from datetime import date
 from typing import Any, ClassVar, Generic, Literal, Self, TypeAlias, TypeVar, cast, get_args
 
 from asyncelt import current
+from asyncelt.configuration.interval import joins_schedulers
 from asyncelt.errors import ConfigError, IncrementalCursorPathMissing, IncrementalPrimaryKeyMissing, UsageError
 from asyncelt.extract.incremental.boundary import CEILING, WARN_ABOVE, Boundary, CursorState
 from asyncelt.extract.incremental.lag import lagged
 from asyncelt.extract.incremental.paths import CursorPath, parse_path
+from asyncelt.extract.incremental.schedule import scheduled_range
 from asyncelt.extract.incremental.window import LastValueFunc, OnMissing, Range, RowOrder, Window, WindowRules
 
 __all__ = ["Incremental", "KeyHint"]
@@ -26,6 +28,7 @@ _DEFAULTS: Mapping[str, object] = {
     "primary_key": None,
     "end_value": None,
     "row_order": None,
+    "allow_external_schedulers": None,
     "on_cursor_value_missing": "raise",
     "lag": None,
     "range_start": "closed",
@@ -64,7 +67,8 @@ class Incremental(Generic[T]):
         row_order: ``"asc"`` or ``"desc"`` if the source is ordered by the cursor: it is closed as soon as nothing of
             what is still to come can be in the range. Looked after: if rows come in another order, a warning says so
             and the source is read to its end.
-        allow_external_schedulers: Only None and False: ranges of schedulers are not taken over.
+        allow_external_schedulers: Whether a scheduler says where to begin and to stop, see
+            `asyncelt.current.interval`; None: as ``DLT_ALLOW_EXTERNAL_SCHEDULERS`` says.
         on_cursor_value_missing: What to do with rows without a value: ``"raise"``, ``"include"`` or ``"exclude"``.
         lag: Begin this much before the last value: seconds for times, days for dates, else the plain number. Rows in
             between are loaded again: merge them.
@@ -314,6 +318,17 @@ class Incremental(Generic[T]):
 
     def attach(self, resource_name: str, state_of: Callable[[str], dict[str, object]], *, merges: bool) -> None:
         """Begin a run; see `bind`, which does it on a copy."""
+        allowed = self.allow_external_schedulers
+
+        if joins_schedulers() if allowed is None else allowed:
+            self.initial_value, self.end_value = scheduled_range(
+                f"Resource {resource_name!r}, cursor {self.cursor_path!r}",
+                self._value_type(),
+                initial=self.initial_value,
+                end=self.end_value,
+                func=self.last_value_func,
+            )
+
         self._state = self._state_in(functools.partial(state_of, resource_name))
         rules = WindowRules(
             resource=resource_name,
@@ -387,6 +402,10 @@ class Incremental(Generic[T]):
 
         return type(self.initial_value) if isinstance(self.initial_value, date) else None
 
+    def _value_type(self) -> type[object] | None:
+        """The type argument, or the type of whatever the initial value is."""
+        return self._declared_type() or (None if self.initial_value is None else type(self.initial_value))
+
     def _arguments(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in _DEFAULTS}
 
@@ -407,12 +426,6 @@ class Incremental(Generic[T]):
                 raise ConfigError(f"cursor_path is a field's name or a JSON path, not {self.cursor_path!r}.")
 
             parse_path(self.cursor_path)
-
-        if self.allow_external_schedulers:
-            raise ConfigError(
-                "allow_external_schedulers=True is not supported: pass the scheduler's interval as initial_value and "
-                "end_value."
-            )
 
         for name, choices in _CHOICES.items():
             if getattr(self, name) not in choices:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -21,6 +22,8 @@ AT_ONCE = 16
 """Small requests at once."""
 _SLOWEST = 64 * 1024
 """Bytes per second; a request that takes longer to send has got stuck."""
+_PAUSE_S = 0.05
+_LONGEST_PAUSE_S = 5.0
 _DELETED_AT_ONCE = 1000
 """Most that the service takes."""
 _ABSENT = frozenset({"NoSuchKey", "404", "NotFound"})
@@ -202,16 +205,27 @@ class Bucket:
             arguments |= {"KeyMarker": answer["NextKeyMarker"], "UploadIdMarker": answer["NextUploadIdMarker"]}
 
     async def _get(self, key: str, arguments: Mapping[str, object]) -> tuple[bytes, Answer] | None:
-        try:
-            answer = await self._raw("get_object", Key=key, **arguments)
+        """An object and the answer's head, where the driver's tries end: a body that breaks off is asked for anew."""
+        for left in reversed(range(self.config.attempts)):
+            try:
+                answer = await self._raw("get_object", Key=key, **arguments)
+            except FAILURES as error:
+                if code_of(error) in _ABSENT:
+                    return None
 
-            async with cast("_Body", answer["Body"]) as body:
-                return await body.read(), answer
-        except FAILURES as error:
-            if code_of(error) in _ABSENT:
-                return None
+                raise translated(error, self.config, f"reading {key}") from error
 
-            raise translated(error, self.config, f"reading {key}") from error
+            try:
+                async with cast("_Body", answer["Body"]) as body:
+                    return await body.read(), answer
+            except FAILURES as error:
+                if not left:
+                    raise translated(error, self.config, f"reading {key}") from error
+
+            pause_s = min(_PAUSE_S * 2 ** (self.config.attempts - left), _LONGEST_PAUSE_S)
+            await anyio.sleep(pause_s * random.random())  # noqa: S311 - jitter, not a secret
+
+        raise AssertionError("the last try returns or raises")
 
     async def _conditional(self, key: str, content: bytes, condition: Mapping[str, object]) -> str | None:
         try:

@@ -72,6 +72,16 @@ class Holding:
 
         self._begin(key, epoch, etag)
 
+    async def other(self, pipeline_name: str, member: str, epoch: int) -> str | None:
+        """Who else holds this epoch and is alive; None: nobody."""
+        found = await self._bucket.look(self._prefix + lease_path(pipeline_name, member))
+        held = {} if found is None else cast("Mapping[str, object]", orjson.loads(found.content))
+
+        if found is None or held["token"] == self._own["token"] or held["epoch"] != epoch:
+            return None
+
+        return f"process {held['pid']} on {held['host']}" if _alive(held, found.age_s, self._own) else None
+
     async def begin(self, pipeline_name: str, member: str, epoch: int) -> None:
         """Give the first sign of life of a pipeline that has just committed for the first time."""
         if self._held is not None:

@@ -106,6 +106,16 @@ class S3Journal:
 
         return unsettled
 
+    def position(self) -> int:
+        """See `Journal.position`."""
+        self._read()
+
+        return self._last
+
+    def owner_of(self, marker: Marker) -> str | None:
+        """See `Journal.owner_of`: who gives signs of life under the epoch of the commit."""
+        return self._store.wait(self._holding.other(marker.pipeline_name, marker.member, marker.epoch))
+
     def lease(self, pipeline_name: str, member: str) -> Lease:
         """See `Journal.lease`."""
         return self._leases().get((pipeline_name, member), Lease(epoch=0))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection, Coroutine, Mapping, Sequence, Set as AbstractSet
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from asyncelt._async import each
@@ -137,6 +138,9 @@ class S3Store:
             {option: value for option, value in given.items() if value is not None},
         )
 
+    def check(self) -> None:
+        """See `Store.check`: whether a bucket lets us write is seen from its first answer to that."""
+
     def attach(self, connection: DuckDBPyConnection, paths: Sequence[str]) -> list[str]:
         """See `Store.attach`. DuckDB asks for the ranges that it needs; small files of system tables come as one."""
         if SCHEME not in connection.list_filesystems():
@@ -146,6 +150,10 @@ class S3Store:
             return [self._objects.address_of(b"\n".join(self.read_all(paths)), ".jsonl")]
 
         return [self._objects.address_of(path, path[path.rindex(".", 0, -3) :]) for path in paths]
+
+    def reading(self) -> AbstractContextManager[None]:
+        """See `Store.reading`."""
+        return self._objects.reading()
 
     def span(self, path: str, start: int, stop: int) -> bytes | None:
         """See `Store.span`."""

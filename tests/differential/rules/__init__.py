@@ -3,7 +3,18 @@
 from __future__ import annotations
 
 from tests.differential.cases import Case
-from tests.differential.rules import contracts, dispositions, hints, incremental, merging, naming, refresh, shape, types
+from tests.differential.rules import (
+    contracts,
+    dispositions,
+    hints,
+    incremental,
+    merging,
+    naming,
+    refresh,
+    schemas,
+    shape,
+    types,
+)
 
 __all__ = ["ALL"]
 
@@ -17,5 +28,6 @@ ALL: tuple[Case, ...] = (
     *merging.CASES,
     *incremental.CASES,
     *refresh.CASES,
+    *schemas.CASES,
 )
 """Every hand-written case, in the order of the specification."""

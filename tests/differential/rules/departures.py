@@ -361,4 +361,17 @@ ALL: tuple[Departure, ...] = (
         reference="Cannot discard defined fields with validation errors",
         ours={"items": [{"id": 1, "some_name": "a"}, {"id": 2, "v": 3}]},
     ),
+    Departure(
+        name="declared-columns-under-a-contract",
+        case=_runs(
+            "declared-columns-under-a-contract",
+            ({}, [{"id": 1}]),
+            (
+                {"columns": {"new": {"data_type": "text"}}, "schema_contract": {"columns": "discard_value"}},
+                [{"id": 2, "new": "a"}],
+            ),
+        ),
+        reference={"items": [{"id": 1}, {"id": 2}]},
+        ours={"items": [{"id": 1}, {"id": 2, "new": "a"}]},
+    ),
 )

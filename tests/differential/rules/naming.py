@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.differential.cases import Case, case
+from tests.differential.cases import Case, Run, case
 
 LONG = "averyveryverylongidentifier" * 4
 
@@ -37,5 +37,17 @@ CASES: tuple[Case, ...] = (
     case("5.2-convention-direct", {"camelCase": 1, "a b": {"C d": [1]}}, naming="direct"),
     case("5.2-convention-sql-ci", {"camelCase": 1, "a b": {"C d": [1]}}, naming="sql_ci_v1"),
     case("5.2-convention-sql-cs", {"camelCase": 1, "a b": {"C d": [1]}}, naming="sql_cs_v1"),
+    Case(
+        id="5.2-another-convention-for-tables-with-data",
+        runs=(Run(pages=(({"newCol": 1},),)), Run(pages=(({"newCol": 2},),), naming="direct")),
+        raises="tableidentifiersfrozen",
+    ),
+    Case(
+        id="5.2-another-convention-for-tables-without-data",
+        runs=(
+            Run(pages=((),), arguments={"columns": {"someCol": {"data_type": "text"}, "id": {"primary_key": True}}}),
+            Run(pages=(({"id": 1, "someCol": 2, "l": [{"aB": 1}]},),), naming="sql_ci_v1"),
+        ),
+    ),
     case("5.2-convention-duck-case", {"camelCase": 1, "a b": {"C d": [1]}, "日本": 2}, naming="duck_case"),
 )

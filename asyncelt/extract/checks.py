@@ -1,46 +1,18 @@
-"""What a resource is made of, and what one run of it reads."""
+"""What a resource is refused for, as far as can be told without reading it."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TypeAlias, cast, get_args
+from collections.abc import Callable
+from typing import cast, get_args
 
 from asyncelt.errors import ConfigError, InvalidResourceData
 from asyncelt.extract.functions import check_name
 from asyncelt.extract.hinting import DYNAMIC, is_dynamic
-from asyncelt.extract.incremental import Incremental
-from asyncelt.extract.incremental.definition import KeyHint
-from asyncelt.extract.steps import Step
-from asyncelt.schema.hints import NestedPath, TableHints
-from asyncelt.types import JsonValue, OnError
+from asyncelt.schema.hints import TableHints
+from asyncelt.types import OnError
 
-__all__ = [
-    "Contract",
-    "Names",
-    "NestedHints",
-    "Reading",
-    "WriteDispositionHint",
-    "bound_cursor",
-    "check_definition",
-    "checked_policy",
-    "without_arguments",
-    "without_parent",
-]
-
-WriteDispositionHint: TypeAlias = str | Mapping[str, object]
-Names: TypeAlias = str | Sequence[str]
-Contract: TypeAlias = str | Mapping[str, JsonValue]
-NestedHints: TypeAlias = Mapping[NestedPath, TableHints | Mapping[str, object]]
-
-
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """What one run of a resource reads, and what its items go through."""
-
-    data: object
-    steps: tuple[Step, ...]
+__all__ = ["check_definition", "checked_policy", "without_arguments", "without_parent"]
 
 
 def check_definition(name: str, data: object, table_name: object, hints: TableHints) -> None:
@@ -84,27 +56,6 @@ def checked_policy(policy: object, where: str) -> OnError:
         raise ConfigError(f"{where}: on_error is one of {', '.join(get_args(OnError))}, not {policy!r}.")
 
     return cast("OnError", policy)
-
-
-def bound_cursor(
-    definition: Incremental[object] | None, hints: TableHints, name: str, state_of: Callable[[str], dict[str, object]]
-) -> Incremental[object] | None:
-    """A resource's cursor, bound to one run.
-
-    Args:
-        definition: The cursor; None: there is none.
-        hints: Of the resource, for the key that tells rows apart.
-        name: Of the resource.
-        state_of: Gives the state of a resource by its name.
-    """
-    if definition is None:
-        return None
-
-    given = hints.write_disposition
-    disposition = given.get("disposition") if isinstance(given, Mapping) else given
-    key = cast("KeyHint | None", hints.primary_key)
-
-    return definition.bind(name, state_of, primary_key=key, merges=disposition == "merge" and bool(key))
 
 
 def without_parent(name: str) -> ConfigError:
