@@ -29,6 +29,7 @@ _TYPES: Final[Mapping[str, str]] = {
 }
 _COMPILERS: Final = {"duckdb": "DuckDBCompiler", "postgres": "PostgresCompiler"}
 _WIDEST: Final = 38
+_SCALE: Final = 9
 
 
 def ibis_table(name: str, columns: Mapping[ColumnName, Column]) -> ir.Table:
@@ -109,7 +110,8 @@ def _type_of(column: Column) -> str:
     if kind == "timestamp":
         found = "timestamp(6)" if column.timezone is False else "timestamp('UTC', 6)"
     elif kind == "decimal":
-        found = f"decimal({column.precision or _WIDEST}, {9 if column.scale is None else column.scale})"
+        precision = column.precision or _WIDEST
+        found = f"decimal({precision}, {min(_SCALE, precision) if column.scale is None else column.scale})"
     else:
         found = f"decimal({_WIDEST}, 0)" if kind == "wei" else _TYPES[kind]
 

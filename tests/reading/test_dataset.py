@@ -186,11 +186,14 @@ async def test_loads_are_known_and_rows_by_load(kind, tmp_path):
     assert await dataset.latest_load_id("other") is None
     assert len(await dataset.loads_table().fetchall()) == 2
     assert await dataset.table("items", load_ids=[second]).select("id").fetchall() == [(4,)]
+    assert await dataset.table("items", load_ids=[]).fetchall() == []
     assert await dataset["items__tags"].from_loads([second]).select("tag").fetchall() == [("d",)]
     kept = dataset["items__tags"].from_loads([first], add_load_id_column=True)
     assert kept.columns == [*dataset["items__tags"].columns, "_dlt_root___dlt_load_id"]
     assert {row[-1] for row in await kept.fetchall()} == {first}
     assert dataset["items"].select("id").with_load_id_col().columns == ["id", "_dlt_load_id"]
+    nested = dataset["items__tags"].with_load_id_col()
+    assert nested.with_load_id_col() is nested, "it is there already"
     counts = dict(await dataset.row_counts(load_id=second).fetchall())
     assert counts == {"items": 1, "owners": 0}
 

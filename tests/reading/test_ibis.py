@@ -50,12 +50,13 @@ def test_every_type_has_one_there(ibis):
     columns = {
         "a": Column(name=ColumnName("a"), data_type="decimal", precision=9, scale=0),
         "b": Column(name=ColumnName("b"), data_type="decimal"),
+        "few": Column(name=ColumnName("few"), data_type="decimal", precision=6),
         "c": Column(name=ColumnName("c"), data_type="wei"),
         "d": Column(name=ColumnName("d"), data_type="timestamp", timezone=False),
         **{kind: Column(name=ColumnName(kind), data_type=kind) for kind in ("json", "binary", "date", "time", "bool")},
     }
     found = ibis_table("t", columns).schema()
-    wanted = ("decimal(9, 0)", "decimal(38, 9)", "decimal(38, 0)", "timestamp(6)")
+    wanted = ("decimal(9, 0)", "decimal(38, 9)", "decimal(6, 6)", "decimal(38, 0)", "timestamp(6)")
 
     assert tuple(str(found[name]) for name in columns) == (*wanted, "string", "binary", "date", "time", "boolean")
 
