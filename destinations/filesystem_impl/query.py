@@ -13,7 +13,7 @@ import duckdb
 from asyncelt.destinations.busy import Busy
 from asyncelt.destinations.filesystem_impl.dataset import FileDataset
 from asyncelt.destinations.filesystem_impl.documents import Marker
-from asyncelt.destinations.filesystem_impl.lake import lake_tables
+from asyncelt.destinations.filesystem_impl.lake import LakeFormat, lake_tables
 from asyncelt.destinations.filesystem_impl.views import view_of
 from asyncelt.destinations.local_sql import LocalQuery
 from asyncelt.errors import DestinationRejected, DestinationUnavailable
@@ -51,7 +51,9 @@ def _prepare(connection: duckdb.DuckDBPyConnection, dataset: FileDataset, sql: s
     schemas = dataset.readable_schemas(unfinished)
     definitions = _definitions(schemas)
     system = [one for one in (LOADS_TABLE, VERSION_TABLE, STATE_TABLE) if _named(one, sql)]
-    lakes = {name: kind for name, kind in lake_tables(schemas).items() if _named(name, sql)}
+    lakes: dict[TableName, LakeFormat] = {
+        name: kind for name, kind in lake_tables(schemas).items() if _named(name, sql)
+    }
 
     # Plain files are there with their marker: nobody has to be waited for.
     if any(system or _writes(marker, lakes) for marker in unfinished):

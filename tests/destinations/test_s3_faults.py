@@ -6,7 +6,8 @@ import asyncio
 import os
 import threading
 from contextlib import asynccontextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from urllib.parse import urlsplit
 
 import pyarrow as pa
 import pytest
@@ -205,6 +206,69 @@ async def test_a_connection_may_break_at_any_byte(proxy, owner, s3, tmp_path, di
             await load(session, commit)
 
         await check(s3, tmp_path, commit)
+
+
+@dataclass(slots=True)
+class Cutter:
+    """Stands before a server and breaks bodies of data files off, after their first bytes, so many times."""
+
+    times: int = 0
+    cut: int = 0
+
+    async def serve(self, url, reader, writer):
+        from_server, to_server = await asyncio.open_connection(url.hostname, url.port)
+
+        async def down():
+            while chunk := await from_server.read(65536):
+                if self.cut < self.times and b"PAR1" in chunk:
+                    self.cut += 1
+                    writer.write(chunk[: chunk.index(b"PAR1") + 2])
+                    await writer.drain()
+                    break
+
+                writer.write(chunk)
+                await writer.drain()
+
+        async def up():
+            while chunk := await reader.read(65536):
+                to_server.write(chunk)
+                await to_server.drain()
+
+        tasks = [asyncio.create_task(one()) for one in (up, down)]
+        _, left = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+
+        for one in left:
+            one.cancel()
+
+        await asyncio.gather(*tasks, return_exceptions=True)
+        writer.close()
+        to_server.close()
+
+
+@pytest.fixture
+async def cutter(seaweed):
+    cutter, url = Cutter(), urlsplit(seaweed.url)
+    server = await asyncio.start_server(lambda *pair: cutter.serve(url, *pair), "127.0.0.1", 0)
+    cutter_url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+
+    yield cutter, cutter_url
+    server.close()
+
+
+async def test_a_body_that_breaks_off_is_read_again_and_never_refused_for_good(s3, cutter, tmp_path):
+    proxy, endpoint = cutter
+    owner = Owner(changed(s3, endpoint_url=endpoint, attempts=3), tmp_path / "packages", "parquet")
+    await owner.run({"one": pa.table({"id": range(3)})})
+    # Nobody has the bytes yet: first it breaks off as often as it is tried, then less often.
+    proxy.times = 3
+
+    with pytest.raises(DestinationUnavailable):
+        await owner.rows("one")
+
+    assert proxy.cut == 3
+    proxy.times = 5
+    assert len(await owner.rows("one")) == 3
+    assert proxy.cut == 5
 
 
 # ------------------------------------------------------------------------------------------------------ the server
