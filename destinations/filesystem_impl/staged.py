@@ -95,7 +95,7 @@ def read(connection: DuckDBPyConnection, select: exp.Expression) -> pa.RecordBat
     return connection.execute(select.sql(dialect="duckdb")).to_arrow_reader(_BATCH_ROWS)
 
 
-def bounds(connection: DuckDBPyConnection, value: ColumnName | str) -> tuple[object, object]:
+def bounds(connection: DuckDBPyConnection, value: ColumnName | str) -> tuple[Any, Any]:
     """The least and the greatest value in a column of `DOOMED`."""
     select = exp.select(exp.Min(this=column(value)), exp.Max(this=column(value))).from_(table(DOOMED))
     least, most = connection.execute(select.sql(dialect="duckdb")).to_arrow_table().itercolumns()

@@ -81,8 +81,9 @@ async def test_a_table_without_the_column_by_which_rows_are_found_gets_all_of_th
     """Appended first, with lists in lists: those have no link to the root row, which a merge needs."""
     destination = destinations.filesystem(tmp_path / "lake")
 
+    pipeline = asyncelt.pipeline("p", destination=destination, dataset_name="d", pipelines_dir=str(tmp_path / "w"))
+
     for number, disposition in enumerate(("append", "merge", "merge")):
-        pipeline = asyncelt.pipeline("p", destination=destination, dataset_name="d", pipelines_dir=str(tmp_path / "w"))
         rows = [{"id": number, "a": [{"b": [{"n": number}]}]}]
         await pipeline.run(rows, table_name="t", write_disposition=disposition, primary_key="id", table_format="delta")
 
