@@ -120,7 +120,7 @@ def _wei(precision: tuple[int, int]) -> pa.DataType:
 def _decimal(column: Column, capabilities: Capabilities) -> pa.DataType:
     default_digits, default_scale = capabilities.decimal_precision
     digits = default_digits if column.precision is None else column.precision
-    scale = column.scale if column.scale is not None else (default_scale if column.precision is None else 0)
+    scale = min(default_scale, digits) if column.scale is None else column.scale
     bound = min(capabilities.max_decimal_precision, DECIMAL256_DIGITS)
 
     if not 0 < digits <= bound:

@@ -18,7 +18,7 @@ from urllib.parse import unquote
 import pyarrow as pa
 import pyarrow.compute as pc
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
-from deltalake.exceptions import CommitFailedError, DeltaError
+from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 from deltalake.schema import PrimitiveType
 from sqlglot import exp
 
@@ -253,10 +253,12 @@ def _most_small(found: DeltaTable) -> int:
 
 
 def _found(address: str, options: dict[str, str]) -> DeltaTable | None:
-    if not DeltaTable.is_deltatable(address, options):
+    try:
+        # The driver's is_deltatable() would hold the interpreter lock, and so stop the event loop, while it asks a bucket.
+        found = DeltaTable(address, storage_options=options)
+    except TableNotFoundError:
         return None
 
-    found = DeltaTable(address, storage_options=options)
     unread = _UNREAD.intersection(found.protocol().reader_features or ())
 
     if unread:
