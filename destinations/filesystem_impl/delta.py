@@ -254,7 +254,7 @@ def _most_small(found: DeltaTable) -> int:
 
 def _found(address: str, options: dict[str, str]) -> DeltaTable | None:
     try:
-        # The driver has is_deltatable(), which holds the interpreter lock, and so stops the loop, while it asks a bucket.
+        # Not is_deltatable(), which holds the interpreter lock, and so stops the event loop, while it asks a bucket.
         found = DeltaTable(address, storage_options=options)
     except TableNotFoundError:
         return None
