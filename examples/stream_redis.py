@@ -60,7 +60,7 @@ async def acknowledged(count: int) -> None:
         while True:
             groups = await client.xinfo_groups(STREAM)
 
-            if groups and groups[0]["entries-read"] >= count and groups[0]["pending"] == 0:
+            if groups and (groups[0]["entries-read"] or 0) >= count and groups[0]["pending"] == 0:
                 return
 
             await asyncio.sleep(0.05)
