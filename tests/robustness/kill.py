@@ -146,7 +146,7 @@ class Scenario:
     def check(self) -> None:
         """Every row of every table exactly once, and nothing else is there."""
         self.tally.checks += 1
-        rows, children, [(parts,)], [(unknown,)], [(state,)] = self.query(*self._questions)
+        rows, children, [(parts,)], [(unknown,)], [(state,)] = self.query(*_QUESTIONS)
 
         numbers = [number for number, _ in rows]
         expected = self._expected(len(numbers))
@@ -164,13 +164,6 @@ class Scenario:
             assert remembered == len(rows), f"{self.name}: the state says {remembered}, {len(rows)} rows are there"
 
         self.target.check_nothing_is_left()
-
-    @property
-    def _questions(self) -> tuple[str, ...]:
-        if self.name == "merge" and not self.target.nests_merged:
-            return _FLAT_QUESTIONS
-
-        return _QUESTIONS
 
     def _expected(self, found: int) -> list[int]:
         if self.name == "merge":
@@ -199,20 +192,6 @@ _QUESTIONS = (
     "SELECT count(*) FROM data.numbers__parts",
     "SELECT count(*) FROM data.numbers WHERE _dlt_load_id NOT IN (SELECT load_id FROM data._dlt_loads WHERE status = 0)",
     "SELECT state FROM data._dlt_pipeline_state ORDER BY version DESC LIMIT 1",
-)
-
-
-_FLAT_QUESTIONS = (
-    _QUESTIONS[0],
-    """
-    SELECT id, of_row, count(*), count(DISTINCT p.nr), min(p."of"), max(p."of"), min(p.version), max(p.version)
-    FROM (
-        SELECT id, version AS of_row, unnest(from_json(parts, '[{"of": "BIGINT", "version": "BIGINT", "nr": "BIGINT"}]')) AS p
-        FROM data.numbers
-    ) AS rows GROUP BY id, of_row ORDER BY 1
-    """,
-    "SELECT sum(json_array_length(parts)) FROM data.numbers",
-    *_QUESTIONS[3:],
 )
 
 

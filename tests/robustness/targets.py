@@ -41,11 +41,6 @@ class Target(Protocol):
         """For the worker."""
         ...
 
-    @property
-    def nests_merged(self) -> bool:
-        """Whether merged rows have nested tables; else lists stay in the row, as JSON."""
-        ...
-
     def query(self, statements: Sequence[str]) -> list[Rows]:
         """The rows of each; names of tables follow ``data.``."""
         ...
@@ -60,7 +55,6 @@ class DuckDbTarget:
     """A file."""
 
     path: Path
-    nests_merged: bool = True
 
     @property
     def address(self) -> str:
@@ -81,7 +75,6 @@ class PostgresTarget:
     """A database of a server."""
 
     address: str
-    nests_merged: bool = True
 
     @classmethod
     def new(cls, server: PostgresServer) -> PostgresTarget:
@@ -106,7 +99,6 @@ class BucketTarget:
 
     address: str
     kind: str
-    nests_merged: bool = False
     _used: list[str] = field(default_factory=list)
 
     @classmethod

@@ -107,9 +107,7 @@ async def _run(scenario: str, folder: Path, this_round: int, address: str) -> No
         await pipeline.normalize()
         await pipeline.load()
     elif scenario == "merge":
-        merged = numbers_to_merge(this_round)
-        merged.max_table_nesting = None if table_format is None else 0
-        await pipeline.run(merged, on_pending="load_then_run", table_format=table_format)
+        await pipeline.run(numbers_to_merge(this_round), on_pending="load_then_run", table_format=table_format)
     elif scenario == "replace":
         await pipeline.run(
             numbers_of_round(this_round),
