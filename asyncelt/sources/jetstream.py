@@ -6,7 +6,7 @@ import importlib
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from types import ModuleType
+from functools import partial
 from typing import TYPE_CHECKING, Final, cast
 from urllib.parse import urlsplit
 
@@ -17,6 +17,7 @@ from asyncelt._async import in_thread
 from asyncelt.errors import ConfigError, ExtractError, UsageError
 from asyncelt.extract.intervals import EMPTY, Intervals
 from asyncelt.extract.messages import Message, Receipt, Tell
+from asyncelt.sources.clients import import_client
 from asyncelt.sources.jetstream_consumer import DurableConsumer, PullLimits, delivery_of
 from asyncelt.sources.outages import Outage
 
@@ -44,6 +45,8 @@ _OVER: Final = frozenset({"404", "408"})
 """A request's time is up; any other status says that something is wrong, or that it has got enough bytes."""
 _Callback = Callable[..., Awaitable[None]]
 _logger = logging.getLogger("asyncelt.sources.nats")
+
+_import = partial(import_client, "nats", "nats-py", "nats", "nats.aio.client", "nats.js.errors", "nats.js.api")
 
 
 class NatsSource:
@@ -107,7 +110,7 @@ class NatsSource:
 
     async def position(self, committed: Mapping[str, Intervals]) -> None:
         """See `EventSource.position`. A consumer that does not exist is made, after what has been committed."""
-        module = await in_thread(_imported, anyio.CapacityLimiter(1))
+        module = await in_thread(_import, anyio.CapacityLimiter(1))
         is_again, self._partition = bool(self._partition), ""
         self._requested, self._trouble, self._last_error = 0, None, None
         # Known before it connects: whoever is cancelled meanwhile closes it.
@@ -362,18 +365,6 @@ def _both(ours: _Callback, theirs: object) -> _Callback:
         await also(*arguments)
 
     return call
-
-
-def _imported() -> ModuleType:
-    try:
-        module = importlib.import_module("nats.aio.client")
-    except ModuleNotFoundError as error:
-        raise ConfigError("asyncelt.sources.nats needs the package 'nats-py': pip install 'asyncelt[nats]'") from error
-
-    importlib.import_module("nats.js.errors")
-    importlib.import_module("nats.js.api")
-
-    return module
 
 
 def nats(

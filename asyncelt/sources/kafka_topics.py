@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping, Sequence
+from functools import partial
 from types import ModuleType
 from typing import TYPE_CHECKING, Final, get_args
 
@@ -13,6 +14,7 @@ from asyncelt._async import in_thread
 from asyncelt.errors import ConfigError, ExtractError, UsageError, warn
 from asyncelt.extract.intervals import Intervals
 from asyncelt.extract.messages import Custody, Message, Receipt, Tell
+from asyncelt.sources.clients import import_client
 from asyncelt.sources.kafka_holding import Holding, end_of, name_of
 from asyncelt.sources.outages import Outage
 from asyncelt.types import OnGap, StartAt
@@ -39,6 +41,8 @@ _OURS: Final = {
     "value_deserializer": "use asyncelt.sources.events(source, decode=...)",
 }
 """Arguments of the client that would say something else than ours."""
+
+_import = partial(import_client, "kafka", "aiokafka", "kafka", "aiokafka", "aiokafka.errors")
 
 
 class KafkaSource:
@@ -102,7 +106,7 @@ class KafkaSource:
 
     async def position(self, committed: Mapping[str, Intervals]) -> None:
         """See `EventSource.position`. Joins the group; what it is given is taken over by `fetch`."""
-        module = await in_thread(_imported, anyio.CapacityLimiter(1))
+        module = await in_thread(_import, anyio.CapacityLimiter(1))
         self._known = dict(committed)
         self._assigned = None
         self._consumer = consumer = module.AIOKafkaConsumer(**self._arguments())
@@ -420,19 +424,6 @@ class KafkaSource:
             raise UsageError(f"Kafka source {self.name!r} is not connected. Pass it to pipeline.stream().")
 
         return self._consumer
-
-
-def _imported() -> ModuleType:
-    try:
-        module = importlib.import_module("aiokafka")
-    except ModuleNotFoundError as error:
-        raise ConfigError(
-            "asyncelt.sources.kafka needs the package 'aiokafka': pip install 'asyncelt[kafka]'"
-        ) from error
-
-    importlib.import_module("aiokafka.errors")
-
-    return module
 
 
 def kafka(

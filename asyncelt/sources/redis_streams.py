@@ -9,6 +9,7 @@ import socket
 import time
 import uuid
 from collections.abc import Mapping, Sequence
+from functools import partial
 from types import ModuleType
 from typing import TYPE_CHECKING, Final, cast
 
@@ -18,6 +19,7 @@ from asyncelt._async import in_thread
 from asyncelt.errors import ConfigError, ExtractError, UsageError
 from asyncelt.extract.intervals import EMPTY, Intervals
 from asyncelt.extract.messages import Message, Receipt, Tell
+from asyncelt.sources.clients import import_client
 from asyncelt.sources.outages import Outage
 from asyncelt.sources.redis_entries import Entries, by_stream, entries_of, entry_id, position_of, text_of
 
@@ -44,6 +46,8 @@ end
 """In one step: entries that a consumer is given before it is deleted would be lost."""
 _PIECE: Final = 1000
 """Ids in a command."""
+
+_import = partial(import_client, "redis_stream", "redis", "redis", "redis.asyncio", "redis.exceptions")
 
 
 class RedisStreamSource:
@@ -111,7 +115,7 @@ class RedisStreamSource:
 
     async def position(self, committed: Mapping[str, Intervals]) -> None:
         """See `EventSource.position`. A group that does not exist is made, after what has been committed."""
-        module = self._module = await in_thread(_imported, anyio.CapacityLimiter(1))
+        module = self._module = await in_thread(_import, anyio.CapacityLimiter(1))
         self._committed = dict(committed)
         self._open.clear()
         self._claims.clear()
@@ -426,19 +430,6 @@ def _away(errors: ModuleType) -> tuple[type[Exception], ...]:
 def _failing_over(errors: ModuleType) -> tuple[type[Exception], ...]:
     """What a server answers that is not, or not yet, the one to ask."""
     return errors.ReadOnlyError, errors.ClusterDownError, errors.TryAgainError
-
-
-def _imported() -> ModuleType:
-    try:
-        module = importlib.import_module("redis.asyncio")
-    except ModuleNotFoundError as error:
-        raise ConfigError(
-            "asyncelt.sources.redis_stream needs the package 'redis': pip install 'asyncelt[redis]'"
-        ) from error
-
-    importlib.import_module("redis.exceptions")
-
-    return module
 
 
 def _driver_info() -> dict[str, object]:

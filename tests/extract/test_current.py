@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
+from contextvars import Context
 
 import anyio
 import anyio.lowlevel
@@ -92,7 +93,7 @@ async def test_two_pipelines_side_by_side_never_meet() -> None:
 )
 def test_outside_a_run_everything_says_what_to_do(function) -> None:
     with pytest.raises(UsageError, match="Call it in the body of a decorated function"):
-        function()
+        Context().run(function)
 
 
 @pytest.mark.covers("current.source", "current.resource", "current.source_schema", "current.resource_name")

@@ -32,7 +32,7 @@ WIDE = Capabilities(max_decimal_precision=76, wei_precision=(78, 0))
         ({"data_type": "timestamp", "precision": 7}, pa.timestamp("ns", "UTC")),
         ({"data_type": "decimal"}, pa.decimal128(38, 9)),
         ({"data_type": "decimal", "precision": 10, "scale": 2}, pa.decimal128(10, 2)),
-        ({"data_type": "decimal", "precision": 10}, pa.decimal128(10, 0)),
+        ({"data_type": "decimal", "precision": 10}, pa.decimal128(10, 9)),
         ({"data_type": "decimal", "scale": 4}, pa.decimal128(38, 4)),
         ({"data_type": "wei"}, pa.decimal128(38, 0)),
     ],

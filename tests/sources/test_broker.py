@@ -22,7 +22,7 @@ SOURCES: dict[str, Callable[[], EventSource]] = {
     ("name", "module", "package", "extra"),
     [
         ("kafka", "aiokafka", "aiokafka", "kafka"),
-        ("nats", "nats", "nats-py", "nats"),
+        ("nats", "nats.aio.client", "nats-py", "nats"),
         ("redis_stream", "redis.asyncio", "redis", "redis"),
     ],
 )
