@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final, TypeAlias, get_args
 
+import anyio.lowlevel
 import msgspec
 import orjson
 
@@ -24,6 +25,8 @@ Decode: TypeAlias = Callable[[Message], object]
 """The row, or the rows, of a message. What it raises sends the message to quarantine."""
 
 _BATCH: Final = 1000
+_PIECE: Final = 100
+"""Messages until others have their turn."""
 _DESCRIPTION: Final = 10_000
 """Characters that are kept of a message that is neither bytes nor text."""
 _raw = msgspec.json.Decoder(msgspec.Raw)
@@ -95,21 +98,25 @@ async def _deliveries(source: EventSource, arranger: _Arranger, batch: int) -> A
         if any(one.receipt.again and not side.knows(source, one.receipt) for one in fetched):
             await side.refresh()
 
-        wanted: list[Message] = []
-        repeated: list[Receipt] = []
+        # All of this runs on the loop, which others share with threads that want the interpreter lock: a few at a time.
+        for start in range(0, len(fetched), _PIECE):
+            wanted: list[Message] = []
+            repeated: list[Receipt] = []
 
-        for message in fetched:
-            if side.accept(source, message.receipt):
-                wanted.append(message)
-            else:
-                repeated.append(message.receipt)
+            for message in fetched[start : start + _PIECE]:
+                if side.accept(source, message.receipt):
+                    wanted.append(message)
+                else:
+                    repeated.append(message.receipt)
 
-        for item in arranger.items(wanted):
-            yield item
+            for item in arranger.items(wanted):
+                yield item
 
-        # After what they may be repetitions of: so they are acknowledged with it, or later.
-        if repeated:
-            yield Messages([], repeated, source)
+            # After what they may be repetitions of: so they are acknowledged with it, or later.
+            if repeated:
+                yield Messages([], repeated, source)
+
+            await anyio.lowlevel.checkpoint()
 
 
 @dataclass(frozen=True, slots=True)
