@@ -14,6 +14,7 @@ from asyncelt.destinations.postgres_impl.copy.types import Kind, Refused, wire_t
 from asyncelt.destinations.postgres_impl.types import postgres_type
 from asyncelt.errors import BadRecord
 from asyncelt.schema.model import Table
+from asyncelt.types import ColumnName
 
 __all__ = ["check_storable"]
 
@@ -24,15 +25,19 @@ _OF_TEXT: Final[tuple[Kind, ...]] = ("text", "json", "jsonb")
 def check_storable(table: Table, rows: pa.Table) -> None:
     """See `asyncelt.schema.capabilities.RowCheck`."""
     for name in rows.column_names:
-        column = table.columns.get(name)  # type: ignore[call-overload]
+        column = table.columns.get(ColumnName(name))
 
         if column is None or column.data_type is None:
             continue
 
         wire = wire_type(postgres_type(column))
+
+        if wire.kind not in _OF_TEXT:
+            continue
+
         first = 0
 
-        for chunk in rows.column(name).chunks if wire.kind in _OF_TEXT else ():
+        for chunk in rows.column(name).chunks:
             try:
                 lower(chunk, wire)
             except Refused as refused:

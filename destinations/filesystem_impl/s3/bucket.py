@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -11,7 +10,8 @@ from typing import Protocol, cast
 
 import anyio
 
-from asyncelt._async import each
+from asyncelt._async import backoff_delays, each
+from asyncelt.config import Retry
 from asyncelt.destinations.filesystem_impl.s3.client import Answer, Client
 from asyncelt.destinations.filesystem_impl.s3.config import S3Config
 from asyncelt.destinations.filesystem_impl.s3.errors import CONFLICTS, FAILURES, check_removed, code_of, translated
@@ -206,7 +206,9 @@ class Bucket:
 
     async def _get(self, key: str, arguments: Mapping[str, object]) -> tuple[bytes, Answer] | None:
         """An object and the answer's head, where the driver's tries end: a body that breaks off is asked for anew."""
-        for left in reversed(range(self.config.attempts)):
+        delays = backoff_delays(Retry(attempts=self.config.attempts, first_s=_PAUSE_S, max_s=_LONGEST_PAUSE_S))
+
+        while True:
             try:
                 answer = await self._raw("get_object", Key=key, **arguments)
             except FAILURES as error:
@@ -219,13 +221,12 @@ class Bucket:
                 async with cast("_Body", answer["Body"]) as body:
                     return await body.read(), answer
             except FAILURES as error:
-                if not left:
+                delay = next(delays, None)
+
+                if delay is None:
                     raise translated(error, self.config, f"reading {key}") from error
 
-            pause_s = min(_PAUSE_S * 2 ** (self.config.attempts - left), _LONGEST_PAUSE_S)
-            await anyio.sleep(pause_s * random.random())  # noqa: S311 - jitter, not a secret
-
-        raise AssertionError("the last try returns or raises")
+            await anyio.sleep(delay)
 
     async def _conditional(self, key: str, content: bytes, condition: Mapping[str, object]) -> str | None:
         try:
