@@ -24,11 +24,11 @@ from asyncelt.extract.source import Source
 from asyncelt.schema.capabilities import Capabilities
 from asyncelt.schema.evolve import bump, drop_tables
 from asyncelt.schema.hints import TableHints
-from asyncelt.schema.joining import completed, convention_of, joined, under_convention
+from asyncelt.schema.joining import completed, joined, under_convention
 from asyncelt.schema.model import Schema
 from asyncelt.schema.naming import Naming, naming_for
 from asyncelt.schema.quarantine import QUARANTINE_TABLE
-from asyncelt.schema.system import is_system_name, new_schema
+from asyncelt.schema.system import convention_of, is_system_name, new_schema
 from asyncelt.storage.extracted import ExtractedPackage, ResourceRecord, plain_hints
 from asyncelt.storage.head import Tip
 from asyncelt.types import FileFormat, JsonValue, LoadId, Refresh, TableName

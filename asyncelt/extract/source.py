@@ -14,7 +14,7 @@ from asyncelt.extract.resource import Contract, Resource
 from asyncelt.schema.hints import merge_table_hints
 from asyncelt.schema.model import Schema
 from asyncelt.schema.naming import naming_for
-from asyncelt.schema.system import new_schema
+from asyncelt.schema.system import convention_of, new_schema
 
 if TYPE_CHECKING:
     from asyncelt.info.steps import LoadInfo
@@ -238,8 +238,7 @@ class Source:
             SchemaConflict: Hints and the schema do not join.
         """
         schema = self.schema
-        convention = schema.normalizers.get("names")
-        naming = naming_for(convention if isinstance(convention, str) else "snake_case", None)
+        naming = naming_for(convention_of(schema))
 
         for resource in self.selected_resources.values():
             if item is not None or not resource.needs_item:

@@ -25,6 +25,7 @@ from asyncelt.reading.plan import (
 )
 from asyncelt.schema.model import Column, Schema
 from asyncelt.schema.naming import naming_for
+from asyncelt.schema.system import convention_of
 from asyncelt.types import ColumnName, SqlValue
 
 if TYPE_CHECKING:
@@ -180,8 +181,7 @@ def located(cursor: Incremental[Any], plan: Plan, catalog: Catalog, schema: Sche
         )
 
     table, raw = _parts(cursor)
-    convention = schema.normalizers.get("names")
-    naming = naming_for(convention if isinstance(convention, str) else "snake_case")
+    naming = naming_for(convention_of(schema))
 
     if table is None or table == plan.table_name:
         own = catalog.columns(plan.table_name) if plan.table_name is not None else {}

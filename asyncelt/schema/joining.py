@@ -13,17 +13,10 @@ from asyncelt.schema.laying import laid_over
 from asyncelt.schema.model import Schema, Table
 from asyncelt.schema.naming import Naming, naming_for
 from asyncelt.schema.stored import plain, table_from_stored, table_to_stored
-from asyncelt.schema.system import DLT_ID, DLT_ROOT_ID, STATE_TABLE, is_system_name, new_schema
+from asyncelt.schema.system import DLT_ID, DLT_ROOT_ID, STATE_TABLE, convention_of, is_system_name, new_schema
 from asyncelt.types import ColumnName, JsonValue
 
-__all__ = ["completed", "convention_of", "joined", "under_convention"]
-
-
-def convention_of(schema: Schema) -> str:
-    """Name of the schema's naming convention."""
-    name = schema.normalizers.get("names")
-
-    return name if isinstance(name, str) else "snake_case"
+__all__ = ["completed", "joined", "under_convention"]
 
 
 def completed(schema: Schema, convention: str = "snake_case") -> Schema:

@@ -8,7 +8,7 @@ from typing import Literal, TypeAlias, cast, get_args
 
 from asyncelt.schema.model import Schema, Table
 from asyncelt.schema.naming import naming_for
-from asyncelt.schema.system import DLT_LOAD_ID, LOADS_TABLE, VERSION_TABLE
+from asyncelt.schema.system import DLT_LOAD_ID, LOADS_TABLE, VERSION_TABLE, convention_of
 from asyncelt.types import TableName
 
 __all__ = ["Cardinality", "TableReference", "references_of"]
@@ -40,8 +40,7 @@ class TableReference:
 
 def references_of(schema: Schema) -> Iterator[TableReference]:
     """All of a schema, in the order of its tables; those that hints declare after the table's own."""
-    names = str(schema.normalizers.get("names") or "snake_case")
-    naming = naming_for(names)
+    naming = naming_for(convention_of(schema))
     loads = TableName(naming.path(LOADS_TABLE))
     load_id, loads_load_id = naming.path(DLT_LOAD_ID), naming.path("load_id")
 

@@ -26,6 +26,7 @@ __all__ = [
     "VALID_TO",
     "VALUE_COLUMN",
     "VERSION_TABLE",
+    "convention_of",
     "is_system_name",
     "is_system_table",
     "list_idx_column",
@@ -149,6 +150,13 @@ def pipeline_state_table(naming: Naming | None = None) -> Table:
         write_disposition="append",
         described=False,
     )
+
+
+def convention_of(schema: Schema) -> str:
+    """Name of the schema's naming convention."""
+    name = schema.normalizers.get("names")
+
+    return name if isinstance(name, str) else "snake_case"
 
 
 def new_schema(
