@@ -17,7 +17,7 @@ from asyncelt.destinations.postgres_impl.reading import DIALECT, Catalog, read_c
 from asyncelt.destinations.postgres_impl.writing import WORTH_STATISTICS, Work
 from asyncelt.destinations.sql.names import Dataset, table
 from asyncelt.destinations.sql.planning import foreign_columns
-from asyncelt.destinations.sql.staging import empty_rows, typed_columns
+from asyncelt.destinations.sql.temporary import empty_rows, typed_columns
 from asyncelt.failpoints import failpoint
 from asyncelt.flow import ROOT_ROW, Package
 from asyncelt.load.protocol import Target

@@ -22,7 +22,7 @@ from asyncelt.destinations.sql import system
 from asyncelt.destinations.sql.merge import MergePlan, appends, merge_statements
 from asyncelt.destinations.sql.names import Dataset, table
 from asyncelt.destinations.sql.planning import Jobs, chain_of, foreign_columns, jobs_by_table
-from asyncelt.destinations.sql.staging import copy_staging, create_staging, drop_staging
+from asyncelt.destinations.sql.temporary import copy_staging, create_staging, drop_staging
 from asyncelt.errors import DestinationRejected, LoadError, Unsupported
 from asyncelt.failpoints import failpoint
 from asyncelt.flow import ROOT_ROW, JobFile, Package
