@@ -10,8 +10,8 @@ import duckdb
 
 from asyncelt.destinations.duckdb_impl.errors import translate
 from asyncelt.destinations.duckdb_impl.files import insert_jobs
+from asyncelt.destinations.duckdb_impl.job_paths import JobPaths, local_job_path
 from asyncelt.destinations.duckdb_impl.reading import Catalog
-from asyncelt.destinations.duckdb_impl.staged import JobPaths, local_job_path
 from asyncelt.destinations.duckdb_impl.statements import DIALECT, Statements
 from asyncelt.destinations.sql.names import Dataset
 from asyncelt.destinations.sql.writing import Append, Place, Stage, Statement, package_work

@@ -19,12 +19,12 @@ from asyncelt.destinations.postgres_impl.connections import Connection, Connecti
 from asyncelt.destinations.postgres_impl.errors import DRIVER_ERRORS, translate, translated
 from asyncelt.destinations.postgres_impl.locks import become_owner, take_commit_turn
 from asyncelt.destinations.postgres_impl.migrating import Updates, migrate
+from asyncelt.destinations.postgres_impl.part_tables import adopt, drop_parts, left_behind, stage_next
 from asyncelt.destinations.postgres_impl.parts import Part, Parts, parts_of
 from asyncelt.destinations.postgres_impl.positions import claim_positions
 from asyncelt.destinations.postgres_impl.query import open_reader, run_statement
 from asyncelt.destinations.postgres_impl.reading import DIALECT, committed, positions, read_catalog, restore, run_of
 from asyncelt.destinations.postgres_impl.rights import check_rights
-from asyncelt.destinations.postgres_impl.staging import adopt, drop_parts, left_behind, stage_next
 from asyncelt.destinations.postgres_impl.transaction import write_commit
 from asyncelt.destinations.postgres_impl.writing import Work
 from asyncelt.destinations.sql import system
