@@ -70,16 +70,15 @@ async def copy_files(
     for one in await in_thread(partial(_plan, paths, types, target), threads):
         chunks = encode(_batches(one), one.columns)
 
-        async with aclosing(_ahead(chunks, threads)) as source:
-            with copying(connection):
-                await connection.copy_to_table(
-                    target,
-                    source=source,
-                    columns=[column.name for column in one.columns],
-                    schema_name=schema,
-                    format="binary",
-                    freeze=freeze or None,
-                )
+        async with aclosing(_ahead(chunks, threads)) as source, copying(connection):
+            await connection.copy_to_table(
+                target,
+                source=source,
+                columns=[column.name for column in one.columns],
+                schema_name=schema,
+                format="binary",
+                freeze=freeze or None,
+            )
 
 
 def _plan(paths: Sequence[Path], types: Mapping[str, str], target: str) -> list[_Copy]:

@@ -150,6 +150,32 @@ async def copy_out(connection, _path):
         await reader.close()
 
 
+async def test_a_server_that_goes_while_it_takes_no_more_rows_ends_the_copy(proxy, raw, tmp_path):
+    """The driver would wait for ever until it may send again."""
+    path = tmp_path / "rows.parquet"
+    pq.write_table(pa.table({"text": ["x" * 1000] * 20_000}), path)
+    connection = await asyncpg.connect(proxy.dsn)
+    await connection.execute("BEGIN; CREATE TABLE one (text text)")
+    proxy.next_fault = Fault(direction="up", at=COPY, further=100, do="linger")
+
+    async def gone():
+        while connection._transport.get_write_buffer_size() < 2**17:
+            await asyncio.sleep(0.01)
+
+        await raw.execute("SELECT pg_terminate_backend($1, 60000)", connection.get_server_pid())
+
+    with anyio.fail_after(200):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(gone)
+
+            with pytest.raises(asyncpg.PostgresConnectionError):
+                await copy_files(
+                    connection, [path], {"text": "text"}, target="one", schema=None, threads=anyio.CapacityLimiter(1)
+                )
+
+    assert connection.is_closed()
+
+
 @pytest.mark.parametrize("copy", [copy_in, copy_out])
 async def test_a_goodbye_before_a_copy_leaves_no_future_that_nobody_asks(proxy, raw, tmp_path, copy):
     """The server has said that it ends the connection, and it has not ended yet: the driver then lets one go."""
