@@ -6,8 +6,8 @@ import asyncio
 import gc
 import logging
 import socket
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import anyio
@@ -39,8 +39,6 @@ SELECT set_config('tcp_keepalives_idle', '10', false), set_config('tcp_keepalive
 """The lock of an owner whose machine has vanished is free after 25 seconds."""
 _KEEPALIVE_OPTIONS = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 120_000}
 """The same on our side; what was sent, of which keepalive knows nothing, may stay unanswered for two minutes."""
-_LAST_WORDS_S = 1.0
-"""How long a COPY may take to say by itself why its connection has ended: the server may have told the driver."""
 _logger = logging.getLogger("asyncelt.destinations.postgres")
 _SETTINGS = "SELECT set_config('search_path', $1, true), set_config('TimeZone', 'UTC', true)"
 
@@ -210,40 +208,39 @@ async def commit_now(connection: Connection, *, timeout_s: float) -> None:
         )
 
 
-@asynccontextmanager
-async def copying(connection: Connection) -> AsyncIterator[None]:
-    """Around a COPY: it ends when the connection does, whatever the driver makes of that.
+@contextmanager
+def copying(connection: Connection) -> Iterator[Callable[[], bool]]:
+    """Around a COPY, which the driver may not end by itself when the connection ends.
 
-    The driver goes on to wait until it may send again, where the server did not take all rows at once. And where the
-    server has said that it ends the connection before the COPY began, the driver raises, but has made a future already.
-    That fails with the connection, nobody would ask for its outcome, and there is no public way to it.
+    Where the server has not taken all rows yet, the driver waits until it may send again, of which nobody tells it any
+    more. And where the server has said that it ends the connection before the COPY began, the driver raises, but has
+    made a future already: it fails with the connection, and the event loop would report that nobody has asked for it.
+    There is no public way to either.
 
-    Raises:
-        asyncpg.ConnectionDoesNotExistError: The connection has ended.
+    Yields:
+        Whether the connection has ended. Then there is no sense in more rows; the driver says why it has.
     """
-    clock = asyncio.get_running_loop().time
+    ended = asyncio.Event()
+    protocol: Any = getattr(connection, "_protocol", None)
 
-    with anyio.CancelScope() as scope:
+    def end(_connection: object) -> None:
+        ended.set()
+        protocol.resume_writing()
 
-        def end(_connection: object) -> None:
-            scope.deadline = clock() + _LAST_WORDS_S
+    connection.add_termination_listener(end)
 
-        connection.add_termination_listener(end)
+    try:
+        yield ended.is_set
+    except asyncpg.InternalClientError:
+        for one in gc.get_referents(protocol):
+            if isinstance(one, asyncio.Future):
+                one.add_done_callback(lambda future: future.cancelled() or future.exception())
 
-        try:
-            yield
-        except asyncpg.InternalClientError:
-            for one in gc.get_referents(getattr(connection, "_protocol", None)):
-                if isinstance(one, asyncio.Future):
-                    one.add_done_callback(lambda future: future.cancelled() or future.exception())
-
-            raise
-        finally:
-            with suppress(asyncpg.InterfaceError):
-                connection.remove_termination_listener(end)
-
-    if scope.cancelled_caught:
-        raise asyncpg.ConnectionDoesNotExistError("connection was closed in the middle of a COPY")
+        raise
+    finally:
+        # One that has ended is not the pool's any more, and has none.
+        with suppress(asyncpg.InterfaceError):
+            connection.remove_termination_listener(end)
 
 
 async def _keep_alive(connection: Connection) -> None:

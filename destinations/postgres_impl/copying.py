@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -70,15 +70,16 @@ async def copy_files(
     for one in await in_thread(partial(_plan, paths, types, target), threads):
         chunks = encode(_batches(one), one.columns)
 
-        async with aclosing(_ahead(chunks, threads)) as source, copying(connection):
-            await connection.copy_to_table(
-                target,
-                source=source,
-                columns=[column.name for column in one.columns],
-                schema_name=schema,
-                format="binary",
-                freeze=freeze or None,
-            )
+        with copying(connection) as has_ended:
+            async with aclosing(_ahead(chunks, threads, has_ended)) as source:
+                await connection.copy_to_table(
+                    target,
+                    source=source,
+                    columns=[column.name for column in one.columns],
+                    schema_name=schema,
+                    format="binary",
+                    freeze=freeze or None,
+                )
 
 
 def _plan(paths: Sequence[Path], types: Mapping[str, str], target: str) -> list[_Copy]:
@@ -130,8 +131,10 @@ def _readable(path: Path) -> Iterator[None]:
         raise PackageCorrupt(f"Job file {path.name} cannot be read: {error}") from error
 
 
-async def _ahead(chunks: Iterator[bytes], threads: anyio.CapacityLimiter) -> AsyncGenerator[bytes, None]:
-    """Pieces, the next of which is being made while one is sent."""
+async def _ahead(
+    chunks: Iterator[bytes], threads: anyio.CapacityLimiter, has_ended: Callable[[], bool]
+) -> AsyncGenerator[bytes, None]:
+    """Pieces, the next of which is being made while one is sent, as long as somebody takes them."""
 
     def make() -> bytes | None:
         return next(chunks, None)
@@ -139,7 +142,7 @@ async def _ahead(chunks: Iterator[bytes], threads: anyio.CapacityLimiter) -> Asy
     coming = asyncio.ensure_future(in_thread(make, threads))
 
     try:
-        while (chunk := await coming) is not None:
+        while (chunk := await coming) is not None and not has_ended():
             coming = asyncio.ensure_future(in_thread(make, threads))
 
             yield chunk

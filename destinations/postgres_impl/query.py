@@ -153,9 +153,8 @@ class CopyReader:
         self._receive.close()
 
     async def _copied(self) -> None:
-        with self._send:
-            async with copying(self._connection):
-                await self._connection.copy_from_query(self._result.sql, output=self._send.send, format="binary")
+        with self._send, copying(self._connection):
+            await self._connection.copy_from_query(self._result.sql, output=self._send.send, format="binary")
 
     async def _settled(self) -> None:
         await asyncio.wait([self._copy])

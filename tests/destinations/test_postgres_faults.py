@@ -168,7 +168,7 @@ async def test_a_server_that_goes_while_it_takes_no_more_rows_ends_the_copy(prox
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(gone)
 
-            with pytest.raises(asyncpg.PostgresConnectionError):
+            with pytest.raises(asyncpg.PostgresConnectionError, match="administrator command"):
                 await copy_files(
                     connection, [path], {"text": "text"}, target="one", schema=None, threads=anyio.CapacityLimiter(1)
                 )
