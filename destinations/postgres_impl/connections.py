@@ -32,6 +32,7 @@ if not TYPE_CHECKING:
 
 _CLEANUP_S = 5.0
 """How long a connection may take to end a transaction that nobody wants; then it is cut, which ends it too."""
+_LEAST_S = 0.01
 _KEEPALIVE = """
 SELECT set_config('tcp_keepalives_idle', '10', false), set_config('tcp_keepalives_interval', '5', false),
     set_config('tcp_keepalives_count', '3', false)
@@ -262,13 +263,15 @@ async def _keep_alive(connection: Connection) -> None:
 async def _leave(pool: Pool[Record], connection: PoolConnectionProxy[Record]) -> None:
     """Give a connection back; an open transaction is undone, if need be by cutting the connection."""
     is_clean = False
+    deadline = anyio.current_time() + _CLEANUP_S
 
     try:
-        with shielded(_CLEANUP_S):
+        # The driver keeps to the limit by itself: were it left alone with its work, nobody would ask for the outcome.
+        with shielded(2 * _CLEANUP_S):
             if connection.is_in_transaction():
-                await connection.execute("ROLLBACK")
+                await connection.execute("ROLLBACK", timeout=_CLEANUP_S)
 
-            await pool.release(connection)
+            await pool.release(connection, timeout=max(deadline - anyio.current_time(), _LEAST_S))
             is_clean = True
     except DRIVER_ERRORS:
         _logger.debug("A connection could not be given back; it is cut.", exc_info=True)
