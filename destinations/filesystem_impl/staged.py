@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
@@ -70,24 +70,43 @@ class Staged:
     """The staged rows of one write.
 
     Args:
-        connection: Where they are views.
+        _connection: Where they are views.
         select: Those that get into the table, and those that only say that a row is deleted.
         doomed: Which rows of the table go; None: none, or all.
         unflagged: Conditions on those that get into the table.
     """
 
-    connection: DuckDBPyConnection
+    _connection: DuckDBPyConnection
     select: exp.Select
     doomed: Doomed | None
     unflagged: Sequence[exp.Expression] = ()
+    _streams: list[pa.RecordBatchReader] = field(default_factory=list)
+    """Results that are being read."""
+
+    @property
+    def connection(self) -> DuckDBPyConnection:
+        """For questions, while no rows are read: they would end without a word, as if there were no more."""
+        if self._streams:
+            raise AssertionError("Staged rows are being read: nothing else may be asked of their connection meanwhile.")
+
+        return self._connection
 
     def reader(self) -> pa.RecordBatchReader:
-        """The rows that get into the table. Nothing else may be asked of the connection while they are read."""
+        """The rows that get into the table. Nothing else can be asked of the connection while they are read."""
         return self.read(self.select.where(*self.unflagged))
 
     def read(self, select: exp.Expression) -> pa.RecordBatchReader:
         """The result of a query, in batches."""
-        return read(self.connection, select)
+        stream = read(self.connection, select)
+        self._streams.append(stream)
+
+        def batches() -> Iterator[pa.RecordBatch]:
+            try:
+                yield from stream
+            finally:
+                self._streams.remove(stream)
+
+        return pa.RecordBatchReader.from_batches(stream.schema, batches())
 
 
 def read(connection: DuckDBPyConnection, select: exp.Expression) -> pa.RecordBatchReader:
