@@ -22,7 +22,6 @@ from asyncelt.types import LoadId
 
 __all__ = ["Loaded", "LoadedBundle", "load_bundles", "load_pending"]
 
-_CLEANUP_S = 10.0
 _FOR_GOOD = (DestinationRejected, Unsupported)
 """Trying these again will not help unless somebody changes something."""
 
@@ -149,7 +148,7 @@ async def _load(
         )
 
     # The destination has it: filing it away here may be cut off (the next run repeats it) but should not be.
-    with shielded(_CLEANUP_S):
+    with shielded():
         await _file_away(owned, bundle, report)
 
     return LoadedBundle(
@@ -252,7 +251,7 @@ async def _give_up(owned: Owned, bundle: Sequence[SealedPackage]) -> tuple[Seale
     doomed = [one for one in owned.pending.all if one in load_ids or float(one) > float(load_ids[0])]
     keep = owned.environment.settings.limits.keep_completed
 
-    with shielded(_CLEANUP_S):
+    with shielded():
         await in_thread(partial(owned.store.abort, doomed, keep=keep), owned.threads)
         await owned.look()
 

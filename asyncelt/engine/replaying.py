@@ -18,6 +18,7 @@ from typing import TypeAlias, cast
 import pyarrow as pa
 
 from asyncelt._async import in_thread
+from asyncelt.engine.book import SchemaBook
 from asyncelt.engine.extraction import document_of
 from asyncelt.engine.intake import Intake, ResourcePlan
 from asyncelt.engine.loading import load_bundles
@@ -25,7 +26,6 @@ from asyncelt.engine.normalization import Normalization
 from asyncelt.engine.ownership import Owned, next_load_ids
 from asyncelt.engine.plan import RunPlan
 from asyncelt.engine.run import Normalized, Ran, while_idle
-from asyncelt.engine.shaping import SchemaBook
 from asyncelt.extract.pages import Page
 from asyncelt.flow import ArrowPage, JsonBody, JsonPages, Origin, Payload, Rows
 from asyncelt.schema.hints import TableHints

@@ -20,8 +20,6 @@ from asyncelt.storage.writer import Chunk, TableFiles
 
 __all__ = ["sync_schema"]
 
-_CLEANUP_S = 10.0
-
 
 async def sync_schema(owned: Owned, schema: Schema) -> Mapping[str, tuple[str, ...]]:
     """Make every table of ``schema`` that has columns, and store the schema, in one commit that is no load.
@@ -63,7 +61,7 @@ async def sync_schema(owned: Owned, schema: Schema) -> Mapping[str, tuple[str, .
         await owned.save_head(replace(owned.head, schemas={**owned.head.schemas, wanted.name: wanted}))
         await owned.look()
     finally:
-        with shielded(_CLEANUP_S):
+        with shielded():
             await in_thread(partial(owned.store.discard, [draft]), owned.threads)
 
     return report.result.schema_updates.get(load_id, {}) if report.result is not None else {}

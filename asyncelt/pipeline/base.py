@@ -33,8 +33,6 @@ from asyncelt.schema.model import Schema
 
 __all__ = ["PipelineBase"]
 
-_CLEANUP_S = 10.0
-
 
 class PipelineBase(PipelineFacts):
     """The doors to a pipeline's folder and destination."""
@@ -126,7 +124,7 @@ class PipelineBase(PipelineFacts):
         try:
             yield
         except PipelineStepFailed as error:
-            with shielded(_CLEANUP_S):
+            with shielded():
                 await folder.look()
 
             error.pipeline = self
@@ -174,7 +172,7 @@ class PipelineBase(PipelineFacts):
         write = partial(schema_files.write, changed, options.export_schema_path, options.import_schema_path, self._root)
 
         try:
-            with shielded(_CLEANUP_S):
+            with shielded():
                 await in_thread(write, folder.threads)
         except (OSError, AsynceltError) as error:
             # What was committed stands: a call that raised now would be made again.
@@ -193,7 +191,7 @@ class PipelineBase(PipelineFacts):
         """Keep the trace of a call, however it ended."""
         trace = partial(traced, self._root, self._last_trace, steps, self._name)
 
-        with shielded(_CLEANUP_S):
+        with shielded():
             await self._keep_trace(await in_thread(trace, threads), threads)
 
     async def _keep_trace(self, trace: PipelineTrace, threads: anyio.CapacityLimiter) -> None:

@@ -31,7 +31,6 @@ from asyncelt.types import FileFormat, JsonValue
 
 __all__ = ["StreamCalls"]
 
-_CLEANUP_S = 10.0
 _BEAT_S = 10.0
 """Between two traces of a stream that runs. Each takes the place of the one before."""
 
@@ -111,7 +110,7 @@ class StreamCalls(StageCalls):
         async def keep(*, is_running: bool = False) -> None:
             trace = partial(recorder.trace, stats(), is_running=is_running)
 
-            with shielded(_CLEANUP_S):
+            with shielded():
                 await self._keep_trace(await in_thread(trace, owned.threads), owned.threads)
 
         async with (
@@ -166,7 +165,7 @@ class StreamCalls(StageCalls):
             doomed = list(owned.pending.all)
             keep = self._options.settings.limits.keep_completed
 
-            with shielded(_CLEANUP_S):
+            with shielded():
                 await in_thread(partial(owned.store.abort, doomed, keep=keep), owned.threads)
                 await owned.look()
 
