@@ -20,7 +20,7 @@ from asyncelt.storage.manifest import Outcome, SealedPackage, read_outcome, writ
 from asyncelt.storage.package import PackageStore
 from asyncelt.types import LoadId
 
-__all__ = ["Loaded", "LoadedBundle", "load_bundles", "load_pending"]
+__all__ = ["Loaded", "LoadedBundle", "commit_bundle", "load_bundles", "load_pending"]
 
 _FOR_GOOD = (DestinationRejected, Unsupported)
 """Trying these again will not help unless somebody changes something."""
@@ -113,13 +113,7 @@ async def _load(
 
     try:
         with stage(environment, "load", bundle[0].package.load_id):
-            report = await load_bundle(
-                owned.session,
-                commit,
-                environment.settings,
-                environment.emit,
-                max_parallel=environment.capabilities.max_parallel_load_jobs,
-            )
+            report = await commit_bundle(owned, commit)
     except PipelineStepFailed as error:
         cause = error.__cause__
 
@@ -158,6 +152,19 @@ async def _load(
         is_loaded=True,
         started_at=started_at,
         finished_at=time.time(),
+    )
+
+
+async def commit_bundle(owned: Owned, commit: Commit) -> LoadReport:
+    """Make a commit happen; see `load_bundle` for what it guarantees and raises."""
+    environment = owned.environment
+
+    return await load_bundle(
+        owned.session,
+        commit,
+        environment.settings,
+        environment.emit,
+        max_parallel=environment.capabilities.max_parallel_load_jobs,
     )
 
 
