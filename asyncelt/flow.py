@@ -94,7 +94,7 @@ class JsonPages:
 
 @dataclass(frozen=True, slots=True)
 class ArrowPage:
-    """Columns as they are. Struct and list columns become ``json``; no child tables (behaviour.md 5.10)."""
+    """Columns as they are. Struct and list columns become ``json``; no child tables."""
 
     table: pa.Table
 

@@ -1,4 +1,4 @@
-"""The calls of a pipeline, step by step or all at once. The order of events is design.md 4.
+"""The calls of a pipeline, step by step or all at once.
 
 A fused run extracts, normalizes and loads at the same time. Nothing is pending before the seal: a failure until then
 removes what was written and leaves the destination as it was. From the seal on the packages will be committed, by this

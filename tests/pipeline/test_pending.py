@@ -78,7 +78,7 @@ async def test_a_refused_package_names_itself_and_the_calls_that_help(make: Make
 
 @pytest.mark.covers("Pipeline.abort_packages", "probe.3.poison")
 async def test_a_poison_package_stays_in_the_way_until_it_is_given_up(make: Make, faults: Any) -> None:
-    """Probe of behaviour.md 12.2: new data is not taken silently, whatever the number of tries."""
+    """New data is not taken silently, whatever the number of tries."""
     faults.raise_at("commit", refused(), times=3)
 
     for _ in range(3):
