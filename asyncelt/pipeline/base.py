@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, asynccontextmanager
+from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import anyio
 
@@ -14,7 +15,7 @@ from asyncelt import current
 from asyncelt._async import in_thread, shielded
 from asyncelt.config import Settings
 from asyncelt.engine.environment import Environment
-from asyncelt.engine.ownership import Folder, Owned, own, own_folder
+from asyncelt.engine.ownership import Folder, Owned, own_everywhere, own_folder
 from asyncelt.errors import (
     AsynceltError,
     AsynceltWarning,
@@ -106,14 +107,42 @@ class PipelineBase(PipelineFacts):
             yield folder
 
     @asynccontextmanager
-    async def _owned(self, settings: Settings | None = None) -> AsyncIterator[Owned]:
-        """Own the pipeline here and at the destination."""
+    async def _owned(
+        self, settings: Settings | None = None, recording: Recording[Any] | None = None
+    ) -> AsyncIterator[Owned]:
+        """Own the pipeline here and at the destination.
+
+        Args:
+            settings: Of this call.
+            recording: Of this call, which may end before anything can be done.
+        """
         await self._check_schema_folders()
 
-        async with own(self._environment(settings)) as owned, self._followed(owned):
+        async with self._synced(settings, recording) as owned:
             await self._import_schemas(owned)
 
             yield owned
+
+    @asynccontextmanager
+    async def _synced(
+        self, settings: Settings | None = None, recording: Recording[Any] | None = None
+    ) -> AsyncIterator[Owned]:
+        """The same, but for schemas that are to be imported."""
+        async with own_folder(self._environment(settings)) as folder, AsyncExitStack() as stack:
+            try:
+                owned = await stack.enter_async_context(own_everywhere(folder))
+            except PipelineStepFailed as error:
+                self._say_who(error, folder)
+
+                if recording is None:
+                    recorder = self._recorder()
+                    recording = self._recording(recorder, lambda: None, recorder.noting("sync"))
+
+                await recording.end(error)
+                raise
+
+            async with self._followed(owned):
+                yield owned
 
     @asynccontextmanager
     async def _followed(self, folder: Folder) -> AsyncIterator[None]:
@@ -127,13 +156,16 @@ class PipelineBase(PipelineFacts):
             with shielded():
                 await folder.look()
 
-            error.pipeline = self
-            error.has_pending_data = bool(folder.pending)
+            self._say_who(error, folder)
             raise
         finally:
             before = self._tip.schemas
             self._follow(folder)
             await self._export_schemas(before, folder)
+
+    def _say_who(self, error: PipelineStepFailed, folder: Folder) -> None:
+        error.pipeline = self
+        error.has_pending_data = bool(folder.pending)
 
     def _follow(self, folder: Folder) -> None:
         self._head, self._pending, self._tip = folder.head, folder.pending, folder.tip
@@ -181,22 +213,24 @@ class PipelineBase(PipelineFacts):
                 "do not depend on them; they are written when they change again."
             )
 
-    def _recorded(
-        self, recorder: Recorder, threads: anyio.CapacityLimiter, info: Callable[[], I], note: Note[I]
-    ) -> Recording[I]:
-        """Keep a trace of a block of this call, with the steps that ``note`` gives to ``recorder``."""
-        return Recording(partial(self._record, recorder.steps, threads), info, note)
+    def _recorder(self) -> Recorder:
+        return Recorder(self._name)
 
-    async def _record(self, steps: Sequence[StepTrace], threads: anyio.CapacityLimiter) -> None:
+    def _recording(self, recorder: Recorder, info: Callable[[], I], note: Note[I]) -> Recording[I]:
+        """Keep a trace of a block of this call, with the steps that ``note`` gives to ``recorder``."""
+        return Recording(partial(self._record, recorder.steps), info, note)
+
+    async def _record(self, steps: Sequence[StepTrace]) -> None:
         """Keep the trace of a call, however it ended."""
         trace = partial(traced, self._root, self._last_trace, steps, self._name)
 
         with shielded():
-            await self._keep_trace(await in_thread(trace, threads), threads)
+            await self._keep_trace(trace)
 
-    async def _keep_trace(self, trace: PipelineTrace, threads: anyio.CapacityLimiter) -> None:
-        self._last_trace = trace
-        trouble = await in_thread(partial(keep_trace, self._root, trace), threads)
+    async def _keep_trace(self, trace: Callable[[], PipelineTrace]) -> None:
+        threads = anyio.CapacityLimiter(1)
+        self._last_trace = await in_thread(trace, threads)
+        trouble = await in_thread(partial(keep_trace, self._root, self._last_trace), threads)
 
         if trouble is not None:
             self._warn(trouble)

@@ -152,7 +152,9 @@ class RunningCalls(StageCalls):
             _note_steps(recorder, maker, outcome, data, info=info, error=error)
             recorder.done("run", info, error, whole=True)
 
-        async with self._owned() as owned, self._recorded(recorder, owned.threads, info_so_far, note) as kept:
+        kept = self._recording(recorder, info_so_far, note)
+
+        async with self._owned(recording=kept) as owned, kept:
             with step("run", pipeline_name=self._name):
                 await self._run_owned(owned, call, outcome)
 
@@ -264,7 +266,7 @@ def _note_steps(
 
     if info is not None and not info.is_empty:
         recorder.done("load", info)
-    elif failed in ("extract", "normalize", "load"):
+    elif failed in ("sync", "extract", "normalize", "load"):
         recorder.done(failed, error=error)
 
 

@@ -8,7 +8,6 @@ from dataclasses import replace
 from asyncelt.config import Settings
 from asyncelt.engine.dispositions import check_dispositions
 from asyncelt.engine.loading import Loaded, load_pending
-from asyncelt.engine.ownership import own
 from asyncelt.engine.run import Extracted, Normalized, RunRequest, run_extract, run_normalize
 from asyncelt.engine.steps import step
 from asyncelt.errors import ConfigError
@@ -19,7 +18,7 @@ from asyncelt.info.steps import ExtractInfo, LoadInfo, NormalizeInfo
 from asyncelt.pipeline.base import PipelineBase
 from asyncelt.pipeline.options import Aim, DestinationReference, one_of
 from asyncelt.pipeline.results import Maker, run_report
-from asyncelt.pipeline.tracing import Recorder
+from asyncelt.pipeline.tracing import Recording
 from asyncelt.schema.columns import ColumnHints
 from asyncelt.schema.model import Schema
 from asyncelt.types import FileFormat, JsonValue, LoadId, Refresh
@@ -141,9 +140,7 @@ class StageCalls(PipelineBase):
                 if not folder.pending and not folder.tip.schemas:
                     return None
 
-                note = recorder.noting("normalize")
-
-                async with self._recorded(recorder, folder.threads, info_so_far, note) as kept:
+                async with self._recording(recorder, info_so_far, recorder.noting("normalize")) as kept:
                     await run_normalize(folder, done, file_format=chosen)
 
         return kept.info
@@ -194,13 +191,13 @@ class StageCalls(PipelineBase):
                     report=run_report(None, (), loaded),
                 )
 
-            async with self._owned(settings) as owned:
+            kept = self._recording(recorder, info_so_far, recorder.noting("load"))
+
+            async with self._owned(settings, kept) as owned:
                 if not owned.pending and not owned.tip.schemas:
                     return None
 
-                note = recorder.noting("load")
-
-                async with self._recorded(recorder, owned.threads, info_so_far, note) as kept:
+                async with kept:
                     with step("load", pipeline_name=self._name):
                         await load_pending(owned, loaded, raise_on_failed_jobs=raises)
 
@@ -212,18 +209,17 @@ class StageCalls(PipelineBase):
         self, request: RunRequest, data: Sequence[Mapping[str, str]], settings: Settings | None
     ) -> ExtractInfo:
         recorder, maker = self._recorder(), self._maker()
-        last = await self._state_of_an_empty_folder()
         extracted: Extracted | None = None
 
         def info_so_far() -> ExtractInfo:
             return maker.extract(extracted, data, started_at=recorder.started_at)
 
-        async with self._folder(settings) as folder:
-            note = recorder.noting("extract")
+        kept = self._recording(recorder, info_so_far, recorder.noting("extract"))
+        last = await self._state_of_an_empty_folder(kept)
 
-            async with self._recorded(recorder, folder.threads, info_so_far, note) as kept:
-                with step("extract", pipeline_name=self._name):
-                    extracted = await run_extract(folder, request, last_load_id=last)
+        async with self._folder(settings) as folder, kept:
+            with step("extract", pipeline_name=self._name):
+                extracted = await run_extract(folder, request, last_load_id=last)
 
         return kept.info
 
@@ -248,14 +244,14 @@ class StageCalls(PipelineBase):
 
         return sources
 
-    async def _state_of_an_empty_folder(self) -> LoadId | None:
+    async def _state_of_an_empty_folder(self, recording: Recording[ExtractInfo]) -> LoadId | None:
         """Ask the destination where this pipeline stands, if nothing here knows; the dataset's greatest load id."""
         knows = self._head.load_id is not None or self._pending or self._head.edited is not None
 
         if self._destination is None or knows or not self._options.restore_from_destination or self.dev_mode:
             return None
 
-        async with own(self._environment()) as owned, self._followed(owned):
+        async with self._synced(recording=recording) as owned:
             return owned.restored.last_load_id
 
     def _checked_format(self, given: FileFormat | None, aim: Aim | None = None) -> FileFormat:
@@ -286,9 +282,6 @@ class StageCalls(PipelineBase):
         said = {name: value for name, value in changes.items() if value is not None}
 
         return replace(settings, limits=replace(settings.limits, **said)) if said else settings  # type: ignore[arg-type]
-
-    def _recorder(self) -> Recorder:
-        return Recorder(self._name)
 
     def _maker(self) -> Maker:
         return Maker(pipeline=self, pipeline_name=self._name, first_run=self.first_run)

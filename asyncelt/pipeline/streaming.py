@@ -108,14 +108,14 @@ class StreamCalls(StageCalls):
         recorder = StreamRecorder(self._name)
 
         async def keep(*, is_running: bool = False) -> None:
-            trace = partial(recorder.trace, stats(), is_running=is_running)
-
             with shielded():
-                await self._keep_trace(await in_thread(trace, owned.threads), owned.threads)
+                await self._keep_trace(partial(recorder.trace, stats(), is_running=is_running))
+
+        recording = Recording(keep, stats, recorder.done)
 
         async with (
-            self._owned() as owned,
-            Recording(keep, stats, recorder.done),
+            self._owned(recording=recording) as owned,
+            recording,
             beating(partial(keep, is_running=True), every_s=_BEAT_S),
         ):
             # What an earlier stream has sealed belongs before everything that is read now.
