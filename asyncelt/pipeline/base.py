@@ -1,4 +1,4 @@
-"""What every call of a pipeline stands on: the ways to own it, and what is kept of a call."""
+"""What the calls of a pipeline share: the doors to folder and destination, and what is kept of a call."""
 
 from __future__ import annotations
 
@@ -14,8 +14,10 @@ import anyio
 from asyncelt import current
 from asyncelt._async import in_thread, shielded
 from asyncelt.config import Settings
+from asyncelt.engine.dispositions import check_dispositions
 from asyncelt.engine.environment import Environment
 from asyncelt.engine.ownership import Folder, Owned, own_everywhere, own_folder
+from asyncelt.engine.steps import step
 from asyncelt.errors import (
     AsynceltError,
     AsynceltWarning,
@@ -23,14 +25,22 @@ from asyncelt.errors import (
     PipelineStepFailed,
     warn,
 )
+from asyncelt.extract.data import as_sources
+from asyncelt.extract.source import Source
+from asyncelt.info.steps import LoadInfo, StepInfo
 from asyncelt.info.trace import PipelineTrace, StepTrace
 from asyncelt.load.protocol import Destination
 from asyncelt.observe import Event, Warned
 from asyncelt.pipeline import schema_files
 from asyncelt.pipeline.facts import PipelineFacts
-from asyncelt.pipeline.options import Aim, DestinationReference, aimed
+from asyncelt.pipeline.options import Aim, DestinationReference, aimed, checked_format, one_of
+from asyncelt.pipeline.results import Maker, described
 from asyncelt.pipeline.tracing import I, Note, Recorder, Recording, keep_trace, traced
+from asyncelt.pipeline.whole import Outcome, RunCall, note_steps, run_info, run_owned
+from asyncelt.reading.dataset import Dataset, chosen_schemas
 from asyncelt.schema.model import Schema
+from asyncelt.schema.system import new_schema
+from asyncelt.types import FileFormat, Refresh
 
 __all__ = ["PipelineBase"]
 
@@ -92,6 +102,60 @@ class PipelineBase(PipelineFacts):
             raise PipelineConfigMissing(f"Pipeline {self._name!r} has no schema yet: run it once.")
 
         return self.default_schema if schema_name is None else self.schemas[schema_name]
+
+    def _loaded_schemas(self) -> dict[str, Schema]:
+        """All schemas, as the destination has them; one that is only pending has the tables of every dataset."""
+        return {name: self._head.schemas.get(name) or new_schema(name) for name in self._tip.schemas}
+
+    def _relations(self, schema: Schema | str | None = None) -> Dataset:
+        """The dataset, for reading."""
+        destination = self._require_destination()
+        chosen = partial(chosen_schemas, wanted=schema, default=self.default_schema_name)
+        chosen(self._loaded_schemas())
+
+        return Dataset(destination, self._environment().target, lambda: chosen(self._loaded_schemas()))
+
+    # ------------------------------------------------------------------ what calls are told
+
+    async def _sources(
+        self, data: object, schema: Schema | None, aim: Aim | None = None, /, **hints: object
+    ) -> list[Source]:
+        destination = (aim or self._aim).destination
+
+        with step("extract", pipeline_name=self._name):
+            sources = await as_sources(
+                data,
+                default_schema_name=schema.name if schema is not None else self.default_schema_name,
+                **hints,  # type: ignore[arg-type]  # named and typed by the callers
+            )
+
+            if destination is not None:
+                check_dispositions(sources, destination)
+
+        if schema is not None:
+            for source in sources:
+                source.schema = schema
+
+        return sources
+
+    def _checked_format(self, given: FileFormat | None, aim: Aim | None = None) -> FileFormat:
+        """The format of job files: the one that was given, else the configured one, else what the destination likes."""
+        return checked_format(given or self._options.settings.loader_file_format, aim or self._aim)
+
+    def _format_given(self, stored: str | None) -> FileFormat:
+        """The format that an extracted package asks for, where the destination takes it."""
+        return self._checked_format(next((one for one in self._aim.formats if one == stored), None))
+
+    def _refresh_mode(self, given: Refresh | None) -> Refresh | None:
+        one_of("refresh", given, Refresh)
+
+        return given or self._options.refresh
+
+    def _raises(self, given: bool | None) -> bool:  # noqa: FBT001 - an argument of calls
+        """Whether a job that the destination refuses is an error."""
+        return self._options.settings.raise_on_failed_jobs if given is None else given
+
+    # ------------------------------------------------------------------ owning
 
     @asynccontextmanager
     async def _folder(self, settings: Settings | None = None, *, may_be_damaged: bool = False) -> AsyncIterator[Folder]:
@@ -212,6 +276,35 @@ class PipelineBase(PipelineFacts):
                 f"Schemas {', '.join(map(repr, changed))} could not be written to their files: {error}. Data and state "
                 "do not depend on them; they are written when they change again."
             )
+
+    # ------------------------------------------------------------------ what is kept of a call, and said
+
+    async def _run(self, call: RunCall, data: object) -> LoadInfo:
+        """Load what is pending, then what ``call`` brings; ``data`` is what the user passed."""
+        recorder, maker, outcome = self._recorder(), self._maker(), Outcome()
+        info_so_far = partial(run_info, recorder, maker, self._require_destination(), call.request.run_id, outcome)
+        passed = described(data)
+
+        def note(info: StepInfo | None, error: BaseException | None) -> None:
+            note_steps(recorder, maker, outcome, passed, info=info, error=error)
+            recorder.done("run", info, error, whole=True)
+
+        kept = self._recording(recorder, info_so_far, note)
+
+        async with self._owned(recording=kept) as owned, kept:
+            with step("run", pipeline_name=self._name):
+                await run_owned(owned, call, outcome)
+
+        return kept.info
+
+    def _maker(self) -> Maker:
+        return Maker(
+            pipeline=self,
+            pipeline_name=self._name,
+            first_run=self.first_run,
+            staging=self._staging,
+            dataset_name=self.dataset_name,
+        )
 
     def _recorder(self) -> Recorder:
         return Recorder(self._name)

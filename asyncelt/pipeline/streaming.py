@@ -22,7 +22,7 @@ from asyncelt.extract.safety import require_safe_points
 from asyncelt.extract.source import Source
 from asyncelt.info.streams import StreamStats
 from asyncelt.observe import Warned
-from asyncelt.pipeline.stages import StageCalls
+from asyncelt.pipeline.base import PipelineBase
 from asyncelt.pipeline.tracing import Recording, StreamRecorder
 from asyncelt.schema.columns import ColumnHints
 from asyncelt.schema.model import Schema
@@ -35,7 +35,7 @@ _BEAT_S = 10.0
 """Between two traces of a stream that runs. Each takes the place of the one before."""
 
 
-class StreamCalls(StageCalls):
+class StreamCalls(PipelineBase):
     """Stream."""
 
     def stream(
