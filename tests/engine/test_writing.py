@@ -27,6 +27,12 @@ ID = ColumnName("id")
 TABLES = [TableName(name) for name in ("a", "b", "c")]
 
 
+@pytest.fixture
+def draft(tmp_path: Path) -> PackageDraft:
+    """A package."""
+    return PackageStore(tmp_path).draft(LoadId("1.0"))
+
+
 def make_writers(
     draft: PackageDraft, account: BudgetAccount, limits: Limits, emit: Callable[[Event], None] = lambda event: None
 ) -> TableWriters:
@@ -53,8 +59,10 @@ def rows_of(writers: TableWriters, draft: PackageDraft) -> dict[TableName, list[
 
 
 @pytest.mark.parametrize("workers", [1, 2, 5])
-async def test_rows_keep_their_order_in_each_table_whatever_the_number_of_writers(workers: int, tmp_path: Path) -> None:
-    draft, account = PackageStore(tmp_path).draft(LoadId("1.0")), ByteBudget(10_000).account()
+async def test_rows_keep_their_order_in_each_table_whatever_the_number_of_writers(
+    workers: int, draft: PackageDraft
+) -> None:
+    account = ByteBudget(10_000).account()
     limits = Limits(normalize_workers=workers, buffer_max_items=3, file_max_items=4)
     seen: list[Event] = []
     writers = make_writers(draft, account, limits, seen.append)
@@ -72,8 +80,7 @@ async def test_rows_keep_their_order_in_each_table_whatever_the_number_of_writer
     assert [event.rows for event in seen if isinstance(event, Advanced)] == [1] * 30
 
 
-async def test_a_table_that_is_declared_has_a_file_without_rows(tmp_path: Path) -> None:
-    draft = PackageStore(tmp_path).draft(LoadId("1.0"))
+async def test_a_table_that_is_declared_has_a_file_without_rows(draft: PackageDraft) -> None:
     writers = make_writers(draft, ByteBudget(100).account(), Limits())
 
     async with writers.open():
@@ -82,8 +89,8 @@ async def test_a_table_that_is_declared_has_a_file_without_rows(tmp_path: Path) 
     assert rows_of(writers, draft) == {TABLES[0]: [[]]}
 
 
-async def test_whoever_waits_for_memory_gets_what_buffers_hold(tmp_path: Path) -> None:
-    draft, account = PackageStore(tmp_path).draft(LoadId("1.0")), ByteBudget(8).account()
+async def test_whoever_waits_for_memory_gets_what_buffers_hold(draft: PackageDraft) -> None:
+    account = ByteBudget(8).account()
     writers = make_writers(draft, account, Limits())
 
     async with writers.open():
@@ -100,8 +107,8 @@ async def test_whoever_waits_for_memory_gets_what_buffers_hold(tmp_path: Path) -
     assert account.held == 0
 
 
-async def test_all_buffers_together_hold_a_quarter_of_the_memory(tmp_path: Path) -> None:
-    draft, account = PackageStore(tmp_path).draft(LoadId("1.0")), ByteBudget(64).account()
+async def test_all_buffers_together_hold_a_quarter_of_the_memory(draft: PackageDraft) -> None:
+    account = ByteBudget(64).account()
     writers = make_writers(draft, account, Limits(max_memory=64))
 
     async with writers.open():
@@ -124,8 +131,10 @@ async def fail() -> None:
 
 
 @pytest.mark.parametrize("is_cancelled", [True, False])
-async def test_an_error_or_a_cancellation_leaves_no_file_open(is_cancelled: bool, tmp_path: Path) -> None:
-    draft, account = PackageStore(tmp_path).draft(LoadId("1.0")), ByteBudget(100).account()
+async def test_an_error_or_a_cancellation_leaves_no_file_open(
+    is_cancelled: bool, draft: PackageDraft, tmp_path: Path
+) -> None:
+    account = ByteBudget(100).account()
     writers = make_writers(draft, account, Limits(buffer_max_items=1))
 
     with anyio.CancelScope() as scope:
