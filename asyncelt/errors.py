@@ -19,12 +19,11 @@ retry loop looks at)::
     │  ├─ InvalidResourceData          this value cannot be a resource
     │  ├─ ResourceExtractionError      user code raised; the original is __cause__
     │  ├─ SourceExhausted              a generator that was already consumed
-    │  ├─ IncrementalError             a cursor cannot be followed
-    │  │  ├─ IncrementalCursorPathMissing, IncrementalCursorPathHasValueNone
-    │  │  ├─ IncrementalCursorInvalidCoercion
-    │  │  ├─ IncrementalPrimaryKeyMissing
-    │  │  └─ IncrementalBoundaryChanged
-    │  └─ SourceTimeout(TimeoutError)
+    │  └─ IncrementalError             a cursor cannot be followed
+    │     ├─ IncrementalCursorPathMissing, IncrementalCursorPathHasValueNone
+    │     ├─ IncrementalCursorInvalidCoercion
+    │     ├─ IncrementalPrimaryKeyMissing
+    │     └─ IncrementalBoundaryChanged
     ├─ SchemaError
     │  ├─ SchemaConflict               two definitions that do not join
     │  │  └─ TableIdentifiersFrozen    another naming convention, and tables have data
@@ -35,7 +34,6 @@ retry loop looks at)::
     │  └─ BadRecord                    table, column, row and an excerpt of the value
     ├─ StorageError
     │  ├─ PackageCorrupt               a manifest or job file does not match
-    │  ├─ PackageState                 this move is not allowed from this state
     │  ├─ DiskLimitReached             package files would take more than Limits.max_disk
     │  ├─ LoadPackageNotFound          (also FileNotFoundError)
     │  └─ CannotRestorePipeline        neither a working folder nor a destination knows the pipeline
@@ -90,7 +88,6 @@ __all__ = [
     "NameCollision",
     "NormalizeError",
     "PackageCorrupt",
-    "PackageState",
     "PipelineBusy",
     "PipelineConfigMissing",
     "PipelineNotActive",
@@ -102,7 +99,6 @@ __all__ = [
     "SchemaError",
     "SchemaNotFound",
     "SourceExhausted",
-    "SourceTimeout",
     "StorageError",
     "TableIdentifiersFrozen",
     "UndefinedRelation",
@@ -265,10 +261,6 @@ class IncrementalBoundaryChanged(IncrementalError):
     """Too many rows share the last value to remember each of them, and those loaded before did not come first again."""
 
 
-class SourceTimeout(ExtractError, TimeoutError):
-    """A source gave no data for longer than it was allowed."""
-
-
 class SchemaError(AsynceltError):
     """Base of what goes wrong with schemas."""
 
@@ -349,10 +341,6 @@ class StorageError(AsynceltError):
 
 class PackageCorrupt(StorageError):
     """A manifest or a job file is missing, cut off or does not match its record."""
-
-
-class PackageState(StorageError):
-    """The package is in a state from which this is not allowed."""
 
 
 class DiskLimitReached(StorageError):

@@ -14,7 +14,7 @@ import orjson
 from asyncelt.errors import ConfigError
 from asyncelt.extract.messages import EventSource, Message, Messages, Receipt, required_stream_side
 from asyncelt.extract.resource import Resource
-from asyncelt.flow import JsonBody, Unloadable
+from asyncelt.flow import DESCRIPTION_CHARS, JsonBody, Unloadable
 from asyncelt.schema.hints import TableHints
 from asyncelt.sources.keys import Keyed, keyed_hints, with_key
 from asyncelt.types import Metadata, OnError
@@ -27,8 +27,6 @@ Decode: TypeAlias = Callable[[Message], object]
 _BATCH: Final = 1000
 _PIECE: Final = 100
 """Messages until others have their turn."""
-_DESCRIPTION: Final = 10_000
-"""Characters that are kept of a message that is neither bytes nor text."""
 _raw = msgspec.json.Decoder(msgspec.Raw)
 _LINE_ENDS = bytes.maketrans(b"\n\r", b"  ")
 
@@ -228,7 +226,7 @@ def _unloadable(message: Message, error: Exception) -> Unloadable:
 
     return Unloadable(
         f"{type(error).__name__}: {error}",
-        repr(value)[:_DESCRIPTION],
+        repr(value)[:DESCRIPTION_CHARS],
         payload=payload,
         kind=type(error).__name__,
         origin="/".join(where) or None,

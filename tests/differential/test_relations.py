@@ -76,7 +76,8 @@ CALLS = [
     "ds('DELETE FROM items')",
 ]
 NONE = "ds['items'].where('name', 'eq', None).select('id')"
-EVERYTHING = [*CALLS, NONE]
+NO_LOADS = "ds.table('items', load_ids=[]).order_by('id').select('id')"
+EVERYTHING = [*CALLS, NONE, NO_LOADS]
 
 
 @pytest.fixture(scope="module")
@@ -129,3 +130,11 @@ def test_comparing_with_none_asks_for_a_value_that_is_missing(answers):
     ours, theirs = answers[NONE]
     assert ours["rows"] == [["3"]]
     assert theirs["rows"] == []
+
+
+@pytest.mark.slow
+def test_rows_of_no_loads_are_none(answers):
+    """docs/reading.md: the reference takes an empty list for none given, and reads the rows of all loads."""
+    ours, theirs = answers[NO_LOADS]
+    assert ours["rows"] == []
+    assert theirs["rows"] == [["1"], ["2"], ["3"]]

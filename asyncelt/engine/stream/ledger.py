@@ -8,7 +8,7 @@ from functools import partial
 
 import anyio
 
-from asyncelt._async import in_thread, shielded
+from asyncelt._async import CLEANUP_S, in_thread, shielded
 from asyncelt.errors import ConfigError, warn
 from asyncelt.extract.intervals import EMPTY, Intervals
 from asyncelt.extract.messages import (
@@ -25,7 +25,6 @@ from asyncelt.load.protocol import StoredPosition
 
 __all__ = ["Ledger", "Standing", "Taken"]
 
-_CLEANUP_S = 10.0
 _GIVE_BACK_S = 5.0
 _Key = tuple[str, str]
 """Name of the source, and partition."""
@@ -275,7 +274,7 @@ class Ledger:
                     f"{len(receipts)} messages of {source.name!r} could not be given back",
                 )
 
-            await _leave(source.close, _CLEANUP_S, f"Source {source.name!r} could not take leave of its broker")
+            await _leave(source.close, CLEANUP_S, f"Source {source.name!r} could not take leave of its broker")
 
     def _settle(self, source: EventSource, receipts: Sequence[Receipt]) -> None:
         unsettled = self._unsettled.get(id(source), {})

@@ -17,13 +17,13 @@ from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStre
 
 from asyncelt._async import in_thread, retrying, shielded
 from asyncelt.config import Retry, Roll
+from asyncelt.engine.book import SchemaBook
 from asyncelt.engine.extraction import Extraction, Port, document_of
 from asyncelt.engine.intake import Intake, ResourcePlan
 from asyncelt.engine.loading import Loaded, load_bundles
 from asyncelt.engine.normalization import Normalization
 from asyncelt.engine.ownership import Owned, next_load_ids
 from asyncelt.engine.plan import RunPlan, RunRequest, plan_of_sources, starting_schema
-from asyncelt.engine.shaping import SchemaBook
 from asyncelt.engine.steps import one_error, step
 from asyncelt.engine.stream.ledger import Ledger, Taken
 from asyncelt.engine.stream.outages import SourceOutages
@@ -35,7 +35,7 @@ from asyncelt.failpoints import failpoint
 from asyncelt.flow import PositionClaim, PositionMove
 from asyncelt.info.streams import StreamStats
 from asyncelt.load.protocol import StoredPosition, SupportsIdle, SupportsPositions
-from asyncelt.normalize.plain_road import let_go_of_memory
+from asyncelt.normalize.memory import let_go_of_memory
 from asyncelt.observe import DestinationAway, DestinationBack, Event, PackageCommitted
 from asyncelt.schema.model import Schema
 from asyncelt.schema.quarantine import QUARANTINE_TABLE
