@@ -8,7 +8,7 @@ from itertools import groupby
 
 from sqlglot import exp
 
-from asyncelt.destinations.duckdb_impl.staged import JobPaths, local_job_path
+from asyncelt.destinations.duckdb_impl.job_paths import JobPaths, local_job_path
 from asyncelt.destinations.duckdb_impl.types import json_type
 from asyncelt.destinations.sql.names import Dataset, column, identifier, option, parameter, table
 from asyncelt.flow import JobFile, Package
