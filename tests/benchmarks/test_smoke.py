@@ -11,15 +11,18 @@ import pytest
 from benchmarks import bench_loop, bench_month, bench_small_runs
 from benchmarks.data import SHAPES, pool
 from benchmarks.harness import Case, run_case
+from tests.support.marks import LONG
 
 pytestmark = [pytest.mark.benchmark, pytest.mark.slow, pytest.mark.timeout(900)]
 
 SETTINGS = {"parquet": "no gzip", "duckdb": "parquet, no gzip"}
+IN_CI = {"flat", "orders", "events"}
+"""Between them they have each form and each target. Every run of the benchmarks compares both sides for all shapes."""
 KINDS = [
-    (shape, form, target)
+    pytest.param(shape, form, target, marks=() if shape in IN_CI else LONG)
     for shape, (form, target) in zip(SHAPES, cycle(product(["dict", "bytes"], SETTINGS)), strict=False)
 ]
-"""Each shape in one form and into one target. Every run of the benchmarks compares both sides for all of them."""
+"""Each shape in one form and into one target."""
 
 
 def _silent(_message: str) -> None:
@@ -39,7 +42,7 @@ def test_both_sides_hold_the_same_in_a_bucket() -> None:
     assert run_case(case, ["no gzip"], 1, _silent).compared == "equal"
 
 
-@pytest.mark.parametrize("target", SETTINGS)
+@pytest.mark.parametrize("target", [pytest.param("parquet", marks=LONG), "duckdb"])
 def test_both_sides_hold_the_same_for_arrow(target: str) -> None:
     case = Case(shape="flat", form="arrow", target=target, rows=2_000)
 

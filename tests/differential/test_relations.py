@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
 import asyncelt
 from asyncelt.errors import QueryError
+from tests.differential import relations_worker
 from tests.reading.loaded import loaded
 
-pytestmark = pytest.mark.differential
+pytestmark = [pytest.mark.differential, pytest.mark.xdist_group("relations")]
 
 CALLS = [
     "ds['items'].order_by('id')",
@@ -81,21 +79,14 @@ EVERYTHING = [*CALLS, NONE, NO_LOADS]
 
 
 @pytest.fixture(scope="module")
-async def answers(anyio_backend, tmp_path_factory):
+async def answers(anyio_backend, tmp_path_factory, dlt_nursery):
     """Ours beside theirs, by call."""
     folder = tmp_path_factory.mktemp("relations")
     pipeline = await loaded("duckdb", folder)
     ours = [await answer(pipeline.dataset(), call) for call in EVERYTHING]
-    worker = Path(__file__).with_name("relations_worker.py")
-    output = subprocess.run(  # noqa: ASYNC221 - nothing else runs
-        [sys.executable, str(worker), str(folder / "data.duckdb")],
-        input=json.dumps(EVERYTHING),
-        capture_output=True,
-        text=True,
-        check=True,
-        cwd=folder,
-    )
-    theirs = json.loads(output.stdout.splitlines()[-1])
+    output = folder / "theirs.json"
+    assert dlt_nursery.start(relations_worker.main, folder / "data.duckdb", EVERYTHING, output).wait() == 0
+    theirs = json.loads(output.read_text())
 
     return dict(zip(EVERYTHING, zip(ours, theirs, strict=True), strict=True))
 
