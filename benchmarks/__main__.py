@@ -105,7 +105,7 @@ def main() -> None:
         report.write_json(options.json, {"machine": facts, "results": [result.as_dict() for result in results]})
 
     if options.plot is not None:
-        plot.write_plot(options.plot, results)
+        plot.write_plot(options.plot, [result.as_dict() for result in results])
 
 
 def _against(options: argparse.Namespace, console: Console) -> int:
