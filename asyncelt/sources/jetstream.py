@@ -17,6 +17,7 @@ from asyncelt._async import in_thread
 from asyncelt.errors import ConfigError, ExtractError, UsageError
 from asyncelt.extract.intervals import EMPTY, Intervals
 from asyncelt.extract.messages import Message, Receipt, Tell
+from asyncelt.extract.receipts import parts_of
 from asyncelt.sources.clients import import_client
 from asyncelt.sources.jetstream_consumer import DurableConsumer, PullLimits, delivery_of
 from asyncelt.sources.outages import Outage
@@ -247,7 +248,7 @@ class NatsSource:
     async def ack(self, receipts: Sequence[Receipt]) -> Mapping[str, int]:
         """See `EventSource.ack`. The floor is the consumer's: below it everything was acknowledged, so committed."""
         client = self._required()
-        await _publish(client, (str(receipt.token) for receipt in receipts), b"+ACK")
+        await _publish(client, (str(token) for _, _, token in parts_of(receipts)), b"+ACK")
         await client.flush(_FLUSH_S)
 
         try:
@@ -269,7 +270,7 @@ class NatsSource:
         """See `EventSource.nack`."""
         client = self._required()
 
-        await _publish(client, (str(receipt.token) for receipt in receipts), b"-NAK")
+        await _publish(client, (str(token) for _, _, token in parts_of(receipts)), b"-NAK")
         await client.flush(_FLUSH_S)
 
     async def close(self) -> None:

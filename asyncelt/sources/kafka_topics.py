@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import partial
 from types import ModuleType
@@ -14,6 +15,7 @@ from asyncelt._async import in_thread
 from asyncelt.errors import ConfigError, ExtractError, UsageError, warn
 from asyncelt.extract.intervals import Intervals
 from asyncelt.extract.messages import Custody, Message, Receipt, Tell
+from asyncelt.extract.receipts import parts_of
 from asyncelt.sources.clients import import_client
 from asyncelt.sources.kafka_holding import Holding, end_of, name_of
 from asyncelt.sources.outages import Outage
@@ -180,9 +182,9 @@ class KafkaSource:
         """See `EventSource.ack`. One owner reads a partition, in order, so what was committed last is a floor."""
         reached: dict[Holding, int] = {}
 
-        for one in receipts:
-            if isinstance(one.token, Holding) and one.position is not None:
-                reached[one.token] = max(one.position, reached.get(one.token, -1))
+        for _, position, token in parts_of(receipts):
+            if isinstance(token, Holding) and position is not None:
+                reached[token] = max(position, reached.get(token, -1))
 
         offsets = {
             holding.partition: position + 1
@@ -366,9 +368,9 @@ class KafkaSource:
             self._seek(holding)
 
     def _settle(self, receipts: Sequence[Receipt]) -> None:
-        for one in receipts:
-            if isinstance(one.token, Holding):
-                one.token.open -= 1
+        for holding, count in Counter(token for _, _, token in parts_of(receipts)).items():
+            if isinstance(holding, Holding):
+                holding.open -= count
 
         self._settled.set()
 

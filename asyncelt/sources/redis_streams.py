@@ -85,8 +85,8 @@ class RedisStreamSource:
         self._claims: dict[str, str] = {}
         """By stream: where looking for the entries of dead consumers goes on."""
         self._claimed_at: float | None = None
-        self._open: set[tuple[str, bytes]] = set()
-        """Entries that were given to the stream, which has not said what became of them."""
+        self._open: dict[str, set[bytes]] = {one: set() for one in self._streams}
+        """By stream: entries that were given to the stream, which has not said what became of them."""
         self._nbytes = _REQUEST_BYTES // _FIRST_ENTRIES
         """Of an entry, about."""
         self._outage = Outage()
@@ -117,7 +117,7 @@ class RedisStreamSource:
         """See `EventSource.position`. A group that does not exist is made, after what has been committed."""
         module = self._module = await in_thread(_import, anyio.CapacityLimiter(1))
         self._committed = dict(committed)
-        self._open.clear()
+        self._open = {one: set() for one in self._streams}
         self._claims.clear()
         self._claimed_at = None
         # Answers are read as RESP2 has them; a server that is slow to answer is not one that has gone.
@@ -346,9 +346,9 @@ class RedisStreamSource:
         found = [
             self._message(stream, one, fields, again=again)
             for one, fields in entries
-            if fields and (stream, one) not in self._open
+            if fields and one not in self._open[stream]
         ]
-        self._open.update((stream, one) for one, _ in entries)
+        self._open[stream].update(one for one, _ in entries)
 
         return found
 
@@ -382,7 +382,8 @@ class RedisStreamSource:
         return position_of(pending["min"])[1] - 1 if pending["pending"] else position_of(delivered)[1]
 
     def _settle(self, receipts: Sequence[Receipt]) -> None:
-        self._open.difference_update((one.partition, one.token) for one in receipts if isinstance(one.token, bytes))
+        for stream, ids in by_stream(receipts).items():
+            self._open[stream].difference_update(ids)
 
     async def _release(self, stream: str, ids: Sequence[bytes]) -> None:
         """Make entries look as if they had been idle long enough to be claimed."""
