@@ -48,10 +48,10 @@ async def producer(server: Tansu) -> AsyncIterator[AIOKafkaProducer]:
         yield started
 
 
-async def create(server: Tansu, *names: str) -> None:
+async def create(server: Tansu, *names: str, partitions: int = 2) -> None:
     admin = AIOKafkaAdminClient(bootstrap_servers=server.url)
     await admin.start()
-    await admin.create_topics([NewTopic(name, 2, 1) for name in names])
+    await admin.create_topics([NewTopic(name, partitions, 1) for name in names])
     await admin.close()
 
 
@@ -262,6 +262,40 @@ async def test_a_broker_that_is_away_comes_back_and_nothing_is_lost_or_doubled(
 
         assert await numbers_in(tmp_path) == list(range(40))
         await proxy.stop()
+    finally:
+        server.kill()
+
+
+async def test_partitions_that_are_added_meanwhile_are_read_from_their_beginning(tmp_path: Path) -> None:
+    """Although the stream began with the latest messages. The stand-in comes back with more, since it cannot add any."""
+    server = Tansu(tmp_path / "tansu")
+    server.start()
+
+    async def fill(first: Sequence[int], second: Sequence[int] = ()) -> None:
+        async with AIOKafkaProducer(bootstrap_servers=server.url) as producer:
+            for partition, numbers in enumerate((first, second)):
+                for n in numbers:
+                    await producer.send_and_wait("t", b'{"n": %d}' % n, partition=partition)
+
+    try:
+        await create(server, "t", partitions=1)
+        options = {**KAFKA, "metadata_max_age_ms": 200}
+        source = asyncelt.sources.kafka("t", group="g", servers=server.url, start="latest", **options)
+        read = asyncelt.sources.events(source, table_name="numbers")
+
+        async with pipeline_in(tmp_path).stream(read, roll=ROLL) as stream:
+            while not source._held:
+                await asyncio.sleep(0.01)
+
+            await fill(range(5))
+            await until_messages(stream, 5)
+            await asyncio.to_thread(server.kill)
+            await asyncio.to_thread(server.start)
+            await create(server, "t", partitions=2)
+            await fill(range(6), range(100, 103))
+            await until_messages(stream, 9)
+
+        assert await numbers_in(tmp_path) == [*range(6), *range(100, 103)]
     finally:
         server.kill()
 
