@@ -19,6 +19,7 @@ import orjson
 from asyncelt.destinations._worker import wait_out
 from asyncelt.destinations.busy import lock_file
 from asyncelt.destinations.filesystem_impl import documents
+from asyncelt.destinations.filesystem_impl.blocked import Blocked
 from asyncelt.destinations.filesystem_impl.content import Content
 from asyncelt.destinations.filesystem_impl.documents import Marker
 from asyncelt.destinations.filesystem_impl.layout import path_part
@@ -200,7 +201,18 @@ class LocalJournal:
 
     def unsettled(self, settled: frozenset[LoadId]) -> list[Marker]:
         """See `Journal.unsettled`."""
-        return self._read(name for name in self._names() if name not in settled)
+        done = settled.union(one.name for one in self.blocked())
+
+        return self._read(name for name in self._names() if name not in done)
+
+    def blocked(self) -> list[Blocked]:
+        """See `Journal.blocked`."""
+        found = [
+            self._store.read(f"{documents.BLOCKED}/{name}") for name in sorted(self._store.names(documents.BLOCKED))
+        ]
+
+        # One that is gone meanwhile is over.
+        return [Blocked.from_json(content) for content in found if content is not None]
 
     def position(self) -> int:
         """See `Journal.position`."""
@@ -249,6 +261,19 @@ class LocalJournal:
         lease = Lease(epoch=marker.epoch, head_load_id=marker.name)
         path = documents.lease_path(marker.pipeline_name, marker.member)
         self._store.write_all({path: documents.lease_document(lease)})
+
+    def block(self, blocked: Blocked) -> None:
+        """See `Journal.block`."""
+        path = f"{documents.BLOCKED}/{blocked.name}.json"
+
+        if blocked.is_over:
+            self._store.remove([path])
+
+            return
+
+        self._store.write_all({path: blocked.to_json()})
+        fsync_directory(self._path / documents.BLOCKED)
+        fsync_directory(self._path)
 
     def withdraw(self, commit: Commit) -> None:
         """See `Journal.withdraw`: nothing was announced."""

@@ -48,7 +48,7 @@ def dataset_query(dataset: FileDataset, sql: str, parameters: Sequence[SqlValue]
 def _prepare(connection: duckdb.DuckDBPyConnection, dataset: FileDataset, sql: str) -> None:
     before = dataset.place.journal.position()
     loads, unfinished = dataset.look()
-    schemas = dataset.readable_schemas(unfinished)
+    schemas = dataset.schemas.readable(unfinished)
     definitions = _definitions(schemas)
     system = [one for one in (LOADS_TABLE, VERSION_TABLE, STATE_TABLE) if _named(one, sql)]
     lakes: dict[TableName, LakeFormat] = {
@@ -59,6 +59,7 @@ def _prepare(connection: duckdb.DuckDBPyConnection, dataset: FileDataset, sql: s
     if any(system or _writes(marker, lakes) for marker in unfinished):
         loads = dataset.finish(lambda marker: bool(system) or _writes(marker, lakes))
 
+    dataset.lakes.check_readable(lakes)
     files = {**dict.fromkeys(definitions if schemas else (), ()), **dataset.table_files(loads)}
 
     for name in system:

@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from asyncelt.destinations.filesystem_impl.blocked import Blocked
 from asyncelt.destinations.filesystem_impl.content import Content
 from asyncelt.destinations.filesystem_impl.documents import Marker
 from asyncelt.load.protocol import Commit, Lease
@@ -107,7 +108,11 @@ class Journal(Protocol):
         ...
 
     def unsettled(self, settled: frozenset[LoadId]) -> Sequence[Marker]:
-        """Commits whose name is not among ``settled``, oldest first."""
+        """Commits whose name is not among ``settled``, oldest first, without those that a table has refused."""
+        ...
+
+    def blocked(self) -> Sequence[Blocked]:
+        """What is left to do of commits that a table has refused, oldest first; as of the last `unsettled`."""
         ...
 
     def position(self) -> int:
@@ -149,6 +154,14 @@ class Journal(Protocol):
 
     def followed(self, marker: Marker) -> None:
         """Write down what follows for the lease. May be called again."""
+        ...
+
+    def block(self, blocked: Blocked) -> None:
+        """Write down, durably, what is left to do of a commit that has been followed but for that. Inside a `turn`.
+
+        Raises:
+            Busy: As `append`.
+        """
         ...
 
     def withdraw(self, commit: Commit) -> None:

@@ -22,7 +22,7 @@ from asyncelt.errors import (
     DestinationRejected,
     DestinationUnavailable,
     PipelineStepFailed,
-    TablesBehind,
+    TableBlocked,
     Unsupported,
     UsageError,
 )
@@ -237,8 +237,8 @@ async def test_of_two_sessions_that_finish_a_commit_one_writes(owner, kind, tabl
             if point == MOMENTS[kind] and not entered:
                 entered.append(point)
                 dataset = other._dataset
-                [marker] = dataset.place.journal.unsettled(dataset._load_ids())
-                dataset._write_lakes(marker, replace(marker.packages[-1], lakes=marker.packages[-1].lakes))
+                _, [marker] = dataset.look()
+                dataset.lakes.write(marker)
 
         with installed(twice):
             await owner.commit(package)
@@ -497,7 +497,7 @@ async def test_a_panic_of_the_driver_is_an_error_and_not_the_end(owner, table):
         if point == "filesystem.before_table":
             raise PanicException("index out of bounds\n   0: trace")
 
-    with installed(panic), pytest.raises(TablesBehind, match=r"gave up: index out of bounds. Its log") as caught:
+    with installed(panic), pytest.raises(TableBlocked, match=r"gave up: index out of bounds. Its log") as caught:
         await owner.commit(package)
 
     assert package.load_id in str(caught.value)

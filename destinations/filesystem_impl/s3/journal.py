@@ -15,10 +15,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from typing import TypeAlias
 
 import orjson
 
 from asyncelt.destinations.busy import Busy
+from asyncelt.destinations.filesystem_impl.blocked import Blocked
 from asyncelt.destinations.filesystem_impl.content import Content
 from asyncelt.destinations.filesystem_impl.documents import (
     CHECKPOINTS,
@@ -36,6 +38,8 @@ from asyncelt.load.protocol import Commit, Lease
 from asyncelt.types import LoadId
 
 __all__ = ["FOLDED", "S3Journal"]
+
+Entry: TypeAlias = "Marker | Takeover | Blocked"
 
 FOLDED = 64
 """Entries behind a checkpoint from which on the next commit makes a new one."""
@@ -60,11 +64,13 @@ class _Checkpoint:
     number: int = 0
     """Of the last entry that is in it."""
     leases: Mapping[tuple[str, str], Lease] = field(default_factory=dict)
+    blocked: Sequence[Blocked] = ()
 
     def to_json(self) -> bytes:
         leases = [[*owner, lease.epoch, lease.head_load_id] for owner, lease in self.leases.items()]
+        blocked = [orjson.loads(one.to_json()) for one in self.blocked]
 
-        return orjson.dumps({"format_version": 1, "number": self.number, "leases": leases})
+        return orjson.dumps({"format_version": 1, "number": self.number, "leases": leases, "blocked": blocked})
 
     @classmethod
     def from_json(cls, text: bytes) -> _Checkpoint:
@@ -73,7 +79,9 @@ class _Checkpoint:
             (name, member): Lease(epoch=epoch, head_load_id=head) for name, member, epoch, head in fields["leases"]
         }
 
-        return cls(fields["number"], leases)
+        blocked = [Blocked.from_json(orjson.dumps(one)) for one in fields.get("blocked", ())]
+
+        return cls(fields["number"], leases, blocked)
 
 
 class S3Journal:
@@ -89,7 +97,7 @@ class S3Journal:
         self._holding = holding
         self._checkpoint: _Checkpoint | None = None
         self._before: Content | None = None
-        self._entries: dict[int, Marker | Takeover] = {}
+        self._entries: dict[int, Entry] = {}
         self._in_turn = False
 
     def content(self) -> Content:
@@ -99,12 +107,24 @@ class S3Journal:
     def unsettled(self, settled: frozenset[LoadId]) -> Sequence[Marker]:
         """See `Journal.unsettled`. In a turn it is also the time for a checkpoint: of what has been settled."""
         entries = self._read()
-        unsettled = [marker for marker in _markers(entries) if marker.name not in settled]
+        done = settled.union(one.name for one in self._blocked(entries))
+        unsettled = [marker for marker in _markers(entries) if marker.name not in done]
 
         if self._in_turn and not unsettled and len(entries) >= FOLDED:
             self._fold()
 
         return unsettled
+
+    def blocked(self) -> list[Blocked]:
+        """See `Journal.blocked`."""
+        return self._blocked(self._entries.values() if self._entries else self._read())
+
+    def _blocked(self, entries: Iterable[Entry]) -> list[Blocked]:
+        """The last entry about a commit counts."""
+        found = {one.name: one for one in self._beginning().blocked}
+        found |= {one.name: one for one in entries if isinstance(one, Blocked)}
+
+        return [found[name] for name in sorted(found) if not found[name].is_over]
 
     def position(self) -> int:
         """See `Journal.position`."""
@@ -164,6 +184,10 @@ class S3Journal:
         """See `Journal.followed`. Epoch and head are in the entries; the announcement has become superfluous."""
         self._store.remove([upload_path(marker.pipeline_name, marker.member, marker.epoch, marker.name)])
 
+    def block(self, blocked: Blocked) -> None:
+        """See `Journal.block`."""
+        self._put(blocked)
+
     def withdraw(self, commit: Commit) -> None:
         """See `Journal.withdraw`."""
         target, name = commit.target, commit.packages[-1].load_id
@@ -174,6 +198,9 @@ class S3Journal:
         leases = dict(self._beginning().leases)
 
         for entry in entries:
+            if isinstance(entry, Blocked):
+                continue
+
             owner = (entry.pipeline_name, entry.member)
             before = leases.get(owner, Lease(epoch=0))
             head = entry.name if isinstance(entry, Marker) else before.head_load_id
@@ -204,7 +231,7 @@ class S3Journal:
         return self._before
 
     def _fold(self) -> None:
-        last = _Checkpoint(self._last, self._leases())
+        last = _Checkpoint(self._last, self._leases(), self.blocked())
         content = self.content()
         old = self._beginning().number
         self._store.write_all({_content_path(last.number): content.to_json()})
@@ -220,13 +247,13 @@ class S3Journal:
     def _last(self) -> int:
         return max(self._entries, default=self._beginning().number)
 
-    def _read(self) -> list[Marker | Takeover]:
+    def _read(self) -> list[Entry]:
         if not self._in_turn:
             self._entries |= self._all(after=self._last)
 
         return [self._entries[number] for number in sorted(self._entries)]
 
-    def _all(self, *, after: int, to: int | None = None) -> dict[int, Marker | Takeover]:
+    def _all(self, *, after: int, to: int | None = None) -> dict[int, Entry]:
         names = self._store.names(COMMITS, after=f"{after:010d}.json")
         names = [name for name in names if name.removesuffix(".json").isdecimal()]
         names = [name for name in names if to is None or int(name.removesuffix(".json")) <= to]
@@ -235,7 +262,7 @@ class S3Journal:
 
         return {int(name.removesuffix(".json")): _parsed(content) for name, content in found}
 
-    def _put(self, entry: Marker | Takeover) -> None:
+    def _put(self, entry: Entry) -> None:
         number = self._last + 1
         path = f"{COMMITS}/{number:010d}.json"
         content = entry.to_json()
@@ -263,7 +290,7 @@ class S3Journal:
         self._store.remove(announcements)
 
 
-def _markers(entries: Iterable[Marker | Takeover]) -> list[Marker]:
+def _markers(entries: Iterable[Entry]) -> list[Marker]:
     return [entry for entry in entries if isinstance(entry, Marker)]
 
 
@@ -271,7 +298,10 @@ def _content_path(number: int) -> str:
     return f"{CHECKPOINTS}/{number:010d}.json"
 
 
-def _parsed(content: bytes) -> Marker | Takeover:
+def _parsed(content: bytes) -> Entry:
     fields = orjson.loads(content)
+
+    if "blocked" in fields:
+        return Blocked.from_json(content)
 
     return Takeover(**fields["takeover"]) if "takeover" in fields else parse_marker(content)
