@@ -54,6 +54,7 @@ class FileDataset:
         catalog: Of Iceberg tables.
         namespace: Of Iceberg tables, in the catalog.
         compact_files: See `filesystem`.
+        memory_limit: See `filesystem`.
     """
 
     place: Place
@@ -63,6 +64,7 @@ class FileDataset:
     catalog: CatalogConfig
     namespace: str
     compact_files: int | None = None
+    memory_limit: str | None = None
 
     schemas: StoredSchemas = field(init=False)
     """What is stored of them in the dataset."""

@@ -42,6 +42,7 @@ def dataset_query(dataset: FileDataset, sql: str, parameters: Sequence[SqlValue]
         parameters,
         one_state=lambda: _one_state(dataset),
         reading=dataset.store.reading,
+        memory_limit=dataset.memory_limit,
     )
 
 
