@@ -7,6 +7,7 @@ import os
 from dataclasses import replace
 from decimal import Decimal
 from functools import partial
+from importlib import import_module
 
 import pyarrow as pa
 import pytest
@@ -502,6 +503,41 @@ async def test_a_panic_of_the_driver_is_an_error_and_not_the_end(owner, table):
 
     assert package.load_id in str(caught.value)
     assert isinstance(caught.value, Exception)
+
+
+@pytest.mark.parametrize("place", ["local"], indirect=True)
+async def test_a_commit_checks_each_table_once_and_one_that_is_there_not_at_all(owner, kind, table, monkeypatch):
+    driver = import_module(f"asyncelt.destinations.filesystem_impl.{kind}")
+    lake = getattr(driver, f"{kind.title()}Lake")
+    check, found, checked, opened = lake.check, getattr(driver, "_found", None), [], []
+
+    def check_noted(self, names):
+        checked.append(list(names))
+
+        return check(self, names)
+
+    def found_noted(*arguments):
+        opened.append(arguments)
+
+        return found(*arguments)
+
+    monkeypatch.setattr(lake, "check", check_noted)
+
+    if found is not None:
+        monkeypatch.setattr(driver, "_found", found_noted)
+
+    await owner.run({"one": ONE}, tables=[table("one")])
+    opened.clear()
+    await owner.run({"one": TWO})
+    assert checked == [["one"], ["one"]]
+    # Only Delta's driver opens tables one by one.
+    assert len(opened) == (kind == "delta")
+
+    def refuse(*_):
+        raise DestinationRejected("a table of a kind that is not written")
+
+    monkeypatch.setattr(lake, "check", refuse)
+    assert (await owner.commit(owner.last)).already_committed
 
 
 @pytest.mark.parametrize("place", ["local"], indirect=True)
