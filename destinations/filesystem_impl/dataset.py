@@ -8,8 +8,9 @@ unfinished; whoever comes next finishes it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal
 
 import orjson
 
@@ -27,7 +28,12 @@ from asyncelt.destinations.filesystem_impl.lake import (
 from asyncelt.destinations.filesystem_impl.lake_steps import LakeSteps
 from asyncelt.destinations.filesystem_impl.lakes import Lake, lake_of
 from asyncelt.destinations.filesystem_impl.layout import Layout
-from asyncelt.destinations.filesystem_impl.load_rows import load_ids_of, write_load_rows
+from asyncelt.destinations.filesystem_impl.load_rows import (
+    fold_load_rows,
+    load_ids_of,
+    settled_among,
+    write_load_rows,
+)
 from asyncelt.destinations.filesystem_impl.marking import Marking
 from asyncelt.destinations.filesystem_impl.storage import Place, Store
 from asyncelt.destinations.filesystem_impl.stored_schemas import StoredSchemas
@@ -70,6 +76,10 @@ class FileDataset:
     """What is stored of them in the dataset."""
     lakes: LakeSteps = field(init=False)
     """What commits do to tables in a table format."""
+    _settled: set[LoadId] = field(default_factory=set, init=False)
+    """Recent commits of which nothing is left to do."""
+    _seen: list[str] = field(default_factory=list, init=False)
+    """What need not be looked for again."""
     _drivers: dict[LakeFormat, Lake] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
@@ -113,7 +123,8 @@ class FileDataset:
         if not self.store.exists():
             return Restored()
 
-        loads = self.finish(_of_pipeline(pipeline_name))
+        recent = self.finish(_of_pipeline(pipeline_name))
+        loads = load_ids_of(self.store) | self._ids_of(recent)
         states = [
             (parts[1], name)
             for name in self.store.names(STATE_TABLE)
@@ -143,14 +154,17 @@ class FileDataset:
 
         return journal.take(pipeline_name, member) if journal.lease(pipeline_name, member).epoch else Lease(epoch=1)
 
-    def committed(self, load_ids: Sequence[LoadId]) -> frozenset[LoadId]:
-        """Which of the load ids are committed."""
-        if not self.store.exists():
-            return frozenset()
+    def committed(self, load_ids: Sequence[LoadId], target: Target) -> frozenset[LoadId]:
+        """Which of the load ids are committed.
 
+        Args:
+            load_ids: To look for.
+            target: Whose they are.
+        """
         wanted = frozenset(load_ids)
+        recent = self.finish(lambda marker: any(one.load_id in wanted for one in marker.packages))
 
-        return wanted & self.finish(lambda marker: any(one.load_id in wanted for one in marker.packages))
+        return self._committed_of(load_ids, target, recent)
 
     def run_of(self, pipeline_name: str, run_id: str) -> tuple[LoadId, ...]:
         """Load ids that this run has committed."""
@@ -165,7 +179,8 @@ class FileDataset:
         load_ids = tuple(package.load_id for package in commit.packages)
 
         with self.place.journal.turn():
-            done = self._finish_unlocked(commit.target).intersection(load_ids)
+            recent = self._finish_unlocked(commit.target)
+            done = self._committed_of(load_ids, commit.target, recent)
 
             self.lakes.try_again(commit)
 
@@ -195,54 +210,57 @@ class FileDataset:
 
         return CommitResult(load_ids=load_ids, schema_updates=updates)
 
-    def finish(self, is_needed: Callable[[Marker], bool] = lambda _: True) -> frozenset[LoadId]:
+    def finish(self, is_needed: Callable[[Marker], bool] = lambda _: True) -> Sequence[Marker]:
         """Do what an owner that died after its marker has left undone.
 
         Args:
             is_needed: Whether what follows from a commit matters now. The commit itself is true without it.
 
         Returns:
-            All loads that are committed.
+            Commits behind the last checkpoint.
 
         Raises:
             OwnerAlive: The owner of a needed one is alive, and about to finish it.
         """
-        journal, load_ids = self.place.journal, load_ids_of(self.store)
-        unsettled = journal.unsettled(load_ids)
+        journal = self.place.journal
+        recent = journal.recent()
 
-        if any(map(is_needed, unsettled)):
-            with journal.turn():
-                load_ids = load_ids_of(self.store)
-                unsettled = journal.unsettled(load_ids)
+        if not any(map(is_needed, self._unsettled_of(recent))):
+            return recent
 
-                for marker in filter(is_needed, unsettled):
-                    owner = journal.owner_of(marker)
+        with journal.turn():
+            recent = journal.recent()
 
-                    if owner is not None:
-                        raise OwnerAlive(f"Load {marker.name} of {self.store.address} is being finished by {owner}.")
+            for marker in filter(is_needed, self._unsettled_of(recent)):
+                owner = journal.owner_of(marker)
 
-                    self._follow_committed(marker)
+                if owner is not None:
+                    raise OwnerAlive(f"Load {marker.name} of {self.store.address} is being finished by {owner}.")
 
-        return load_ids.union(self._committed_beside(unsettled))
+                self._follow_committed(marker)
 
-    def look(self) -> tuple[frozenset[LoadId], Sequence[Marker]]:
-        """Loads that are finished, and commits from which rows of lakes or system tables have yet to follow."""
-        load_ids = load_ids_of(self.store)
+        return recent
 
-        return load_ids, self.place.journal.unsettled(load_ids)
+    def unsettled(self) -> Sequence[Marker]:
+        """Commits from which rows of lakes or system tables have yet to follow, oldest first."""
+        return self._unsettled_of(self.place.journal.recent())
 
-    def table_files(self, load_ids: frozenset[LoadId] | None = None) -> dict[TableName, list[str]]:
+    def _unsettled_of(self, recent: Sequence[Marker]) -> list[Marker]:
+        blocked = {one.name for one in self.place.journal.blocked()}
+        unknown = [one for one in recent if one.name not in self._settled and one.name not in blocked]
+        self._settled.update(settled_among(self.store, unknown))
+
+        return [one for one in unknown if one.name not in self._settled]
+
+    def table_files(self) -> dict[TableName, list[str]]:
         """Files of every table that ever had some, as of the last commit, in the order of their commits.
 
         Files that the reference wrote count by their load id; where the layout has none, all count that no commit of
         ours names or has replaced.
-
-        Args:
-            load_ids: All that are committed, where somebody has just asked.
         """
         content = self.place.journal.content()
         files = {table: list(paths) for table, paths in content.files.items()}
-        foreign = (load_ids_of(self.store) if load_ids is None else load_ids) - content.load_ids
+        foreign = load_ids_of(self.store) - content.load_ids
 
         if foreign:
             own = content.superseded.union(path for paths in files.values() for path in paths)
@@ -278,7 +296,7 @@ class FileDataset:
             commit=commit,
             capabilities=self.capabilities,
             path_of=lambda package, job: self.path_of(commit, package, job),
-            stored_versions=self.store.names(VERSION_TABLE),
+            stored_versions=self.schemas.names,
             current_files=self.table_files,
             known_lakes=lambda: lake_tables(self.schemas.readable()),
         )
@@ -354,11 +372,14 @@ class FileDataset:
             failpoint("filesystem.before_remove")
             self.store.remove(marker.superseded)
 
-        self._prune_states(marker)
+        if any(package.states for package in marker.packages):
+            self._prune_states(marker)
+
         self.place.journal.followed(marker)
 
         if blocked.is_over:
             write_load_rows(self.store, marker)
+            self._settled.add(marker.name)
         else:
             # Last, as the rows would be: until then all of it is done again.
             failpoint("filesystem.before_block")
@@ -368,7 +389,12 @@ class FileDataset:
 
     def _versions(self, marker: Marker) -> dict[str, bytes]:
         """New versions of schemas, by path; and what says that this is a dataset."""
-        contents: dict[str, bytes] = {} if self.store.read("init") is not None else {"init": documents.INIT}
+        contents: dict[str, bytes] = {}
+
+        if not self._seen and self.store.read("init") is None:
+            contents["init"] = documents.INIT
+        else:
+            self._seen[:] = ["init"]
 
         for package in marker.packages:
             if package.version is not None:
@@ -387,9 +413,15 @@ class FileDataset:
         old = sorted(own, reverse=True)[self.max_state_files :]
         self.store.remove([f"{STATE_TABLE}/{name}" for _, name in old])
 
-    def _finish_unlocked(self, target: Target) -> frozenset[LoadId]:
-        journal, load_ids = self.place.journal, load_ids_of(self.store)
-        unsettled = journal.unsettled(load_ids)
+    def _finish_unlocked(self, target: Target) -> Sequence[Marker]:
+        """Finish what others have left, and make a checkpoint if it is time.
+
+        Returns:
+            Commits behind the last checkpoint but one.
+        """
+        journal = self.place.journal
+        recent = journal.recent()
+        unsettled = self._unsettled_of(recent)
 
         for marker in unsettled:
             is_own = (marker.pipeline_name, marker.member) == (target.pipeline_name, target.member)
@@ -398,13 +430,29 @@ class FileDataset:
             if is_own or journal.owner_of(marker) is None:
                 self._follow_committed(marker)
 
-        return load_ids.union(self._committed_beside(unsettled))
+        if not unsettled and journal.is_long:
+            blocked = {one.name for one in journal.blocked()}
+            journal.fold()
+            self._settled.clear()
+            fold_load_rows(self.store, [marker for marker in recent if marker.name not in blocked])
 
-    def _committed_beside(self, unsettled: Iterable[Marker]) -> Iterator[LoadId]:
-        """Loads that are committed and have no row in ``_dlt_loads`` yet."""
-        blocked = (one.marker for one in self.place.journal.blocked())
+        return recent
 
-        return (package.load_id for marker in (*unsettled, *blocked) for package in marker.packages)
+    def _committed_of(self, load_ids: Sequence[LoadId], target: Target, recent: Sequence[Marker]) -> frozenset[LoadId]:
+        """What is newer than the head of a pipeline's chain, and not recent, cannot be."""
+        wanted = frozenset(load_ids)
+        found = wanted & self._ids_of(recent)
+        head = self.place.journal.lease(target.pipeline_name, target.member).head_load_id
+        older = {one for one in wanted - found if head is None or Decimal(one) <= Decimal(head)}
+
+        # Whoever asks for those has been away: everything is looked through.
+        return found | (older and older & (self.place.journal.content().load_ids | load_ids_of(self.store)))
+
+    def _ids_of(self, recent: Sequence[Marker]) -> frozenset[LoadId]:
+        """Loads of these commits, and of older ones that tables have refused."""
+        markers = (*recent, *(one.marker for one in self.place.journal.blocked()))
+
+        return frozenset(package.load_id for marker in markers for package in marker.packages)
 
     def _check_lease(self, commit: Commit, expected_head: LoadId | None) -> None:
         target = commit.target

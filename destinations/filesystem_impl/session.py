@@ -112,7 +112,7 @@ class FilesystemSession:
 
     async def committed(self, load_ids: Sequence[LoadId]) -> frozenset[LoadId]:
         """See `Session.committed`."""
-        return await self._run(lambda: self._dataset.committed(load_ids))
+        return await self._run(lambda: self._dataset.committed(load_ids, self._target))
 
     async def run_of(self, pipeline_name: str, run_id: str) -> tuple[LoadId, ...]:
         """See `Session.run_of`."""

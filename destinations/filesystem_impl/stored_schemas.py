@@ -32,6 +32,8 @@ class StoredSchemas:
     store: Store
     _texts: dict[str, str] = field(default_factory=dict, repr=False, compare=False)
     """Of the newest versions, by name of the file."""
+    names: list[str] = field(default_factory=list, compare=False)
+    """Of all files, as of the last `newest`."""
 
     def newest(self, ahead: Iterable[Marker] = ()) -> dict[str, str]:
         """Newest stored schema JSON per schema name.
@@ -40,8 +42,9 @@ class StoredSchemas:
             ahead: Commits whose schemas may not be stored yet.
         """
         found: dict[str, tuple[str, str]] = {}
+        self.names[:] = self.store.names(VERSION_TABLE)
 
-        for name in self.store.names(VERSION_TABLE):
+        for name in self.names:
             parts = documents.split_name(name, 3)
 
             if len(parts) == 3:

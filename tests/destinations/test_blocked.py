@@ -178,7 +178,7 @@ async def test_each_try_of_the_owner_tries_it_again_until_the_table_is_mended(ow
 
 @pytest.mark.parametrize("kind", ["delta", "iceberg"])
 async def test_it_is_written_down_in_every_place_and_format(owner, kind, monkeypatch):
-    monkeypatch.setattr("asyncelt.destinations.filesystem_impl.s3.journal.FOLDED", 2)
+    monkeypatch.setattr("asyncelt.destinations.filesystem_impl.pieces.FOLDED", 2)
     await owner.run({"one": ONE}, tables=[definition("one", kind)])
     package = await owner.make({"one": TWO})
 
@@ -200,7 +200,7 @@ async def test_it_is_written_down_in_every_place_and_format(owner, kind, monkeyp
 
 
 async def test_a_block_outlives_folded_journals(owner, other, others, monkeypatch):
-    monkeypatch.setattr("asyncelt.destinations.filesystem_impl.s3.journal.FOLDED", 2)
+    monkeypatch.setattr("asyncelt.destinations.filesystem_impl.pieces.FOLDED", 2)
     await owner.run({"one": ONE}, tables=[definition("one")])
     package = await owner.make({"one": TWO})
 

@@ -238,7 +238,7 @@ async def test_of_two_sessions_that_finish_a_commit_one_writes(owner, kind, tabl
             if point == MOMENTS[kind] and not entered:
                 entered.append(point)
                 dataset = other._dataset
-                _, [marker] = dataset.look()
+                [marker] = dataset.unsettled()
                 dataset.lakes.write(marker)
 
         with installed(twice):
