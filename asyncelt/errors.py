@@ -44,7 +44,8 @@ retry loop looks at)::
     └─ LoadError
        ├─ DestinationUnavailable       retryable: network, lock, server starting
        ├─ DestinationRejected          not retryable; server code, detail, hint
-       │  └─ UndefinedRelation         the statement names a table or dataset that is not there
+       │  ├─ UndefinedRelation         the statement names a table or dataset that is not there
+       │  └─ TableBlocked              a lake table refuses rows of a load that is committed
        ├─ LoadTimeout(TimeoutError)    retryable
        ├─ LeaseLost                    another owner took over; this package can no longer commit
        │  └─ PositionsTaken            somebody else has committed messages of this package
@@ -100,6 +101,7 @@ __all__ = [
     "SchemaNotFound",
     "SourceExhausted",
     "StorageError",
+    "TableBlocked",
     "TableIdentifiersFrozen",
     "UndefinedRelation",
     "UnknownColumn",
@@ -413,6 +415,14 @@ class DestinationRejected(LoadError):
 
 class UndefinedRelation(DestinationRejected):
     """The statement names a table, a view or a dataset that the destination does not have."""
+
+
+class TableBlocked(DestinationRejected):
+    """A table in a table format refuses rows of a load that is committed.
+
+    They are kept until the table is mended, or until they are given up for this table. What does not need the table
+    goes on.
+    """
 
 
 class TablesBehind(DestinationUnavailable):

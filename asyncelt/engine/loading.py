@@ -10,7 +10,7 @@ from functools import partial
 from asyncelt._async import in_thread, shielded
 from asyncelt.engine.ownership import Owned
 from asyncelt.engine.steps import stage
-from asyncelt.errors import AsynceltError, DestinationRejected, LoadError, PipelineStepFailed, Unsupported
+from asyncelt.errors import AsynceltError, DestinationRejected, LoadError, PipelineStepFailed, TableBlocked, Unsupported
 from asyncelt.flow import JobFile, Package
 from asyncelt.load.committing import LoadReport, load_bundle
 from asyncelt.load.protocol import Commit
@@ -327,12 +327,17 @@ def _with_advice(error: PipelineStepFailed, failed: Sequence[tuple[Package, JobF
     load_id = failed[0][0].load_id if failed else error.load_id
     files = ", ".join(job.file_name for _, job in failed[:3]) + (", ..." if len(failed) > 3 else "")
     first = failed[0][1].file_name if failed else "..."
+    # What is committed is not extracted again.
+    aborting = (
+        ""
+        if isinstance(error.__cause__, TableBlocked)
+        else f"; abort_packages({str(load_id)!r}) gives it up, so that the next run extracts its rows again"
+    )
 
     return PipelineStepFailed(
         f"{error} Load package {load_id} and what came after it stay pending; failed: {files or 'no single job'}. When "
         f"the cause is mended, load() or run() tries again; fail_pending_job({str(load_id)!r}, {first!r}) loads the "
-        f"package without that file, which is kept; abort_packages({str(load_id)!r}) gives it up, so that the next run "
-        "extracts its rows again.",
+        f"package without that file, which is kept{aborting}.",
         pipeline_name=error.pipeline_name,
         step=error.step,
         load_id=load_id,

@@ -17,7 +17,7 @@ FILE_COLUMN = "_asyncelt_file"
 _DIALECT = "duckdb"
 
 
-def view_of(one: Table, paths: Sequence[str]) -> str:
+def view_of(one: Table, paths: Sequence[str], *, distinct: bool = False) -> str:
     """CREATE VIEW over the files, with the table's columns and types even where there is no file."""
     columns = [column for column in one.columns.values() if column.data_type is not None]
     selects = [_nothing(columns)]
@@ -31,7 +31,7 @@ def view_of(one: Table, paths: Sequence[str]) -> str:
     union: exp.Expression = selects[0]
 
     for select in selects[1:]:
-        union = exp.Union(this=union, expression=select, distinct=False, by_name=True)
+        union = exp.Union(this=union, expression=select, distinct=distinct, by_name=True)
 
     return exp.Create(this=table(one.name), kind="VIEW", expression=union).sql(dialect=_DIALECT)
 
