@@ -55,6 +55,8 @@ def resolve(destination: str | Destination | Callable[[], object] | ModuleType) 
         ConfigError: What was passed, or what the factory returned, is no destination; or a package is missing.
     """
     if isinstance(destination, str):
+        _refuse_address(destination)
+
         return _made(_factory_of(destination), repr(destination))
 
     if isinstance(destination, ModuleType):
@@ -89,6 +91,34 @@ def with_credentials(destination: Destination, credentials: object) -> Destinati
     named = {} if destination.destination_name == kind else {"destination_name": destination.destination_name}
 
     return _made(lambda: factory(credentials, **named), repr(destination.destination_name))
+
+
+def _refuse_address(text: str) -> None:
+    """Say what to call with an address or a path. The address is not shown: there may be a password in it."""
+    scheme, is_address, _ = text.partition("://")
+    scheme = scheme.partition("+")[0]
+
+    if is_address:
+        made = _MADE_OF.get(scheme, "a factory of asyncelt.destinations")
+
+        raise UnknownDestination(f"An address ({scheme}://...) was passed as destination; pass it to {made}.")
+
+    if text.endswith(_DATABASES):
+        raise UnknownDestination(f"{text!r} is no destination; pass asyncelt.destinations.duckdb({text!r}).")
+
+    if "/" in text or "\\" in text:
+        raise UnknownDestination(
+            f"{text!r} is no destination; a folder is asyncelt.destinations.filesystem({text!r}), a DuckDB file "
+            f"asyncelt.destinations.duckdb({text!r})."
+        )
+
+
+_DATABASES = (".duckdb", ".ddb", ".db")
+_MADE_OF: Mapping[str, str] = {
+    **dict.fromkeys(("postgresql", "postgres"), 'asyncelt.destinations.postgres("postgresql://...")'),
+    **dict.fromkeys(("s3", "s3a", "file"), 'asyncelt.destinations.filesystem("<address>")'),
+    "duckdb": 'asyncelt.destinations.duckdb("<path>")',
+}
 
 
 @lru_cache(maxsize=1)

@@ -12,6 +12,7 @@ import anyio
 
 from asyncelt import current
 from asyncelt._async import in_thread, shielded
+from asyncelt.arguments import TEXT, expect_if_given
 from asyncelt.config import Settings
 from asyncelt.engine.environment import Environment
 from asyncelt.engine.ownership import Folder, Owned, own, own_folder
@@ -73,6 +74,7 @@ class PipelineBase(PipelineFacts):
         credentials: object,
     ) -> Aim:
         """Where a call writes that was told so. Changes nothing: the call may yet be refused."""
+        expect_if_given(f"Pipeline {self._name!r}", TEXT, dataset_name=dataset_name)
         found = await aimed(self._aim, destination, staging, credentials, self._name)
 
         if found.destination is None:

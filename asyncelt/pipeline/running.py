@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from asyncelt._async import in_thread
+from asyncelt.arguments import FLAG, TEXT, expect_if_given
 from asyncelt.engine.loading import Loaded, load_pending
 from asyncelt.engine.ownership import Owned
 from asyncelt.engine.replaying import ReplayRequest, run_replay
@@ -102,6 +103,8 @@ class RunningCalls(StageCalls):
             Safe at any await: nothing half-written is left, and the next run carries on.
         """
         check_pending(on_pending)
+        expect_if_given("run", TEXT, run_id=run_id)
+        expect_if_given("run", FLAG, raise_on_failed_jobs=raise_on_failed_jobs)
         mode = self._refresh_mode(refresh)
         raises = self._options.settings.raise_on_failed_jobs if raise_on_failed_jobs is None else raise_on_failed_jobs
 

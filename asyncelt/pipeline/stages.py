@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from asyncelt.arguments import COUNT, FLAG, Kind, expect_if_given
 from asyncelt.config import Settings
 from asyncelt.engine.dispositions import check_dispositions
 from asyncelt.engine.loading import Loaded, load_pending
@@ -25,6 +26,8 @@ from asyncelt.schema.model import Schema
 from asyncelt.types import FileFormat, JsonValue, LoadId, Refresh
 
 __all__ = ["StageCalls", "described"]
+
+_SCHEMA = Kind("an asyncelt.Schema", lambda value: isinstance(value, Schema))
 
 
 class StageCalls(PipelineBase):
@@ -76,10 +79,8 @@ class StageCalls(PipelineBase):
         Cancellation:
             Safe at any await: nothing is left.
         """
-        settings = self._with_limits(
-            max_parallel_items=_at_least_one("max_parallel_items", max_parallel_items),
-            extract_workers=_at_least_one("workers", workers),
-        )
+        expect_if_given("extract", COUNT, max_parallel_items=max_parallel_items, workers=workers)
+        settings = self._with_limits(max_parallel_items=max_parallel_items, extract_workers=workers)
         file_format = self._checked_format(loader_file_format) if loader_file_format is not None else None
         mode = self._refresh_mode(refresh)
 
@@ -121,7 +122,8 @@ class StageCalls(PipelineBase):
         Cancellation:
             Safe at any await: packages that are done stay done.
         """
-        settings = self._with_limits(normalize_workers=_at_least_one("workers", workers))
+        expect_if_given("normalize", COUNT, workers=workers)
+        settings = self._with_limits(normalize_workers=workers)
         self._require_destination()
 
         if loader_file_format is not None:
@@ -177,7 +179,9 @@ class StageCalls(PipelineBase):
         Cancellation:
             Safe at any await. A COMMIT that was sent is awaited, up to its deadline.
         """
-        settings = self._with_limits(load_workers=_at_least_one("workers", workers))
+        expect_if_given("load", COUNT, workers=workers)
+        expect_if_given("load", FLAG, raise_on_failed_jobs=raise_on_failed_jobs)
+        settings = self._with_limits(load_workers=workers)
         raises = self._options.settings.raise_on_failed_jobs if raise_on_failed_jobs is None else raise_on_failed_jobs
 
         with self._entered():
@@ -230,6 +234,7 @@ class StageCalls(PipelineBase):
     async def _sources(
         self, data: object, schema: Schema | None, aim: Aim | None = None, /, **hints: object
     ) -> list[Source]:
+        expect_if_given(f"Pipeline {self._name!r}", _SCHEMA, schema=schema)
         destination = (aim or self._aim).destination
 
         with step("extract", pipeline_name=self._name):
@@ -313,10 +318,3 @@ def _kind_of(data: object) -> str:
         return "source"
 
     return "resource" if isinstance(data, Resource) else type(data).__name__
-
-
-def _at_least_one(name: str, value: int | None) -> int | None:
-    if value is not None and value < 1:
-        raise ConfigError(f"{name} must be at least 1, not {value}.")
-
-    return value

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
+from asyncelt.arguments import COUNT, FLAG, SECONDS, TEXT, expect, expect_if_given
 from asyncelt.destinations.duckdb_impl.config import DuckDbConfig
 from asyncelt.destinations.duckdb_impl.instance import Instance
 from asyncelt.destinations.duckdb_impl.session import DuckDbSession
@@ -41,6 +42,7 @@ _CAPABILITIES = Capabilities(
 )
 _URL = "duckdb:///"
 _MEMORY = ":memory:"
+_ELSEWHERE = ("md:", "motherduck:")
 _DICT_KEYS = ("database", "settings")
 
 
@@ -134,6 +136,21 @@ def duckdb(
     Raises:
         ConfigError: The credentials are none of the above, or there is no such strategy.
     """
+    expect_if_given(
+        "duckdb",
+        TEXT,
+        destination_name=destination_name,
+        memory_limit=memory_limit,
+        storage_version=storage_version,
+        naming_convention=naming_convention,
+    )
+    expect_if_given("duckdb", COUNT, threads=threads)
+    expect("duckdb", SECONDS, busy_timeout_s=busy_timeout_s)
+    expect(
+        "duckdb",
+        FLAG,
+        truncate_tables_on_staging_destination_before_load=truncate_tables_on_staging_destination_before_load,
+    )
     supported = _CAPABILITIES.replace_strategies
 
     if replace_strategy is not None and replace_strategy not in supported:
@@ -184,7 +201,7 @@ def _located(credentials: object, base: DuckDbConfig) -> DuckDbConfig:
         if text in {"", _MEMORY}:
             return replace(base, instance=Instance(), location=_URL + _MEMORY)
 
-        path = Path(os.path.abspath(os.path.expanduser(text)))
+        path = _local_path(text)
 
         return replace(base, path=path, location=f"{_URL}{path}")
 
@@ -197,6 +214,16 @@ def _located(credentials: object, base: DuckDbConfig) -> DuckDbConfig:
         "duckdb credentials must be a path, ':memory:', a DuckDB connection or a mapping, not "
         f"{type(credentials).__name__}."
     )
+
+
+def _local_path(text: str) -> Path:
+    if "://" in text or text.startswith(_ELSEWHERE):
+        raise ConfigError(
+            "duckdb takes the path of a local file, as in duckdb('data.duckdb') or duckdb('duckdb:///data.duckdb'), "
+            f"not an address ({text.partition(':')[0]}:...)."
+        )
+
+    return Path(os.path.abspath(os.path.expanduser(text)))
 
 
 @asynccontextmanager
