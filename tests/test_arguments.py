@@ -87,7 +87,12 @@ WRONG: list[tuple[Callable[[], object], str]] = [
     (incremental(primary_key=5), "primary_key is the name of a field"),
     (incremental(lag="x"), "lag is a number .of seconds for times, of days for dates."),
     (incremental(allow_external_schedulers="yes"), "allow_external_schedulers is True or False"),
-    (lambda: destinations.duckdb("x.duckdb", memory_limit=5), "duckdb: memory_limit is text"),
+    (lambda: destinations.duckdb("x.duckdb", memory_limit=5), "duckdb: memory_limit is text with a size"),
+    (lambda: destinations.duckdb("x.duckdb", memory_limit="lots"), "memory_limit is .*'512MB', not 'lots'"),
+    (lambda: destinations.duckdb("x.duckdb", storage_version="newest"), "storage_version is a version"),
+    (lambda: destinations.duckdb("a\0b"), "cannot be a path"),
+    (lambda: destinations.postgres(host="h", port=99_999), "port is not a number from 1 to 65535: 99999"),
+    (lambda: destinations.postgres("postgresql://h:99999/d"), "port is not a number from 1 to 65535"),
     (lambda: destinations.duckdb("x.duckdb", threads=0), "duckdb: threads is a whole number from 1"),
     (lambda: destinations.duckdb("x.duckdb", busy_timeout_s=None), "busy_timeout_s is"),
     (lambda: destinations.duckdb("s3://bucket/x.duckdb"), "path of a local file"),
@@ -133,6 +138,8 @@ def test_a_wrong_argument_is_named_where_it_is_passed(call, said):
         ({"dataset_name": 5}, "dataset_name is text"),
         ({"run_id": 5}, "run_id is text"),
         ({"raise_on_failed_jobs": "no"}, "raise_on_failed_jobs is True or False"),
+        ({"on_pending": None}, "on_pending is"),
+        ({"credentials": 5}, "'memory' cannot be made with such credentials"),
     ],
 )
 async def test_a_run_names_its_wrong_argument(tmp_path, wrong, said):

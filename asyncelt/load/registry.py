@@ -90,7 +90,7 @@ def with_credentials(destination: Destination, credentials: object) -> Destinati
     kind = destination.destination_type.rpartition(".")[2]
     named = {} if destination.destination_name == kind else {"destination_name": destination.destination_name}
 
-    return _made(lambda: factory(credentials, **named), repr(destination.destination_name))
+    return _made(lambda: factory(credentials, **named), repr(destination.destination_name), how="with such credentials")
 
 
 def _refuse_address(text: str) -> None:
@@ -186,12 +186,13 @@ def _missing_package(name: str, error: ModuleNotFoundError) -> ConfigError:
     return ConfigError(f"Destination {name!r} needs the package {package!r}, which is not installed: {remedy}")
 
 
-def _made(factory: Callable[[], object], what: str) -> Destination:
+def _made(factory: Callable[[], object], what: str, *, how: str = "without arguments") -> Destination:
     try:
         made = factory()
     except TypeError as error:
         raise ConfigError(
-            f"The destination {what} cannot be made without arguments: {error}. Call its factory and pass the result."
+            f"The destination {what} cannot be made {how}: {str(error).rstrip('.')}. Call its factory and pass the "
+            "result."
         ) from error
 
     if not isinstance(made, Destination):

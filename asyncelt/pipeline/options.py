@@ -183,4 +183,4 @@ def one_of(name: str, value: str | None, allowed: object) -> None:
 
 def check_pending(value: str) -> None:
     """Check ``on_pending``."""
-    one_of("on_pending", value, OnPending)
+    one_of("on_pending", value or "", OnPending)

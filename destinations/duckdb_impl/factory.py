@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from asyncelt.arguments import COUNT, FLAG, SECONDS, TEXT, expect, expect_if_given
+from asyncelt.arguments import COUNT, FLAG, SECONDS, TEXT, Kind, expect, expect_if_given
 from asyncelt.destinations.duckdb_impl.config import DuckDbConfig
 from asyncelt.destinations.duckdb_impl.instance import Instance
 from asyncelt.destinations.duckdb_impl.session import DuckDbSession
@@ -42,6 +43,17 @@ _CAPABILITIES = Capabilities(
 )
 _URL = "duckdb:///"
 _MEMORY = ":memory:"
+_MEMORY = Kind(
+    "text with a size, such as '512MB'",
+    lambda value: (
+        isinstance(value, str)
+        and re.fullmatch(r"\s*\d+(\.\d+)?\s*([kmgt]i?b?|b|bytes|%)\s*", value, re.IGNORECASE) is not None
+    ),
+)
+_VERSION = Kind(
+    "a version of DuckDB's storage, such as 'v1.3.0'",
+    lambda value: isinstance(value, str) and re.fullmatch(r"v\d+\.\d+(\.\d+)?|latest", value) is not None,
+)
 _ELSEWHERE = ("md:", "motherduck:")
 _DICT_KEYS = ("database", "settings")
 
@@ -136,14 +148,9 @@ def duckdb(
     Raises:
         ConfigError: The credentials are none of the above, or there is no such strategy.
     """
-    expect_if_given(
-        "duckdb",
-        TEXT,
-        destination_name=destination_name,
-        memory_limit=memory_limit,
-        storage_version=storage_version,
-        naming_convention=naming_convention,
-    )
+    expect_if_given("duckdb", TEXT, destination_name=destination_name, naming_convention=naming_convention)
+    expect_if_given("duckdb", _MEMORY, memory_limit=memory_limit)
+    expect_if_given("duckdb", _VERSION, storage_version=storage_version)
     expect_if_given("duckdb", COUNT, threads=threads)
     expect("duckdb", SECONDS, busy_timeout_s=busy_timeout_s)
     expect(
@@ -222,6 +229,9 @@ def _local_path(text: str) -> Path:
             "duckdb takes the path of a local file, as in duckdb('data.duckdb') or duckdb('duckdb:///data.duckdb'), "
             f"not an address ({text.partition(':')[0]}:...)."
         )
+
+    if "\0" in text:
+        raise ConfigError(f"duckdb: {text!r} cannot be a path, for the character NUL in it.")
 
     return Path(os.path.abspath(os.path.expanduser(text)))
 

@@ -18,7 +18,8 @@ __all__ = ["STAGING_THRESHOLD", "Address", "PostgresConfig", "address_of"]
 
 STAGING_THRESHOLD: Final = 1024 * 1024 * 1024
 """Staged, rows cost the server a third to two thirds more. So much is copied for minutes, which nobody wants twice."""
-_HOST = re.compile(r"(\[[^\]]*\]|[^:\[\]]*)(:\d*)?")
+_HOST = re.compile(r"(\[[^\]]*\]|[^:\[\]]*)(?::(\d{0,7}))?")
+_LAST_PORT = 65535
 _SCHEMES = ("postgresql", "postgres")
 _PARTS = ("host", "port", "database", "user", "password", "ssl")
 _ALIASES = {"username": "user", "dbname": "database", "sslmode": "ssl"}
@@ -110,10 +111,10 @@ def _split(dsn: str) -> tuple[str, str | None]:
         # The string is not shown: it may be a password.
         raise ConfigError("postgres credentials must begin with postgresql://, as in postgresql://user@host:5432/name.")
 
-    if not all(_HOST.fullmatch(host) for host in url.netloc.rpartition("@")[2].split(",")):
+    if not all(_is_host(host) for host in url.netloc.rpartition("@")[2].split(",")):
         raise ConfigError(
-            "postgres credentials: the port is not a number, as in postgresql://user:password@host:5432/name. In user "
-            "and password / is written as %2F, @ as %40 and : as %3A."
+            "postgres credentials: the port is not a number from 1 to 65535, as in "
+            "postgresql://user:password@host:5432/name. In user and password / is written as %2F, @ as %40, : as %3A."
         )
 
     options = parse_qsl(url.query, keep_blank_values=True)
@@ -121,6 +122,12 @@ def _split(dsn: str) -> tuple[str, str | None]:
     query = urlencode(kept, quote_via=quote)
 
     return urlunsplit(("postgresql", url.netloc, url.path, query, "")), dict(options).get(_TIMEOUT)
+
+
+def _is_host(text: str) -> bool:
+    found = _HOST.fullmatch(text)
+
+    return found is not None and 1 <= int(found[2] or 5432) <= _LAST_PORT
 
 
 def _with_options(dsn: str, options: Mapping[str, str]) -> str:
@@ -142,10 +149,12 @@ def _part(key: str, value: object) -> tuple[str, str | int]:
     if name != "port":
         return name, str(value)
 
-    try:
-        return name, int(str(value))
-    except ValueError:
-        raise ConfigError(f"postgres credentials: the port is not a number: {value!r}.") from None
+    port = int(str(value)) if str(value).isdecimal() else 0
+
+    if not 1 <= port <= _LAST_PORT:
+        raise ConfigError(f"postgres credentials: the port is not a number from 1 to {_LAST_PORT}: {value!r}.")
+
+    return name, port
 
 
 def _seconds(value: object) -> float:
