@@ -203,3 +203,43 @@ def test_several_hosts_and_ipv6_are_addresses():
 def test_an_argument_that_a_destination_does_not_have_is_answered_with_those_it_has():
     with pytest.raises(TypeError, match=r"duckdb\(\): .*'path'.*credentials"):
         destinations.duckdb(path="x.duckdb")
+
+
+async def test_calls_that_read_name_their_wrong_argument(tmp_path):
+    made = asyncelt.pipeline("p", tmp_path, destination="memory", dataset_name="d")
+    await made.run(ROWS, table_name="t")
+    table = made.dataset()["t"]
+
+    with pytest.raises(AsynceltError, match="whole number that is not negative, not '5'"):
+        table.limit("5")
+
+    with pytest.raises(AsynceltError, match="no column 5"):
+        table.select(5)
+
+    with pytest.raises(ConfigError, match="rows is a whole number from 1, not '5'"):
+        await table.fetchmany("5")
+
+    with pytest.raises(ConfigError, match="dataset_name is text"):
+        await asyncelt.dataset("memory", 5)
+
+    with pytest.raises(ConfigError, match=r"pipeline is an asyncelt\.Pipeline, not 'p'"):
+        await asyncelt.replay("p")
+
+
+async def test_local_state_takes_values_of_json_alone(tmp_path):
+    made = asyncelt.pipeline("p", tmp_path)
+
+    with pytest.raises(ConfigError, match="a is a value of JSON, not <object"):
+        await made.set_local_state_val("a", object())
+
+    with pytest.raises(ConfigError, match="key is text"):
+        await made.set_local_state_val(5, 1)
+
+
+def test_a_schema_that_is_missing_is_named_without_quotes_around_the_message(tmp_path):
+    made = asyncelt.pipeline("p", tmp_path, destination="memory")
+
+    with pytest.raises(asyncelt.errors.SchemaNotFound) as caught:
+        made.dataset("nope")
+
+    assert not str(caught.value).startswith('"')

@@ -103,9 +103,6 @@ def _refuse_address(text: str) -> None:
 
         raise UnknownDestination(f"An address ({scheme}://...) was passed as destination; pass it to {made}.")
 
-    if text.endswith(_DATABASES):
-        raise UnknownDestination(f"{text!r} is no destination; pass asyncelt.destinations.duckdb({text!r}).")
-
     if "/" in text or "\\" in text:
         raise UnknownDestination(
             f"{text!r} is no destination; a folder is asyncelt.destinations.filesystem({text!r}), a DuckDB file "
@@ -161,8 +158,10 @@ def _import(value: str, name: str) -> Callable[[], object]:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         if error.name is not None and (module_name == error.name or module_name.startswith(f"{error.name}.")):
+            meant = f" A file is asyncelt.destinations.duckdb({name!r})." if name.endswith(_DATABASES) else ""
+
             raise UnknownDestination(
-                f"Destination {name!r}: there is no module {module_name!r}. Registered destinations are: "
+                f"Destination {name!r}: there is no module {module_name!r}.{meant} Registered destinations are: "
                 f"{', '.join(known_destinations())}."
             ) from error
 
