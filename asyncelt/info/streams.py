@@ -59,7 +59,9 @@ class StreamStats:
         return self.rows / self.seconds if self.seconds else 0.0
 
     def __str__(self) -> str:
-        last = "none yet" if self.last_commit_at is None else f"{datetime.fromtimestamp(self.last_commit_at, UTC):%X} UTC"
+        last = (
+            "none yet" if self.last_commit_at is None else f"{datetime.fromtimestamp(self.last_commit_at, UTC):%X} UTC"
+        )
 
         return (
             f"Stream {self.pipeline_name}: {self.rows} rows in {self.packages} packages, {self.messages} messages "
