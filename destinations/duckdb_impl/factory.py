@@ -43,7 +43,7 @@ _CAPABILITIES = Capabilities(
 )
 _URL = "duckdb:///"
 _MEMORY = ":memory:"
-_MEMORY = Kind(
+_MEMORY_LIMIT = Kind(
     "text with a size, such as '512MB'",
     lambda value: (
         isinstance(value, str)
@@ -149,7 +149,7 @@ def duckdb(
         ConfigError: The credentials are none of the above, or there is no such strategy.
     """
     expect_if_given("duckdb", TEXT, destination_name=destination_name, naming_convention=naming_convention)
-    expect_if_given("duckdb", _MEMORY, memory_limit=memory_limit)
+    expect_if_given("duckdb", _MEMORY_LIMIT, memory_limit=memory_limit)
     expect_if_given("duckdb", _VERSION, storage_version=storage_version)
     expect_if_given("duckdb", COUNT, threads=threads)
     expect("duckdb", SECONDS, busy_timeout_s=busy_timeout_s)
