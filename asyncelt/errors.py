@@ -313,6 +313,8 @@ class NameCollision(SchemaError):
 class SchemaNotFound(SchemaError, KeyError):
     """The pipeline has no schema of this name."""
 
+    __str__ = Exception.__str__
+
 
 class NormalizeError(AsynceltError):
     """Base of what goes wrong while rows become columns."""

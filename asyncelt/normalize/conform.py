@@ -217,7 +217,8 @@ def _check_missing(part: Part, table: TablePart, view: TableView, placed: Placem
         if not present.all():
             row = table.root_of(int(np.argmin(present)))
             raise BadRecord(
-                "the column may not be null and this row has no value for it; give it one, or declare nullable=True.",
+                "the column may not be null and this row has no value for it; give it one, declare nullable=True, or "
+                "make the table anew with refresh='drop_resources'.",
                 table=table.name,
                 column=name,
                 row=row,

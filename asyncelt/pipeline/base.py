@@ -13,6 +13,7 @@ import anyio
 
 from asyncelt import current
 from asyncelt._async import in_thread, shielded
+from asyncelt.arguments import TEXT, Kind, expect_if_given
 from asyncelt.config import Settings
 from asyncelt.engine.dispositions import check_dispositions
 from asyncelt.engine.environment import Environment
@@ -43,6 +44,8 @@ from asyncelt.schema.system import new_schema
 from asyncelt.types import FileFormat, Refresh
 
 __all__ = ["PipelineBase"]
+
+_SCHEMA = Kind("an asyncelt.Schema", lambda value: isinstance(value, Schema))
 
 
 class PipelineBase(PipelineFacts):
@@ -82,6 +85,7 @@ class PipelineBase(PipelineFacts):
         credentials: object,
     ) -> Aim:
         """Where a call writes that was told so. Changes nothing: the call may yet be refused."""
+        expect_if_given(f"Pipeline {self._name!r}", TEXT, dataset_name=dataset_name)
         found = await aimed(self._aim, destination, staging, credentials, self._name)
 
         if found.destination is None:
@@ -120,6 +124,7 @@ class PipelineBase(PipelineFacts):
     async def _sources(
         self, data: object, schema: Schema | None, aim: Aim | None = None, /, **hints: object
     ) -> list[Source]:
+        expect_if_given(f"Pipeline {self._name!r}", _SCHEMA, schema=schema)
         destination = (aim or self._aim).destination
 
         with step("extract", pipeline_name=self._name):

@@ -211,4 +211,4 @@ def with_limits(settings: Settings, **changes: int | None) -> Settings:
 
 def check_pending(value: str) -> None:
     """Check ``on_pending``."""
-    one_of("on_pending", value, OnPending)
+    one_of("on_pending", value or "", OnPending)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from asyncelt.arguments import FLAG, TEXT, expect_if_given
 from asyncelt.engine.run import RunRequest
 from asyncelt.info.steps import LoadInfo
 from asyncelt.pipeline.base import PipelineBase
@@ -78,6 +79,8 @@ class RunningCalls(PipelineBase):
             Safe at any await: nothing half-written is left, and the next run carries on.
         """
         check_pending(on_pending)
+        expect_if_given("run", TEXT, run_id=run_id)
+        expect_if_given("run", FLAG, raise_on_failed_jobs=raise_on_failed_jobs)
         mode = self._refresh_mode(refresh)
 
         with self._entered():

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from asyncelt.arguments import COUNT, FLAG, expect_if_given
 from asyncelt.config import Settings
 from asyncelt.engine.loading import Loaded, load_pending
 from asyncelt.engine.run import Extracted, Normalized, RunRequest, run_extract, run_normalize
 from asyncelt.engine.steps import step
-from asyncelt.errors import ConfigError
 from asyncelt.info.steps import ExtractInfo, LoadInfo, NormalizeInfo
 from asyncelt.pipeline.base import PipelineBase
 from asyncelt.pipeline.options import DestinationReference, with_limits
@@ -70,11 +70,8 @@ class StageCalls(PipelineBase):
         Cancellation:
             Safe at any await: nothing is left.
         """
-        settings = with_limits(
-            self._options.settings,
-            max_parallel_items=_at_least_one("max_parallel_items", max_parallel_items),
-            extract_workers=_at_least_one("workers", workers),
-        )
+        expect_if_given("extract", COUNT, max_parallel_items=max_parallel_items, workers=workers)
+        settings = with_limits(self._options.settings, max_parallel_items=max_parallel_items, extract_workers=workers)
         file_format = self._checked_format(loader_file_format) if loader_file_format is not None else None
         mode = self._refresh_mode(refresh)
 
@@ -116,7 +113,8 @@ class StageCalls(PipelineBase):
         Cancellation:
             Safe at any await: packages that are done stay done.
         """
-        settings = with_limits(self._options.settings, normalize_workers=_at_least_one("workers", workers))
+        expect_if_given("normalize", COUNT, workers=workers)
+        settings = with_limits(self._options.settings, normalize_workers=workers)
         self._require_destination()
 
         if loader_file_format is not None:
@@ -170,7 +168,9 @@ class StageCalls(PipelineBase):
         Cancellation:
             Safe at any await. A COMMIT that was sent is awaited, up to its deadline.
         """
-        settings = with_limits(self._options.settings, load_workers=_at_least_one("workers", workers))
+        expect_if_given("load", COUNT, workers=workers)
+        expect_if_given("load", FLAG, raise_on_failed_jobs=raise_on_failed_jobs)
+        settings = with_limits(self._options.settings, load_workers=workers)
         raises = self._raises(raise_on_failed_jobs)
 
         with self._entered():
@@ -224,10 +224,3 @@ class StageCalls(PipelineBase):
 
         async with self._synced(recording=recording) as owned:
             return owned.restored.last_load_id
-
-
-def _at_least_one(name: str, value: int | None) -> int | None:
-    if value is not None and value < 1:
-        raise ConfigError(f"{name} must be at least 1, not {value}.")
-
-    return value

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from functools import partial
 
 from asyncelt._async import beating, in_thread, shielded
+from asyncelt.arguments import FLAG, Kind, expect_if_given
 from asyncelt.config import Roll
 from asyncelt.engine.dispositions import disposition_of
 from asyncelt.engine.loading import Loaded, load_pending
@@ -31,6 +32,7 @@ from asyncelt.types import FileFormat, JsonValue
 
 __all__ = ["StreamCalls"]
 
+_ROLL = Kind("an asyncelt.Roll(...)", lambda value: isinstance(value, Roll))
 _BEAT_S = 10.0
 """Between two traces of a stream that runs. Each takes the place of the one before."""
 
@@ -75,6 +77,8 @@ class StreamCalls(PipelineBase):
         Returns:
             The stream, which starts when it is awaited or entered; see `Stream.run` for what it raises.
         """
+        expect_if_given("stream", _ROLL, roll=roll)
+        expect_if_given("stream", FLAG, safe_points=safe_points)
         given = list(data) if isinstance(data, list | tuple) else [data]
         meant = [events(one) if isinstance(one, EventSource) else one for one in given]
         hints: dict[str, object] = {

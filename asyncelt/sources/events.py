@@ -11,6 +11,7 @@ import anyio.lowlevel
 import msgspec
 import orjson
 
+from asyncelt.arguments import COUNT, FUNCTION, SEQUENCE, TEXT, Kind, expect, expect_if_given
 from asyncelt.errors import ConfigError
 from asyncelt.extract.messages import EventSource, Message, Messages, required_stream_side
 from asyncelt.extract.resource import Resource
@@ -30,6 +31,8 @@ _PIECE: Final = 100
 """Messages until others have their turn."""
 _raw = msgspec.json.Decoder(msgspec.Raw)
 _LINE_ENDS = bytes.maketrans(b"\n\r", b"  ")
+
+_SOURCE = Kind("an event source, such as asyncelt.sources.channel(...)", lambda value: isinstance(value, EventSource))
 
 
 def events(
@@ -65,13 +68,16 @@ def events(
     Raises:
         ConfigError: An argument is wrong.
     """
+    expect("events", _SOURCE, source=source)
+    where = f"events({source.name!r})"
+    expect(where, COUNT, batch=batch)
+    expect(where, SEQUENCE, metadata=metadata)
+    expect_if_given(where, TEXT, name=name)
+    expect_if_given(where, FUNCTION, decode=decode)
     unknown = set(metadata) - set(get_args(Metadata))
 
-    if unknown or batch < 1:
-        raise ConfigError(
-            f"events({source.name!r}): metadata is any of {', '.join(get_args(Metadata))}, and batch at least 1; got "
-            f"{list(metadata)} and {batch}."
-        )
+    if unknown:
+        raise ConfigError(f"{where}: metadata is any of {', '.join(get_args(Metadata))}, not {list(metadata)}.")
 
     resource_name = name or source.name
     key_column = source.key_column if isinstance(source, Keyed) else None

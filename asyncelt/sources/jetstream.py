@@ -14,6 +14,7 @@ import anyio
 import orjson
 
 from asyncelt._async import in_thread
+from asyncelt.arguments import NAMES, SECONDS, TEXT, expect, expect_if_given
 from asyncelt.errors import ConfigError, ExtractError, UsageError
 from asyncelt.extract.intervals import EMPTY, Intervals
 from asyncelt.extract.messages import Message, Receipt, Tell
@@ -407,6 +408,11 @@ def nats(
     Raises:
         ConfigError: A name is missing, or the server would take it for something else.
     """
+    expect("nats", TEXT, stream=stream, durable=durable)
+    expect("nats", NAMES, servers=servers)
+    expect("nats", SECONDS, ack_wait_s=ack_wait_s)
+    expect_if_given("nats", TEXT, subject=subject)
+
     if not stream or not durable:
         raise ConfigError(f"nats({stream!r}, durable={durable!r}): both names are needed.")
 

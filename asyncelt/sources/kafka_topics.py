@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final, get_args
 import anyio
 
 from asyncelt._async import in_thread
+from asyncelt.arguments import NAMES, SECONDS, TEXT, expect
 from asyncelt.errors import ConfigError, ExtractError, UsageError, warn
 from asyncelt.extract.intervals import Intervals
 from asyncelt.extract.messages import Custody, Message, Receipt, Tell
@@ -441,17 +442,17 @@ def kafka(
     Raises:
         ConfigError: A name is missing, or an argument is not possible.
     """
+    expect("kafka", NAMES, topics=topics, servers=servers)
+    expect("kafka", TEXT, group=group)
+    expect("kafka", SECONDS, revoke_deadline_s=revoke_deadline_s)
     names = [topics] if isinstance(topics, str) else list(topics)
 
     if not names or not all(names) or not group:
         raise ConfigError(f"kafka({topics!r}, group={group!r}): both names are needed.")
 
-    if start not in get_args(StartAt) or on_gap not in get_args(OnGap) or revoke_deadline_s < 0:
-        raise ConfigError(
-            f"kafka({topics!r}): start is one of {', '.join(get_args(StartAt))}, on_gap one of "
-            f"{', '.join(get_args(OnGap))}, revoke_deadline_s not negative; got {start!r}, {on_gap!r}, "
-            f"{revoke_deadline_s}."
-        )
+    for name, value, allowed in (("start", start, get_args(StartAt)), ("on_gap", on_gap, get_args(OnGap))):
+        if value not in allowed:
+            raise ConfigError(f"kafka({topics!r}): {name} is one of {', '.join(allowed)}, not {value!r}.")
 
     check_options(topics, options)
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final, cast
 import anyio
 
 from asyncelt._async import in_thread
+from asyncelt.arguments import NAMES, SECONDS, TEXT, expect, expect_if_given
 from asyncelt.errors import ConfigError, ExtractError, UsageError
 from asyncelt.extract.intervals import EMPTY, Intervals
 from asyncelt.extract.messages import Message, Receipt, Tell
@@ -471,6 +472,10 @@ def redis_stream(
     Raises:
         ConfigError: A name is missing, or ``url`` has an argument that is not possible.
     """
+    expect("redis_stream", NAMES, streams=streams)
+    expect("redis_stream", TEXT, group=group, url=url)
+    expect("redis_stream", SECONDS, claim_after_s=claim_after_s)
+    expect_if_given("redis_stream", TEXT, consumer=consumer, field=field)
     names = [streams] if isinstance(streams, str) else list(streams)
 
     if not names or not all(names) or not group:

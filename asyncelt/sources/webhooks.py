@@ -12,7 +12,8 @@ from typing import Final, Literal, TypeAlias, get_args
 import anyio
 import orjson
 
-from asyncelt.errors import ConfigError, MessageNotCommitted
+from asyncelt.arguments import COUNT, PATH, TEXT, Kind, expect, expect_if_given
+from asyncelt.errors import MessageNotCommitted
 from asyncelt.extract.intervals import Intervals
 from asyncelt.extract.messages import Message, Receipt
 from asyncelt.sources.desk import CommittedDesk, Desk, SpooledDesk
@@ -346,6 +347,13 @@ def _path(scope: Scope) -> str:
     return (path.removeprefix(root) if root and (path + "/").startswith(root + "/") else path) or "/"
 
 
+_DEDUP_KEY = Kind(
+    "the name of a header or a function of the request", lambda value: callable(value) or TEXT.accepts(value)
+)
+_AUTHENTICATE_BY = Kind("'request' or 'headers'", lambda value: value in get_args(AuthenticateBy))
+_AUTHENTICATE = Kind("a function of the request", callable, is_secret=True)
+
+
 def webhook(
     name: str = "webhook",
     *,
@@ -378,14 +386,14 @@ def webhook(
     Raises:
         ConfigError: A limit below 1, or there is no such ``authenticate_by``.
     """
-    if authenticate_by not in get_args(AuthenticateBy):
-        raise ConfigError(
-            f"webhook({name!r}, authenticate_by={authenticate_by!r}): one of {', '.join(get_args(AuthenticateBy))}."
-        )
+    expect("webhook", TEXT, name=name)
+    where = f"webhook({name!r})"
+    expect(where, COUNT, capacity=capacity, max_body_bytes=max_body_bytes, spool_bytes=spool_bytes)
+    expect_if_given(where, PATH, spool=spool)
+    expect_if_given(where, _DEDUP_KEY, dedup_key=dedup_key)
+    expect_if_given(where, _AUTHENTICATE, authenticate=authenticate)
 
-    if min(capacity, max_body_bytes, spool_bytes) < 1:
-        raise ConfigError(f"webhook({name!r}): capacity, max_body_bytes and spool_bytes must be at least 1.")
-
+    expect(where, _AUTHENTICATE_BY, authenticate_by=authenticate_by)
     desk: Desk = CommittedDesk(name, capacity) if spool is None else SpooledDesk(name, Path(spool), spool_bytes)
 
     return Webhook(

@@ -14,6 +14,7 @@ from urllib.parse import unquote, urlsplit
 
 from anyio.to_thread import run_sync
 
+from asyncelt.arguments import PATH, SECONDS, SIZE, TEXT, expect, expect_if_given
 from asyncelt.destinations.filesystem_impl.catalogs import CatalogConfig, catalog_config
 from asyncelt.destinations.filesystem_impl.dataset import FileDataset
 from asyncelt.destinations.filesystem_impl.layout import DEFAULT_LAYOUT, Layout, Moment, Placeholder, path_part
@@ -228,6 +229,20 @@ def filesystem(  # noqa: PLR0913 - what people write down for a dataset; all but
     Raises:
         ConfigError: The layout, the address or the credentials are not usable, or a package is missing.
     """
+    expect("filesystem", PATH, bucket_url=bucket_url)
+    expect("filesystem", TEXT, layout=layout)
+    expect("filesystem", SECONDS, busy_timeout_s=busy_timeout_s)
+    expect("filesystem", SIZE, max_state_files=max_state_files)
+    expect_if_given("filesystem", SIZE, compact_files=compact_files)
+    expect_if_given(
+        "filesystem",
+        TEXT,
+        endpoint_url=endpoint_url,
+        region_name=region_name,
+        destination_name=destination_name,
+        naming_convention=naming_convention,
+    )
+
     if compact_files is not None and compact_files < _FEWEST:
         raise ConfigError(f"filesystem(compact_files={compact_files}): it takes {_FEWEST} files to put some together.")
 

@@ -150,7 +150,7 @@ async def test_strangers_are_refused_before_their_bodies_are_read() -> None:
     async with client_of(app) as client:
         assert (await client.post("/", content=b"{}", headers={"authorization": "Bearer s"})).status_code == 503
 
-    with pytest.raises(ConfigError, match=r"authenticate_by='body'\): one of request, headers"):
+    with pytest.raises(ConfigError, match=r"authenticate_by is 'request' or 'headers', not 'body'"):
         asyncelt.sources.webhook(authenticate_by="body")  # type: ignore[arg-type]
 
 

@@ -75,6 +75,9 @@ def s3_config(url: str, endpoint_url: str | None, region_name: str | None, crede
     given = _credentials(credentials)
     endpoint = endpoint_url or given.get("endpoint_url")
 
+    if endpoint and not endpoint.startswith(("http://", "https://")):
+        raise ConfigError(f"filesystem(endpoint_url={endpoint!r}): it begins with https:// or http://.")
+
     return S3Config(
         bucket=parts.netloc,
         prefix=parts.path.strip("/"),
