@@ -12,7 +12,8 @@ from collections.abc import Callable
 
 import anyio
 
-from asyncelt.errors import ConfigError, UsageError
+from asyncelt.arguments import COUNT, expect
+from asyncelt.errors import UsageError
 
 __all__ = ["BudgetAccount", "ByteBudget"]
 
@@ -29,9 +30,7 @@ class ByteBudget:
     """
 
     def __init__(self, limit: int) -> None:
-        if limit < 1:
-            raise ConfigError(f"max_memory must be at least 1 byte, not {limit}.")
-
+        expect("asyncelt.ByteBudget", COUNT, limit=limit)
         self.limit = limit
         self._used = 0
         self._pinned = 0

@@ -11,6 +11,7 @@ from pathlib import Path
 import anyio
 
 import asyncelt
+from asyncelt.errors import ConfigError
 
 __all__ = ["main"]
 
@@ -54,7 +55,11 @@ def _parser() -> argparse.ArgumentParser:
 def _demo(folder: Path, *, reset: bool) -> None:
     from asyncelt.demo import run_demo
 
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"--folder {folder} cannot be used: {error.strerror}.") from error
+
     anyio.run(partial(run_demo, folder, reset=reset))
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Literal, get_args
 
+from asyncelt.arguments import COUNT, FLAG, SECONDS, SIZE, Kind, expect
 from asyncelt.errors import ConfigError
 from asyncelt.types import Compression, FileFormat
 
@@ -38,7 +39,7 @@ class Limits:
     """Threads that turn pages into columns. Never changes the result."""
     load_workers: int = 8
     """Jobs that move to the destination at the same time."""
-    gather_bytes: int = 4 * MIB
+    gather_bytes: int = 12 * MIB
     """Small pages of one table are joined up to about this size, as JSON or Arrow, before they become columns; Python
     rows, which take more room, up to twice as much. Wide documents gain most: each column of a page has its price."""
     gather_rows: int = 50_000
@@ -65,8 +66,29 @@ class Limits:
     """How long a cancelled run waits for a user's synchronous code before it abandons the thread."""
 
     def __post_init__(self) -> None:
-        if self.next_item_mode not in get_args(NextItemMode):
-            raise ConfigError(f"next_item_mode is one of {get_args(NextItemMode)}, not {self.next_item_mode!r}.")
+        _check(self, _LIMITS)
+        _one_of("next_item_mode", self.next_item_mode, NextItemMode)
+        _one_of("parquet_compression", self.parquet_compression, Compression)
+
+
+_LIMITS: Mapping[str, Kind] = {
+    "max_memory": COUNT,
+    "max_disk": SIZE,
+    "max_parallel_items": COUNT,
+    "extract_workers": COUNT,
+    "normalize_workers": COUNT,
+    "load_workers": COUNT,
+    "gather_bytes": SIZE,
+    "gather_rows": SIZE,
+    "slice_s": SECONDS,
+    "buffer_max_items": COUNT,
+    "buffer_max_bytes": COUNT,
+    "file_max_items": COUNT,
+    "file_max_bytes": COUNT,
+    "load_early_bytes": SIZE,
+    "keep_completed": SIZE,
+    "cancel_grace_s": SECONDS,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,6 +98,9 @@ class Retry:
     attempts: int = 5
     first_s: float = 0.1
     max_s: float = 30.0
+
+    def __post_init__(self) -> None:
+        _check(self, {"attempts": COUNT, "first_s": SECONDS, "max_s": SECONDS})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,6 +114,8 @@ class Roll:
     """Since the first row of the package came."""
 
     def __post_init__(self) -> None:
+        _check(self, {"rows": SIZE, "bytes": SIZE, "seconds": SECONDS})
+
         if self.rows < 1 or self.bytes < 1 or self.seconds <= 0:
             raise ConfigError(f"Each limit of a Roll must be greater than 0: {self}.")
 
@@ -110,6 +137,31 @@ class Settings:
     auto_abort_on_terminal_error: bool = False
     """Whether a package that the destination refuses for good is given up at once, with those after it, instead of
     waiting: the next run extracts their rows again."""
+
+    def __post_init__(self) -> None:
+        expect("Settings", Kind("asyncelt.Limits(...)", lambda value: isinstance(value, Limits)), limits=self.limits)
+        expect("Settings", Kind("asyncelt.Retry(...)", lambda value: isinstance(value, Retry)), retry=self.retry)
+        _one_of("loader_file_format", self.loader_file_format, FileFormat)
+        flags = ("arrow_add_dlt_id", "arrow_add_dlt_load_id", "raise_on_failed_jobs", "auto_abort_on_terminal_error")
+        _check(self, dict.fromkeys(flags, FLAG))
+
+
+def _check(values: Limits | Retry | Roll | Settings, kinds: Mapping[str, Kind]) -> None:
+    """Check fields. None is a value only of those that are None by default."""
+    where = type(values).__name__
+
+    for one in fields(values):
+        value = getattr(values, one.name)
+
+        if one.name in kinds and (value is not None or one.default is not None):
+            expect(where, kinds[one.name], **{one.name: value})
+
+
+def _one_of(name: str, value: str | None, allowed: object) -> None:
+    values = get_args(allowed)
+
+    if value is not None and value not in values:
+        raise ConfigError(f"{name} is one of {', '.join(map(repr, values))}, not {value!r}.")
 
 
 def working_root(env: Mapping[str, str] | None = None) -> Path:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import io
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import anyio
 import pytest
 from rich.console import Console
 
+import asyncelt
 from asyncelt.cli import main
 from asyncelt.demo.api import Client, connect, serve
 from asyncelt.demo.catalog import _requirement, read_catalog
@@ -187,3 +190,15 @@ def test_an_unknown_command_is_refused(capsys):
 
     assert stopped.value.code == 2
     assert "invalid choice" in capsys.readouterr().err
+
+
+def test_a_folder_that_cannot_be_is_named_in_one_line(tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    assert main(["demo", "--folder", str(tmp_path / "file")]) == 1
+    printed = capsys.readouterr()
+    assert re.fullmatch(r"asyncelt: --folder .*file cannot be used: File exists\.\n", printed.err)
+
+
+def test_the_command_is_there_as_a_module():
+    result = subprocess.run([sys.executable, "-m", "asyncelt", "--version"], capture_output=True, text=True, check=True)
+    assert result.stdout == f"asyncelt {asyncelt.__version__}\n"

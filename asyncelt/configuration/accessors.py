@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, ClassVar, TypeVar, overload
 
+from asyncelt.arguments import TEXT, expect
 from asyncelt.configuration.lookup import Wanted, find, missing
 from asyncelt.configuration.providers import SET_IN_CODE, SetInCode, TomlFiles, forget_files, providers
 
@@ -116,6 +117,7 @@ class Accessor:
         return f"<asyncelt.{self._name}: environment{''.join(', ' + path for path in there)}>"
 
     def _wanted(self, key: str) -> Wanted:
+        expect(f"asyncelt.{self._name}", TEXT, key=key)
         *sections, name = key.split(".")
 
         # Exactly this place: sections are dropped only for arguments and settings.

@@ -107,7 +107,11 @@ def configured_factory(factory: _F, name: str) -> _F:
 
     @functools.wraps(factory)
     def call(*args: object, **kwargs: object) -> object:
-        bound = signature.bind_partial(*args, **kwargs)
+        try:
+            bound = signature.bind_partial(*args, **kwargs)
+        except TypeError as error:
+            raise TypeError(f"{name}(): {error}. It takes {', '.join(signature.parameters)}.") from None
+
         called = bound.arguments.get("destination_name")
         sections = [("destination", called)] if isinstance(called, str) else []
 

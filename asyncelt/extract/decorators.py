@@ -7,6 +7,7 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Concatenate, ParamSpec, TypeAlias, TypeGuard, TypeVar, overload
 
+from asyncelt.arguments import FLAG, TEXT, expect_if_given
 from asyncelt.configuration.injection import configured
 from asyncelt.errors import ConfigError, InvalidResourceData, ResourceNameMissing
 from asyncelt.extract.functions import is_async_function, name_of_data, section_of
@@ -180,6 +181,8 @@ def resource(
         references=references,
         nested_hints=nested_hints,
     )
+    expect_if_given("asyncelt.resource", FLAG, selected=selected, parallelized=parallelized)
+    expect_if_given("asyncelt.resource", TEXT, section=section)
     options: dict[str, object] = {
         "hints": hints,
         "table_name": table_name,
@@ -195,6 +198,12 @@ def resource(
 
     if _is_decorated(data):
         return _make_function(data, name, options)
+
+    if isinstance(data, str) and not name:
+        raise InvalidResourceData(
+            f"asyncelt.resource was given the text {data[:60]!r}, which is no data. The name of a decorated function "
+            "is passed by name: @asyncelt.resource(name=...)."
+        )
 
     if isinstance(data, Resource):
         raise InvalidResourceData(f"{data!r} is a resource already; change it with apply_hints() or with_name().")
@@ -364,6 +373,6 @@ def _check_transformer(function: _Function) -> None:
         inspect.signature(function).bind_partial(None)
     except TypeError:
         raise ConfigError(
-            f"Transformer {name_of_data(function)!r} needs a first parameter for the item; it has "
+            f"Transformer {name_of_data(function) or 'function'} needs a first parameter for the item; it has "
             f"{inspect.signature(function)}."
         ) from None

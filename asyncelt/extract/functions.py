@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import ParamSpec, TypeAlias, TypeVar
 
+from asyncelt.arguments import FUNCTION, expect
 from asyncelt.configuration.injection import call_configured
 from asyncelt.errors import ConfigError
 from asyncelt.extract.items import Kind, kind_of
@@ -36,7 +37,11 @@ def defer(function: Callable[P, R]) -> Callable[P, Callable[[], R]]:
 
     Yield such calls from a resource or transformer: up to ``max_parallel_items`` of them are under way at a time, and
     their results come in the order in which they were yielded.
+
+    Raises:
+        ConfigError: It is no function.
     """
+    expect("asyncelt.defer", FUNCTION, function=function)
 
     @functools.wraps(function)
     def deferred(*args: P.args, **kwargs: P.kwargs) -> Callable[[], R]:

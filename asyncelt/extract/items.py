@@ -16,6 +16,7 @@ from typing import Any, Protocol, cast, runtime_checkable
 
 import pyarrow as pa
 
+from asyncelt.arguments import TEXT, expect_if_given
 from asyncelt.errors import ConfigError
 from asyncelt.extract.messages import Checkpoint, Message, Messages
 from asyncelt.flow import JsonBody
@@ -86,6 +87,8 @@ class JsonPage:
     def __post_init__(self) -> None:
         if not isinstance(self.body, bytes | bytearray | memoryview | str):
             raise ConfigError(f"JsonPage takes the body as bytes or text, not as {type(self.body).__name__}.")
+
+        expect_if_given("JsonPage", TEXT, items=self.items)
 
         if self.items is not None and (not self.items or not all(self.items.split("."))):
             raise ConfigError(f'JsonPage(items={self.items!r}): expected a dotted path such as "data.results".')

@@ -8,6 +8,7 @@ from typing import Final
 
 import pyarrow as pa
 
+from asyncelt.arguments import MAPPING, PATH, expect
 from asyncelt.errors import ConfigError
 from asyncelt.extract.hinting import is_dynamic
 from asyncelt.extract.items import Mark, Marked, Materialized, with_table_name
@@ -111,6 +112,7 @@ def with_hints(item: object, hints: Mapping[str, object], create_table_variant: 
     Raises:
         ConfigError: A variant without a table name, or with a function as a hint.
     """
+    expect("with_hints", MAPPING, hints=hints)
     changes = {_RENAMED.get(name, name): value for name, value in hints.items()}
     name = changes.get("table_name")
 
@@ -147,6 +149,7 @@ def with_file_import(
     Raises:
         ConfigError: Files of this format cannot be read. A file that does not exist ends the run.
     """
+    expect("with_file_import", PATH, file_path=file_path)
     path = Path(file_path)
     readers = {"parquet": _parquet, "jsonl": _jsonl, "csv": _csv}
 

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self, cast
 
+from asyncelt.arguments import FUNCTION, NAMES, expect
 from asyncelt.errors import ConfigError, UsageError
 from asyncelt.extract.binding import Call
 from asyncelt.extract.checks import checked_policy, without_arguments, without_parent
@@ -190,6 +191,8 @@ class Resource(Definition):
 
         The dict is `asyncelt.current.resource_metrics()` of the run, and part of the run's info.
         """
+        expect(f"Resource {self.name!r}: add_metrics", FUNCTION, metrics_f=metrics_f)
+
         return self.add_step(MetricsStep(metrics_f), insert_at)
 
     def add_limit(
@@ -221,6 +224,8 @@ class Resource(Definition):
 
     def select_tables(self, *table_names: str) -> Self:
         """Of what a ``table_name`` function or `with_table_name` sends to tables, keep what goes to these."""
+        expect(f"Resource {self.name!r}: select_tables", NAMES, table_names=table_names)
+
         return self.add_step(SelectStep(table_names, self._table_name if callable(self._table_name) else None))
 
     def parallelize(self) -> Self:

@@ -9,6 +9,8 @@ __all__ = ["sampled_row_bytes", "size_of"]
 
 _DEPTH = 12
 _ELEMENTS = 64
+_CONTAINERS = 50_000
+"""How many containers are looked into: objects that point back at each other would be walked for ever."""
 _FLAT = frozenset({int, float, bool, type(None), str, bytes})
 
 
@@ -24,47 +26,59 @@ def sampled_row_bytes(rows: Sequence[object], samples: int = 8) -> float:
     return sum(size_of(rows[round(index * step)]) for index in range(samples)) / samples
 
 
-def size_of(value: object, depth: int = _DEPTH) -> int:
+def size_of(value: object) -> int:
     """Bytes of an object with everything in it.
 
     Keys are not counted: rows share them. Of a long list some elements stand for all.
     """
-    kind = type(value)
-
-    if kind in _FLAT:
-        return getsizeof(value)
-
-    if depth == 0:
-        return 64
-
-    if kind is dict or isinstance(value, Mapping):
-        return getsizeof(value, 64) + _sum(value.values(), depth)  # type: ignore[attr-defined]
-
-    if kind is list or kind is tuple or kind is set:
-        return getsizeof(value) + _elements(list(value), depth)  # type: ignore[call-overload]
-
-    fields = getattr(value, "__dict__", None)
-
-    if fields is None:
-        names = getattr(kind, "__struct_fields__", None) or getattr(kind, "__slots__", None)
-        fields = {name: getattr(value, name, None) for name in names} if isinstance(names, tuple) else {}
-
-    return getsizeof(value, 64) + _sum(fields.values(), depth)
+    return _Walk().size_of(value, _DEPTH)
 
 
-def _sum(values: Iterable[object], depth: int) -> int:
-    total = 0
+class _Walk:
+    """One look into an object."""
 
-    for value in values:
-        total += getsizeof(value) if type(value) in _FLAT else size_of(value, depth - 1)
+    __slots__ = ("_left",)
 
-    return total
+    def __init__(self) -> None:
+        self._left = _CONTAINERS
 
+    def size_of(self, value: object, depth: int) -> int:
+        kind = type(value)
 
-def _elements(values: list[object], depth: int) -> int:
-    if len(values) <= _ELEMENTS:
-        return _sum(values, depth)
+        if kind in _FLAT:
+            return getsizeof(value)
 
-    step = len(values) / _ELEMENTS
+        if depth == 0 or self._left <= 0:
+            return 64
 
-    return int(step * sum([size_of(values[int(index * step)], depth - 1) for index in range(_ELEMENTS)]))
+        self._left -= 1
+
+        if kind is dict or isinstance(value, Mapping):
+            return getsizeof(value, 64) + self._sum(value.values(), depth)  # type: ignore[attr-defined]
+
+        if kind is list or kind is tuple or kind is set:
+            return getsizeof(value) + self._elements(list(value), depth)  # type: ignore[call-overload]
+
+        fields = getattr(value, "__dict__", None)
+
+        if fields is None:
+            names = getattr(kind, "__struct_fields__", None) or getattr(kind, "__slots__", None)
+            fields = {name: getattr(value, name, None) for name in names} if isinstance(names, tuple) else {}
+
+        return getsizeof(value, 64) + self._sum(fields.values(), depth)
+
+    def _sum(self, values: Iterable[object], depth: int) -> int:
+        total = 0
+
+        for value in values:
+            total += getsizeof(value) if type(value) in _FLAT else self.size_of(value, depth - 1)
+
+        return total
+
+    def _elements(self, values: list[object], depth: int) -> int:
+        if len(values) <= _ELEMENTS:
+            return self._sum(values, depth)
+
+        step = len(values) / _ELEMENTS
+
+        return int(step * sum([self.size_of(values[int(index * step)], depth - 1) for index in range(_ELEMENTS)]))

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Generic, ParamSpec, Protocol, TypeAlias, cast, overload
 
 from asyncelt import current
+from asyncelt.arguments import FLAG, NESTING, TEXT, Kind, expect_if_given
 from asyncelt.configuration.injection import configured
 from asyncelt.errors import ConfigError, InvalidResourceData
 from asyncelt.extract.functions import is_async_function, name_of_data, section_of
@@ -21,6 +22,7 @@ __all__ = ["AsyncSourceFunction", "SourceFunction", "source"]
 
 P = ParamSpec("P")
 _Function: TypeAlias = Callable[..., object]
+_SCHEMA = Kind("an asyncelt.Schema", lambda value: isinstance(value, Schema))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -226,6 +228,10 @@ def source(  # noqa: PLR0913 - the reference's arguments
     Raises:
         ConfigError: An argument is wrong.
     """
+    expect_if_given("asyncelt.source", TEXT, name=name, section=section)
+    expect_if_given("asyncelt.source", NESTING, max_table_nesting=max_table_nesting)
+    expect_if_given("asyncelt.source", FLAG, root_key=root_key)
+    expect_if_given("asyncelt.source", _SCHEMA, schema=schema)
 
     def decorate(function: _Function) -> object:
         if not callable(function):

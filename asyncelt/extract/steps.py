@@ -14,7 +14,8 @@ from typing import Protocol, TypeAlias, runtime_checkable
 import pyarrow as pa
 
 from asyncelt import current
-from asyncelt.errors import ConfigError, UsageError
+from asyncelt.arguments import SECONDS, SIZE, Kind, expect_if_given
+from asyncelt.errors import UsageError
 from asyncelt.extract.functions import RowFunction
 from asyncelt.types import OnError
 
@@ -241,13 +242,13 @@ def limit_step(where: str, max_items: int | None, max_time: float | None, *, cou
     Raises:
         ConfigError: A number is negative.
     """
-    if max_items is not None and (isinstance(max_items, bool) or max_items < -1):
-        raise ConfigError(f"{where}: add_limit takes a number of items from 0, not {max_items!r}.")
+    if max_items == -1:
+        max_items = None
 
-    if max_time is not None and max_time < 0:
-        raise ConfigError(f"{where}: add_limit takes max_time in seconds from 0, not {max_time!r}.")
+    expect_if_given(f"{where}: add_limit", SIZE, max_items=max_items)
+    expect_if_given(f"{where}: add_limit", SECONDS, max_time=max_time)
 
-    return LimitStep(None if max_items == -1 else max_items, max_time, count_rows)
+    return LimitStep(max_items, max_time, count_rows)
 
 
 class _LimitRun:
@@ -290,8 +291,13 @@ def _first_rows(item: object, count: int) -> object:
     return item.slice(0, count) if isinstance(item, pa.Table) else item
 
 
+_POSITION = Kind("a position among the steps, a whole number", lambda value: isinstance(value, int))
+
+
 def insert_step(steps: tuple[Step, ...], step: Step, at: int | None = None) -> tuple[Step, ...]:
     """``steps`` with one more: at position ``at``, or after all others of the same or a lower affinity."""
+    expect_if_given("A step", _POSITION, insert_at=at)
+
     if at is None:
         at = sum(1 for other in steps if other.affinity <= step.affinity)
 

@@ -59,9 +59,11 @@ class StreamStats:
         return self.rows / self.seconds if self.seconds else 0.0
 
     def __str__(self) -> str:
-        last = "none yet" if self.last_commit_at is None else f"{datetime.fromtimestamp(self.last_commit_at, UTC):%X}"
+        last = (
+            "none yet" if self.last_commit_at is None else f"{datetime.fromtimestamp(self.last_commit_at, UTC):%X} UTC"
+        )
 
         return (
             f"Stream {self.pipeline_name}: {self.rows} rows in {self.packages} packages, {self.messages} messages "
-            f"acknowledged, {self.repeated} repeated, {self.queued} packages waiting; last commit {last} UTC."
+            f"acknowledged, {self.repeated} repeated, {self.queued} packages waiting; last commit: {last}."
         )

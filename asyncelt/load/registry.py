@@ -55,6 +55,8 @@ def resolve(destination: str | Destination | Callable[[], object] | ModuleType) 
         ConfigError: What was passed, or what the factory returned, is no destination; or a package is missing.
     """
     if isinstance(destination, str):
+        _refuse_address(destination)
+
         return _made(_factory_of(destination), repr(destination))
 
     if isinstance(destination, ModuleType):
@@ -88,7 +90,32 @@ def with_credentials(destination: Destination, credentials: object) -> Destinati
     kind = destination.destination_type.rpartition(".")[2]
     named = {} if destination.destination_name == kind else {"destination_name": destination.destination_name}
 
-    return _made(lambda: factory(credentials, **named), repr(destination.destination_name))
+    return _made(lambda: factory(credentials, **named), repr(destination.destination_name), how="with such credentials")
+
+
+def _refuse_address(text: str) -> None:
+    """Say what to call with an address or a path. The address is not shown: there may be a password in it."""
+    scheme, is_address, _ = text.partition("://")
+    scheme = scheme.partition("+")[0]
+
+    if is_address:
+        made = _MADE_OF.get(scheme, "a factory of asyncelt.destinations")
+
+        raise UnknownDestination(f"An address ({scheme}://...) was passed as destination; pass it to {made}.")
+
+    if "/" in text or "\\" in text:
+        raise UnknownDestination(
+            f"{text!r} is no destination; a folder is asyncelt.destinations.filesystem({text!r}), a DuckDB file "
+            f"asyncelt.destinations.duckdb({text!r})."
+        )
+
+
+_DATABASES = (".duckdb", ".ddb", ".db")
+_MADE_OF: Mapping[str, str] = {
+    **dict.fromkeys(("postgresql", "postgres"), 'asyncelt.destinations.postgres("postgresql://...")'),
+    **dict.fromkeys(("s3", "s3a", "file"), 'asyncelt.destinations.filesystem("<address>")'),
+    "duckdb": 'asyncelt.destinations.duckdb("<path>")',
+}
 
 
 @lru_cache(maxsize=1)
@@ -131,8 +158,10 @@ def _import(value: str, name: str) -> Callable[[], object]:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         if error.name is not None and (module_name == error.name or module_name.startswith(f"{error.name}.")):
+            meant = f" A file is asyncelt.destinations.duckdb({name!r})." if name.endswith(_DATABASES) else ""
+
             raise UnknownDestination(
-                f"Destination {name!r}: there is no module {module_name!r}. Registered destinations are: "
+                f"Destination {name!r}: there is no module {module_name!r}.{meant} Registered destinations are: "
                 f"{', '.join(known_destinations())}."
             ) from error
 
@@ -156,12 +185,13 @@ def _missing_package(name: str, error: ModuleNotFoundError) -> ConfigError:
     return ConfigError(f"Destination {name!r} needs the package {package!r}, which is not installed: {remedy}")
 
 
-def _made(factory: Callable[[], object], what: str) -> Destination:
+def _made(factory: Callable[[], object], what: str, *, how: str = "without arguments") -> Destination:
     try:
         made = factory()
     except TypeError as error:
         raise ConfigError(
-            f"The destination {what} cannot be made without arguments: {error}. Call its factory and pass the result."
+            f"The destination {what} cannot be made {how}: {str(error).rstrip('.')}. Call its factory and pass the "
+            "result."
         ) from error
 
     if not isinstance(made, Destination):

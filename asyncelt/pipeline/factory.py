@@ -12,6 +12,7 @@ import anyio
 
 from asyncelt import current
 from asyncelt._async import in_thread, shielded
+from asyncelt.arguments import Kind, expect
 from asyncelt.budget import ByteBudget
 from asyncelt.config import Settings
 from asyncelt.errors import CannotRestorePipeline, PipelineBusy, StorageError
@@ -30,7 +31,7 @@ from asyncelt.types import FileFormat, JsonValue, OnBusy, Refresh
 
 __all__ = ["attach", "check_pipeline_name", "pipeline", "replay", "run"]
 
-_CLEANUP_S = 10.0
+_PIPELINE = Kind("an asyncelt.Pipeline", lambda value: isinstance(value, Pipeline))
 
 
 def pipeline(
@@ -170,7 +171,7 @@ async def _attached(found: Pipeline, destination: DestinationReference | None) -
         await _require_data(found)
     except BaseException:
         if not was_there:
-            with shielded(_CLEANUP_S):
+            with shielded():
                 await _remove_unused(root, threads)
 
         raise
@@ -237,6 +238,8 @@ async def run(
 
 async def replay(pipeline: Pipeline, data: object = None, *, where: str | None = None) -> LoadInfo:
     """Load rows from the pipeline's quarantine table again. See `Pipeline.replay`."""
+    expect("asyncelt.replay", _PIPELINE, pipeline=pipeline)
+
     return await pipeline.replay(data, where=where)
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TypedDict, cast
 
+from asyncelt.arguments import COUNT, FLAG, PATH, SECRET, TEXT, Kind, expect_if_given
 from asyncelt.budget import ByteBudget
 from asyncelt.config import Settings, working_root
 from asyncelt.configuration.lookup import PIPELINE
@@ -107,9 +108,8 @@ def made_of(given: Given) -> Made:
     Raises:
         ConfigError: An argument is wrong, or what is configured.
     """
+    _check(given)
     name = check_pipeline_name(given.pipeline_name or configured_name() or f"asyncelt_{_program_name()}")
-    one_of("on_busy", given.on_busy, OnBusy)
-    one_of("refresh", given.refresh, Refresh)
 
     if given.member:
         check_pipeline_name(given.member)
@@ -130,6 +130,34 @@ def made_of(given: Given) -> Made:
         staging = staging_of(said.staging, target, name)
 
     return Made(pipeline_name=name, options=options, destination=target, staging=staging, dataset_name=dataset)
+
+
+def _check(given: Given) -> None:
+    expect_if_given(
+        _CALL, TEXT, pipeline_name=given.pipeline_name, dataset_name=given.dataset_name, member=given.member
+    )
+    expect_if_given(_CALL, SECRET, pipeline_salt=given.pipeline_salt)
+    expect_if_given(
+        _CALL,
+        PATH,
+        pipelines_dir=given.pipelines_dir,
+        import_schema_path=given.import_schema_path,
+        export_schema_path=given.export_schema_path,
+    )
+    expect_if_given(_CALL, FLAG, dev_mode=given.dev_mode, restore_from_destination=given.restore_from_destination)
+    expect_if_given(_CALL, COUNT, workers=given.workers)
+    expect_if_given(_CALL, _SETTINGS, settings=given.settings)
+    expect_if_given(_CALL, _MEMORY, max_memory=given.max_memory)
+    one_of("on_busy", given.on_busy, OnBusy)
+    one_of("refresh", given.refresh, Refresh)
+
+
+_CALL = "asyncelt.pipeline"
+_SETTINGS = Kind("asyncelt.Settings(...)", lambda value: isinstance(value, Settings))
+_MEMORY = Kind(
+    "a number of bytes from 1, or an asyncelt.ByteBudget",
+    lambda value: isinstance(value, ByteBudget) or COUNT.accepts(value),
+)
 
 
 def destination_used(head: Head, name: str) -> Destination | None:
@@ -180,13 +208,10 @@ def _settings(given: Given) -> Settings:
     settings, workers, memory = given.settings or configured_settings(), given.workers, given.max_memory
     limits = settings.limits
 
-    if workers is not None and workers < 1:
-        raise ConfigError(f"workers must be at least 1, not {workers}.")
-
     if workers is not None:
         limits = replace(limits, normalize_workers=workers)
 
-    if isinstance(memory, int):
+    if memory is not None and not isinstance(memory, ByteBudget):
         limits = replace(limits, max_memory=memory)
 
     return replace(settings, limits=limits)

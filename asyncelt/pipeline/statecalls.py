@@ -7,7 +7,10 @@ from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from dataclasses import replace
 
+import orjson
+
 from asyncelt import current
+from asyncelt.arguments import TEXT, Kind, expect
 from asyncelt.engine.ownership import Folder
 from asyncelt.engine.run import RunRequest, run_extract
 from asyncelt.engine.schema_sync import sync_schema
@@ -22,6 +25,18 @@ __all__ = ["StateCalls"]
 
 _managed: ContextVar[tuple[object, StateDoc] | None] = ContextVar("asyncelt_managed_state", default=None)
 """The pipeline whose state this task is changing, and that state."""
+
+
+def _is_storable(value: object) -> bool:
+    try:
+        orjson.dumps(value)
+    except TypeError:
+        return False
+
+    return True
+
+
+_STORABLE = Kind("a value of JSON", _is_storable)
 
 
 class StateCalls(PipelineBase):
@@ -61,7 +76,12 @@ class StateCalls(PipelineBase):
         """Keep a value on this machine; it never goes to the destination.
 
         Inside `managed_state` it is kept when the block ends well.
+
+        Raises:
+            ConfigError: The key is no text, or the value has no form in JSON.
         """
+        expect("set_local_state_val", TEXT, key=key)
+        expect("set_local_state_val", _STORABLE, **{key: value})
         managed = _managed.get()
 
         if managed is not None and managed[0] is self:

@@ -12,6 +12,7 @@ import anyio
 import pyarrow as pa
 
 from asyncelt._async import in_thread
+from asyncelt.arguments import COUNT, expect
 from asyncelt.errors import ConfigError, QueryError
 from asyncelt.load.protocol import SupportsQuery, SupportsStream
 from asyncelt.types import SqlValue
@@ -224,7 +225,6 @@ async def _batches(whole: pa.Table, batch_rows: int) -> AsyncIterator[pa.RecordB
 
 
 def _checked_size(rows: int) -> int:
-    if rows < 1:
-        raise ConfigError(f"A chunk has at least one row, not {rows}.")
+    expect("A chunk", COUNT, rows=rows)
 
     return rows

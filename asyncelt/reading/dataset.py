@@ -7,6 +7,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from types import ModuleType, TracebackType
 from typing import TYPE_CHECKING, Any
 
+from asyncelt.arguments import TEXT, expect
 from asyncelt.errors import ConfigError, SchemaNotFound, UnknownTable, UsageError
 from asyncelt.load.protocol import Destination, Session, SupportsQuery, Target, is_same_place
 from asyncelt.load.registry import resolve
@@ -315,6 +316,7 @@ async def dataset(
         ConfigError: The destination cannot be read with SQL.
         SchemaNotFound: The dataset has no schema of this name.
     """
+    expect("asyncelt.dataset", TEXT, dataset_name=dataset_name)
     found = resolve(destination).for_pipeline(dataset_name)
     target = Target(pipeline_name="", dataset_name=dataset_name)
     sql_dialect(found)

@@ -12,6 +12,7 @@ import anyio
 import pyarrow as pa
 
 from asyncelt._async import in_thread
+from asyncelt.arguments import SIZE
 from asyncelt.errors import InvalidQuery, UnknownColumn
 from asyncelt.reading.cursor import Cursor, opened_cursor
 from asyncelt.reading.fetches import Fetches
@@ -169,10 +170,10 @@ class Relation(Fetches):
         """At most so many rows.
 
         Raises:
-            InvalidQuery: The limit is negative.
+            InvalidQuery: The limit is no whole number, or negative.
         """
-        if limit < 0:
-            raise InvalidQuery(f"A limit cannot be negative: {limit}.")
+        if not SIZE.accepts(limit):
+            raise InvalidQuery(f"A limit is a whole number that is not negative, not {limit!r}.")
 
         return self._then(Limit(limit))
 
@@ -421,7 +422,7 @@ class Relation(Fetches):
         names = {*known, *own, *(name.lower() for name in (*known, *own))}
 
         for name in columns:
-            if name not in names and name.lower() not in names:
+            if name not in names and str(name).lower() not in names:
                 raise UnknownColumn(f"There is no column {name!r}. There are: {', '.join(known) or 'none'}.")
 
     def _compiled(self) -> Compiled:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, fields, replace
 from datetime import date
 from typing import Any, TypeAlias, cast
 
+from asyncelt.arguments import MAPPING, NESTING, SEQUENCE, expect, expect_if_given
 from asyncelt.errors import ConfigError
 from asyncelt.schema.capabilities import Capabilities
 from asyncelt.schema.columns import ColumnHints, Properties, declared_columns, is_pydantic_model, pydantic_contract
@@ -139,10 +140,9 @@ def validate_hints(hints: TableHints) -> None:
     one_of(hints.table_format, TABLE_FORMATS, f"{where}, table_format")
     one_of(hints.file_format, FILE_FORMATS, f"{where}, file_format")
 
-    nesting: object = hints.max_table_nesting
-
-    if nesting is not None and (not isinstance(nesting, int) or isinstance(nesting, bool) or nesting < 0):
-        raise ConfigError(f"{where}: max_table_nesting is a number of levels from 0, not {nesting!r}.")
+    expect_if_given(where, NESTING, max_table_nesting=hints.max_table_nesting)
+    expect_if_given(where, SEQUENCE, references=hints.references)
+    expect_if_given(where, MAPPING, nested_hints=hints.nested_hints)
 
     for reference in hints.references or ():
         check_reference(reference, where)
@@ -198,6 +198,7 @@ def _nested(path: NestedPath, raw: TableHints | Mapping[str, object], root: Tabl
     if isinstance(raw, TableHints):
         return replace(raw, name=name)
 
+    expect(f"Table {root.name!r}, nested_hints", MAPPING, **{str(path): raw})
     renamed = {"parent" if key == "parent_table_name" else key: value for key, value in raw.items()}
     allowed = {item.name for item in fields(TableHints)} - {"nested_hints", "name"}
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from asyncelt.arguments import MAPPING, TEXT, expect
 from asyncelt.types import ColumnName, DataType, JsonValue, TableName, WriteDisposition
 
 if TYPE_CHECKING:
@@ -99,6 +100,7 @@ class Schema:
             SchemaError: This is no stored schema, or of another engine version.
             ConfigError: The name cannot be that of a schema, or there is no such naming convention.
         """
+        expect("Schema.from_dict", MAPPING, document=document)
         from asyncelt.schema.joining import completed
         from asyncelt.schema.stored import ENGINE_VERSION, from_stored
 
@@ -112,6 +114,7 @@ class Schema:
             SchemaError: It is neither, or no stored schema.
             ConfigError: It is YAML, and PyYAML is not installed.
         """
+        expect("Schema.from_text", TEXT, text=text)
         from asyncelt.schema.export import parse_schema
 
         return parse_schema(text)

@@ -12,6 +12,7 @@ import anyio
 import anyio.lowlevel
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
+from asyncelt.arguments import COUNT, TEXT, expect
 from asyncelt.errors import ConfigError, MessageNotCommitted, warn
 from asyncelt.extract.intervals import Intervals
 from asyncelt.extract.messages import Message, Receipt
@@ -213,7 +214,7 @@ def channel(name: str = "channel", *, capacity: int = 1000) -> Channel:
     Raises:
         ConfigError: A capacity below 1.
     """
-    if capacity < 1:
-        raise ConfigError(f"channel({name!r}): capacity must be at least 1, not {capacity}.")
+    expect("channel", TEXT, name=name)
+    expect(f"channel({name!r})", COUNT, capacity=capacity)
 
     return Channel(name, capacity)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
+from asyncelt.arguments import COUNT, FLAG, SECONDS, TEXT, Kind, expect, expect_if_given
 from asyncelt.destinations.duckdb_impl.config import DuckDbConfig
 from asyncelt.destinations.duckdb_impl.instance import Instance
 from asyncelt.destinations.duckdb_impl.session import DuckDbSession
@@ -41,6 +43,18 @@ _CAPABILITIES = Capabilities(
 )
 _URL = "duckdb:///"
 _MEMORY = ":memory:"
+_MEMORY_LIMIT = Kind(
+    "text with a size, such as '512MB'",
+    lambda value: (
+        isinstance(value, str)
+        and re.fullmatch(r"\s*\d+(\.\d+)?\s*([kmgt]i?b?|b|bytes|%)\s*", value, re.IGNORECASE) is not None
+    ),
+)
+_VERSION = Kind(
+    "a version of DuckDB's storage, such as 'v1.3.0'",
+    lambda value: isinstance(value, str) and re.fullmatch(r"v\d+\.\d+(\.\d+)?|latest", value) is not None,
+)
+_ELSEWHERE = ("md:", "motherduck:")
 _DICT_KEYS = ("database", "settings")
 
 
@@ -134,6 +148,16 @@ def duckdb(
     Raises:
         ConfigError: The credentials are none of the above, or there is no such strategy.
     """
+    expect_if_given("duckdb", TEXT, destination_name=destination_name, naming_convention=naming_convention)
+    expect_if_given("duckdb", _MEMORY_LIMIT, memory_limit=memory_limit)
+    expect_if_given("duckdb", _VERSION, storage_version=storage_version)
+    expect_if_given("duckdb", COUNT, threads=threads)
+    expect("duckdb", SECONDS, busy_timeout_s=busy_timeout_s)
+    expect(
+        "duckdb",
+        FLAG,
+        truncate_tables_on_staging_destination_before_load=truncate_tables_on_staging_destination_before_load,
+    )
     supported = _CAPABILITIES.replace_strategies
 
     if replace_strategy is not None and replace_strategy not in supported:
@@ -184,7 +208,7 @@ def _located(credentials: object, base: DuckDbConfig) -> DuckDbConfig:
         if text in {"", _MEMORY}:
             return replace(base, instance=Instance(), location=_URL + _MEMORY)
 
-        path = Path(os.path.abspath(os.path.expanduser(text)))
+        path = _local_path(text)
 
         return replace(base, path=path, location=f"{_URL}{path}")
 
@@ -197,6 +221,19 @@ def _located(credentials: object, base: DuckDbConfig) -> DuckDbConfig:
         "duckdb credentials must be a path, ':memory:', a DuckDB connection or a mapping, not "
         f"{type(credentials).__name__}."
     )
+
+
+def _local_path(text: str) -> Path:
+    if "://" in text or text.startswith(_ELSEWHERE):
+        raise ConfigError(
+            "duckdb takes the path of a local file, as in duckdb('data.duckdb') or duckdb('duckdb:///data.duckdb'), "
+            f"not an address ({text.partition(':')[0]}:...)."
+        )
+
+    if "\0" in text:
+        raise ConfigError(f"duckdb: {text!r} cannot be a path, for the character NUL in it.")
+
+    return Path(os.path.abspath(os.path.expanduser(text)))
 
 
 @asynccontextmanager

@@ -14,6 +14,7 @@ from urllib.parse import unquote, urlsplit
 
 from anyio.to_thread import run_sync
 
+from asyncelt.arguments import PATH, SECONDS, SIZE, TEXT, expect, expect_if_given
 from asyncelt.destinations.filesystem_impl.catalogs import CatalogConfig, catalog_config
 from asyncelt.destinations.filesystem_impl.dataset import FileDataset
 from asyncelt.destinations.filesystem_impl.layout import DEFAULT_LAYOUT, Layout, Moment, Placeholder, path_part
@@ -109,6 +110,7 @@ class Filesystem:
     busy_timeout_s: float = 30.0
     iceberg_catalog: CatalogConfig = field(default_factory=CatalogConfig)
     compact_files: int | None = None
+    memory_limit: str | None = "1GB"
 
     @property
     def destination_type(self) -> str:
@@ -165,6 +167,7 @@ class Filesystem:
                 catalog=self.iceberg_catalog,
                 namespace=target.dataset_name,
                 compact_files=self.compact_files,
+                memory_limit=self.memory_limit,
             )
             session = FilesystemSession(dataset, target, busy_timeout_s=self.busy_timeout_s)
 
@@ -189,6 +192,7 @@ def filesystem(  # noqa: PLR0913 - what people write down for a dataset; all but
     busy_timeout_s: float = 30.0,
     iceberg_catalog: str | Mapping[str, str] | None = None,
     compact_files: int | None = None,
+    memory_limit: str | None = "1GB",
 ) -> Filesystem:
     """Load into files, Parquet or JSON lines, in a local folder or a bucket of S3.
 
@@ -219,10 +223,26 @@ def filesystem(  # noqa: PLR0913 - what people write down for a dataset; all but
             a name in pyiceberg's own configuration. In a local folder a SQLite file in the dataset unless given.
         compact_files: A Delta or Iceberg table that has this number of small files (below 16 MiB) after a load has
             them put together, in a commit of its own; never unless given.
+        memory_limit: Most memory that DuckDB may use to answer one query over the files, as it writes it ("512MB");
+            what does not fit goes to a temporary folder of the system. None: DuckDB's own default.
 
     Raises:
         ConfigError: The layout, the address or the credentials are not usable, or a package is missing.
     """
+    expect("filesystem", PATH, bucket_url=bucket_url)
+    expect("filesystem", TEXT, layout=layout)
+    expect("filesystem", SECONDS, busy_timeout_s=busy_timeout_s)
+    expect("filesystem", SIZE, max_state_files=max_state_files)
+    expect_if_given("filesystem", SIZE, compact_files=compact_files)
+    expect_if_given(
+        "filesystem",
+        TEXT,
+        endpoint_url=endpoint_url,
+        region_name=region_name,
+        destination_name=destination_name,
+        naming_convention=naming_convention,
+    )
+
     if compact_files is not None and compact_files < _FEWEST:
         raise ConfigError(f"filesystem(compact_files={compact_files}): it takes {_FEWEST} files to put some together.")
 
@@ -235,6 +255,7 @@ def filesystem(  # noqa: PLR0913 - what people write down for a dataset; all but
         busy_timeout_s=busy_timeout_s,
         iceberg_catalog=catalog_config(iceberg_catalog),
         compact_files=compact_files,
+        memory_limit=memory_limit,
     )
 
 

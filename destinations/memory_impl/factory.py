@@ -13,6 +13,7 @@ import anyio
 import pyarrow as pa
 
 from asyncelt._async import in_thread
+from asyncelt.arguments import FUNCTION, TEXT, expect_if_given
 from asyncelt.destinations.memory_impl.store import (
     Contents,
     after_commit,
@@ -208,6 +209,9 @@ def memory(
             one "snake_case".
         fault: Called at each step of a session, by name; raise in it to make the step fail.
     """
+    expect_if_given("memory", TEXT, destination_name=destination_name, naming_convention=naming_convention)
+    expect_if_given("memory", FUNCTION, fault=fault)
+
     return Memory(
         destination_name=destination_name or "memory",
         capabilities=replace(_CAPABILITIES, naming_convention=naming_convention),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
@@ -17,6 +18,8 @@ __all__ = ["STAGING_THRESHOLD", "Address", "PostgresConfig", "address_of"]
 
 STAGING_THRESHOLD: Final = 1024 * 1024 * 1024
 """Staged, rows cost the server a third to two thirds more. So much is copied for minutes, which nobody wants twice."""
+_HOST = re.compile(r"(\[[^\]]*\]|[^:\[\]]*)(?::(\d{0,7}))?")
+_LAST_PORT = 65535
 _SCHEMES = ("postgresql", "postgres")
 _PARTS = ("host", "port", "database", "user", "password", "ssl")
 _ALIASES = {"username": "user", "dbname": "database", "sslmode": "ssl"}
@@ -95,7 +98,7 @@ def address_of(credentials: str | Mapping[str, object] | None, parts: Mapping[st
     return Address(
         dsn=_with_options(dsn or "postgresql://", files) if files else dsn,
         parts=dict(_part(key, value) for key, value in named.items() if key not in _IGNORED and value is not None),
-        timeout_s=_DEFAULT_TIMEOUT_S if given is None else float(str(given)),
+        timeout_s=_DEFAULT_TIMEOUT_S if given is None else _seconds(given),
     )
 
 
@@ -108,11 +111,23 @@ def _split(dsn: str) -> tuple[str, str | None]:
         # The string is not shown: it may be a password.
         raise ConfigError("postgres credentials must begin with postgresql://, as in postgresql://user@host:5432/name.")
 
+    if not all(_is_host(host) for host in url.netloc.rpartition("@")[2].split(",")):
+        raise ConfigError(
+            "postgres credentials: the port is not a number from 1 to 65535, as in "
+            "postgresql://user:password@host:5432/name. In user and password / is written as %2F, @ as %40, : as %3A."
+        )
+
     options = parse_qsl(url.query, keep_blank_values=True)
     kept = [(key, value) for key, value in options if key != _TIMEOUT and key not in _IGNORED]
     query = urlencode(kept, quote_via=quote)
 
     return urlunsplit(("postgresql", url.netloc, url.path, query, "")), dict(options).get(_TIMEOUT)
+
+
+def _is_host(text: str) -> bool:
+    found = _HOST.fullmatch(text)
+
+    return found is not None and 1 <= int(found[2] or 5432) <= _LAST_PORT
 
 
 def _with_options(dsn: str, options: Mapping[str, str]) -> str:
@@ -134,10 +149,19 @@ def _part(key: str, value: object) -> tuple[str, str | int]:
     if name != "port":
         return name, str(value)
 
+    port = int(str(value)) if str(value).isdecimal() else 0
+
+    if not 1 <= port <= _LAST_PORT:
+        raise ConfigError(f"postgres credentials: the port is not a number from 1 to {_LAST_PORT}: {value!r}.")
+
+    return name, port
+
+
+def _seconds(value: object) -> float:
     try:
-        return name, int(str(value))
+        return float(str(value))
     except ValueError:
-        raise ConfigError(f"postgres credentials: the port is not a number: {value!r}.") from None
+        raise ConfigError(f"postgres credentials: {_TIMEOUT} is a number of seconds, not {value!r}.") from None
 
 
 def _port_of(netloc: str) -> str:

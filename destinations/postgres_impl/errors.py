@@ -90,7 +90,8 @@ def translate(error: BaseException, doing: str) -> LoadError:
     if isinstance(error, ssl.SSLCertVerificationError) or _NO_TLS in str(error):
         return DestinationRejected(f"{message} Hint: {_NO_TLS_HINT if _NO_TLS in str(error) else _UNTRUSTED}")
 
-    unreached = isinstance(error, socket.gaierror | ConnectionRefusedError)
+    # A file that is not there: the socket of a server.
+    unreached = isinstance(error, socket.gaierror | ConnectionRefusedError | FileNotFoundError)
 
     return DestinationUnavailable(_with_hint(message, _UNREACHED if unreached else None))
 

@@ -7,6 +7,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, cast
 
+from asyncelt.arguments import COUNT, FLAG, SIZE, TEXT, expect, expect_if_given
 from asyncelt.destinations.postgres_impl.config import STAGING_THRESHOLD, Address, PostgresConfig, address_of
 from asyncelt.destinations.postgres_impl.session import PostgresSession
 from asyncelt.destinations.postgres_impl.storable import check_storable
@@ -131,9 +132,10 @@ def postgres(
     if replace_strategy is not None and replace_strategy not in supported:
         raise ConfigError(f"postgres has no replace_strategy {replace_strategy!r}; it has {', '.join(supported)}.")
 
-    if pool_size < 1:
-        raise ConfigError(f"postgres: pool_size must be at least 1, not {pool_size}.")
-
+    expect("postgres", COUNT, pool_size=pool_size)
+    expect("postgres", FLAG, create_indexes=create_indexes, pooled=pooled)
+    expect_if_given("postgres", SIZE, staging_threshold=staging_threshold)
+    expect_if_given("postgres", TEXT, destination_name=destination_name, naming_convention=naming_convention)
     parts = {"host": host, "port": port, "database": database, "username": username, "password": password}
     config = PostgresConfig(
         create_indexes=create_indexes,

@@ -173,14 +173,14 @@ async def test_a_damaged_page_file_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("call", "arguments", "message"),
     [
-        ("extract", {"workers": 0}, "workers must be at least 1"),
+        ("extract", {"workers": 0}, "workers is a whole number from 1"),
         ("extract", {"max_parallel_items": 0}, "max_parallel_items"),
         ("extract", {"loader_file_format": "csv"}, "parquet, jsonl, not 'csv'"),
         ("extract", {"refresh": "drop_everything"}, "drop_sources"),
         ("extract", {"write_disposition": "apend"}, "append"),
-        ("normalize", {"workers": 0}, "workers must be at least 1"),
+        ("normalize", {"workers": 0}, "workers is a whole number from 1"),
         ("normalize", {"loader_file_format": "csv"}, "not 'csv'"),
-        ("load", {"workers": -1}, "workers must be at least 1"),
+        ("load", {"workers": -1}, "workers is a whole number from 1"),
         ("load", {"destination": "duckbd"}, "duckdb"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 
 import msgspec
@@ -185,3 +186,17 @@ def test_deep_values_end() -> None:
     value.append(value)
 
     assert size_of(value) > 0
+
+
+def test_objects_that_point_at_each_other_end() -> None:
+    """Each of them holds all others: walked along every path, that would be 30 to the power of 12 looks."""
+    people = [Person("ada") for _ in range(30)]
+
+    for person in people:
+        person.friends = people  # type: ignore[attr-defined]
+
+    assert size_of({"id": 1, "person": people[0]}) > 0
+
+
+def test_a_module_has_a_size() -> None:
+    assert size_of(os) > 0

@@ -148,7 +148,7 @@ def test_the_class_takes_what_the_factory_takes(tmp_path: Path) -> None:
         assert made.destination is not None
         assert made.destination.destination_name == "memory"
 
-        with pytest.raises(ConfigError, match="workers must be at least 1"):
+        with pytest.raises(ConfigError, match="workers is a whole number from 1"):
             asyncelt.Pipeline("y", pipelines_dir=tmp_path, workers=0)
 
         with pytest.raises(TypeError, match="nonsense"):

@@ -8,6 +8,7 @@ from datetime import date
 from typing import Any, ClassVar, Generic, Literal, Self, TypeAlias, TypeVar, cast, get_args
 
 from asyncelt import current
+from asyncelt.arguments import FLAG, NAMES, NUMBER, Kind, expect_if_given
 from asyncelt.configuration.interval import joins_schedulers
 from asyncelt.errors import ConfigError, IncrementalCursorPathMissing, IncrementalPrimaryKeyMissing, UsageError
 from asyncelt.extract.incremental.boundary import CEILING, WARN_ABOVE, Boundary, CursorState
@@ -21,6 +22,11 @@ __all__ = ["Incremental", "KeyHint"]
 T = TypeVar("T")
 KeyHint: TypeAlias = str | Sequence[str] | Callable[[Any], str | Sequence[str]]
 
+_LAG = Kind("a number (of seconds for times, of days for dates)", NUMBER.accepts)
+_KEY = Kind(
+    "the name of a field, a list of names, or a function of a row",
+    lambda value: callable(value) or NAMES.accepts(value),
+)
 _DEFAULTS: Mapping[str, object] = {
     "cursor_path": None,
     "initial_value": None,
@@ -431,10 +437,9 @@ class Incremental(Generic[T]):
             if getattr(self, name) not in choices:
                 raise ConfigError(f"incremental: {name} is one of {choices}, not {getattr(self, name)!r}.")
 
-        lag: object = self.lag
-
-        if lag is not None and (not isinstance(lag, int | float) or isinstance(lag, bool)):
-            raise ConfigError(f"incremental: lag is a number, not {lag!r}.")
+        expect_if_given("incremental", _LAG, lag=self.lag)
+        expect_if_given("incremental", _KEY, primary_key=self.primary_key)
+        expect_if_given("incremental", FLAG, allow_external_schedulers=self.allow_external_schedulers)
 
         if self.cursor_path is not None and self.end_value is not None:
             self._check_range()

@@ -48,6 +48,11 @@ class S3Config:
     """Requests with data at once; so many parts are in memory at most."""
 
     @property
+    def wants_digests(self) -> bool:
+        """Whether data files go with a digest of our own. To AWS the driver adds a checksum while it sends."""
+        return self.endpoint_url is not None
+
+    @property
     def location(self) -> str:
         """The address, without secrets."""
         return f"s3://{self.bucket}/{self.prefix}".rstrip("/")
@@ -69,6 +74,9 @@ def s3_config(url: str, endpoint_url: str | None, region_name: str | None, crede
 
     given = _credentials(credentials)
     endpoint = endpoint_url or given.get("endpoint_url")
+
+    if endpoint and not endpoint.startswith(("http://", "https://")):
+        raise ConfigError(f"filesystem(endpoint_url={endpoint!r}): it begins with https:// or http://.")
 
     return S3Config(
         bucket=parts.netloc,
