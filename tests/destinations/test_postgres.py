@@ -465,6 +465,30 @@ async def test_a_stream_of_a_failing_query_fails_while_it_is_read(session):
             [batch async for batch in stream]
 
 
+async def test_other_questions_do_not_end_the_rows_that_are_read(session):
+    """A stream has a connection of its own; a transaction has one, of which two things at once are refused."""
+    async with session.stream("SELECT n FROM generate_series(1, 50000) AS n", batch_rows=10_000) as stream:
+        seen = [batch.num_rows async for batch in stream if (await session.query("SELECT 1 AS one")).num_rows]
+
+    assert sum(seen) == 50_000
+    refused = []
+
+    async with session.transaction() as transaction:
+
+        async def ask():
+            try:
+                await transaction.query("SELECT n FROM generate_series(1, 50000) AS n")
+            except DestinationRejected as error:
+                refused.append(str(error))
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(ask)
+            tasks.start_soon(ask)
+
+    assert len(refused) == 1
+    assert "another operation" in refused[0]
+
+
 async def test_the_error_of_a_run_names_step_and_load(destination, tmp_path):
     with pytest.raises(PipelineStepFailed, match="NUL") as caught:
         await pipeline_on(destination, tmp_path).run([{"t": "a\0b"}], table_name="items")
