@@ -110,6 +110,9 @@ class Receipts(Sequence[Receipt]):
             if low < high:
                 yield Span(columns, low, high)
 
+            if passed >= stop:
+                return
+
 
 def parts_of(receipts: Sequence[Receipt]) -> Iterator[tuple[str, int | None, object]]:
     """Partition, position and token of each, without an object for it where there is none."""
