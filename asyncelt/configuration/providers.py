@@ -185,9 +185,14 @@ def forget_files() -> None:
 
 
 def _folders() -> tuple[Path, ...]:
-    project = Path(os.environ.get("ASYNCELT_PROJECT_DIR") or os.environ.get("DLT_PROJECT_DIR") or Path.cwd())
+    project = os.environ.get("ASYNCELT_PROJECT_DIR") or os.environ.get("DLT_PROJECT_DIR")
 
-    return tuple(root / folder for root in dict.fromkeys((project, Path.home())) for folder in _FOLDERS)
+    return _folders_in(Path(project) if project else Path.cwd(), Path.home())
+
+
+@lru_cache(maxsize=16)
+def _folders_in(project: Path, home: Path) -> tuple[Path, ...]:
+    return tuple(root / folder for root in dict.fromkeys((project, home)) for folder in _FOLDERS)
 
 
 @lru_cache(maxsize=16)

@@ -40,7 +40,7 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """What is kept of a message until its package has committed."""
+    """What is kept of a message until its package has committed. Its source gets an equal one back, made anew."""
 
     partition: str = ""
     """Positions are compared within a partition only."""

@@ -9,11 +9,11 @@ from __future__ import annotations
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
-from typing import NamedTuple, overload
+from typing import overload
 
 from asyncelt.extract.messages import Receipt
 
-__all__ = ["Columns", "Receipts", "Span", "parts_of"]
+__all__ = ["Columns", "Receipts", "parts_of"]
 
 
 class Columns:
@@ -42,37 +42,41 @@ class Columns:
         self.tokens.append(receipt.token)
         self.again.append(receipt.again)
 
+    def part(self, first: int, end: int) -> Columns:
+        """Some of them, from one place to before another."""
+        found = Columns()
+        found.partitions, found.positions = self.partitions[first:end], self.positions[first:end]
+        found.tokens, found.again = self.tokens[first:end], self.again[first:end]
+
+        return found
+
+    def forget(self, first: int, end: int) -> None:
+        """Their sources have had their tokens back, which may be large."""
+        self.tokens[first:end] = [None] * (end - first)
+
     def receipt(self, at: int) -> Receipt:
         """One of them, made anew."""
         return Receipt(self.partitions[at], self.positions[at], self.tokens[at], bool(self.again[at]))
 
 
-class Span(NamedTuple):
-    """Some that follow each other."""
-
-    columns: Columns
-    first: int
-    end: int
-
-
 class Receipts(Sequence[Receipt]):
-    """Spans as one sequence of receipts, each of which is made when it is asked for.
+    """Columns as one sequence of receipts, each of which is made when it is asked for.
 
     Args:
-        spans: In order. What is added to their columns later makes no difference.
+        parts: In order; nothing is added to them any more.
     """
 
-    __slots__ = ("_count", "_spans")
+    __slots__ = ("_count", "_parts")
 
-    def __init__(self, spans: Iterable[Span]) -> None:
-        self._spans = tuple(spans)
-        self._count = sum(span.end - span.first for span in self._spans)
+    def __init__(self, parts: Iterable[Columns]) -> None:
+        self._parts = tuple(parts)
+        self._count = sum(map(len, self._parts))
 
     def __len__(self) -> int:
         return self._count
 
     def __iter__(self) -> Iterator[Receipt]:
-        return (span.columns.receipt(at) for span in self._spans for at in range(span.first, span.end))
+        return (part.receipt(at) for part in self._parts for at in range(len(part)))
 
     @overload
     def __getitem__(self, index: int) -> Receipt: ...
@@ -88,27 +92,29 @@ class Receipts(Sequence[Receipt]):
 
         at = index + self._count if index < 0 else index
 
-        for span in self._between(at, at + 1) if 0 <= at < self._count else ():
-            return span.columns.receipt(span.first)
+        for part in self._between(at, at + 1) if 0 <= at < self._count else ():
+            return part.receipt(0)
 
         raise IndexError(f"There are {self._count} receipts, and no number {index}.")
 
     def parts(self) -> Iterator[tuple[str, int | None, object]]:
         """See `parts_of`."""
         return chain.from_iterable(
-            zip(columns.partitions[first:end], columns.positions[first:end], columns.tokens[first:end], strict=True)
-            for columns, first, end in self._spans
+            zip(part.partitions, part.positions, part.tokens, strict=True) for part in self._parts
         )
 
-    def _between(self, start: int, stop: int) -> Iterator[Span]:
+    def _between(self, start: int, stop: int) -> Iterator[Columns]:
         passed = 0
 
-        for columns, first, end in self._spans:
-            low, high = max(first, first + start - passed), min(end, first + stop - passed)
-            passed += end - first
+        for part in self._parts:
+            first, end = max(start - passed, 0), min(stop - passed, len(part))
+            passed += len(part)
 
-            if low < high:
-                yield Span(columns, low, high)
+            if first < end:
+                yield part.part(first, end)
+
+            if passed >= stop:
+                return
 
 
 def parts_of(receipts: Sequence[Receipt]) -> Iterator[tuple[str, int | None, object]]:

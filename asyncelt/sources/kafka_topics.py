@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -10,6 +11,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Final, get_args
 
 import anyio
+import anyio.lowlevel
 
 from asyncelt._async import in_thread
 from asyncelt.arguments import NAMES, SECONDS, TEXT, expect
@@ -33,6 +35,8 @@ _LONG_POLL_S: Final = 5.0
 _TELL_S: Final = 3.0
 """How long a commit of the group's offsets may take; they are for others to see, and the next one has them all."""
 _LEAVE_S: Final = 5.0
+_PIECE: Final = 1000
+"""Receipts until others have their turn."""
 _NEWS_S: Final = 0.05
 """Until the client tells this source what it knows itself already: not to claim over and over meanwhile."""
 
@@ -193,32 +197,27 @@ class KafkaSource:
     async def ack(self, receipts: Sequence[Receipt]) -> Mapping[str, int]:
         """See `EventSource.ack`. One owner reads a partition, in order, so what was committed last is a floor."""
         reached: dict[Holding, int] = {}
-
-        for _, position, token in parts_of(receipts):
-            if isinstance(token, Holding) and position is not None:
-                reached[token] = max(position, reached.get(token, -1))
-
-        offsets = {
-            holding.partition: position + 1
-            for holding, position in reached.items()
-            if self._held.get(holding.partition) in (holding, None)
-        }
+        counts: Counter[Holding] = Counter()
 
         try:
-            if offsets:
-                with anyio.move_on_after(_TELL_S):
-                    await self._required().commit(offsets)
-        except (self._kafka.CommitFailedError, self._kafka.IllegalStateError):
-            # The group gives out its partitions anew at this moment.
-            pass
+            # There may be many: others have their turn.
+            for at in range(0, len(receipts), _PIECE):
+                for _, position, token in parts_of(receipts[at : at + _PIECE]):
+                    if isinstance(token, Holding) and position is not None:
+                        reached[token] = max(position, reached.get(token, -1))
+                        counts[token] += 1
+
+                await anyio.lowlevel.checkpoint()
+
+            await self._tell_group(reached)
         finally:
-            self._settle(receipts)
+            self._settle(counts)
 
         return {holding.name: position for holding, position in reached.items()}
 
     async def nack(self, receipts: Sequence[Receipt]) -> None:
         """See `EventSource.nack`. Whoever claims the partition next reads them again."""
-        self._settle(receipts)
+        self._settle(Counter(token for _, _, token in parts_of(receipts) if isinstance(token, Holding)))
 
     async def close(self) -> None:
         """See `EventSource.close`. Leaves the group."""
@@ -379,10 +378,23 @@ class KafkaSource:
         for holding in self._held.values():
             self._seek(holding)
 
-    def _settle(self, receipts: Sequence[Receipt]) -> None:
-        for holding, count in Counter(token for _, _, token in parts_of(receipts)).items():
-            if isinstance(holding, Holding):
-                holding.open -= count
+    async def _tell_group(self, reached: Mapping[Holding, int]) -> None:
+        """Commit offsets, for others to see."""
+        offsets = {
+            holding.partition: position + 1
+            for holding, position in reached.items()
+            if self._held.get(holding.partition) in (holding, None)
+        }
+
+        # The group may be giving out its partitions anew at this moment.
+        with contextlib.suppress(self._kafka.CommitFailedError, self._kafka.IllegalStateError):
+            if offsets:
+                with anyio.move_on_after(_TELL_S):
+                    await self._required().commit(offsets)
+
+    def _settle(self, counts: Mapping[Holding, int]) -> None:
+        for holding, count in counts.items():
+            holding.open -= count
 
         self._settled.set()
 

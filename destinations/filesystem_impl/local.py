@@ -8,7 +8,9 @@ import os
 from collections.abc import Awaitable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextvars import copy_context
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -392,24 +394,10 @@ class LocalCarrier:
         target = self._path / path
         temporary = target.with_name(f".{target.name}.{tag}.tmp")
 
-        if await self._file(aiofiles.os.path.exists(target, executor=self._executor)):
-            sizes = [
-                await self._file(aiofiles.os.path.getsize(one, executor=self._executor)) for one in (source, target)
-            ]
+        link = partial(copy_context().run, _linked, source, target, temporary)
 
-            if sizes[0] == sizes[1]:
-                return
-
-        await self._file(aiofiles.os.makedirs(target.parent, exist_ok=True, executor=self._executor))
-
-        try:
-            await self._second_name(source, temporary)
-            failpoint("filesystem.before_rename")
-            await self._file(aiofiles.os.replace(temporary, target, executor=self._executor))
-        finally:
-            # After a rename between two names of one file both stay; after an error the rest has to go.
-            with anyio.CancelScope(shield=True):
-                await self._remove(temporary)
+        if not await self._file(asyncio.get_running_loop().run_in_executor(self._executor, link)):
+            await self._copied(source, target, temporary)
 
     def forget(self) -> None:
         """See `Carrier.forget`: each file is looked at before it is brought."""
@@ -418,15 +406,14 @@ class LocalCarrier:
         """See `Carrier.close`."""
         self._executor.shutdown(wait=False)
 
-    async def _second_name(self, source: Path, temporary: Path) -> None:
-        """A second name for the package's file, which nobody ever changes; a copy where that is not possible."""
-        await self._remove(temporary)
-
+    async def _copied(self, source: Path, target: Path, temporary: Path) -> None:
         try:
-            await self._file(aiofiles.os.link(source, temporary, executor=self._executor))
-        except OSError:
-            # Another device, or a file system without links.
             await self._copy(source, temporary)
+            failpoint("filesystem.before_rename")
+            await self._file(aiofiles.os.replace(temporary, target, executor=self._executor))
+        finally:
+            with anyio.CancelScope(shield=True):
+                await self._remove(temporary)
 
     async def _copy(self, source: Path, temporary: Path) -> None:
         async with (
@@ -455,3 +442,31 @@ class LocalCarrier:
         except asyncio.CancelledError:
             await wait_out(task, grace_s=_GRACE_S)
             raise
+
+
+def _linked(source: Path, target: Path, temporary: Path) -> bool:
+    """Give the package's file, which nobody ever changes, its second name; False where a file cannot have two.
+
+    One piece of work for a thread: a package has many small files, and each step of each would be a way there and back.
+    """
+    if target.exists() and target.stat().st_size == source.stat().st_size:
+        return True
+
+    target.parent.mkdir(parents=True, exist_ok=True)
+
+    try:
+        temporary.unlink(missing_ok=True)
+
+        try:
+            os.link(source, temporary)
+        except OSError:
+            # Another device, or a file system without links.
+            return False
+
+        failpoint("filesystem.before_rename")
+        temporary.replace(target)
+    finally:
+        # After a rename between two names of one file both stay; after an error the rest has to go.
+        temporary.unlink(missing_ok=True)
+
+    return True

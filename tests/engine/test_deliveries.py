@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import weakref
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -82,6 +83,21 @@ def test_what_was_delivered_is_found_by_its_ticket_until_it_is_settled() -> None
     assert deliveries.open() == []
     # One that is begun for each source, and no more.
     assert len(deliveries._blocks) == 3
+
+
+def test_what_a_source_has_had_back_is_let_go_of() -> None:
+    """Tokens may be large: they are not held until others are settled as well."""
+
+    class Large:
+        pass
+
+    deliveries, source, token = Deliveries(), Numbers(0), Large()
+    gone = weakref.ref(token)
+    ticket = deliveries.note(source, asyncelt.Receipt("p", 1, token), is_repeated=False)
+    deliveries.note(source, asyncelt.Receipt("p", 2), is_repeated=False)
+    del token
+    assert sum(deliveries.settle(Tickets([ticket]))) == 1
+    assert gone() is None
 
 
 @pytest.mark.slow

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from asyncelt import Receipt
-from asyncelt.extract.receipts import Columns, Receipts, Span, parts_of
+from asyncelt.extract.receipts import Columns, Receipts, parts_of
 from asyncelt.extract.tickets import Tickets
 
 GIVEN = [
@@ -28,7 +28,7 @@ def columns_of(receipts: list[Receipt]) -> Columns:
 
 def test_each_receipt_is_given_back_as_it_was() -> None:
     columns = columns_of(GIVEN)
-    found = Receipts([Span(columns, 0, 2), Span(columns, 2, 2), Span(columns, 2, 5)])
+    found = Receipts([columns.part(0, 2), columns.part(2, 2), columns.part(2, 5)])
 
     assert len(found) == 5
     assert list(found) == GIVEN
@@ -45,18 +45,20 @@ def test_each_receipt_is_given_back_as_it_was() -> None:
 @pytest.mark.parametrize("part", [slice(None), slice(1, 4), slice(3, 1), slice(-2, None), slice(None, None, -2)])
 def test_parts_are_those_of_a_list(part: slice) -> None:
     columns = columns_of(GIVEN)
-    found = Receipts([Span(columns, 0, 2), Span(columns, 2, 5)])
+    found = Receipts([columns.part(0, 2), columns.part(2, 5)])
 
     assert list(found[part]) == GIVEN[part]
     assert list(parts_of(found[part])) == list(parts_of(GIVEN[part]))
 
 
-def test_what_comes_later_makes_no_difference() -> None:
-    columns = columns_of(GIVEN[:2])
-    found = Receipts([Span(columns, 0, 2)])
+def test_what_becomes_of_the_columns_makes_no_difference() -> None:
+    columns = columns_of(GIVEN[:3])
+    found = Receipts([columns.part(0, 3)])
     columns.append(GIVEN[3])
+    columns.forget(0, 2)
 
-    assert list(found) == GIVEN[:2]
+    assert list(found) == GIVEN[:3]
+    assert columns.tokens == [None, None, GIVEN[2].token, GIVEN[3].token]
 
 
 def test_tickets_keep_their_order_in_runs() -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from asyncelt.extract.messages import EventSource, Receipt
-from asyncelt.extract.receipts import Columns, Receipts, Span
+from asyncelt.extract.receipts import Columns, Receipts
 from asyncelt.extract.tickets import Tickets
 
 __all__ = ["Deliveries"]
@@ -72,7 +72,7 @@ class Deliveries:
 
     def receipts(self, tickets: Tickets) -> Receipts:
         """What was delivered under these, of which none is settled."""
-        return Receipts(Span(block.columns, first, end) for block, first, end in self._pieces(tickets))
+        return Receipts(block.columns.part(first, end) for block, first, end in self._pieces(tickets))
 
     def wanted(self, tickets: Tickets) -> Iterator[tuple[EventSource, str, list[int]]]:
         """Positions of those whose rows are wanted, a few of one partition at a time."""
@@ -116,6 +116,7 @@ class Deliveries:
             count = end - first
             block.left -= count - block.settled.count(1, first, end)
             block.settled[first:end] = b"\1" * count
+            block.columns.forget(first, end)
 
             if not block.left and len(block.settled) == _BLOCK:
                 del self._blocks[block.first // _BLOCK]

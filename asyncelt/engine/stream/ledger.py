@@ -213,11 +213,17 @@ class Ledger:
                 if is_joined := partition.committed is known:
                     partition.committed = joined
 
-            for at, (first, last) in enumerate(taken.ranges, 1):
-                partition.in_flight.difference_update(range(first, last + 1))
+            passed = 0
 
-                if at % _PIECE == 0:
-                    await anyio.lowlevel.checkpoint()
+            for first, last in taken.ranges:
+                for start in range(first, last + 1, _PIECE):
+                    some = range(start, min(start + _PIECE, last + 1))
+                    partition.in_flight.difference_update(some)
+                    passed += len(some)
+
+                    if passed >= _PIECE:
+                        passed = 0
+                        await anyio.lowlevel.checkpoint()
 
     async def acknowledge(self, taken: Tickets) -> int:
         """Tell the sources that these have been committed. One that cannot be told will deliver them again.

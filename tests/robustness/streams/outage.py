@@ -95,7 +95,12 @@ async def through_outages(broker: Broker, server: PostgresServer, folder: Path, 
             await asyncio.to_thread(server.start)
             await until(_more(stream))
             published = await asyncio.to_thread(producer.stop)
-            await until(lambda: stream.stats.rows >= published)
+            rows = stream.stats.rows
+
+            # What has gathered meanwhile may take many minutes.
+            while rows < published:
+                await until(_beyond(stream, rows))
+                rows = stream.stats.rows
 
     figures.waited_s = stream.stats.waited_s
     figures.peak = budget.peak
@@ -110,6 +115,10 @@ def _more(stream: asyncelt.Stream, packages: int = 3) -> Callable[[], bool]:
     before = stream.stats.packages
 
     return lambda: stream.stats.packages >= before + packages
+
+
+def _beyond(stream: asyncelt.Stream, rows: int) -> Callable[[], bool]:
+    return lambda: stream.stats.rows > rows
 
 
 def _signal(server: PostgresServer, how: signal.Signals) -> None:
