@@ -283,6 +283,7 @@ DEPARTURES: dict[str, Definition] = {
 def main(folder: str, name: str) -> None:
     """Run a definition with the reference."""
     import dlt
+    import duckdb
 
     pipeline = dlt.pipeline(
         PIPELINE,
@@ -291,5 +292,7 @@ def main(folder: str, name: str) -> None:
         pipelines_dir=f"{folder}/theirs",
     )
 
-    for run in range(RUNS):
-        pipeline.run({**DEFINITIONS, **DEPARTURES}[name](dlt, run))
+    # Held open: else the reference makes a whole DuckDB each time it opens it.
+    with duckdb.connect(f"{folder}/theirs.duckdb"):
+        for run in range(RUNS):
+            pipeline.run({**DEFINITIONS, **DEPARTURES}[name](dlt, run))

@@ -131,6 +131,7 @@ class Nursery:
         assert self._process is not None
 
         self._end_last()
+        self._process.kill()  # it would take long to forget all that it has imported
         self._process.communicate()
 
     def start(

@@ -73,7 +73,7 @@ class PostgresServer:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self.stop()
+        self.stop_at_once()  # nobody wants its data any more
 
     @property
     def data(self) -> Path:
