@@ -153,8 +153,9 @@ class IcebergLake:
 
                 try:
                     _Commit(source, write, tables, origin, current).make()
-                except (CommitFailedException, CommitStateUnknownException, NoSuchTableError):
-                    # Another session was quicker, perhaps with this very package; or no answer came. Look again.
+                except (CommitFailedException, CommitStateUnknownException, NoSuchTableError, FileNotFoundError):
+                    # Another session was quicker, perhaps with this very package, and has removed what was none of its
+                    # files; or no answer came. Look again.
                     continue
                 except DestinationRejected:
                     found = source.find(write.table)
