@@ -29,8 +29,10 @@ from asyncelt.errors import (
     PipelineBusy,
 )
 from asyncelt.failpoints import installed
+from asyncelt.schema.model import Table
 from asyncelt.testing.fixture import Owner
 from asyncelt.testing.packages import make_commit
+from asyncelt.types import TableName
 from tests.support.seaweed import READER
 
 pytestmark = pytest.mark.slow
@@ -210,6 +212,22 @@ async def test_what_a_dead_owner_has_brought_is_removed_by_the_next(owner, s3):
     owner.last = None
     async with s3.connect(owner.target) as session:
         assert (await session.restore(owner.target.pipeline_name)).head_load_id != dead.load_id
+
+
+async def test_uploads_that_killed_writers_of_lakes_have_left_are_aborted_after_a_while(owner, s3, monkeypatch):
+    table = Table(name=TableName("lake"), write_disposition="append", hints={"table_format": "delta"})
+    await owner.run({"lake": ONE}, tables=[table])
+    prefix = f"{s3.site.config.prefix}/data/"
+
+    async with bucket_of(s3) as bucket, s3.connect(owner.target) as session:
+        left = [(await bucket.begin(prefix + key)).upload for key in ("lake/part-0.parquet", "lakes/part-0.parquet")]
+        await session.acquire(owner.target.pipeline_name, "")
+        assert sorted(upload for _, upload in await bucket.uploads(prefix)) == sorted(left)
+
+        monkeypatch.setattr("asyncelt.destinations.filesystem_impl.s3.store.STALE_S", -60.0)
+        await session.acquire(owner.target.pipeline_name, "")
+        assert [upload for _, upload in await bucket.uploads(prefix)] == left[1:]
+        await bucket.abort(prefix + "lakes/part-0.parquet", left[1])
 
 
 async def test_a_commit_that_died_after_its_marker_is_finished_by_the_next_session(owner, s3):
