@@ -132,7 +132,7 @@ def refusal(blocked: Blocked, address: str, tables: Collection[str] = ()) -> Tab
     load_id, write = next((one for one in writes if one[1].files), writes[0])
 
     return TableBlocked(
-        f"Load {load_id} is committed in {address}, but one table does not have it: {_told(blocked)}"
+        f"Load {load_id} is committed in {address}, but not all of its tables have it: {_told(blocked)}"
     ).at(load_id=load_id, table=write.table)
 
 

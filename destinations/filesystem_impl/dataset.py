@@ -152,7 +152,16 @@ class FileDataset:
         self.finish(_of_pipeline(pipeline_name))
         journal = self.place.journal
 
-        return journal.take(pipeline_name, member) if journal.lease(pipeline_name, member).epoch else Lease(epoch=1)
+        if not journal.lease(pipeline_name, member).epoch:
+            return Lease(epoch=1)
+
+        lease = journal.take(pipeline_name, member)
+        lakes = lake_tables(self.schemas.readable())
+
+        if lakes:
+            self.store.abort_stale_uploads(lakes)
+
+        return lease
 
     def committed(self, load_ids: Sequence[LoadId], target: Target) -> frozenset[LoadId]:
         """Which of the load ids are committed.

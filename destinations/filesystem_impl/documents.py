@@ -4,9 +4,9 @@ The reference's own (``_dlt_loads``, ``_dlt_version``, ``_dlt_pipeline_state``, 
 does. Ours:
 
 * ``_asyncelt_commits/<last load id>.json``: the marker of a commit. With it, everything that it names is committed.
-* ``_asyncelt_checkpoints/``, in buckets: what the commits up to one of them come to, so that nobody reads all of them.
+* ``_asyncelt_checkpoints/``: what the commits up to one of them come to, so that nobody reads all of them.
 * ``_asyncelt_leases/<pipeline>__<member>.json``: epoch and head.
-* ``_asyncelt_uploads/<pipeline>__<member>/<epoch>-<last load id>.json``, in buckets: which files an owner is bringing.
+* ``_asyncelt_uploads/<pipeline>__<member>/<epoch>-<last load id>.json``: which files an owner is bringing.
 * ``_asyncelt_blocked/<last load id>.json``, in folders: writes of a commit that a table in a table format has refused.
 * ``_asyncelt_staged/<load id>.<job>``: rows of a table in a table format, from before the marker until it has them.
 * ``_asyncelt_runs/<hash>.json``: which packages a run with a caller-given id has committed.

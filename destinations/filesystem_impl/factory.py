@@ -56,9 +56,7 @@ class LocalSite:
     @asynccontextmanager
     async def opened(self, folder: str, target: Target) -> AsyncIterator[Place]:
         """The files of one dataset, inside the block."""
-        del target
-
-        yield LocalPlace(self.root / folder)
+        yield LocalPlace(self.root / folder, target)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,12 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Final
 
 import pyarrow as pa
-from pyiceberg.exceptions import CommitFailedException, CommitStateUnknownException, NoSuchTableError
+from pyiceberg.exceptions import (
+    CommitFailedException,
+    CommitStateUnknownException,
+    NoSuchTableError,
+    ValidationError,
+)
 from pyiceberg.expressions import (
     AlwaysFalse,
     AlwaysTrue,
@@ -50,7 +55,7 @@ from asyncelt.destinations.filesystem_impl.staged import (
 from asyncelt.destinations.filesystem_impl.storage import Store
 from asyncelt.destinations.filesystem_impl.views import view_over
 from asyncelt.destinations.sql.names import table
-from asyncelt.errors import DestinationRejected, DestinationUnavailable
+from asyncelt.errors import AsynceltError, DestinationRejected, DestinationUnavailable
 from asyncelt.failpoints import failpoint
 from asyncelt.schema.model import Table
 from asyncelt.types import LoadId, TableName
@@ -120,7 +125,7 @@ class IcebergLake:
         """See `Lake.check_rows`."""
         where = f"Iceberg table {write.table}, load {load_id}"
 
-        with opened(self.catalog, self.store) as source:
+        with opened(self.catalog, self.store) as source, _refusing(where):
             found = source.find(write.table)
 
             if found is not None:
@@ -135,7 +140,7 @@ class IcebergLake:
         """
         origin = Origin(author.pipeline_name, author.member, load_id)
 
-        with opened(self.catalog, self.store) as source:
+        with opened(self.catalog, self.store) as source, _refusing(f"Iceberg table {write.table}, load {load_id}"):
             for attempt in range(_ATTEMPTS):
                 pause(attempt)
                 current = source.find(write.table)
@@ -153,8 +158,9 @@ class IcebergLake:
 
                 try:
                     _Commit(source, write, tables, origin, current).make()
-                except (CommitFailedException, CommitStateUnknownException, NoSuchTableError):
-                    # Another session was quicker, perhaps with this very package; or no answer came. Look again.
+                except (CommitFailedException, CommitStateUnknownException, NoSuchTableError, FileNotFoundError):
+                    # Another session was quicker, perhaps with this very package, and has removed what was none of its
+                    # files; or no answer came. Look again.
                     continue
                 except DestinationRejected:
                     found = source.find(write.table)
@@ -187,7 +193,7 @@ class IcebergLake:
 
     def attach(self, connection: DuckDBPyConnection, definition: Table) -> bool:
         """See `Lake.attach`: the newest snapshot."""
-        with opened(self.catalog, self.store) as source:
+        with opened(self.catalog, self.store) as source, _refusing(f"Iceberg table {definition.name}"):
             found = source.find(definition.name)
 
             if found is None:
@@ -204,6 +210,22 @@ class IcebergLake:
 def lake(store: Store, catalog: CatalogConfig, namespace: str) -> IcebergLake:
     """Iceberg tables of a dataset."""
     return IcebergLake(store, Tables(catalog, namespace))
+
+
+@contextlib.contextmanager
+def _refusing(where: str) -> Iterator[None]:
+    """What the driver raises about a table or its rows becomes an error of ours, inside the block."""
+    try:
+        yield
+    except (pa.ArrowException, ValidationError, ValueError, NotImplementedError, FileNotFoundError) as error:
+        if isinstance(error, AsynceltError):
+            raise
+
+        said = " ".join(str(error).splitlines()[:2])
+
+        raise DestinationRejected(
+            f"{where}: {said}. Mend the table (its metadata or its files) or the rows, or load into another table."
+        ) from error
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,10 +26,11 @@ from asyncelt.destinations.filesystem_impl.blocked import Blocked
 from asyncelt.destinations.filesystem_impl.content import Content
 from asyncelt.destinations.filesystem_impl.documents import Marker
 from asyncelt.destinations.filesystem_impl.layout import path_part
+from asyncelt.destinations.filesystem_impl.leftovers import remove_leftovers
 from asyncelt.destinations.filesystem_impl.pieces import Piece, extended, read_pieces, remove_pieces
 from asyncelt.errors import DestinationRejected
 from asyncelt.failpoints import failpoint
-from asyncelt.load.protocol import Commit, Lease
+from asyncelt.load.protocol import Commit, Lease, Target
 from asyncelt.storage.files import fsync_directory, write_atomically
 
 if TYPE_CHECKING:
@@ -51,15 +52,16 @@ class LocalPlace:
 
     Args:
         path: Need not exist.
+        target: For whom.
     """
 
     marks_epochs = False
     """A dead owner cannot come back: what it has begun is written again under the same name."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, target: Target) -> None:
         self.store = LocalStore(path)
         self.journal = LocalJournal(path, self.store)
-        self.carrier = LocalCarrier(path)
+        self.carrier = LocalCarrier(path, target)
 
 
 class LocalStore:
@@ -170,6 +172,9 @@ class LocalStore:
         for target in (self._path / path for path in paths):
             for temporary in target.parent.glob(f".{glob.escape(target.name)}.*.tmp"):
                 temporary.unlink(missing_ok=True)
+
+    def abort_stale_uploads(self, tables: Collection[str]) -> None:
+        """See `Store.abort_stale_uploads`: there are none."""
 
     def table_address(self, name: str) -> tuple[str, dict[str, str]]:
         """See `Store.table_address`."""
@@ -304,12 +309,16 @@ class LocalJournal:
         return Lease(epoch=0) if content is None else Lease(**orjson.loads(content))
 
     def take(self, pipeline_name: str, member: str) -> Lease:
-        """See `Journal.take`. A live owner holds the lock of its working folder; here nothing is waited for."""
+        """See `Journal.take`. A live owner holds the lock of its working folder; here nothing is waited for.
+
+        What dead owners have brought is gone afterwards: a load that is tried again brings it again.
+        """
         with self.turn():
             current = self.lease(pipeline_name, member)
             lease = Lease(epoch=current.epoch + 1, head_load_id=current.head_load_id)
             path = self._path / documents.lease_path(pipeline_name, member)
             write_atomically(path, documents.lease_document(lease), durable=False)
+            remove_leftovers(self._store, self.content, pipeline_name, member, lease.epoch)
 
         return lease
 
@@ -334,6 +343,8 @@ class LocalJournal:
         lease = Lease(epoch=marker.epoch, head_load_id=marker.name)
         path = documents.lease_path(marker.pipeline_name, marker.member)
         self._store.write_all({path: documents.lease_document(lease)})
+        upload = documents.upload_path(marker.pipeline_name, marker.member, marker.epoch, marker.name)
+        self._store.remove([upload])
 
     def block(self, blocked: Blocked) -> None:
         """See `Journal.block`."""
@@ -349,7 +360,10 @@ class LocalJournal:
         fsync_directory(self._path)
 
     def withdraw(self, commit: Commit) -> None:
-        """See `Journal.withdraw`: nothing was announced."""
+        """See `Journal.withdraw`."""
+        target, name = commit.target, commit.packages[-1].load_id
+        upload = documents.upload_path(target.pipeline_name, target.member, commit.lease.epoch, name)
+        self._store.remove([upload])
 
     def _look(self) -> tuple[_Folded, list[Marker]]:
         """The checkpoint and the commits behind it, as of one moment."""
@@ -380,14 +394,29 @@ class LocalJournal:
 
 
 class LocalCarrier:
-    """See `Carrier`."""
+    """See `Carrier`.
 
-    def __init__(self, path: Path) -> None:
+    Args:
+        path: Of the dataset.
+        target: For whom.
+    """
+
+    def __init__(self, path: Path, target: Target) -> None:
         self._path = path
+        self._target = target
         self._executor = ThreadPoolExecutor(_THREADS, thread_name_prefix="asyncelt-filesystem")
 
     async def announce(self, commit_name: str, epoch: int, paths: Sequence[str]) -> None:
-        """See `Carrier.announce`: not needed, names are the same when a load is tried again."""
+        """See `Carrier.announce`. A crash of the machine may lose it, and leave files that nobody lists."""
+        target = self._target
+        path = self._path / documents.upload_path(target.pipeline_name, target.member, epoch, commit_name)
+
+        def write() -> None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(path, orjson.dumps(list(paths)), durable=False)
+
+        if paths:
+            await self._file(asyncio.get_running_loop().run_in_executor(self._executor, write))
 
     async def bring(self, source: Path, path: str, tag: str) -> None:
         """See `Carrier.bring`."""

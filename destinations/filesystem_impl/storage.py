@@ -88,6 +88,10 @@ class Store(Protocol):
         """Remove what was on its way to these files when its owner died."""
         ...
 
+    def abort_stale_uploads(self, tables: Collection[str]) -> None:
+        """Remove what writers of these tables have begun long ago: they were killed, since nobody takes so long."""
+        ...
+
     def table_address(self, name: str) -> tuple[str, dict[str, str]]:
         """Address of a table in a table format, and options with which its driver gets there."""
         ...

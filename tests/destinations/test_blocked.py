@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 
 import pyarrow as pa
 import pytest
 from deltalake import write_deltalake
+from pyiceberg.types import NestedField, StringType, StructType
 
 import asyncelt
 from asyncelt import destinations
 from asyncelt.config import Retry, Settings
 from asyncelt.destinations.filesystem_impl.catalogs import catalog_config
+from asyncelt.destinations.filesystem_impl.iceberg_catalog import Tables, opened
 from asyncelt.errors import DestinationRejected, PipelineStepFailed, TableBlocked, UsageError
 from asyncelt.failpoints import installed
 from asyncelt.load.protocol import Target
@@ -215,6 +218,45 @@ async def test_a_block_outlives_folded_journals(owner, other, others, monkeypatc
 
     assert (await owner.commit(package)).already_committed
     assert sorted(row["id"] for row in await other.rows("one")) == [1, 2, 3]
+
+
+def other_type(found):
+    with found.update_schema(allow_incompatible_changes=True) as update:
+        update.delete_column("id")
+
+    with found.update_schema(allow_incompatible_changes=True) as update:
+        update.add_column("id", StructType(NestedField(9, "of", StringType(), required=False)))
+
+
+def damaged(found):
+    Path(found.metadata_location).write_text("{")
+
+
+def gone(found):
+    Path(found.metadata_location).unlink()
+
+
+@pytest.mark.parametrize("place", ["local"], indirect=True)
+@pytest.mark.parametrize("alter", [other_type, damaged, gone])
+async def test_whatever_is_wrong_with_an_iceberg_table_holds_up_that_table_only(owner, alter):
+    await owner.run({"one": ONE, "two": ONE}, tables=[definition("one", "iceberg"), definition("two", "iceberg")])
+    package = await owner.make({"one": TWO, "two": TWO})
+
+    async with owner.destination.connect(owner.target) as session:
+        dataset = session._dataset
+
+        def after_the_marker(point):
+            if point == "filesystem.after_marker":
+                with opened(Tables(dataset.catalog, dataset.namespace), dataset.store) as source:
+                    alter(source.find("one"))
+
+        with installed(after_the_marker), pytest.raises(TableBlocked, match="Table one: Iceberg table one, load"):
+            await owner.commit(package)
+
+    assert len(await owner.rows("two")) == 3
+
+    with pytest.raises(TableBlocked, match="Table one"):
+        await owner.rows("one")
 
 
 @pytest.mark.parametrize("place", ["local"], indirect=True)

@@ -155,6 +155,34 @@ async def test_files_that_are_not_committed_are_not_listed(owner, root):
     assert [row["id"] for row in await owner.rows("one")] == [1, 2]
 
 
+async def test_files_of_a_load_that_was_given_up_are_removed_by_the_next_owner(owner, root):
+    await owner.run({"one": ROWS})
+    given_up = await owner.make({"one": ROWS, "two": ROWS})
+
+    def die(point):
+        if point == "filesystem.before_commit":
+            raise DestinationUnavailable("died")
+
+    with installed(die), pytest.raises(DestinationUnavailable):
+        await owner.commit(given_up)
+
+    assert len([path for path in files_of(root) if given_up.load_id in path]) == 3
+    owner.lease, before = None, owner.last
+    await owner.commit(await owner.make({"one": ROWS}, after=before))
+    assert [path for path in files_of(root) if given_up.load_id in path or "_asyncelt_uploads" in path] == []
+    assert len(await owner.rows("one")) == 4
+
+    # One that was not given up is brought again.
+    late = await owner.make({"one": ROWS})
+
+    with installed(die), pytest.raises(DestinationUnavailable):
+        await owner.commit(late)
+
+    owner.lease = None
+    await owner.commit(late)
+    assert len(await owner.rows("one")) == 6
+
+
 async def test_a_merge_is_refused_before_anything_is_written(owner, root):
     with pytest.raises(Unsupported, match="cannot merge into plain files"):
         await owner.run({"orders": roots([{"id": 1, "_dlt_id": "a"}], "l1")}, tables=[root_table(id=key("id"))])
@@ -175,7 +203,7 @@ async def test_a_load_that_fails_leaves_no_temporary_file(owner, root):
     with installed(fail), pytest.raises(Injected):
         await owner.commit(package)
 
-    assert files_of(root) == []
+    assert [path for path in files_of(root) if not path.startswith("data/_asyncelt_uploads/")] == []
 
 
 async def test_a_commit_that_died_after_its_marker_is_finished_by_the_next_session(owner, root):

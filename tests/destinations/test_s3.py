@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
@@ -15,6 +16,7 @@ import pytest
 
 import asyncelt
 from asyncelt import destinations
+from asyncelt.destinations.filesystem_impl.layout import Layout
 from asyncelt.destinations.filesystem_impl.s3.bucket import Bucket, digest_of
 from asyncelt.destinations.filesystem_impl.s3.carrier import S3Carrier
 from asyncelt.destinations.filesystem_impl.s3.client import new_session, opened_client
@@ -27,8 +29,10 @@ from asyncelt.errors import (
     PipelineBusy,
 )
 from asyncelt.failpoints import installed
+from asyncelt.schema.model import Table
 from asyncelt.testing.fixture import Owner
 from asyncelt.testing.packages import make_commit
+from asyncelt.types import TableName
 from tests.support.seaweed import READER
 
 pytestmark = pytest.mark.slow
@@ -81,6 +85,46 @@ async def test_files_are_called_as_by_the_reference_with_the_epoch_in_the_file_i
         f"one/{load}.{job.job_id.removeprefix('one.')}-e1.parquet",
     ]
     assert len(own) == 5
+
+
+@pytest.mark.parametrize(
+    "layout, name",
+    [
+        ("{table_name}/{YYYY}/{MM}/{load_id}.{file_id}.{ext}", r"one/2023/11/1700000002\.25\.00000conf-e1\.parquet"),
+        ("{schema_name}/{table_name}/{file_id}.{ext}", r"conformance/one/00000conf-e1\.parquet"),
+        ("{table_name}.{load_id}.{file_id}.{ext}", r"one\.1700000002\.25\.00000conf-e1\.parquet"),
+    ],
+)
+async def test_files_lie_as_the_layout_says_and_are_read_and_replaced_there(s3, tmp_path, layout, name):
+    owner = Owner(replace(s3, layout=Layout(text=layout)), tmp_path / "packages", "parquet")
+
+    if "{load_id}" in layout:
+        await owner.run({"one": ONE})
+
+    await owner.run({"one": TWO, "two": TWO}, replaced=["one"])
+    assert len([key for key in await keys_of(s3) if re.fullmatch(name.replace("0002", "000[12]"), key)]) == 1
+    assert [row["id"] for row in await owner.rows("one")] == [3]
+    assert [row["id"] for row in await owner.rows("two")] == [3]
+
+
+async def test_ten_pipelines_may_begin_at_once_in_an_empty_dataset(s3, tmp_path):
+    async def run(number):
+        pipeline = asyncelt.pipeline(
+            f"p{number}", destination=s3, dataset_name="data", pipelines_dir=str(tmp_path / "pipelines")
+        )
+        await pipeline.run([{"id": number}], table_name="one")
+
+        return pipeline
+
+    pipelines = await asyncio.gather(*map(run, range(10)))
+
+    async with pipelines[0].sql_client() as sql:
+        found = await sql.query("SELECT id FROM one ORDER BY id")
+        loads = await sql.query("SELECT count(DISTINCT load_id) AS n FROM _dlt_loads")
+
+    assert found.column("id").to_pylist() == list(range(10))
+    assert loads.column("n").to_pylist() == [10]
+    assert not [key for key in await keys_of(s3) if key.startswith("_asyncelt_uploads")]
 
 
 async def test_a_replace_removes_the_old_objects(owner, s3):
@@ -168,6 +212,22 @@ async def test_what_a_dead_owner_has_brought_is_removed_by_the_next(owner, s3):
     owner.last = None
     async with s3.connect(owner.target) as session:
         assert (await session.restore(owner.target.pipeline_name)).head_load_id != dead.load_id
+
+
+async def test_uploads_that_killed_writers_of_lakes_have_left_are_aborted_after_a_while(owner, s3, monkeypatch):
+    table = Table(name=TableName("lake"), write_disposition="append", hints={"table_format": "delta"})
+    await owner.run({"lake": ONE}, tables=[table])
+    prefix = f"{s3.site.config.prefix}/data/"
+
+    async with bucket_of(s3) as bucket, s3.connect(owner.target) as session:
+        left = [(await bucket.begin(prefix + key)).upload for key in ("lake/part-0.parquet", "lakes/part-0.parquet")]
+        await session.acquire(owner.target.pipeline_name, "")
+        assert sorted(upload for _, upload in await bucket.uploads(prefix)) == sorted(left)
+
+        monkeypatch.setattr("asyncelt.destinations.filesystem_impl.s3.store.STALE_S", -60.0)
+        await session.acquire(owner.target.pipeline_name, "")
+        assert [upload for _, upload in await bucket.uploads(prefix)] == left[1:]
+        await bucket.abort(prefix + "lakes/part-0.parquet", left[1])
 
 
 async def test_a_commit_that_died_after_its_marker_is_finished_by_the_next_session(owner, s3):

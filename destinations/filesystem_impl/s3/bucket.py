@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -87,11 +88,8 @@ class Bucket:
             return None
 
         content, answer = found
-        headers = cast("Mapping[str, Mapping[str, str]]", answer["ResponseMetadata"])["HTTPHeaders"]
-        written = cast("datetime", answer["LastModified"])
-        age_s = (parsedate_to_datetime(headers["date"]) - written).total_seconds()
 
-        return Found(content, cast("str", answer["ETag"]), age_s)
+        return Found(content, cast("str", answer["ETag"]), _age_s(answer, answer["LastModified"]))
 
     async def write(self, key: str, content: bytes, digest: str | None = None) -> None:
         """Put an object, whatever was there. With its `digest_of` nothing is hashed here."""
@@ -192,15 +190,15 @@ class Bucket:
             if code_of(error) not in _ABSENT | {"NoSuchUpload"}:
                 raise translated(error, self.config, f"aborting the upload of {key}") from error
 
-    async def uploads(self, prefix: str) -> list[tuple[str, str]]:
-        """Key and id of the uploads that are open."""
+    async def uploads(self, prefix: str, *, older_than_s: float = -math.inf) -> list[tuple[str, str]]:
+        """Key and id of the uploads that are open, and began so long ago by the server's clock."""
         found: list[tuple[str, str]] = []
         arguments: dict[str, object] = {"Prefix": prefix}
 
         while True:
             answer = await self._call("list_multipart_uploads", "listing uploads", **arguments)
             some = cast("list[Mapping[str, str]]", answer.get("Uploads", []))
-            found += [(one["Key"], one["UploadId"]) for one in some]
+            found += [(one["Key"], one["UploadId"]) for one in some if _age_s(answer, one["Initiated"]) > older_than_s]
 
             if not answer.get("IsTruncated"):
                 return found
@@ -261,6 +259,13 @@ class Bucket:
 def digest_of(content: bytes) -> str:
     """By which the service sees that all of it has come as it is. Takes long: in a thread."""
     return b64encode(hashlib.md5(content, usedforsecurity=False).digest()).decode()
+
+
+def _age_s(answer: Answer, when: object) -> float:
+    """By the server's clock."""
+    headers = cast("Mapping[str, Mapping[str, str]]", answer["ResponseMetadata"])["HTTPHeaders"]
+
+    return (parsedate_to_datetime(headers["date"]) - cast("datetime", when)).total_seconds()
 
 
 def _md5(digest: str | None) -> dict[str, object]:

@@ -74,6 +74,7 @@ def _built(session: AioSession, config: S3Config) -> Client:
     own = config.endpoint_url is not None
     # Other services than AWS need not know its newer checksums.
     checksums = "when_required" if own else "when_supported"
+    style: dict[str, object] = {"addressing_style": "path" if config.path_style else "auto"}
     options = AioConfig(
         signature_version="s3v4",
         user_agent="asyncelt",  # the driver takes a tenth of a request to describe the machine anew
@@ -81,7 +82,7 @@ def _built(session: AioSession, config: S3Config) -> Client:
         read_timeout=config.read_timeout_s,
         max_pool_connections=32,
         retries={"mode": "standard", "total_max_attempts": config.attempts},
-        s3={"addressing_style": "path" if config.path_style else "auto"},
+        s3=style,
         request_checksum_calculation=checksums,
         response_checksum_validation=checksums,
     )
@@ -103,7 +104,7 @@ def _built(session: AioSession, config: S3Config) -> Client:
     # Asking first whether a body may come costs a turn for each, and the driver waits for that answer without end.
     events = cast("_Events", client).meta.events
     events.unregister("before-call.s3", add_expect_header)
-    unsigned = options.merge(AioConfig(s3={**cast("dict[str, object]", options.s3), "payload_signing_enabled": False}))
+    unsigned = options.merge(AioConfig(s3={**style, "payload_signing_enabled": False}))
 
     def leave_body_unsigned(request: _Request, **_: object) -> None:
         """Sign the digest that was made in a thread, which stands among the headers, in place of the body."""

@@ -29,8 +29,8 @@ from asyncelt.destinations.filesystem_impl.documents import (
     Marker,
     parse_marker,
     upload_path,
-    uploads_folder,
 )
+from asyncelt.destinations.filesystem_impl.leftovers import remove_leftovers
 from asyncelt.destinations.filesystem_impl.pieces import Piece, extended, read_pieces, remove_pieces
 from asyncelt.destinations.filesystem_impl.s3.holding import Holding
 from asyncelt.destinations.filesystem_impl.s3.store import S3Store
@@ -182,7 +182,7 @@ class S3Journal:
             self._put(Takeover(pipeline_name=pipeline_name, member=member, epoch=lease.epoch))
 
         failpoint("filesystem.taken")
-        self._clean(pipeline_name, member, lease.epoch)
+        remove_leftovers(self._store, self.content, pipeline_name, member, lease.epoch)
 
         return lease
 
@@ -294,22 +294,6 @@ class S3Journal:
             raise Busy(f"Another session has committed to {self._store.address} at this moment.")
 
         self._entries[number] = entry
-
-    def _clean(self, pipeline_name: str, member: str, epoch: int) -> None:
-        """Remove data files and open uploads of owners that can no longer commit."""
-        folder = uploads_folder(pipeline_name, member)
-        old = [name for name in self._store.names(folder) if int(name.partition("-")[0]) < epoch]
-
-        if not old:
-            return
-
-        announcements = [f"{folder}/{name}" for name in old]
-        announced = {path for content in self._store.read_all(announcements) for path in orjson.loads(content)}
-        content = self.content()
-        live = content.staged.union(path for paths in content.files.values() for path in paths)
-        self._store.abort_uploads(announced)
-        self._store.remove(sorted(announced - live))
-        self._store.remove(announcements)
 
 
 def _markers(entries: Iterable[Entry]) -> list[Marker]:

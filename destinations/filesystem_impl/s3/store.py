@@ -20,6 +20,9 @@ __all__ = ["S3Store"]
 
 T = TypeVar("T")
 
+STALE_S = 3600.0
+"""Other pipelines may write to a table at the same time: after an hour, an upload of theirs is none."""
+
 
 class S3Store:
     """See `Store`. Made on the event loop.
@@ -122,6 +125,17 @@ class S3Store:
         async def abort() -> None:
             for key, upload in await self._bucket.uploads(self._prefix):
                 if key.removeprefix(self._prefix) in paths:
+                    await self._bucket.abort(key, upload)
+
+        self.wait(abort())
+
+    def abort_stale_uploads(self, tables: Collection[str]) -> None:
+        """See `Store.abort_stale_uploads`."""
+        folders = tuple(f"{self._prefix}{path_part(name)}/" for name in tables)
+
+        async def abort() -> None:
+            for key, upload in await self._bucket.uploads(self._prefix, older_than_s=STALE_S):
+                if key.startswith(folders):
                     await self._bucket.abort(key, upload)
 
         self.wait(abort())
