@@ -13,10 +13,12 @@ from anyio.to_thread import run_sync
 from asyncelt.config import Retry
 from asyncelt.errors import AsynceltError, LoadTimeout
 
-__all__ = ["backoff_delays", "beating", "each", "in_thread", "retrying", "shielded", "unwrap"]
+__all__ = ["CLEANUP_S", "backoff_delays", "beating", "each", "in_thread", "retrying", "shielded", "unwrap"]
 
 T = TypeVar("T")
 R = TypeVar("R")
+CLEANUP_S = 10.0
+"""How long a cancelled run may take to leave nothing behind."""
 _MOST_TIMEOUTS = 20
 """In a row."""
 
@@ -51,7 +53,9 @@ async def each(work: Callable[[T], Awaitable[R]], items: Sequence[T], *, at_once
             for _ in range(min(at_once, len(items))):
                 tasks.start_soon(worker)
     except BaseExceptionGroup as group:
-        raise unwrap(group) from group
+        error = unwrap(group)
+
+        raise error from error.__cause__
 
     return [results[at] for at in range(len(items))]
 
@@ -81,7 +85,7 @@ async def beating(beat: Callable[[], Awaitable[None]], *, every_s: float) -> Asy
 
 
 @contextmanager
-def shielded(seconds: float) -> Iterator[anyio.CancelScope]:
+def shielded(seconds: float = CLEANUP_S) -> Iterator[anyio.CancelScope]:
     """Let clean-up await although the task is cancelled, but no longer than ``seconds``."""
     with anyio.move_on_after(seconds, shield=True) as scope:
         yield scope

@@ -39,7 +39,7 @@ class Limits:
     """Threads that turn pages into columns. Never changes the result."""
     load_workers: int = 8
     """Jobs that move to the destination at the same time."""
-    gather_bytes: int = 4 * MIB
+    gather_bytes: int = 12 * MIB
     """Small pages of one table are joined up to about this size, as JSON or Arrow, before they become columns; Python
     rows, which take more room, up to twice as much. Wide documents gain most: each column of a page has its price."""
     gather_rows: int = 50_000

@@ -16,7 +16,7 @@ from collections.abc import Iterator, MutableMapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, TypeVar, cast
 
 from asyncelt.configuration.interval import interval
 from asyncelt.configuration.lookup import PIPELINE
@@ -65,6 +65,7 @@ class _Active:
     metrics: dict[str, object] | None = None
 
 
+T = TypeVar("T")
 _active: ContextVar[_Active] = ContextVar("asyncelt_current", default=_Active())  # noqa: B039 - frozen
 
 activated: ContextVar[Pipeline | None] = ContextVar("asyncelt_active_pipeline", default=None)
@@ -80,12 +81,7 @@ def pipeline() -> Pipeline:
     Raises:
         UsageError: No run is under way in this context.
     """
-    found = _active.get().pipeline
-
-    if found is None:
-        raise _outside("pipeline()", "a pipeline's run")
-
-    return found
+    return _inside(_active.get().pipeline, "pipeline()", "a pipeline's run")
 
 
 def source() -> Source:
@@ -94,12 +90,7 @@ def source() -> Source:
     Raises:
         UsageError: Called outside a source that is being extracted.
     """
-    found = _active.get().source
-
-    if found is None:
-        raise _outside("source()", "a source that is being extracted")
-
-    return found
+    return _inside(_active.get().source, "source()", "a source that is being extracted")
 
 
 def source_name() -> str:
@@ -108,12 +99,7 @@ def source_name() -> str:
     Raises:
         UsageError: Called outside a source that is being extracted.
     """
-    found = _active.get().source_name
-
-    if found is None:
-        raise _outside("source_name()", "a source that is being extracted")
-
-    return found
+    return _inside(_active.get().source_name, "source_name()", "a source that is being extracted")
 
 
 def source_schema() -> Schema:
@@ -122,12 +108,7 @@ def source_schema() -> Schema:
     Raises:
         UsageError: Called outside a source that is being extracted.
     """
-    found = _active.get().schema
-
-    if found is None:
-        raise _outside("source_schema()", "a source that is being extracted")
-
-    return found
+    return _inside(_active.get().schema, "source_schema()", "a source that is being extracted")
 
 
 def resource() -> Resource:
@@ -136,12 +117,7 @@ def resource() -> Resource:
     Raises:
         UsageError: Called outside a resource that is being extracted.
     """
-    found = _active.get().resource
-
-    if found is None:
-        raise _outside("resource()", "a resource that is being extracted")
-
-    return found
+    return _inside(_active.get().resource, "resource()", "a resource that is being extracted")
 
 
 def resource_name() -> str:
@@ -150,12 +126,7 @@ def resource_name() -> str:
     Raises:
         UsageError: Called outside a resource that is being extracted.
     """
-    found = _active.get().resource_name
-
-    if found is None:
-        raise _outside("resource_name()", "a resource that is being extracted")
-
-    return found
+    return _inside(_active.get().resource_name, "resource_name()", "a resource that is being extracted")
 
 
 def source_state() -> dict[str, object]:
@@ -204,12 +175,7 @@ def resource_metrics() -> dict[str, object]:
     Raises:
         UsageError: Called outside a resource that is being extracted.
     """
-    found = _active.get().metrics
-
-    if found is None:
-        raise _outside("resource_metrics()", "a resource that is being extracted")
-
-    return found
+    return _inside(_active.get().metrics, "resource_metrics()", "a resource that is being extracted")
 
 
 # ------------------------------------------------------------------------------------ for the engine
@@ -378,6 +344,13 @@ def _set(entered: _Active) -> Iterator[None]:
         yield
     finally:
         _active.reset(token)
+
+
+def _inside(found: T | None, function: str, where: str) -> T:
+    if found is None:
+        raise _outside(function, where)
+
+    return found
 
 
 def _outside(function: str, where: str) -> UsageError:

@@ -19,12 +19,11 @@ retry loop looks at)::
     │  ├─ InvalidResourceData          this value cannot be a resource
     │  ├─ ResourceExtractionError      user code raised; the original is __cause__
     │  ├─ SourceExhausted              a generator that was already consumed
-    │  ├─ IncrementalError             a cursor cannot be followed
-    │  │  ├─ IncrementalCursorPathMissing, IncrementalCursorPathHasValueNone
-    │  │  ├─ IncrementalCursorInvalidCoercion
-    │  │  ├─ IncrementalPrimaryKeyMissing
-    │  │  └─ IncrementalBoundaryChanged
-    │  └─ SourceTimeout(TimeoutError)
+    │  └─ IncrementalError             a cursor cannot be followed
+    │     ├─ IncrementalCursorPathMissing, IncrementalCursorPathHasValueNone
+    │     ├─ IncrementalCursorInvalidCoercion
+    │     ├─ IncrementalPrimaryKeyMissing
+    │     └─ IncrementalBoundaryChanged
     ├─ SchemaError
     │  ├─ SchemaConflict               two definitions that do not join
     │  │  └─ TableIdentifiersFrozen    another naming convention, and tables have data
@@ -35,7 +34,6 @@ retry loop looks at)::
     │  └─ BadRecord                    table, column, row and an excerpt of the value
     ├─ StorageError
     │  ├─ PackageCorrupt               a manifest or job file does not match
-    │  ├─ PackageState                 this move is not allowed from this state
     │  ├─ DiskLimitReached             package files would take more than Limits.max_disk
     │  ├─ LoadPackageNotFound          (also FileNotFoundError)
     │  └─ CannotRestorePipeline        neither a working folder nor a destination knows the pipeline
@@ -46,7 +44,8 @@ retry loop looks at)::
     └─ LoadError
        ├─ DestinationUnavailable       retryable: network, lock, server starting
        ├─ DestinationRejected          not retryable; server code, detail, hint
-       │  └─ UndefinedRelation         the statement names a table or dataset that is not there
+       │  ├─ UndefinedRelation         the statement names a table or dataset that is not there
+       │  └─ TableBlocked              a lake table refuses rows of a load that is committed
        ├─ LoadTimeout(TimeoutError)    retryable
        ├─ LeaseLost                    another owner took over; this package can no longer commit
        │  └─ PositionsTaken            somebody else has committed messages of this package
@@ -90,7 +89,6 @@ __all__ = [
     "NameCollision",
     "NormalizeError",
     "PackageCorrupt",
-    "PackageState",
     "PipelineBusy",
     "PipelineConfigMissing",
     "PipelineNotActive",
@@ -102,8 +100,8 @@ __all__ = [
     "SchemaError",
     "SchemaNotFound",
     "SourceExhausted",
-    "SourceTimeout",
     "StorageError",
+    "TableBlocked",
     "TableIdentifiersFrozen",
     "UndefinedRelation",
     "UnknownColumn",
@@ -265,10 +263,6 @@ class IncrementalBoundaryChanged(IncrementalError):
     """Too many rows share the last value to remember each of them, and those loaded before did not come first again."""
 
 
-class SourceTimeout(ExtractError, TimeoutError):
-    """A source gave no data for longer than it was allowed."""
-
-
 class SchemaError(AsynceltError):
     """Base of what goes wrong with schemas."""
 
@@ -353,10 +347,6 @@ class PackageCorrupt(StorageError):
     """A manifest or a job file is missing, cut off or does not match its record."""
 
 
-class PackageState(StorageError):
-    """The package is in a state from which this is not allowed."""
-
-
 class DiskLimitReached(StorageError):
     """Package files would take more of the disk than ``Limits.max_disk`` allows."""
 
@@ -427,6 +417,14 @@ class DestinationRejected(LoadError):
 
 class UndefinedRelation(DestinationRejected):
     """The statement names a table, a view or a dataset that the destination does not have."""
+
+
+class TableBlocked(DestinationRejected):
+    """A table in a table format refuses rows of a load that is committed.
+
+    They are kept until the table is mended, or until they are given up for this table. What does not need the table
+    goes on.
+    """
 
 
 class TablesBehind(DestinationUnavailable):

@@ -18,6 +18,7 @@ from asyncelt.schema.model import Schema, SchemaDelta
 from asyncelt.types import ColumnName, FileFormat, LoadId, OnError, PackageStatus, TableName
 
 __all__ = [
+    "DESCRIPTION_CHARS",
     "ROOT_ROW",
     "ArrowPage",
     "Conformed",
@@ -49,6 +50,10 @@ class Rows:
     """Python objects, one per row: dicts, models, or values that become ``{"value": ...}``. Never None."""
 
     items: list[object]
+
+
+DESCRIPTION_CHARS: Final = 10_000
+"""Characters that are kept of a row that cannot be written down, or was refused."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +94,7 @@ class JsonPages:
 
 @dataclass(frozen=True, slots=True)
 class ArrowPage:
-    """Columns as they are. Struct and list columns become ``json``; no child tables (behaviour.md 5.10)."""
+    """Columns as they are. Struct and list columns become ``json``; no child tables."""
 
     table: pa.Table
 

@@ -36,11 +36,10 @@ def measure(job: Job, pool: Pool) -> Measured:
     """Run the job once, after one page as warm-up."""
     output = Path(job.folder) / "bare"
     output.mkdir(parents=True, exist_ok=True)
-    held = list(pool.pages(job.form, len(pool.bodies) * pool.shape.page_rows))
-    count = job.rows // pool.shape.page_rows
-    _write(_tables(held[:1], job.form), output / "warm")
+    pages = job.pages(pool)
+    _write(_tables(pool.pages(job.form, pool.shape.page_rows), job.form), output / "warm")
     meter, cpu, start = Meter(), cpu_seconds(), time.perf_counter()
-    _write(_tables((held[number % len(held)] for number in range(count)), job.form), output / "part")
+    _write(_tables(pages, job.form), output / "part")
 
     return Measured(
         wall=time.perf_counter() - start, cpu=cpu_seconds() - cpu, rss_before=meter.before, rss_peak=meter.peak()

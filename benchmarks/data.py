@@ -15,9 +15,11 @@ from typing import Any
 import orjson
 import pyarrow as pa
 
-__all__ = ["SHAPES", "Pool", "Shape", "pool"]
+__all__ = ["KEY", "SHAPES", "Pool", "Shape", "pool"]
 
 Row = dict[str, Any]
+KEY = "id"
+"""What every row of every shape has, an integer or a text."""
 WORDS = [
     "alpha",
     "beta",
@@ -60,22 +62,23 @@ class Pool:
     shape: Shape
     bodies: tuple[bytes, ...]
 
-    def pages(self, form: str, rows: int, *, fresh: bool = False) -> Iterator[Any]:
-        """Pages of one form until ``rows`` rows are reached; ``fresh`` makes new Python objects for each page."""
-        held = list(self.bodies) if form == "bytes" or fresh else [_page(body, form) for body in self.bodies]
-        page_rows = self.shape.page_rows
+    def pages(self, form: str, rows: int) -> Iterator[Any]:
+        """Pages of one form until ``rows`` rows are reached: the same objects again and again."""
+        held = [_page(body, form) for body in self.bodies]
 
-        return self._cycle(held, form, rows // page_rows, fresh=fresh)
+        return (held[number % len(held)] for number in range(rows // self.shape.page_rows))
 
-    def _cycle(self, held: list[Any], form: str, count: int, *, fresh: bool) -> Iterator[Any]:
-        for number in range(count):
-            page = held[number % len(held)]
-            yield _page(page, form) if fresh and form != "bytes" else page
+    def new_pages(self, form: str, rows: int, first: int) -> Iterator[Any]:
+        """Pages as from a real source: objects of their own, and ids that go on from ``first``."""
+        size = self.shape.page_rows
 
-    @property
-    def bytes_per_row(self) -> float:
-        """Mean size of a row as JSON."""
-        return sum(map(len, self.bodies)) / (len(self.bodies) * self.shape.page_rows)
+        for number in range(rows // size):
+            numbered = orjson.loads(self.bodies[number % len(self.bodies)])
+
+            for identity, row in enumerate(numbered, first + number * size):
+                row[KEY] = type(row[KEY])(identity)
+
+            yield numbered if form == "dict" else _page(orjson.dumps(numbered), form)
 
 
 def pool(shape: Shape, *, page_rows: int | None = None, seed: int = 7) -> Pool:
@@ -92,6 +95,9 @@ def pool(shape: Shape, *, page_rows: int | None = None, seed: int = 7) -> Pool:
 
 
 def _page(body: bytes, form: str) -> Any:
+    if form == "bytes":
+        return body
+
     rows = orjson.loads(body)
 
     return pa.Table.from_pylist(rows) if form == "arrow" else rows

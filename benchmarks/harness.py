@@ -95,7 +95,7 @@ class CaseResult:
                     "settings": item.settings,
                     "error": item.error,
                     "wall_median": item.wall if item.runs else None,
-                    "runs": [run.as_dict() for run in item.runs],
+                    "runs": [dataclasses.asdict(run) for run in item.runs],
                 }
                 for item in self.sides
             ],

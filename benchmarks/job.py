@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import resource
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Job", "Measured", "Meter", "cpu_seconds"]
+from benchmarks.data import Pool
 
-MIB = 1024 * 1024
+__all__ = ["DATASET", "LAKES", "WARM", "Job", "Measured", "Meter", "cpu_seconds", "largest_child"]
+
+LAKES = ("delta", "iceberg")
 DATASET = "data"
 WARM = "warm"
 """Folder of the warm-up run."""
@@ -30,13 +32,16 @@ class Job:
     """``parquet``, ``delta`` and ``iceberg`` (in a folder), ``s3`` (Parquet in a bucket), ``duckdb``, ``postgres``."""
     rows: int
     folder: str
-    page_rows: int | None = None
     settings: str = "default"
     """Name of the side's settings; what it stands for is in the output."""
     dsn: str = ""
     """Of a database that nobody else uses, for ``postgres``; the server's address, for ``s3``."""
     fresh: bool = False
-    """Whether the source makes new Python objects for every page; else it yields the same ones again."""
+    """Whether the source makes every page anew, with ids that go on; else it yields the same ones again."""
+    first: int = 0
+    """The first of those ids."""
+    write: str = "append"
+    """``append``, ``merge`` (by the destination's default strategy) or ``upsert``, by id."""
 
     @property
     def dataset(self) -> str:
@@ -50,20 +55,32 @@ class Job:
 
         return f"s3://lake/{folder.parent.name if folder.name == WARM else folder.name}"
 
+    def pages(self, pool: Pool) -> Iterator[Any]:
+        """What the source yields; unless they are to be fresh, all pages exist when this has returned."""
+        if self.fresh:
+            return pool.new_pages(self.form, self.rows, self.first)
+
+        return pool.pages(self.form, self.rows)
+
+    @property
+    def write_disposition(self) -> Any:
+        """As both sides take it."""
+        return {"disposition": "merge", "strategy": "upsert"} if self.write == "upsert" else self.write
+
+    @property
+    def table_format(self) -> Any:
+        """As both sides take it."""
+        return self.target if self.target in LAKES else None
+
     @property
     def is_files(self) -> bool:
         """Whether the result is files."""
-        return self.target in {"parquet", "s3", "delta", "iceberg"}
+        return self.target in {"parquet", "s3", *LAKES}
 
     @property
     def output(self) -> Path:
         """Where the result is: a folder for files, to which a bucket is copied; a database file for DuckDB."""
         return Path(self.folder) / ("lake" if self.is_files else "out.duckdb")
-
-    @property
-    def label(self) -> str:
-        """Short name in tables."""
-        return f"{self.shape} {self.form} to {self.target}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,12 +94,10 @@ class Measured:
     """Highest resident size of the process while it ran."""
     rss_children: int = 0
     """Highest resident size of its largest child process, where it had any."""
+    found: int | None = None
+    """Rows of the root table after the run, each id once; of ours, and only where ids are numbered."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     """What the settings' name stands for."""
-
-    def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        return asdict(self)
 
 
 class Meter:

@@ -17,5 +17,5 @@ if __name__ == "__main__":
     logging.disable(logging.CRITICAL)
     job = Job(**json.loads(sys.argv[1]))
     side = importlib.import_module(f"benchmarks.{job.side}")
-    measured = side.measure(job, pool(SHAPES[job.shape], page_rows=job.page_rows))
+    measured = side.measure(job, pool(SHAPES[job.shape]))
     print(json.dumps(dataclasses.asdict(measured)))

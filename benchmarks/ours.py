@@ -11,18 +11,11 @@ from typing import Any
 import anyio
 
 import asyncelt
-from asyncelt.types import FileFormat
-from benchmarks.data import Pool
+from benchmarks.data import KEY as ID, Pool
 from benchmarks.job import WARM, Job, Measured, Meter, cpu_seconds
 from tests.support.seaweed import KEY, SECRET
 
-__all__ = ["SETTINGS", "measure"]
-
-SETTINGS: dict[str, dict[str, Any]] = {
-    "default": {},
-    "1 worker": {"normalize_workers": 1},
-    "4 workers": {"normalize_workers": 4},
-}
+__all__ = ["measure", "run"]
 
 
 def measure(job: Job, pool: Pool) -> Measured:
@@ -31,44 +24,47 @@ def measure(job: Job, pool: Pool) -> Measured:
 
 
 async def _measure(job: Job, pool: Pool) -> Measured:
-    warm = replace(job, folder=str(Path(job.folder) / WARM), rows=5 * pool.shape.page_rows)
-    await _run(warm, list(pool.pages(job.form, warm.rows)))
-    pages = pool.pages(job.form, job.rows, fresh=True) if job.fresh else _held(pool, job)
+    warm = replace(job, folder=str(Path(job.folder) / WARM), rows=5 * pool.shape.page_rows, fresh=False)
+    await run(warm, warm.pages(pool))
+    pages = job.pages(pool)
     meter, cpu, start = Meter(), cpu_seconds(), time.perf_counter()
-    await _run(job, pages)
-
-    return Measured(
-        wall=time.perf_counter() - start,
-        cpu=cpu_seconds() - cpu,
-        rss_before=meter.before,
-        rss_peak=meter.peak(),
-        settings={"normalize_workers": 2, **SETTINGS[job.settings]},
+    pipeline = await run(job, pages)
+    measured = Measured(
+        wall=time.perf_counter() - start, cpu=cpu_seconds() - cpu, rss_before=meter.before, rss_peak=meter.peak()
     )
 
-
-def _held(pool: Pool, job: Job) -> Iterable[Any]:
-    pages = list(pool.pages(job.form, len(pool.bodies) * pool.shape.page_rows))
-    count = job.rows // pool.shape.page_rows
-
-    return (pages[number % len(pages)] for number in range(count))
+    return replace(measured, found=await _count(pipeline, job.shape)) if job.fresh else measured
 
 
-async def _run(job: Job, pages: Iterable[Any]) -> None:
+async def run(job: Job, pages: Iterable[Any]) -> asyncelt.Pipeline:
+    """The run alone: whatever is measured around it, its imports included, is the caller's."""
     folder = Path(job.folder)
     await anyio.Path(folder).mkdir(parents=True, exist_ok=True)
-    settings = asyncelt.Settings(limits=asyncelt.Limits(**SETTINGS[job.settings]))
     pipeline = asyncelt.pipeline(
-        "bench",
-        destination=_destination(job),
-        dataset_name=job.dataset,
-        pipelines_dir=str(folder / "pipelines"),
-        settings=settings,
+        "bench", destination=_destination(job), dataset_name=job.dataset, pipelines_dir=str(folder / "pipelines")
     )
-    loader_file_format: FileFormat | None = "parquet" if job.is_files else None
-    table_format = job.target if job.target in {"delta", "iceberg"} else None
     await pipeline.run(
-        _source(pages), table_name=job.shape, loader_file_format=loader_file_format, table_format=table_format
+        _source(pages),
+        table_name=job.shape,
+        write_disposition=job.write_disposition,
+        primary_key=None if job.write == "append" else ID,
+        loader_file_format="parquet" if job.is_files else None,
+        table_format=job.table_format,
     )
+
+    return pipeline
+
+
+async def _count(pipeline: asyncelt.Pipeline, table: str) -> int:
+    async with pipeline.sql_client() as sql:
+        found = await sql.query(f"SELECT count(*) AS rows, count(DISTINCT {ID}) AS ids FROM {table}")
+
+    counted = found.to_pylist()[0]
+
+    if counted["rows"] != counted["ids"]:
+        raise RuntimeError(f"{table} has rows twice: {counted}")
+
+    return int(counted["rows"])
 
 
 def _destination(job: Job) -> Any:

@@ -14,11 +14,11 @@ from typing import Any
 
 import orjson
 
-from benchmarks.data import Pool
+from benchmarks.data import KEY as ID, Pool
 from benchmarks.job import WARM, Job, Measured, Meter, cpu_seconds, largest_child
 from tests.support.seaweed import KEY, SECRET
 
-__all__ = ["SETTINGS", "measure"]
+__all__ = ["SETTINGS", "candidates", "measure"]
 
 PLAIN = {"DATA_WRITER__DISABLE_COMPRESSION": "true"}
 ROTATE = "EXTRACT__DATA_WRITER__FILE_MAX_ITEMS"
@@ -63,11 +63,11 @@ def measure(job: Job, pool: Pool) -> Measured:
     """Run the job once, after a small warm-up run elsewhere. Must be the only run of its process."""
     settings = {key: value.format(quarter=max(job.rows // 4, 1)) for key, value in SETTINGS[job.settings].items()}
     _environment(settings, Path(job.folder))
-    warm = replace(job, folder=str(Path(job.folder) / WARM), rows=5 * pool.shape.page_rows, settings="default")
-    _run(warm, list(pool.pages(job.form, warm.rows)), settings)
-    pages = pool.pages(job.form, job.rows, fresh=True) if job.fresh else _held(pool, job)
+    warm = replace(job, folder=str(Path(job.folder) / WARM), rows=5 * pool.shape.page_rows, fresh=False)
+    _run(warm, warm.pages(pool), settings)
+    pages = job.pages(pool)
     meter, cpu, start = Meter(), cpu_seconds(), time.perf_counter()
-    _run(job, _parsed(pages) if job.form == "bytes" else pages, settings)
+    _run(job, pages, settings)
     wall, used = time.perf_counter() - start, cpu_seconds() - cpu
 
     return Measured(
@@ -78,13 +78,6 @@ def measure(job: Job, pool: Pool) -> Measured:
         rss_children=largest_child(),
         settings=settings,
     )
-
-
-def _held(pool: Pool, job: Job) -> Iterator[Any]:
-    pages = list(pool.pages(job.form, len(pool.bodies) * pool.shape.page_rows))
-    count = job.rows // pool.shape.page_rows
-
-    return (pages[number % len(pages)] for number in range(count))
 
 
 def _parsed(pages: Iterable[bytes]) -> Iterator[Any]:
@@ -110,11 +103,14 @@ def _run(job: Job, pages: Iterable[Any], settings: dict[str, str]) -> None:
     pipeline = dlt.pipeline(
         "bench", destination=_destination(dlt, job), dataset_name=job.dataset, pipelines_dir=str(folder / "pipelines")
     )
-    source = _parsed(pages) if job.form == "bytes" and isinstance(pages, list) else pages
-    pipeline.run(
-        dlt.resource(source, name=job.shape),
-        loader_file_format="parquet" if job.is_files else settings.get("format"),
+    resource = dlt.resource(
+        _parsed(pages) if job.form == "bytes" else pages,
+        name=job.shape,
+        write_disposition=job.write_disposition,
+        primary_key=None if job.write == "append" else ID,
+        table_format=job.table_format,
     )
+    pipeline.run(resource, loader_file_format="parquet" if job.is_files else settings.get("format"))
 
 
 def _destination(dlt: Any, job: Job) -> Any:

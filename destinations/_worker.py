@@ -131,8 +131,10 @@ class Worker:
                 loop.call_soon_threadsafe(deliver, result, failure)
 
         if self._thread is None:
-            self._thread = threading.Thread(target=self._serve, name=self._name, daemon=True)
-            self._thread.start()
+            thread = threading.Thread(target=self._serve, name=self._name, daemon=True)
+            # Fails where the system allows no more threads; then there is none to be waited for.
+            thread.start()
+            self._thread = thread
 
         self._queue.put(run)
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from typing import TypeAlias
+from tempfile import TemporaryDirectory
+from typing import Final, TypeAlias
 
 import duckdb
 import pyarrow as pa
@@ -13,13 +14,15 @@ from asyncelt.destinations.sql.names import identifier
 from asyncelt.errors import DestinationRejected, UndefinedRelation, Unsupported
 from asyncelt.types import SqlValue
 
-__all__ = ["LocalQuery", "Prepare", "next_of", "query_tables"]
+__all__ = ["MEMORY_LIMIT", "LocalQuery", "Prepare", "bounded_database", "next_of", "query_tables"]
 
 Prepare: TypeAlias = Callable[[duckdb.DuckDBPyConnection], None]
 """Makes the tables that a statement may name."""
 Around: TypeAlias = Callable[[], AbstractContextManager[None]]
 """Makes other errors of those inside the block."""
 
+MEMORY_LIMIT: Final = "1GB"
+"""Of one query, unless something else is said."""
 _READING = frozenset({duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN, duckdb.StatementType.RELATION})
 _TRACE = "\n\nAt:\n"
 
@@ -33,6 +36,7 @@ class LocalQuery:
         parameters: Values of its parameters.
         one_state: Around all that happens until there are rows.
         reading: Around what reads further rows.
+        memory_limit: See `bounded_database`.
     """
 
     def __init__(
@@ -43,10 +47,12 @@ class LocalQuery:
         *,
         one_state: Around = nullcontext,
         reading: Around = nullcontext,
+        memory_limit: str | None = MEMORY_LIMIT,
     ) -> None:
         self._prepare = prepare
         self._one_state = one_state
         self._reading = reading
+        self._memory_limit = memory_limit
         self._sql = sql
         self._parameters = list(parameters)
         self._stack = ExitStack()
@@ -91,16 +97,33 @@ class LocalQuery:
         self._stack.close()
 
     def _executed(self) -> duckdb.DuckDBPyConnection:
-        connection = self._stack.enter_context(duckdb.connect(":memory:", config={"threads": "1"}))
+        connection = self._stack.enter_context(bounded_database(self._memory_limit))
         self._connection = connection
 
         if any(statement.type not in _READING for statement in connection.extract_statements(self._sql)):
             raise Unsupported("This dataset is not in a database: it can be read with SQL, not changed.")
 
-        connection.execute("SET TimeZone = 'UTC'")
         self._prepare(connection)
 
         return connection.execute(self._sql, self._parameters)
+
+
+@contextmanager
+def bounded_database(memory_limit: str | None) -> Iterator[duckdb.DuckDBPyConnection]:
+    """A DuckDB in memory, inside the block. What does not fit goes to a temporary folder, which is gone afterwards.
+
+    Args:
+        memory_limit: As DuckDB writes it ("512MB"); None: its own default.
+    """
+    config = {"threads": "1"} if memory_limit is None else {"threads": "1", "memory_limit": memory_limit}
+
+    with (
+        TemporaryDirectory(prefix="asyncelt-") as folder,
+        duckdb.connect(":memory:", config={**config, "temp_directory": folder}) as connection,
+    ):
+        connection.execute("SET TimeZone = 'UTC'")
+
+        yield connection
 
 
 def next_of(reader: pa.RecordBatchReader) -> pa.RecordBatch | None:

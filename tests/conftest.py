@@ -10,10 +10,12 @@ Without ``--all-loops`` a test runs on the plain loop only, unless it is marked 
 from __future__ import annotations
 
 import asyncio
+import gc
 import itertools
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from inspect import iscoroutinefunction
 from pathlib import Path
@@ -21,6 +23,8 @@ from typing import Any
 
 import hypothesis
 import pytest
+
+from tests.support.distribution import arranged, group_for_xdist, use_files_in_memory
 
 TESTS = Path(__file__).parent
 _prefixes = itertools.count()
@@ -30,6 +34,9 @@ PATIENT: dict[str, Any] = {"deadline": None, "suppress_health_check": [hypothesi
 hypothesis.settings.register_profile("asyncelt", derandomize=True, database=None, **PATIENT)
 hypothesis.settings.register_profile("fuzz", derandomize=False, max_examples=2000, print_blob=True, **PATIENT)
 hypothesis.settings.load_profile("asyncelt")
+
+
+use_files_in_memory()
 
 
 def _eager_loop() -> asyncio.AbstractEventLoop:
@@ -54,7 +61,19 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--all-loops", action="store_true", help="run async tests on every event loop variant")
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    # Else groups come in the order of how many tests they have, not of how long they take.
+    config.option.loadscopereorder = False
+
+
+# Last: fixtures that are made for the whole session have an order of their own.
+@pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    # Only in a process of pytest-xdist.
+    if config.getoption("loadgroup", False):
+        group_for_xdist(items)
+        items[:] = arranged(items)
+
     if config.getoption("--slow"):
         return
 
@@ -63,6 +82,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if item.get_closest_marker("slow"):
             item.add_marker(skip)
+
+
+def pytest_collection_finish() -> None:
+    # Modules and tests stay to the end; to look for garbage among them, over and over, takes long.
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
@@ -84,24 +109,37 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     metafunc.parametrize("anyio_backend", VARIANTS if everywhere else [PLAIN], indirect=True, scope="session")
 
 
-@pytest.fixture(scope="module")
-def nursery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """Starts processes that are killed: one that has imported everything, and forks."""
+@pytest.fixture(scope="session")
+def nurseries(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[int], list[Any]]]:
+    """So many of what starts processes that are killed: processes that have imported everything, and fork."""
     from tests.support.killing import Nursery
 
-    with Nursery(tmp_path_factory.mktemp("nursery")) as started:
-        yield started
+    with ExitStack() as stack:
+        started: list[Nursery] = []
+
+        def some(count: int) -> list[Nursery]:
+            while len(started) < count:
+                started.append(stack.enter_context(Nursery(tmp_path_factory.mktemp("nursery"))))
+
+            return started[:count]
+
+        yield some
+
+
+@pytest.fixture(scope="session")
+def nursery(nurseries: Callable[[int], list[Any]]) -> Any:
+    """The first of them."""
+    return nurseries(1)[0]
 
 
 @pytest.fixture(scope="session")
 def dlt_nursery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """Starts processes of the reference: each is new, and none of them has to import it, which takes seconds."""
-    from tests.support.killing import Nursery
+    from tests.support.killing import REFERENCE, Nursery
 
-    modules = ("dlt", "dlt.destinations", "duckdb", "pyarrow.parquet")
     silent = {"RUNTIME__DLTHUB_TELEMETRY": "false", "RUNTIME__LOG_LEVEL": "ERROR", "ENABLE_RUNTIME_TRACE": "false"}
 
-    with Nursery(tmp_path_factory.mktemp("dlt"), modules, silent) as started:
+    with Nursery(tmp_path_factory.mktemp("dlt"), REFERENCE, silent) as started:
         yield started
 
 

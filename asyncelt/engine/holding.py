@@ -19,9 +19,8 @@ from asyncelt._async import in_thread, shielded
 from asyncelt.budget import BudgetAccount
 from asyncelt.config import Limits
 from asyncelt.engine.intake import ResourcePlan
-from asyncelt.engine.shaping import GIL_GATE
 from asyncelt.extract.pages import Page
-from asyncelt.normalize.gating import Gate
+from asyncelt.normalize.gating import GIL_GATE, Gate
 from asyncelt.schema.hints import TableHints
 from asyncelt.storage.files import remove_tree
 from asyncelt.storage.package import PackageDraft
@@ -31,8 +30,6 @@ __all__ = ["Hold", "Holds", "Take"]
 
 Take: TypeAlias = Callable[[ResourcePlan, Page], Awaitable[None]]
 """Takes one page over; this is where a source waits."""
-
-_CLEANUP_S = 10.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,7 +109,7 @@ class Hold:
 
     async def close(self) -> None:
         """Remove the pages. Shielded."""
-        with shielded(_CLEANUP_S):
+        with shielded():
             await in_thread(partial(remove_tree, self.draft.folder), self._turn)
 
     def _gate(self) -> Gate:

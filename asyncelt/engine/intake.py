@@ -14,7 +14,7 @@ import anyio
 from anyio.streams.memory import MemoryObjectSendStream
 
 from asyncelt.budget import BudgetAccount
-from asyncelt.engine.shaping import SchemaBook
+from asyncelt.engine.book import SchemaBook
 from asyncelt.errors import ConfigError, DataValidationError
 from asyncelt.extract.pages import Page
 from asyncelt.flow import RawBatch, Refusal

@@ -10,7 +10,7 @@ from functools import partial
 from asyncelt._async import in_thread, shielded
 from asyncelt.engine.ownership import Owned
 from asyncelt.engine.steps import stage
-from asyncelt.errors import AsynceltError, DestinationRejected, LoadError, PipelineStepFailed, Unsupported
+from asyncelt.errors import AsynceltError, DestinationRejected, LoadError, PipelineStepFailed, TableBlocked, Unsupported
 from asyncelt.flow import JobFile, Package
 from asyncelt.load.committing import LoadReport, load_bundle
 from asyncelt.load.protocol import Commit
@@ -20,9 +20,8 @@ from asyncelt.storage.manifest import Outcome, SealedPackage, read_outcome, writ
 from asyncelt.storage.package import PackageStore
 from asyncelt.types import LoadId
 
-__all__ = ["Loaded", "LoadedBundle", "load_bundles", "load_pending"]
+__all__ = ["Loaded", "LoadedBundle", "commit_bundle", "load_bundles", "load_pending"]
 
-_CLEANUP_S = 10.0
 _FOR_GOOD = (DestinationRejected, Unsupported)
 """Trying these again will not help unless somebody changes something."""
 
@@ -92,10 +91,9 @@ async def load_bundles(
         if not is_fresh:
             outcomes = await in_thread(partial(_outcomes, bundle), owned.threads)
 
-        done = await _load(owned, tuple(bundle), outcomes, raise_on_failed_jobs=raise_on_failed_jobs)
-        loaded.bundles.append(done)
+        await _load(owned, tuple(bundle), outcomes, loaded, raise_on_failed_jobs=raise_on_failed_jobs)
 
-        if not done.is_loaded:
+        if not loaded.bundles[-1].is_loaded:
             break
 
 
@@ -103,62 +101,69 @@ async def _load(
     owned: Owned,
     bundle: tuple[SealedPackage, ...],
     outcomes: Mapping[LoadId, Outcome],
+    loaded: Loaded,
     *,
     raise_on_failed_jobs: bool,
-) -> LoadedBundle:
-    """Commit one sealed bundle and move the head."""
+) -> None:
+    """Commit one sealed bundle and move the head. What has become of it is added to ``loaded``, also where it fails."""
     environment = owned.environment
-    started_at = time.time()
+    began = partial(LoadedBundle, started_at=time.time())
     commit = _commit_of(owned, bundle, outcomes)
-    report = LoadReport()
 
     try:
         with stage(environment, "load", bundle[0].package.load_id):
-            report = await load_bundle(
-                owned.session,
-                commit,
-                environment.settings,
-                environment.emit,
-                max_parallel=environment.capabilities.max_parallel_load_jobs,
-            )
+            report = await commit_bundle(owned, commit)
     except PipelineStepFailed as error:
         cause = error.__cause__
+        failed = _failed_jobs(commit.packages, cause) if isinstance(cause, _FOR_GOOD) else []
+        is_aborted = False
 
-        if not isinstance(cause, _FOR_GOOD):
-            raise
-
-        failed = _failed_jobs(commit.packages, cause)
-        outcomes = await in_thread(partial(_note_failure, bundle, failed, str(cause)), owned.threads)
-        # What is committed is never given up: its rows would come again.
-        is_aborted = environment.settings.auto_abort_on_terminal_error and not await _is_committed(owned, commit)
+        if isinstance(cause, _FOR_GOOD):
+            outcomes = await in_thread(partial(_note_failure, bundle, failed, str(cause)), owned.threads)
+            # What is committed is never given up: its rows would come again.
+            is_aborted = environment.settings.auto_abort_on_terminal_error and not await _is_committed(owned, commit)
 
         if is_aborted:
             bundle = await _give_up(owned, bundle)
 
+        loaded.bundles.append(
+            began(
+                packages=bundle,
+                outcomes=outcomes,
+                report=LoadReport(),
+                is_loaded=False,
+                is_aborted=is_aborted,
+                finished_at=time.time(),
+            )
+        )
+
+        if not isinstance(cause, _FOR_GOOD):
+            raise
+
         if raise_on_failed_jobs:
             raise (_given_up(error, bundle) if is_aborted else _with_advice(error, failed)) from cause
 
-        return LoadedBundle(
-            packages=bundle,
-            is_aborted=is_aborted,
-            outcomes=outcomes,
-            report=report,
-            is_loaded=False,
-            started_at=started_at,
-            finished_at=time.time(),
-        )
+        return
 
     # The destination has it: filing it away here may be cut off (the next run repeats it) but should not be.
-    with shielded(_CLEANUP_S):
+    with shielded():
         await _file_away(owned, bundle, report)
 
-    return LoadedBundle(
-        packages=bundle,
-        outcomes=outcomes,
-        report=report,
-        is_loaded=True,
-        started_at=started_at,
-        finished_at=time.time(),
+    loaded.bundles.append(
+        began(packages=bundle, outcomes=outcomes, report=report, is_loaded=True, finished_at=time.time())
+    )
+
+
+async def commit_bundle(owned: Owned, commit: Commit) -> LoadReport:
+    """Make a commit happen; see `load_bundle` for what it guarantees and raises."""
+    environment = owned.environment
+
+    return await load_bundle(
+        owned.session,
+        commit,
+        environment.settings,
+        environment.emit,
+        max_parallel=environment.capabilities.max_parallel_load_jobs,
     )
 
 
@@ -252,7 +257,7 @@ async def _give_up(owned: Owned, bundle: Sequence[SealedPackage]) -> tuple[Seale
     doomed = [one for one in owned.pending.all if one in load_ids or float(one) > float(load_ids[0])]
     keep = owned.environment.settings.limits.keep_completed
 
-    with shielded(_CLEANUP_S):
+    with shielded():
         await in_thread(partial(owned.store.abort, doomed, keep=keep), owned.threads)
         await owned.look()
 
@@ -322,12 +327,17 @@ def _with_advice(error: PipelineStepFailed, failed: Sequence[tuple[Package, JobF
     load_id = failed[0][0].load_id if failed else error.load_id
     files = ", ".join(job.file_name for _, job in failed[:3]) + (", ..." if len(failed) > 3 else "")
     first = failed[0][1].file_name if failed else "..."
+    # What is committed is not extracted again.
+    aborting = (
+        ""
+        if isinstance(error.__cause__, TableBlocked)
+        else f"; abort_packages({str(load_id)!r}) gives it up, so that the next run extracts its rows again"
+    )
 
     return PipelineStepFailed(
         f"{error} Load package {load_id} and what came after it stay pending; failed: {files or 'no single job'}. When "
         f"the cause is mended, load() or run() tries again; fail_pending_job({str(load_id)!r}, {first!r}) loads the "
-        f"package without that file, which is kept; abort_packages({str(load_id)!r}) gives it up, so that the next run "
-        "extracts its rows again.",
+        f"package without that file, which is kept{aborting}.",
         pipeline_name=error.pipeline_name,
         step=error.step,
         load_id=load_id,

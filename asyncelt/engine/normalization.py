@@ -11,16 +11,19 @@ import anyio
 
 from asyncelt._async import in_thread, shielded
 from asyncelt.budget import BudgetAccount
+from asyncelt.engine.book import SchemaBook
 from asyncelt.engine.early import EarlyLoading
 from asyncelt.engine.intake import Announcer, Intake
 from asyncelt.engine.ownership import Folder
 from asyncelt.engine.plan import Refreshed, RunPlan, naming_of, starting_schema, under_contract
 from asyncelt.engine.sealing import Harvest, seal_run, state_after
-from asyncelt.engine.shaping import GIL_GATE, SchemaBook, Shaping, ShapingPlan, ShapingResult
+from asyncelt.engine.shaping import Shaping, ShapingPlan, ShapingResult
 from asyncelt.engine.steps import one_error, stage, step
 from asyncelt.engine.withdrawing import withdrawn, without
+from asyncelt.engine.writing import TableWriters, WritingPlan
 from asyncelt.flow import Notice, PositionMove, RawBatch, ResourceFailure
 from asyncelt.normalize.bound import check_bound
+from asyncelt.normalize.gating import GIL_GATE
 from asyncelt.normalize.page import NormalizeContext, Normalizer
 from asyncelt.observe import Stage
 from asyncelt.schema.evolve import bump
@@ -33,8 +36,6 @@ __all__ = ["Feed", "Normalization"]
 
 Feed: TypeAlias = Callable[[Intake, SchemaBook], Awaitable[Mapping[str, object]]]
 """Hands every page of the run to the intake; returns the state document as of the last one."""
-
-_CLEANUP_S = 10.0
 
 
 class Normalization:
@@ -109,7 +110,7 @@ class Normalization:
             return sealed
         finally:
             # What was sealed has left these folders; what remains is unfinished or was not needed.
-            with shielded(_CLEANUP_S):
+            with shielded():
                 await in_thread(partial(store.discard, list(drafts.values())), self._folder.threads)
 
     def do_without(self, failures: Sequence[ResourceFailure]) -> None:
@@ -143,7 +144,7 @@ class Normalization:
 
     async def _shape(self, drafts: dict[str, PackageDraft], feed: Feed) -> Harvest:
         environment = self._environment
-        shaping = Shaping(self._shaping_plan(drafts), self._book, self._account, environment.emit, self._early)
+        shaping = self._shaping(drafts)
         send, receive = anyio.create_memory_object_stream[RawBatch](0)
         intake = self.intake = Intake(
             pipeline_name=environment.pipeline_name,
@@ -183,17 +184,24 @@ class Normalization:
 
         return self._harvest(drafts, result, state)
 
-    def _shaping_plan(self, drafts: dict[str, PackageDraft]) -> ShapingPlan:
+    def _shaping(self, drafts: dict[str, PackageDraft]) -> Shaping:
         environment = self._environment
-
-        return ShapingPlan(
+        limits = environment.settings.limits
+        writing = WritingPlan(
             pipeline_name=environment.pipeline_name,
-            limits=environment.settings.limits,
+            limits=limits,
             capabilities=environment.capabilities,
             file_format=self._file_format,
-            normalizers={name: self._normalizer(name) for name in self._plan.schema_names},
             drafts=drafts,
         )
+        plan = ShapingPlan(
+            pipeline_name=environment.pipeline_name,
+            workers=limits.normalize_workers,
+            normalizers={name: self._normalizer(name) for name in self._plan.schema_names},
+        )
+        writers = TableWriters(writing, self._book, self._account, environment.emit, self._early)
+
+        return Shaping(plan, self._book, writers, self._account, environment.emit)
 
     def _normalizer(self, schema_name: str) -> Normalizer:
         settings = self._environment.settings

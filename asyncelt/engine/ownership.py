@@ -23,7 +23,7 @@ from asyncelt.storage.manifest import SealedPackage
 from asyncelt.storage.package import PackageStore, Pending
 from asyncelt.types import LoadId
 
-__all__ = ["Folder", "Owned", "next_load_ids", "own", "own_folder", "wipe"]
+__all__ = ["Folder", "Owned", "next_load_ids", "own_everywhere", "own_folder", "wipe"]
 
 _FIRST_WAIT_S = 0.05
 _MAX_WAIT_S = 1.0
@@ -161,24 +161,21 @@ def wipe(store: PackageStore) -> None:
 
 
 @asynccontextmanager
-async def own(environment: Environment) -> AsyncIterator[Owned]:
-    """Own the pipeline here and at the destination, with a head that agrees with what is committed there.
+async def own_everywhere(folder: Folder) -> AsyncIterator[Owned]:
+    """Own at the destination too what is owned here, with a head that agrees with what is committed there.
 
     Raises:
         PipelineBusy: Another owner is at work and the pipeline was told not to wait.
         PipelineStepFailed: Step ``sync``: the destination could not be reached or read.
     """
-    retry = environment.settings.retry
-    connection = environment.connect()
+    environment = folder.environment
+    folder.check()
 
     async with AsyncExitStack() as stack:
-        folder = await stack.enter_async_context(own_folder(environment))
-        folder.check()
-
         with step("sync", pipeline_name=environment.pipeline_name):
-            session = await stack.enter_async_context(connection)
+            session = await stack.enter_async_context(environment.connect())
             lease = await _lease(environment, session)
-            restored = await retrying(partial(session.restore, environment.pipeline_name), retry)
+            restored = await retrying(partial(session.restore, environment.pipeline_name), environment.settings.retry)
 
         owned = Owned(
             environment=environment,

@@ -2,7 +2,7 @@
 
 The head of a working folder is what the destination had when this machine last committed or looked, so where the two
 disagree the destination has moved on, or has lost something, and in both cases it is right: rows that it does not have
-must be loaded again, and rows that it has must not. In words, after behaviour.md 2.3:
+must be loaded again, and rows that it has must not. In words:
 
 ===========================  ==============================================================================
 the destination has          what counts

@@ -18,6 +18,7 @@ from typing import TypeAlias, cast
 import pyarrow as pa
 
 from asyncelt._async import in_thread
+from asyncelt.engine.book import SchemaBook
 from asyncelt.engine.extraction import document_of
 from asyncelt.engine.intake import Intake, ResourcePlan
 from asyncelt.engine.loading import load_bundles
@@ -25,7 +26,6 @@ from asyncelt.engine.normalization import Normalization
 from asyncelt.engine.ownership import Owned, next_load_ids
 from asyncelt.engine.plan import RunPlan
 from asyncelt.engine.run import Normalized, Ran, while_idle
-from asyncelt.engine.shaping import SchemaBook
 from asyncelt.extract.pages import Page
 from asyncelt.flow import ArrowPage, JsonBody, JsonPages, Origin, Payload, Rows
 from asyncelt.schema.hints import TableHints
@@ -33,6 +33,7 @@ from asyncelt.schema.model import Schema
 from asyncelt.schema.quarantine import QUARANTINE_COLUMNS, PayloadForm
 from asyncelt.storage.rowpack import unpack_rows
 from asyncelt.storage.state import decode_typed_json
+from asyncelt.storage.tablepack import unpack_table
 from asyncelt.types import FileFormat, TableName
 
 __all__ = ["ReplayRequest", "run_replay"]
@@ -176,8 +177,7 @@ def _payloads(form: PayloadForm, lines: Sequence[_Line]) -> Iterable[tuple[Paylo
         yield Rows([row for text in texts for row in unpack_rows(base64.b64decode(text))]), lines
     elif form == "arrow":
         for line, text in zip(lines, texts, strict=True):
-            with pa.ipc.open_stream(base64.b64decode(text)) as reader:
-                yield ArrowPage(reader.read_all()), [line]
+            yield ArrowPage(unpack_table(base64.b64decode(text))), [line]
     elif form in {"text", "base64"}:
         # A body that was no JSON: alone, so that its neighbours do not share its fate.
         for line, text in zip(lines, texts, strict=True):

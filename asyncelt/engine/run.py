@@ -1,4 +1,4 @@
-"""The calls of a pipeline, step by step or all at once. The order of events is design.md 4.
+"""The calls of a pipeline, step by step or all at once.
 
 A fused run extracts, normalizes and loads at the same time. Nothing is pending before the seal: a failure until then
 removes what was written and leaves the destination as it was. From the seal on the packages will be committed, by this
@@ -16,6 +16,7 @@ import anyio
 
 from asyncelt._async import in_thread
 from asyncelt.budget import BudgetAccount
+from asyncelt.engine.book import SchemaBook
 from asyncelt.engine.early import early_loading
 from asyncelt.engine.extraction import Extraction, document_of
 from asyncelt.engine.holding import Holds
@@ -24,7 +25,6 @@ from asyncelt.engine.loading import Loaded, load_bundles
 from asyncelt.engine.normalization import Normalization
 from asyncelt.engine.ownership import Folder, Owned
 from asyncelt.engine.plan import RunPlan, RunRequest, parents_of, plan_of_extracted, plan_of_sources
-from asyncelt.engine.shaping import SchemaBook
 from asyncelt.engine.spooling import Spooling, stored_pages
 from asyncelt.engine.steps import one_error, step
 from asyncelt.errors import PipelineStepFailed

@@ -8,9 +8,9 @@ from dataclasses import replace
 from functools import partial
 
 from asyncelt._async import in_thread, shielded
+from asyncelt.engine.loading import commit_bundle
 from asyncelt.engine.ownership import Owned, next_load_ids
 from asyncelt.flow import JobFile, Package
-from asyncelt.load.committing import load_bundle
 from asyncelt.load.protocol import Commit
 from asyncelt.schema.evolve import bump
 from asyncelt.schema.model import Schema
@@ -19,8 +19,6 @@ from asyncelt.storage.package import PackageDraft
 from asyncelt.storage.writer import Chunk, TableFiles
 
 __all__ = ["sync_schema"]
-
-_CLEANUP_S = 10.0
 
 
 async def sync_schema(owned: Owned, schema: Schema) -> Mapping[str, tuple[str, ...]]:
@@ -53,17 +51,11 @@ async def sync_schema(owned: Owned, schema: Schema) -> Mapping[str, tuple[str, .
             parent_load_id=package.parent_load_id,
             is_load=False,
         )
-        report = await load_bundle(
-            owned.session,
-            commit,
-            environment.settings,
-            environment.emit,
-            max_parallel=environment.capabilities.max_parallel_load_jobs,
-        )
+        report = await commit_bundle(owned, commit)
         await owned.save_head(replace(owned.head, schemas={**owned.head.schemas, wanted.name: wanted}))
         await owned.look()
     finally:
-        with shielded(_CLEANUP_S):
+        with shielded():
             await in_thread(partial(owned.store.discard, [draft]), owned.threads)
 
     return report.result.schema_updates.get(load_id, {}) if report.result is not None else {}

@@ -13,7 +13,7 @@ from json import dumps
 import pyarrow as pa
 
 from asyncelt.errors import ConfigError
-from asyncelt.flow import JsonBody, Notice, Origin, RawBatch, TableBatch, Unloadable
+from asyncelt.flow import DESCRIPTION_CHARS, JsonBody, Notice, Origin, RawBatch, TableBatch, Unloadable
 from asyncelt.normalize.page import NormalizeContext
 from asyncelt.normalize.sifting import Refused, Sifted
 from asyncelt.normalize.units import Content, JsonText
@@ -22,13 +22,12 @@ from asyncelt.schema.model import Table
 from asyncelt.schema.quarantine import QUARANTINE_TABLE, PayloadForm, Status, quarantine_table
 from asyncelt.storage.rowpack import pack_row
 from asyncelt.storage.state import decode_typed_json, encode_typed_json
+from asyncelt.storage.tablepack import pack_table
 from asyncelt.storage.writer import file_schema
 from asyncelt.types import OnError, TableName
 
 __all__ = ["SetAside", "lines_of"]
 
-_DESCRIPTION = 10_000
-"""Characters that are kept of a row that cannot be written down."""
 _PLAIN = frozenset({str, int, float, bool, type(None)})
 
 
@@ -168,7 +167,7 @@ def _row(
 def _encoded(content: Content) -> tuple[str, PayloadForm]:
     """A row as text that can be read back exactly, and as legibly as that allows."""
     if isinstance(content, pa.Table):
-        return base64.b64encode(_ipc(content)).decode(), "arrow"
+        return base64.b64encode(pack_table(content)).decode(), "arrow"
 
     if isinstance(content, JsonBody):
         return _text_of(content.data, "text")
@@ -198,7 +197,7 @@ def _encoded_row(item: object) -> tuple[str, PayloadForm]:
     try:
         row = dict(as_row(item))
     except TypeError:
-        return _sound(excerpt(item, _DESCRIPTION)), "repr"
+        return _sound(excerpt(item, DESCRIPTION_CHARS)), "repr"
 
     if _is_plain(row):
         return _sound(dumps(row, ensure_ascii=False), dumps(row)), "json"
@@ -214,7 +213,7 @@ def _encoded_row(item: object) -> tuple[str, PayloadForm]:
     try:
         return base64.b64encode(pack_row(row)).decode(), "packed"
     except (TypeError, RecursionError):
-        return _sound(excerpt(row, _DESCRIPTION)), "repr"
+        return _sound(excerpt(row, DESCRIPTION_CHARS)), "repr"
 
 
 def _is_plain(value: object) -> bool:
@@ -247,15 +246,6 @@ def _sound(text: str, otherwise: str | None = None) -> str:
         return otherwise or text.encode("utf-8", "backslashreplace").decode()
 
     return text
-
-
-def _ipc(table: pa.Table) -> bytes:
-    sink = pa.BufferOutputStream()
-
-    with pa.ipc.new_stream(sink, table.schema) as writer:
-        writer.write_table(table)
-
-    return sink.getvalue().to_pybytes()
 
 
 def _digest(*parts: object) -> str:

@@ -1,8 +1,8 @@
-"""The middle of a run: pages become typed rows in package files. One instance per run.
+"""The middle of a run: pages become typed rows, in the order of the pages. One instance per run.
 
 ::
 
-    pages ──▶ N workers (threads: shred, conform) ──▶ sequencer ──▶ buffers ──▶ writers (threads) ──▶ job files
+    pages ──▶ N workers (threads: shred, conform) ──▶ sequencer ──▶ `TableWriters` ──▶ job files
 
 Workers run ahead of each other; the sequencer puts their results back into page order, so schemas grow and rows
 are written as if one worker had done everything. A page that was conformed while an earlier page was changing
@@ -12,68 +12,27 @@ its tables is conformed again with the schema as of its own number.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
-from threading import Lock
 
 import anyio
-from anyio.abc import TaskGroup
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
-from asyncelt._async import in_thread, shielded
+from asyncelt._async import in_thread
 from asyncelt.budget import BudgetAccount
-from asyncelt.config import Limits
-from asyncelt.engine.early import EarlyLoading
+from asyncelt.engine.book import SchemaBook
 from asyncelt.engine.setting_aside import SetAside, lines_of
 from asyncelt.engine.working import Done, conformed_page, free, shredded_page, sifted_page, still_valid, unsifted
-from asyncelt.flow import ArrowPage, Conformed, JobFile, Notice, RawBatch, Rows, TableBatch
+from asyncelt.engine.writing import TableWriters
+from asyncelt.flow import ArrowPage, Conformed, JobFile, Notice, RawBatch, Rows
 from asyncelt.normalize.page import Normalizer
-from asyncelt.normalize.plain_road import let_go_of_memory
 from asyncelt.normalize.sifting import REFUSALS, Sifted
-from asyncelt.observe import Advanced, Event, Warned
-from asyncelt.schema.capabilities import Capabilities
+from asyncelt.observe import Event, Warned
 from asyncelt.schema.evolve import apply_delta
-from asyncelt.schema.model import Schema
 from asyncelt.schema.quarantine import with_quarantine
-from asyncelt.storage.package import PackageDraft
-from asyncelt.storage.writer import Chunk, TableBuffer, TableFiles
-from asyncelt.types import FileFormat, TableName
+from asyncelt.types import TableName
 
-__all__ = ["GIL_GATE", "SchemaBook", "Shaping", "ShapingPlan"]
-
-GIL_GATE = Lock()
-"""One slot, for the whole process because the interpreter lock is: held around each slice of work that holds the
-interpreter lock, so that the event loop never competes with more than one of them (design: p99 1.2 ms instead of
-13.8 ms)."""
-
-_CLEANUP_S = 10.0
-_MUCH_MEMORY = 32 * 1024 * 1024
-_Key = tuple[str, TableName]
-"""Schema name and table name."""
-_Boxed = tuple[_Key, list[Chunk]]
-"""A table's chunk in a box, from which the thread that writes it takes it: there it is freed too, not on the loop."""
-
-
-class SchemaBook:
-    """The schemas of a run as of the page that was sequenced last. Belongs to the event loop."""
-
-    def __init__(self, schemas: Mapping[str, Schema]) -> None:
-        self._schemas = dict(schemas)
-
-    def __getitem__(self, name: str) -> Schema:
-        return self._schemas[name]
-
-    def __contains__(self, name: str) -> bool:
-        return name in self._schemas
-
-    def set(self, schema: Schema) -> None:
-        """Move one schema forward."""
-        self._schemas[schema.name] = schema
-
-    def all(self) -> dict[str, Schema]:
-        """Every schema as of now."""
-        return dict(self._schemas)
+__all__ = ["Shaping", "ShapingPlan", "ShapingResult"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,12 +40,8 @@ class ShapingPlan:
     """What stays the same during a run's shaping."""
 
     pipeline_name: str
-    limits: Limits
-    capabilities: Capabilities
-    file_format: FileFormat
+    workers: int
     normalizers: Mapping[str, Normalizer]
-    """By schema name."""
-    drafts: Mapping[str, PackageDraft]
     """By schema name."""
 
 
@@ -108,31 +63,25 @@ class Shaping:
     Args:
         plan: What stays the same.
         book: Schemas; moved forward in page order.
-        budget: Page bytes come in reserved; they are exchanged for table bytes and returned when written.
+        writers: Take the rows, in page order.
+        budget: Page bytes come in reserved; they are exchanged for table bytes, which the writers return.
         emit: Receives events, on the loop.
-        early: Takes files that are complete before the run is; None: nobody does.
     """
 
     def __init__(
         self,
         plan: ShapingPlan,
         book: SchemaBook,
+        writers: TableWriters,
         budget: BudgetAccount,
         emit: Callable[[Event], None],
-        early: EarlyLoading | None = None,
     ) -> None:
         self._plan = plan
         self._book = book
+        self._writers = writers
         self._budget = budget
         self._emit = emit
-        self._early = early
-        workers = plan.limits.normalize_workers
-        self._workers = anyio.CapacityLimiter(workers)
-        self._writers = anyio.CapacityLimiter(workers + 1)
-        self._buffers: dict[_Key, TableBuffer] = {}
-        self._files: dict[_Key, TableFiles] = {}
-        self._lanes: list[MemoryObjectSendStream[_Boxed]] = []
-        self._lane_of: dict[_Key, int] = {}
+        self._workers = anyio.CapacityLimiter(plan.workers)
         self._extracted: set[str] = set()
         self._accepted = 0
         """Number of pages that have been accepted."""
@@ -140,11 +89,6 @@ class Shaping:
         """Set, and replaced, with each of them."""
         self._spent: list[Done] = []
         """Pages that nobody needs any more; the next worker frees them."""
-        self._declared: set[_Key] = set()
-        """Tables that came as Arrow data without rows: they exist all the same."""
-        self._buffered = 0
-        self._pressure = anyio.Event()
-        self._flushing = anyio.Lock()
         self._notices: dict[tuple[str, TableName, str | None], Notice] = {}
         self._aside = SetAside()
 
@@ -155,25 +99,9 @@ class Shaping:
             NormalizeError: A value can neither be kept nor put aside.
             StorageError: A file could not be written.
         """
-        remove_listener = self._budget.budget.on_pressure(self._relieve)
-
-        try:
-            with ExitStack() as ends:
-                async with anyio.create_task_group() as tasks:
-                    self._open_lanes(tasks, ends)
-                    tasks.start_soon(self._flush_on_pressure)
-                    await self._sequence_all(pages)
-                    await self._flush_all()
-                    await self._close_lanes()
-
-            await in_thread(self._finish_files, self._writers)
-        except BaseException:
-            with shielded(_CLEANUP_S):
-                await in_thread(self._abandon_files, self._writers)
-
-            raise
-        finally:
-            remove_listener()
+        async with self._writers.open():
+            await self._sequence_all(pages)
+            await in_thread(partial(free, self._spent), self._workers)
 
         return self._result()
 
@@ -188,7 +116,7 @@ class Shaping:
 
     async def _work_all(self, pages: MemoryObjectReceiveStream[RawBatch], done: MemoryObjectSendStream[Done]) -> None:
         async with done, anyio.create_task_group() as workers:
-            for _ in range(self._plan.limits.normalize_workers):
+            for _ in range(self._plan.workers):
                 workers.start_soon(self._work, pages, done)
 
     async def _work(self, pages: MemoryObjectReceiveStream[RawBatch], done: MemoryObjectSendStream[Done]) -> None:
@@ -260,19 +188,19 @@ class Shaping:
 
         for batch, size in zip(conformed.batches, sizes, strict=True):
             if self._book[name].disposition_of(batch.table) != "skip":
-                self._buffer(name, batch, size)
+                self._writers.add(name, batch, size)
                 kept += size
 
         if conformed.root_rows:
             self._extracted.add(name)
 
         if not done.raw.rows and isinstance(done.raw.payload, ArrowPage | Rows):
-            self._declared.add((name, done.raw.table))
+            self._writers.declare(name, done.raw.table)
 
         self._budget.adjust(kept - done.raw.nbytes)
         self._spent.append(done)
         del conformed, done
-        await self._flush_full()
+        await self._writers.flush_full()
 
     async def _conformed(self, done: Done) -> tuple[Conformed, tuple[int, ...], Sifted | None]:
         """The page under the schema as of its number; where its resource says so, without what cannot be loaded."""
@@ -314,149 +242,11 @@ class Shaping:
 
         size = int(batch.data.nbytes)
         self._book.set(with_quarantine(self._book[raw.schema_name], context.naming))
-        self._buffer(raw.schema_name, batch, size)
+        self._writers.add(raw.schema_name, batch, size)
 
         return size
 
-    # ------------------------------------------------------------------ buffers and writers
-
-    def _buffer(self, schema_name: str, batch: TableBatch, size: int) -> None:
-        key = (schema_name, batch.table)
-        buffer = self._buffers.get(key)
-
-        if buffer is None:
-            buffer = self._buffers[key] = TableBuffer(batch.table)
-
-        buffer.add(batch, size)
-        self._buffered += size
-        self._emit(
-            Advanced(
-                pipeline_name=self._plan.pipeline_name, stage="normalize", name=batch.table, rows=batch.rows, bytes=size
-            )
-        )
-
-    async def _flush_full(self) -> None:
-        limits = self._plan.limits
-        full = [key for key, buffer in self._buffers.items() if buffer.is_full(limits) or self._is_due(key)]
-
-        for key in full:
-            await self._flush(key)
-
-        most = max(limits.max_memory // 4, 1)
-
-        while self._buffered > most:
-            await self._flush(max(self._buffers, key=lambda key: self._buffers[key].nbytes))
-
-    async def _flush_all(self) -> None:
-        async with self._flushing:
-            for key in list(self._buffers):
-                await self._flush(key)
-
-    async def _close_lanes(self) -> None:
-        """End the writers once their lanes are empty, and the flusher, which has nothing left to wait for."""
-        async with self._flushing:
-            for lane in self._lanes:
-                lane.close()
-
-            self._lanes = []
-            self._pressure.set()
-
-    async def _flush(self, key: _Key) -> None:
-        buffer = self._buffers[key]
-
-        if not buffer.rows:
-            return
-
-        self._buffered -= buffer.nbytes
-        lane = self._lane_of.setdefault(key, len(self._lane_of) % len(self._lanes))
-        await self._lanes[lane].send((key, [buffer.take(self._book[key[0]].tables[key[1]])]))
-
-    def _open_lanes(self, tasks: TaskGroup, ends: ExitStack) -> None:
-        for _ in range(self._plan.limits.normalize_workers):
-            send, receive = anyio.create_memory_object_stream[_Boxed](1)
-            self._lanes.append(send)
-            ends.enter_context(send)
-            ends.enter_context(receive)
-            tasks.start_soon(self._write, receive)
-
-    async def _write(self, chunks: MemoryObjectReceiveStream[_Boxed]) -> None:
-        async with chunks:
-            async for key, box in chunks:
-                await self._write_chunk(key, box)
-
-    async def _write_chunk(self, key: _Key, box: list[Chunk]) -> None:
-        files, table = self._files_of(key), box[0].table
-        early = self._early_of(key)
-        load_id = self._plan.drafts[key[0]].load_id
-        is_due = early is not None and early.is_due(load_id, table, box[0].nbytes)
-        known = len(files.jobs)
-        self._budget.release(await in_thread(partial(_append, files, box, is_last=is_due), self._writers))
-
-        if early is not None:
-            for job in files.jobs[known:]:
-                early.offer(load_id, table, job, self._plan.drafts[key[0]].jobs_folder)
-
-    def _early_of(self, key: _Key) -> EarlyLoading | None:
-        """Who takes the table's files before the run is complete."""
-        if self._early is None or not self._early.is_on:
-            return None
-
-        return self._early if self._book[key[0]].disposition_of(key[1]) == "append" else None
-
-    def _is_due(self, key: _Key) -> bool:
-        """Whether the table has gathered enough for a file that is loaded early."""
-        early = self._early_of(key)
-
-        if early is None:
-            return False
-
-        table = self._book[key[0]].tables[key[1]]
-
-        return self._buffers[key].nbytes >= early.due_in(self._plan.drafts[key[0]].load_id, table)
-
-    def _files_of(self, key: _Key) -> TableFiles:
-        files = self._files.get(key)
-
-        if files is None:
-            schema_name, table = key
-            plan = self._plan
-            form = plan.capabilities.file_format_for(self._book[schema_name].root_of(table).hints, plan.file_format)
-            files = self._files[key] = TableFiles(plan.drafts[schema_name], table, form, plan.limits, plan.capabilities)
-
-        return files
-
-    def _finish_files(self) -> None:
-        free(self._spent)
-
-        for key in self._declared - self._files.keys():
-            table = self._book[key[0]].tables[key[1]]
-            self._files_of(key).append(Chunk(table=table, batches=(), rows=0, nbytes=0))
-
-        for files in self._files.values():
-            files.finish()
-
-        if self._budget.budget.peak > _MUCH_MEMORY:
-            # What loads the files next takes memory of its own.
-            let_go_of_memory()
-
-    def _abandon_files(self) -> None:
-        for files in self._files.values():
-            files.abandon()
-
-    # ------------------------------------------------------------------ pressure, notices, result
-
-    def _relieve(self) -> None:
-        self._pressure.set()
-
-    async def _flush_on_pressure(self) -> None:
-        while self._lanes:
-            await self._pressure.wait()
-
-            if not self._lanes:
-                return
-
-            self._pressure = anyio.Event()
-            await self._flush_all()
+    # ------------------------------------------------------------------ notices, result
 
     def _note(self, notice: Notice) -> None:
         key = (notice.kind, notice.table, notice.column)
@@ -470,22 +260,12 @@ class Shaping:
         for notice in aside:
             self._emit(Warned(pipeline_name=self._plan.pipeline_name, message=notice.message, table=str(notice.table)))
 
-        for (schema_name, table), files in self._files.items():
-            result.jobs.setdefault(schema_name, []).extend(files.jobs)
+        for (schema_name, table), jobs in self._writers.written().items():
+            result.jobs.setdefault(schema_name, []).extend(jobs)
             counts = result.row_counts.setdefault(schema_name, {})
-            counts[table] = counts.get(table, 0) + sum(job.rows for job in files.jobs)
+            counts[table] = counts.get(table, 0) + sum(job.rows for job in jobs)
 
         return result
-
-
-def _append(files: TableFiles, box: list[Chunk], *, is_last: bool) -> int:
-    chunk = box.pop()
-    files.append(chunk)
-
-    if is_last:
-        files.finish()
-
-    return chunk.nbytes
 
 
 def _sum(first: Notice, second: Notice) -> Notice:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from heapq import merge
@@ -12,17 +11,17 @@ import anyio
 
 from asyncelt._async import in_thread, shielded
 from asyncelt.budget import BudgetAccount
+from asyncelt.engine.book import SchemaBook
 from asyncelt.engine.extraction import Extraction
 from asyncelt.engine.intake import Announcer, ResourcePlan
 from asyncelt.engine.ownership import Folder
 from asyncelt.engine.plan import RunPlan, naming_of, record_of, starting_schema, under_contract
 from asyncelt.engine.sealing import state_after
-from asyncelt.engine.shaping import GIL_GATE, SchemaBook
 from asyncelt.engine.steps import stage
 from asyncelt.engine.withdrawing import withdrawn, without
 from asyncelt.errors import DataValidationError
 from asyncelt.extract.pages import Page
-from asyncelt.normalize.gating import Gate
+from asyncelt.normalize.gating import GIL_GATE, Gate
 from asyncelt.observe import Advanced, BudgetSample
 from asyncelt.schema.evolve import bump
 from asyncelt.schema.hints import TableHints
@@ -32,8 +31,6 @@ from asyncelt.storage.spool import PageSpool, StoredPage, read_payload
 from asyncelt.storage.state import bump_state, decode_state, default_state, encode_state
 
 __all__ = ["Spooling", "stored_pages"]
-
-_CLEANUP_S = 10.0
 
 
 class Spooling:
@@ -79,7 +76,7 @@ class Spooling:
         try:
             for name, load_id in plan.load_ids.items():
                 drafts[name] = await in_thread(partial(store.page_draft, load_id), self._folder.threads)
-                spool = PageSpool(drafts[name], limits.file_max_bytes, Gate(_gate(), limits.slice_s))
+                spool = PageSpool(drafts[name], limits.file_max_bytes, Gate(GIL_GATE, limits.slice_s))
                 self._lanes[name] = _Lane(spool, anyio.CapacityLimiter(1))
 
             with stage(environment, "extract", plan.first_id):
@@ -97,7 +94,7 @@ class Spooling:
 
             return sealed
         finally:
-            with shielded(_CLEANUP_S):
+            with shielded():
                 await in_thread(partial(store.discard, list(drafts.values())), self._folder.threads)
 
     async def _take(self, plan: ResourcePlan, page: Page) -> None:
@@ -241,7 +238,7 @@ async def stored_pages(
     Raises:
         PackageCorrupt: A file is missing or cut off.
     """
-    gate = Gate(_gate(), folder.environment.settings.limits.slice_s)
+    gate = Gate(GIL_GATE, folder.environment.settings.limits.slice_s)
     numbered = merge(*([(page.page, one, page) for page in one.pages] for one in bundle), key=lambda item: item[0])
 
     news = {number: hints for one in bundle for number, hints in one.news}
@@ -261,7 +258,3 @@ async def stored_pages(
                 hints=news.get(page.page),
             ),
         )
-
-
-def _gate() -> AbstractContextManager[object]:
-    return GIL_GATE

@@ -32,6 +32,7 @@ from asyncelt.extract.requests import Emit, TableName, Work
 from asyncelt.extract.routing import Router
 from asyncelt.extract.stepping import Spot, station
 from asyncelt.extract.steps import Finishing, ItemStep, Settling, Step
+from asyncelt.extract.tickets import Tickets
 from asyncelt.extract.unfolding import SETTLED, UNFOLDED, Onward, settle, state_of_source, unfold
 from asyncelt.flow import JsonBody
 
@@ -206,14 +207,15 @@ class Chain:
             point = SafePoint(state=copy.deepcopy(state_of_source()))
         elif isinstance(item, Messages):
             yield from self.process(item.item, _mark_of(item), index)
-            point = SafePoint(item.receipts, item.origin)
+            point = SafePoint(item.tickets)
         else:
             side = stream_side.get()
+            accepted = None if side is None else side.accept(item.origin, (item.receipt,))
 
-            if side is None or side.accept(item.origin, item.receipt):
+            if accepted is None or not accepted.repeated:
                 yield from self.process(item.value, _mark_of(item), index)
 
-            point = SafePoint((item.receipt,), item.origin)
+            point = SafePoint() if accepted is None else SafePoint(Tickets(accepted.tickets))
 
         self.router.emit(self.router.table, point)
 

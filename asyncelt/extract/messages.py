@@ -6,7 +6,7 @@ state or the positions say so. `SafePoint` is how it travels, in the order of th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -14,8 +14,10 @@ from typing import Protocol, TypeAlias, runtime_checkable
 
 from asyncelt.errors import ConfigError
 from asyncelt.extract.intervals import Intervals
+from asyncelt.extract.tickets import Tickets
 
 __all__ = [
+    "Accepted",
     "Checkpoint",
     "Custody",
     "EventSource",
@@ -76,11 +78,10 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Messages:
-    """Several messages of one source that go to one table, as one item. None of them is a repetition."""
+    """What several messages that the stream has accepted hold for one table, as one item."""
 
     item: object
-    receipts: Sequence[Receipt]
-    origin: EventSource
+    tickets: Tickets
     table_name: str | None = None
 
 
@@ -101,8 +102,8 @@ def checkpoint() -> Checkpoint:
 class SafePoint:
     """Everything before this is complete. On its way from the chain to the pump, between rows."""
 
-    receipts: Sequence[Receipt] = ()
-    origin: EventSource | None = None
+    tickets: Tickets = field(default_factory=Tickets)
+    """Of the messages before it."""
     state: Mapping[str, object] | None = None
     """A copy of the source's state as of here, of a checkpoint; None: the state does not say where this is."""
 
@@ -218,6 +219,16 @@ class SupportsReopening(EventSource, Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """Deliveries that a stream has taken note of."""
+
+    tickets: Sequence[int]
+    """One for each."""
+    repeated: Set[int]
+    """Those of messages that are committed already, or about to be: their rows are not wanted."""
+
+
 class StreamSide(Protocol):
     """What a running stream knows about messages."""
 
@@ -233,8 +244,12 @@ class StreamSide(Protocol):
         """Look again what has been committed, by anybody."""
         ...
 
-    def accept(self, source: EventSource | None, receipt: Receipt) -> bool:
-        """Take note of a delivery. False: the message is committed already, or about to be: its rows are not wanted."""
+    def accept(self, source: EventSource | None, receipts: Sequence[Receipt]) -> Accepted:
+        """Take note of deliveries, each of which gets a ticket that goes with its rows; receipts are kept here.
+
+        Raises:
+            ConfigError: They have positions, which the destination does not keep.
+        """
         ...
 
 

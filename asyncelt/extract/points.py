@@ -9,7 +9,8 @@ from typing import Protocol
 
 import anyio
 
-from asyncelt.extract.messages import EventSource, Receipt, SafePoint
+from asyncelt.extract.messages import SafePoint
+from asyncelt.extract.tickets import Tickets
 from asyncelt.extract.unfolding import state_of_source
 
 __all__ = ["Cut", "Cuts", "Cutter"]
@@ -21,7 +22,7 @@ class Cut:
 
     state: Mapping[str, object]
     """State of the resource's source as of here."""
-    receipts: tuple[tuple[EventSource | None, Receipt], ...]
+    tickets: Tickets
     """Of the messages before it, since the last cut."""
     is_end: bool = False
     """Whether nothing more will come."""
@@ -75,15 +76,15 @@ class Cutter:
     is_safe: bool = True
     """Whether no row has come since the last safe point."""
     _state: Mapping[str, object] | None = None
-    _receipts: list[tuple[EventSource | None, Receipt]] = field(default_factory=list)
+    _tickets: Tickets = field(default_factory=Tickets)
     _answered: anyio.Event | None = None
 
     def note(self, point: SafePoint) -> None:
         """The chain has passed a safe point."""
         self.is_safe = True
         self._state = point.state
-        self._receipts += [(point.origin, receipt) for receipt in point.receipts]
-        self.cuts.passed(len(point.receipts))
+        self._tickets.extend(point.tickets)
+        self.cuts.passed(len(point.tickets))
 
     def is_due(self, *, between_items: bool) -> bool:
         """Whether a cut is wanted, has not been made, and can be made here.
@@ -108,9 +109,8 @@ class Cutter:
         if state is None or is_end or self.cuts.is_automatic:
             state = copy.deepcopy(state_of_source())
 
-        receipts = tuple(self._receipts)
-        self._receipts.clear()
+        tickets, self._tickets = self._tickets, Tickets()
         self._answered = self.cuts.asking
         self.cuts.left()
 
-        return Cut(state, receipts, is_end)
+        return Cut(state, tickets, is_end)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Generator, Iterator
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from typing import Final, Protocol, TypeAlias
 
 from asyncelt.extract.messages import SafePoint
 from asyncelt.schema.hints import TableHints
 
 __all__ = [
+    "PAUSE_ROWS",
     "Ahead",
     "Emit",
     "HintNews",
@@ -23,6 +24,9 @@ __all__ = [
     "TableName",
     "Work",
 ]
+
+PAUSE_ROWS: Final = 32
+"""Rows between two pauses. Small, because nobody knows how long a user's function takes."""
 
 TableName: TypeAlias = str | Callable[[object], str]
 """A table's name, or a function of an item that says it."""

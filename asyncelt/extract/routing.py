@@ -11,14 +11,11 @@ from asyncelt.extract.headway import Headway
 from asyncelt.extract.hinting import HintBook
 from asyncelt.extract.items import Mark, Marked
 from asyncelt.extract.jsonbody import rows_of
-from asyncelt.extract.requests import Emit, HintNews, Offered, TableName, Work
+from asyncelt.extract.requests import PAUSE_ROWS, Emit, HintNews, Offered, TableName, Work
 from asyncelt.flow import Unloadable
 from asyncelt.schema.hints import TableHints
 
 __all__ = ["Router"]
-
-_PAUSE_ROWS = 32
-"""Rows between two pauses. Small, because nobody knows how long a user's function takes."""
 
 
 class Router:
@@ -125,7 +122,7 @@ class Router:
 
             groups.setdefault(name, []).append(row)
 
-            if number % _PAUSE_ROWS == 0:
+            if number % PAUSE_ROWS == 0:
                 yield None
 
         for table, rows in groups.items():

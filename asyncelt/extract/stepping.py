@@ -21,7 +21,7 @@ from asyncelt.extract.items import JsonPage, Kind, Mark, kind_of
 from asyncelt.extract.jsonbody import rows_of
 from asyncelt.extract.models import ModelValidator, field_of
 from asyncelt.extract.opened import AnyStep, Opened
-from asyncelt.extract.requests import Ahead, Offload, Request
+from asyncelt.extract.requests import PAUSE_ROWS, Ahead, Offload, Request
 from asyncelt.extract.routing import Router
 from asyncelt.extract.steps import (
     FilterStep,
@@ -34,16 +34,12 @@ from asyncelt.extract.steps import (
     YieldMapStep,
 )
 from asyncelt.extract.unfolding import Onward, called, each
-from asyncelt.flow import JsonBody, Unloadable
+from asyncelt.flow import DESCRIPTION_CHARS, JsonBody, Unloadable
 
 __all__ = ["Spot", "Station", "station"]
 
-_PAUSE_ROWS: Final = 32
-"""Rows between two pauses. Small, because nobody knows how long a user's function takes."""
 _PLAIN: Final = frozenset({dict, str, int, float, bool, type(None), list})
 """What is known not to be awaitable."""
-_DESCRIPTION: Final = 10_000
-"""Characters that are kept of a row that was refused."""
 
 Doing: TypeAlias = Generator[Request, object, object | None]
 
@@ -97,7 +93,7 @@ def _row_step(step: RowStep, spot: Spot, item: object, mark: Mark | None) -> Doi
         except Exception as error:
             spot.headway.fail(error, f"in {step.label}")
 
-        if len(rows) == _PAUSE_ROWS:
+        if len(rows) == PAUSE_ROWS:
             yield None
 
     return _in_the_form_of(item, results)
@@ -134,7 +130,7 @@ def _validator(step: ValidatorStep, spot: Spot, item: object, mark: Mark | None)
                 if made is not None:
                     kept.append(made)
 
-        if len(rows) == _PAUSE_ROWS:
+        if len(rows) == PAUSE_ROWS:
             yield None
 
     return _in_the_form_of(item, kept)
@@ -144,7 +140,7 @@ def _slices(item: object) -> Iterator[list[object]]:
     """The rows of an item, some at a time: between two slices somebody else may have a turn."""
     rows = item if isinstance(item, list) else [item]
 
-    return (rows[start : start + _PAUSE_ROWS] for start in range(0, len(rows), _PAUSE_ROWS))
+    return (rows[start : start + PAUSE_ROWS] for start in range(0, len(rows), PAUSE_ROWS))
 
 
 def _in_the_form_of(item: object, results: list[object]) -> object | None:
@@ -163,7 +159,7 @@ def _is_new(row: object, step: ValidatorStep, headway: Headway) -> bool:
 
 
 def _unloadable(row: object, error: Exception) -> Unloadable:
-    return Unloadable(str(error), repr(row)[:_DESCRIPTION], kind=type(error).__name__, row=row)
+    return Unloadable(str(error), repr(row)[:DESCRIPTION_CHARS], kind=type(error).__name__, row=row)
 
 
 def _yield_map(step: YieldMapStep, spot: Spot, item: object, mark: Mark | None) -> Doing:

@@ -202,11 +202,6 @@ class OwnThread:
 
     # ------------------------------------------------------------------ in the thread
 
-    @property
-    def closing(self) -> bool:
-        """Whether the loop wants the job to end."""
-        return self._closing
-
     def put(self, item: object) -> None:
         """Leave something for the loop."""
         self._box.append(item)

@@ -10,9 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-import anyio
-
-from asyncelt._async import retrying
+from asyncelt._async import each, retrying
 from asyncelt.config import Settings
 from asyncelt.errors import AsynceltError, CommitUnknown, DestinationUnavailable, LoadError
 from asyncelt.failpoints import failpoint
@@ -73,15 +71,15 @@ async def _load_jobs(
     max_parallel: int | None,
 ) -> None:
     workers = min(settings.limits.load_workers, max_parallel or settings.limits.load_workers)
-    limiter = anyio.CapacityLimiter(max(workers, 1))
 
-    async def one(package: Package, job: JobFile) -> None:
-        async with limiter:
-            try:
-                await retrying(partial(session.load, commit, package, job), settings.retry, on_retry=on_retry)
-            except LoadError as error:
-                error.at(load_id=package.load_id, table=job.table, job_id=job.job_id)
-                raise
+    async def one(item: tuple[Package, JobFile]) -> None:
+        package, job = item
+
+        try:
+            await retrying(partial(session.load, commit, package, job), settings.retry, on_retry=on_retry)
+        except LoadError as error:
+            error.at(load_id=package.load_id, table=job.table, job_id=job.job_id)
+            raise
 
         emit(
             Advanced(
@@ -93,9 +91,7 @@ async def _load_jobs(
             )
         )
 
-    async with anyio.create_task_group() as tasks:
-        for package, job in jobs:
-            tasks.start_soon(one, package, job)
+    await each(one, jobs, at_once=max(workers, 1))
 
 
 async def _commit(session: Session, commit: Commit) -> CommitResult:

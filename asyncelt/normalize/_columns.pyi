@@ -45,6 +45,8 @@ class Columns:
     def finish(self) -> list[Found]:
         """The tables, parents before their children. No rows can be added afterwards.
 
+        Lets go of the interpreter lock while nulls are filled in.
+
         Raises:
             Refused: The tables would be much wider than their rows are.
         """

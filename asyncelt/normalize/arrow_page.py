@@ -26,7 +26,7 @@ from asyncelt.normalize.view import SchemaView, TableView
 from asyncelt.schema.arrow import column_from_arrow
 from asyncelt.schema.model import Column
 from asyncelt.schema.naming import Naming
-from asyncelt.schema.system import DLT_LOAD_ID, is_system_name, load_id_column, row_id_column
+from asyncelt.schema.system import DLT_ID, DLT_LOAD_ID, is_system_name, load_id_column, row_id_column
 from asyncelt.types import ColumnName
 
 __all__ = ["conform_arrow"]
@@ -39,17 +39,16 @@ def conform_arrow(
 ) -> None:
     """Bring an Arrow table under the schema. A table without rows still adds its columns to the schema.
 
-    A column ``_dlt_load_id`` without any value gets the id of this load.
+    A column ``_dlt_load_id`` without any value gets the id of this load. System columns that other rows of the table
+    must have are filled: see `_required`.
 
     Raises:
         NameCollision: Two columns get the same name.
         SchemaError: A column's type has no counterpart.
         DataValidationError: The schema contract forbids what the page would add.
     """
-    if _wants_load_id(table):
-        rules = replace(rules, add_dlt_load_id=True)
-
     columns = view.table(root, None)
+    rules = _required(table, columns, rules)
     contract = contract_of(view.schema, root, None)
     was_new = not columns.has_types()
 
@@ -79,11 +78,39 @@ def conform_arrow(
         outcome.batches.setdefault(root, []).append(batch)
 
 
-def _wants_load_id(table: pa.Table) -> bool:
-    """Whether there is a column for load ids that has none: rows that were read from another dataset."""
-    place = table.schema.get_field_index(DLT_LOAD_ID)
+def _required(table: pa.Table, columns: TableView, rules: ConformRules) -> ConformRules:
+    """Add the load id and row ids where the table has them of dicts, which may not lack them, and the page has none.
+
+    Not the ids of versions (scd2): they are made of the row, and others would make each row a new version.
+    """
+    naming = rules.rule.naming
+    row_id = columns.columns.get(naming.path(DLT_ID))
+    makes_ids = row_id is not None and not row_id.extra.get("x-row-version")
+
+    return replace(
+        rules,
+        add_dlt_load_id=rules.add_dlt_load_id
+        or _is_empty(table, DLT_LOAD_ID)
+        or _is_missing(table, columns, naming.path(DLT_LOAD_ID), naming),
+        add_dlt_id=rules.add_dlt_id or (makes_ids and _is_missing(table, columns, naming.path(DLT_ID), naming)),
+    )
+
+
+def _is_empty(table: pa.Table, name: str) -> bool:
+    """Whether there is a column that has no value: for load ids, rows that were read from another dataset."""
+    place = table.schema.get_field_index(name)
 
     return place >= 0 and table.column(place).null_count == table.num_rows
+
+
+def _is_missing(table: pa.Table, columns: TableView, name: str, naming: Naming) -> bool:
+    """Whether rows need a value in a column that the page does not have."""
+    known = columns.columns.get(name)
+
+    if known is None or known.nullable or known.data_type is None:
+        return False
+
+    return name not in {naming.path(one) for one in table.column_names}
 
 
 class _Found(NamedTuple):

@@ -36,7 +36,7 @@ from asyncelt.normalize.coerce_lanes import (
 )
 from asyncelt.types import DataType
 
-__all__ = ["DEPARTURES", "Coerced", "can_coerce", "coerce", "parse_timestamps"]
+__all__ = ["DEPARTURES", "Coerced", "coerce", "parse_timestamps"]
 
 parse_timestamps = times.parse_timestamps
 
@@ -76,11 +76,6 @@ class Coerced:
     """Exactly of the target's Arrow type; null where there was no value and where a value did not fit."""
     failed: pa.BooleanArray | None
     """True where a value was there and did not fit, false elsewhere; None when all fit."""
-
-
-def can_coerce(source: DataType, target: DataType) -> bool:
-    """Whether any value of type ``source`` can go into a column of type ``target``."""
-    return source == target or (target, source) in _KERNELS
 
 
 def coerce(

@@ -29,7 +29,6 @@ __all__ = [
     "as_naive",
     "canonical",
     "everything",
-    "first_text",
     "first_valid",
     "floor_units",
     "hexadecimal",
@@ -298,13 +297,6 @@ def first_valid(values: Values) -> int | None:
 
 def _lowest_bit(octet: int) -> int:
     return (octet & -octet).bit_length() - 1
-
-
-def first_text(values: Values) -> str | None:
-    """The first text of a text lane that is not null."""
-    index = first_valid(values)
-
-    return None if index is None else cast("str", values[index].as_py())
 
 
 def int64_or_null(values: Values) -> Values:

@@ -32,7 +32,6 @@ __all__ = [
     "date_from_number",
     "date_from_text",
     "date_from_timestamp",
-    "fit_date",
     "fit_time",
     "fit_timestamp",
     "parse_timestamps",
@@ -311,11 +310,6 @@ def fit_timestamp(values: Values, target: pa.DataType) -> Values:
         return cast("Values", pc.multiply(where(fits, raw), 1_000)).view(target)
 
     return values.view(target)
-
-
-def fit_date(values: Values, target: pa.DataType) -> Values:
-    """To date32 or date64."""
-    return values.cast(target)
 
 
 def fit_time(values: Values, target: pa.DataType) -> Values:

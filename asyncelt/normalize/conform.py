@@ -33,7 +33,9 @@ class ConformRules:
     rule: Rule
     resource: str
     add_dlt_id: bool
+    """Whether Arrow data gets it; rows always do."""
     add_dlt_load_id: bool
+    """The same."""
     max_columns: int
 
 
@@ -91,7 +93,7 @@ def conform_part(
             if not stays.any():
                 continue
 
-        system = ids.columns_of(table, rules.load_id if rules.add_dlt_load_id else None, add_id=rules.add_dlt_id)
+        system = ids.columns_of(table, rules.load_id)
         _check_missing(part, table, columns, placed, stays)
 
         for column, values in system:
@@ -101,7 +103,7 @@ def conform_part(
                 columns.add(column)
                 placed.new.append(Introduction(_first(stays), column.name, column))
 
-        numbers = ids.root_rows_of(table, first_row) if rules.add_dlt_id else None
+        numbers = ids.root_rows_of(table, first_row)
 
         if numbers is not None:
             placed.columns[ROOT_ROW] = numbers

@@ -12,11 +12,10 @@ from datetime import date, datetime
 from typing import Final
 
 from asyncelt.errors import SchemaError
-from asyncelt.normalize.coerce_lanes import Values, first_text
 from asyncelt.normalize.iso import parse_iso
 from asyncelt.types import DataType
 
-__all__ = ["DETECTIONS", "detect", "first_is_timestamp"]
+__all__ = ["DETECTIONS", "detect"]
 
 _FIVE_YEARS_S: Final = 5 * 365 * 86_400.0
 _MAX_INT64: Final = 2**63 - 1
@@ -45,13 +44,6 @@ def detect(value: object, data_type: DataType, detections: Sequence[str], now: f
             return found
 
     return None
-
-
-def first_is_timestamp(values: Values, detections: Sequence[str]) -> bool:
-    """Whether the first value of a text lane makes a new column a timestamp (``iso_timestamp``)."""
-    first = first_text(values) if "iso_timestamp" in detections else None
-
-    return first is not None and isinstance(parse_iso(first), datetime)
 
 
 def _find(name: str) -> Detection:

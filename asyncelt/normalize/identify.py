@@ -113,24 +113,22 @@ class Identified:
     hashed: set[str] = field(default_factory=set)
     """Tables whose ids come again when the same rows come again."""
 
-    def columns_of(self, table: TablePart, load_id: LoadId | None, *, add_id: bool) -> list[tuple[Column, Array]]:
+    def columns_of(self, table: TablePart, load_id: LoadId) -> list[tuple[Column, Array]]:
         """System columns of a table in the reference's order."""
         naming = self.identity.rule.naming
         found: list[tuple[Column, Array]] = []
         nested = table.parent is not None
 
-        if nested and self.identity.root_key and add_id:
+        if nested and self.identity.root_key:
             found.append((root_id_column(naming), self._root_ids(table)))
 
         if not nested or self.identity.rule.is_root(table.name):
-            if load_id is not None:
-                found.append((load_id_column(naming), _repeated(load_id, table.rows)))
-        elif add_id:
+            found.append((load_id_column(naming), _repeated(load_id, table.rows)))
+        else:
             found.append((parent_id_column(naming), self.parent_ids(table)))
             found.append((list_idx_column(naming), _integers(cast("Indices", table.list_idx))))
 
-        if add_id:
-            found.append((row_id_column(naming), self.ids[table.name]))
+        found.append((row_id_column(naming), self.ids[table.name]))
 
         return found
 

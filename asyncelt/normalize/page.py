@@ -50,8 +50,6 @@ class NormalizeContext:
     """How long such a piece may take, about, in seconds."""
     compiled: bool = field(default_factory=is_available)
     """Whether plain rows go through the compiled extension. Never changes the result."""
-    add_dlt_id: bool = True
-    add_dlt_load_id: bool = True
     arrow_add_dlt_id: bool = False
     arrow_add_dlt_load_id: bool = False
     max_columns: int = 20_000
@@ -156,8 +154,8 @@ class Normalizer:
             load_id=context.load_id,
             rule=rule,
             resource=batch.resource,
-            add_dlt_id=context.arrow_add_dlt_id if is_arrow else context.add_dlt_id,
-            add_dlt_load_id=context.arrow_add_dlt_load_id if is_arrow else context.add_dlt_load_id,
+            add_dlt_id=context.arrow_add_dlt_id or not is_arrow,
+            add_dlt_load_id=context.arrow_add_dlt_load_id or not is_arrow,
             max_columns=context.max_columns,
         )
 

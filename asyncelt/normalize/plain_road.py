@@ -27,7 +27,7 @@ try:
 except ImportError:  # no compiler where it was installed
     _columns = cast("Any", None)
 
-__all__ = ["is_available", "let_go_of_memory", "part_of_plain_json", "part_of_plain_rows"]
+__all__ = ["is_available", "part_of_plain_json", "part_of_plain_rows"]
 
 KINDS: Final[tuple[DataType, ...]] = ("bool", "double", "bigint", "text")
 """In the extension's order."""
@@ -40,14 +40,6 @@ class _Refused(Exception):
 def is_available() -> bool:
     """Whether the extension was built."""
     return _columns is not None
-
-
-def let_go_of_memory() -> None:
-    """Give memory that pages have used back to the system; blocking. Allocators keep it for pages that may come."""
-    pa.default_memory_pool().release_unused()
-
-    if _columns is not None:
-        _columns.trim()
 
 
 def part_of_plain_rows(rows: list[object], root: str, names: Names, gate: Gate) -> Part | None:

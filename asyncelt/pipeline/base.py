@@ -1,21 +1,24 @@
-"""What every call of a pipeline stands on: the ways to own it, and what is kept of a call."""
+"""What the calls of a pipeline share: the doors to folder and destination, and what is kept of a call."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, asynccontextmanager
+from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import anyio
 
 from asyncelt import current
 from asyncelt._async import in_thread, shielded
-from asyncelt.arguments import TEXT, expect_if_given
+from asyncelt.arguments import TEXT, Kind, expect_if_given
 from asyncelt.config import Settings
+from asyncelt.engine.dispositions import check_dispositions
 from asyncelt.engine.environment import Environment
-from asyncelt.engine.ownership import Folder, Owned, own, own_folder
+from asyncelt.engine.ownership import Folder, Owned, own_everywhere, own_folder
+from asyncelt.engine.steps import step
 from asyncelt.errors import (
     AsynceltError,
     AsynceltWarning,
@@ -23,18 +26,26 @@ from asyncelt.errors import (
     PipelineStepFailed,
     warn,
 )
+from asyncelt.extract.data import as_sources
+from asyncelt.extract.source import Source
+from asyncelt.info.steps import LoadInfo, StepInfo
 from asyncelt.info.trace import PipelineTrace, StepTrace
 from asyncelt.load.protocol import Destination
 from asyncelt.observe import Event, Warned
 from asyncelt.pipeline import schema_files
 from asyncelt.pipeline.facts import PipelineFacts
-from asyncelt.pipeline.options import Aim, DestinationReference, aimed
+from asyncelt.pipeline.options import Aim, DestinationReference, aimed, checked_format, one_of
+from asyncelt.pipeline.results import Maker, described
 from asyncelt.pipeline.tracing import I, Note, Recorder, Recording, keep_trace, traced
+from asyncelt.pipeline.whole import Outcome, RunCall, note_steps, run_info, run_owned
+from asyncelt.reading.dataset import Dataset, chosen_schemas
 from asyncelt.schema.model import Schema
+from asyncelt.schema.system import new_schema
+from asyncelt.types import FileFormat, Refresh
 
 __all__ = ["PipelineBase"]
 
-_CLEANUP_S = 10.0
+_SCHEMA = Kind("an asyncelt.Schema", lambda value: isinstance(value, Schema))
 
 
 class PipelineBase(PipelineFacts):
@@ -96,6 +107,61 @@ class PipelineBase(PipelineFacts):
 
         return self.default_schema if schema_name is None else self.schemas[schema_name]
 
+    def _loaded_schemas(self) -> dict[str, Schema]:
+        """All schemas, as the destination has them; one that is only pending has the tables of every dataset."""
+        return {name: self._head.schemas.get(name) or new_schema(name) for name in self._tip.schemas}
+
+    def _relations(self, schema: Schema | str | None = None) -> Dataset:
+        """The dataset, for reading."""
+        destination = self._require_destination()
+        chosen = partial(chosen_schemas, wanted=schema, default=self.default_schema_name)
+        chosen(self._loaded_schemas())
+
+        return Dataset(destination, self._environment().target, lambda: chosen(self._loaded_schemas()))
+
+    # ------------------------------------------------------------------ what calls are told
+
+    async def _sources(
+        self, data: object, schema: Schema | None, aim: Aim | None = None, /, **hints: object
+    ) -> list[Source]:
+        expect_if_given(f"Pipeline {self._name!r}", _SCHEMA, schema=schema)
+        destination = (aim or self._aim).destination
+
+        with step("extract", pipeline_name=self._name):
+            sources = await as_sources(
+                data,
+                default_schema_name=schema.name if schema is not None else self.default_schema_name,
+                **hints,  # type: ignore[arg-type]  # named and typed by the callers
+            )
+
+            if destination is not None:
+                check_dispositions(sources, destination)
+
+        if schema is not None:
+            for source in sources:
+                source.schema = schema
+
+        return sources
+
+    def _checked_format(self, given: FileFormat | None, aim: Aim | None = None) -> FileFormat:
+        """The format of job files: the one that was given, else the configured one, else what the destination likes."""
+        return checked_format(given or self._options.settings.loader_file_format, aim or self._aim)
+
+    def _format_given(self, stored: str | None) -> FileFormat:
+        """The format that an extracted package asks for, where the destination takes it."""
+        return self._checked_format(next((one for one in self._aim.formats if one == stored), None))
+
+    def _refresh_mode(self, given: Refresh | None) -> Refresh | None:
+        one_of("refresh", given, Refresh)
+
+        return given or self._options.refresh
+
+    def _raises(self, given: bool | None) -> bool:  # noqa: FBT001 - an argument of calls
+        """Whether a job that the destination refuses is an error."""
+        return self._options.settings.raise_on_failed_jobs if given is None else given
+
+    # ------------------------------------------------------------------ owning
+
     @asynccontextmanager
     async def _folder(self, settings: Settings | None = None, *, may_be_damaged: bool = False) -> AsyncIterator[Folder]:
         """Own the working folder; one with a damaged package only where this is said."""
@@ -110,14 +176,42 @@ class PipelineBase(PipelineFacts):
             yield folder
 
     @asynccontextmanager
-    async def _owned(self, settings: Settings | None = None) -> AsyncIterator[Owned]:
-        """Own the pipeline here and at the destination."""
+    async def _owned(
+        self, settings: Settings | None = None, recording: Recording[Any] | None = None
+    ) -> AsyncIterator[Owned]:
+        """Own the pipeline here and at the destination.
+
+        Args:
+            settings: Of this call.
+            recording: Of this call, which may end before anything can be done.
+        """
         await self._check_schema_folders()
 
-        async with own(self._environment(settings)) as owned, self._followed(owned):
+        async with self._synced(settings, recording) as owned:
             await self._import_schemas(owned)
 
             yield owned
+
+    @asynccontextmanager
+    async def _synced(
+        self, settings: Settings | None = None, recording: Recording[Any] | None = None
+    ) -> AsyncIterator[Owned]:
+        """The same, but for schemas that are to be imported."""
+        async with own_folder(self._environment(settings)) as folder, AsyncExitStack() as stack:
+            try:
+                owned = await stack.enter_async_context(own_everywhere(folder))
+            except PipelineStepFailed as error:
+                self._say_who(error, folder)
+
+                if recording is None:
+                    recorder = self._recorder()
+                    recording = self._recording(recorder, lambda: None, recorder.noting("sync"))
+
+                await recording.end(error)
+                raise
+
+            async with self._followed(owned):
+                yield owned
 
     @asynccontextmanager
     async def _followed(self, folder: Folder) -> AsyncIterator[None]:
@@ -128,16 +222,19 @@ class PipelineBase(PipelineFacts):
         try:
             yield
         except PipelineStepFailed as error:
-            with shielded(_CLEANUP_S):
+            with shielded():
                 await folder.look()
 
-            error.pipeline = self
-            error.has_pending_data = bool(folder.pending)
+            self._say_who(error, folder)
             raise
         finally:
             before = self._tip.schemas
             self._follow(folder)
             await self._export_schemas(before, folder)
+
+    def _say_who(self, error: PipelineStepFailed, folder: Folder) -> None:
+        error.pipeline = self
+        error.has_pending_data = bool(folder.pending)
 
     def _follow(self, folder: Folder) -> None:
         self._head, self._pending, self._tip = folder.head, folder.pending, folder.tip
@@ -176,7 +273,7 @@ class PipelineBase(PipelineFacts):
         write = partial(schema_files.write, changed, options.export_schema_path, options.import_schema_path, self._root)
 
         try:
-            with shielded(_CLEANUP_S):
+            with shielded():
                 await in_thread(write, folder.threads)
         except (OSError, AsynceltError) as error:
             # What was committed stands: a call that raised now would be made again.
@@ -185,22 +282,53 @@ class PipelineBase(PipelineFacts):
                 "do not depend on them; they are written when they change again."
             )
 
-    def _recorded(
-        self, recorder: Recorder, threads: anyio.CapacityLimiter, info: Callable[[], I], note: Note[I]
-    ) -> Recording[I]:
-        """Keep a trace of a block of this call, with the steps that ``note`` gives to ``recorder``."""
-        return Recording(partial(self._record, recorder.steps, threads), info, note)
+    # ------------------------------------------------------------------ what is kept of a call, and said
 
-    async def _record(self, steps: Sequence[StepTrace], threads: anyio.CapacityLimiter) -> None:
+    async def _run(self, call: RunCall, data: object) -> LoadInfo:
+        """Load what is pending, then what ``call`` brings; ``data`` is what the user passed."""
+        recorder, maker, outcome = self._recorder(), self._maker(), Outcome()
+        info_so_far = partial(run_info, recorder, maker, self._require_destination(), call.request.run_id, outcome)
+        passed = described(data)
+
+        def note(info: StepInfo | None, error: BaseException | None) -> None:
+            note_steps(recorder, maker, outcome, passed, info=info, error=error)
+            recorder.done("run", info, error, whole=True)
+
+        kept = self._recording(recorder, info_so_far, note)
+
+        async with self._owned(recording=kept) as owned, kept:
+            with step("run", pipeline_name=self._name):
+                await run_owned(owned, call, outcome)
+
+        return kept.info
+
+    def _maker(self) -> Maker:
+        return Maker(
+            pipeline=self,
+            pipeline_name=self._name,
+            first_run=self.first_run,
+            staging=self._staging,
+            dataset_name=self.dataset_name,
+        )
+
+    def _recorder(self) -> Recorder:
+        return Recorder(self._name)
+
+    def _recording(self, recorder: Recorder, info: Callable[[], I], note: Note[I]) -> Recording[I]:
+        """Keep a trace of a block of this call, with the steps that ``note`` gives to ``recorder``."""
+        return Recording(partial(self._record, recorder.steps), info, note)
+
+    async def _record(self, steps: Sequence[StepTrace]) -> None:
         """Keep the trace of a call, however it ended."""
         trace = partial(traced, self._root, self._last_trace, steps, self._name)
 
-        with shielded(_CLEANUP_S):
-            await self._keep_trace(await in_thread(trace, threads), threads)
+        with shielded():
+            await self._keep_trace(trace)
 
-    async def _keep_trace(self, trace: PipelineTrace, threads: anyio.CapacityLimiter) -> None:
-        self._last_trace = trace
-        trouble = await in_thread(partial(keep_trace, self._root, trace), threads)
+    async def _keep_trace(self, trace: Callable[[], PipelineTrace]) -> None:
+        threads = anyio.CapacityLimiter(1)
+        self._last_trace = await in_thread(trace, threads)
+        trouble = await in_thread(partial(keep_trace, self._root, self._last_trace), threads)
 
         if trouble is not None:
             self._warn(trouble)

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from functools import partial
 
 from asyncelt.load.protocol import Session
 from asyncelt.pipeline.base import PipelineBase
 from asyncelt.reading.client import SqlClient, opened_client
-from asyncelt.reading.dataset import Dataset, chosen_schemas
+from asyncelt.reading.dataset import Dataset
 from asyncelt.schema.model import Schema
-from asyncelt.schema.system import new_schema
 
 __all__ = ["ClientCalls"]
 
@@ -67,12 +65,4 @@ class ClientCalls(PipelineBase):
             ConfigError: The destination cannot be read with SQL.
             SchemaNotFound: The pipeline has no schema of this name.
         """
-        destination = self._require_destination()
-        chosen = partial(chosen_schemas, wanted=schema, default=self.default_schema_name)
-        chosen(self._loaded_schemas())
-
-        return Dataset(destination, self._environment().target, lambda: chosen(self._loaded_schemas()))
-
-    def _loaded_schemas(self) -> dict[str, Schema]:
-        """All schemas, as the destination has them; one that is only pending has the tables of every dataset."""
-        return {name: self._head.schemas.get(name) or new_schema(name) for name in self._tip.schemas}
+        return self._relations(schema)

@@ -1,4 +1,25 @@
-"""The one class that users hold."""
+"""The one class that users hold.
+
+Its methods take the reference's many arguments and say what each is for, which is too long for one file. So each group
+of calls is a class in a file of its own, beside the others and unaware of them:
+
+===============  =================================================================================
+file             calls
+===============  =================================================================================
+``facts``        properties: what can be asked without doing anything
+``base``         none: the doors to folder and destination, and what the others share
+``stages``       ``extract``, ``normalize``, ``load``
+``running``      ``run``
+``replaying``    ``quarantined``, ``replay``
+``streaming``    ``stream``
+``packages``     packages that wait: ``list_...``, ``get_...``, ``abort_packages``, ``fail_pending_job``
+``statecalls``   ``managed_state``, ``sync_destination``, ``sync_schema``, local values
+``clients``      ``sql_client``, ``destination_client``, ``dataset``
+===============  =================================================================================
+
+None of them overrides anything. What they do beyond checking arguments is in functions: of this room (``whole``,
+``results``, ``tracing``), and of the engine.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +39,8 @@ from asyncelt.pipeline.making import Arguments, Given, Made, made_of
 from asyncelt.pipeline.options import check_pipeline_name
 from asyncelt.pipeline.packages import PackageCalls
 from asyncelt.pipeline.replaying import ReplayCalls
+from asyncelt.pipeline.running import RunningCalls
+from asyncelt.pipeline.stages import StageCalls
 from asyncelt.pipeline.statecalls import StateCalls
 from asyncelt.pipeline.streaming import StreamCalls
 from asyncelt.storage.head import Head
@@ -25,7 +48,7 @@ from asyncelt.storage.head import Head
 __all__ = ["Pipeline"]
 
 
-class Pipeline(ReplayCalls, StreamCalls, PackageCalls, StateCalls, ClientCalls):
+class Pipeline(StageCalls, RunningCalls, ReplayCalls, StreamCalls, PackageCalls, StateCalls, ClientCalls):
     """Loads data into one dataset of one destination, and remembers how far it got.
 
     Made by `asyncelt.pipeline`, or by itself with the same arguments. Several pipelines may run side by side in one

@@ -31,7 +31,6 @@ from asyncelt.types import FileFormat, JsonValue, OnBusy, Refresh
 
 __all__ = ["attach", "check_pipeline_name", "pipeline", "replay", "run"]
 
-_CLEANUP_S = 10.0
 _PIPELINE = Kind("an asyncelt.Pipeline", lambda value: isinstance(value, Pipeline))
 
 
@@ -172,7 +171,7 @@ async def _attached(found: Pipeline, destination: DestinationReference | None) -
         await _require_data(found)
     except BaseException:
         if not was_there:
-            with shielded(_CLEANUP_S):
+            with shielded():
                 await _remove_unused(root, threads)
 
         raise

@@ -30,10 +30,13 @@ __all__ = [
     "DestinationReference",
     "Options",
     "aimed",
+    "check_pending",
     "check_pipeline_name",
+    "checked_format",
     "destination_of",
     "one_of",
     "staging_of",
+    "with_limits",
 ]
 
 DestinationReference: TypeAlias = "str | Destination | Callable[[], object] | ModuleType"
@@ -179,6 +182,31 @@ def one_of(name: str, value: str | None, allowed: object) -> None:
 
     if value is not None and value not in values:
         raise ConfigError(f"{name} is {', '.join(map(repr, values[:-1]))} or {values[-1]!r}, not {value!r}.")
+
+
+def checked_format(given: FileFormat | None, aim: Aim) -> FileFormat:
+    """The format of job files: the one that was asked for, else what the destination likes.
+
+    Raises:
+        ConfigError: The destination does not take it.
+    """
+    formats = aim.formats
+    chosen = given or formats[0]
+
+    if chosen not in formats:
+        name = aim.destination.destination_name if aim.destination is not None else "(none yet)"
+        way = f" staged at {aim.staging.destination_name!r}" if aim.staging is not None else ""
+
+        raise ConfigError(f"Destination {name!r} takes {', '.join(formats)}{way}, not {chosen!r}.")
+
+    return chosen
+
+
+def with_limits(settings: Settings, **changes: int | None) -> Settings:
+    """Settings with the limits that a call has said; None: as they were."""
+    said = {name: value for name, value in changes.items() if value is not None}
+
+    return replace(settings, limits=replace(settings.limits, **said)) if said else settings  # type: ignore[arg-type]
 
 
 def check_pending(value: str) -> None:

@@ -14,9 +14,8 @@ from asyncelt.engine.plan import resource_plan
 from asyncelt.engine.replaying import ReplayRequest
 from asyncelt.engine.run import RunRequest
 from asyncelt.info.steps import LoadInfo
-from asyncelt.pipeline.clients import ClientCalls
-from asyncelt.pipeline.running import RunCall, RunningCalls
-from asyncelt.pipeline.stages import described
+from asyncelt.pipeline.base import PipelineBase
+from asyncelt.pipeline.whole import RunCall
 from asyncelt.reading.relation import Relation
 from asyncelt.schema.quarantine import quarantine_table
 
@@ -25,7 +24,7 @@ __all__ = ["ReplayCalls"]
 _LINES_AT_ONCE = 1_000
 
 
-class ReplayCalls(RunningCalls, ClientCalls):
+class ReplayCalls(PipelineBase):
     """Quarantine."""
 
     def quarantined(self) -> Relation:
@@ -40,7 +39,7 @@ class ReplayCalls(RunningCalls, ClientCalls):
         """
         naming = self.naming
         table = quarantine_table(naming)
-        dataset = self.dataset()
+        dataset = self._relations()
 
         # The first row that is quarantined makes the table.
         if table.name not in dataset.tables:
@@ -83,8 +82,6 @@ class ReplayCalls(RunningCalls, ClientCalls):
         Cancellation:
             Safe at any await. Until the package is sealed nothing has happened; then the next call commits it.
         """
-        settings = self._options.settings
-
         with self._entered():
             plans = None if data is None else await self._plans(data)
             call = RunCall(
@@ -92,11 +89,12 @@ class ReplayCalls(RunningCalls, ClientCalls):
                 file_format=self._checked_format(None),
                 has_data=True,
                 on_pending="load_then_run",
-                raises=settings.raise_on_failed_jobs if raise_on_failed_jobs is None else raise_on_failed_jobs,
+                raises=self._raises(raise_on_failed_jobs),
+                format_given=self._format_given,
                 replay=ReplayRequest(lines=partial(self._open_lines, where), plans=plans),
             )
 
-            return await self._run_and_record(call, described(data))
+            return await self._run(call, data)
 
     async def _plans(self, data: object) -> Mapping[tuple[str, str], ResourcePlan]:
         forced = self._environment().capabilities.max_table_nesting
@@ -113,7 +111,7 @@ class ReplayCalls(RunningCalls, ClientCalls):
         naming = self.naming
         table = quarantine_table(naming)
 
-        if table.name not in self.dataset().tables:
+        if table.name not in self._relations().tables:
             return
 
         found = self.quarantined().where(f"\"{naming.path('payload_form')}\" <> 'repr'")

@@ -13,6 +13,8 @@ from asyncelt.engine.loading import Loaded, LoadedBundle
 from asyncelt.engine.run import Extracted, Normalized
 from asyncelt.extract.graph import edges
 from asyncelt.extract.pump import PumpReport
+from asyncelt.extract.resource import Resource
+from asyncelt.extract.source import Source
 from asyncelt.flow import Notice
 from asyncelt.info.packages import LoadPackageInfo, extracted_info, package_info
 from asyncelt.info.report import RunReport, StageReport
@@ -31,7 +33,7 @@ from asyncelt.load.protocol import Destination
 from asyncelt.storage.extracted import ExtractedPackage
 from asyncelt.storage.manifest import SealedPackage
 
-__all__ = ["Maker", "loaded_packages", "run_report"]
+__all__ = ["Maker", "described", "loaded_packages", "run_report"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +43,8 @@ class Maker:
     pipeline: object
     pipeline_name: str
     first_run: bool
+    staging: Destination | None
+    dataset_name: str | None
 
     def extract(
         self, extracted: Extracted | None, data: Sequence[Mapping[str, str]], *, started_at: datetime | None = None
@@ -97,8 +101,6 @@ class Maker:
         self,
         loaded: Loaded,
         destination: Destination,
-        staging: Destination | None,
-        dataset_name: str | None,
         *,
         started_at: datetime,
         report: RunReport,
@@ -110,7 +112,7 @@ class Maker:
         data_taken: bool = True,
     ) -> LoadInfo:
         """What load and run return."""
-        done = list(loaded_packages(loaded))
+        done, staging, dataset_name = list(loaded_packages(loaded)), self.staging, self.dataset_name
 
         return LoadInfo(
             pipeline=self.pipeline,
@@ -136,6 +138,27 @@ class Maker:
             failed_resources=extracted.failures if extracted is not None else (),
             report=report,
         )
+
+
+def described(data: object) -> list[Mapping[str, str]]:
+    """Name and kind of what was passed, in the reference's words."""
+    items = data if isinstance(data, list | tuple) and data and not isinstance(data[0], dict) else [data]
+
+    return [{"name": _name_of(one), "data_type": _kind_of(one)} for one in items[:100] if one is not None]
+
+
+def _name_of(data: object) -> str:
+    # A column of a frame may be called "name".
+    said = (getattr(data, attribute, None) for attribute in ("name", "__name__"))
+
+    return next((name for name in said if isinstance(name, str)), "")
+
+
+def _kind_of(data: object) -> str:
+    if isinstance(data, Source):
+        return "source"
+
+    return "resource" if isinstance(data, Resource) else type(data).__name__
 
 
 def _fingerprint(location: str) -> str:

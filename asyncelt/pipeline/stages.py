@@ -3,31 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
-from asyncelt.arguments import COUNT, FLAG, Kind, expect_if_given
+from asyncelt.arguments import COUNT, FLAG, expect_if_given
 from asyncelt.config import Settings
-from asyncelt.engine.dispositions import check_dispositions
 from asyncelt.engine.loading import Loaded, load_pending
-from asyncelt.engine.ownership import own
 from asyncelt.engine.run import Extracted, Normalized, RunRequest, run_extract, run_normalize
 from asyncelt.engine.steps import step
-from asyncelt.errors import ConfigError
-from asyncelt.extract.data import as_sources
-from asyncelt.extract.resource import Resource
-from asyncelt.extract.source import Source
 from asyncelt.info.steps import ExtractInfo, LoadInfo, NormalizeInfo
 from asyncelt.pipeline.base import PipelineBase
-from asyncelt.pipeline.options import Aim, DestinationReference, one_of
-from asyncelt.pipeline.results import Maker, run_report
-from asyncelt.pipeline.tracing import Recorder
+from asyncelt.pipeline.options import DestinationReference, with_limits
+from asyncelt.pipeline.results import described, run_report
+from asyncelt.pipeline.tracing import Recording
 from asyncelt.schema.columns import ColumnHints
 from asyncelt.schema.model import Schema
 from asyncelt.types import FileFormat, JsonValue, LoadId, Refresh
 
-__all__ = ["StageCalls", "described"]
-
-_SCHEMA = Kind("an asyncelt.Schema", lambda value: isinstance(value, Schema))
+__all__ = ["StageCalls"]
 
 
 class StageCalls(PipelineBase):
@@ -80,7 +71,7 @@ class StageCalls(PipelineBase):
             Safe at any await: nothing is left.
         """
         expect_if_given("extract", COUNT, max_parallel_items=max_parallel_items, workers=workers)
-        settings = self._with_limits(max_parallel_items=max_parallel_items, extract_workers=workers)
+        settings = with_limits(self._options.settings, max_parallel_items=max_parallel_items, extract_workers=workers)
         file_format = self._checked_format(loader_file_format) if loader_file_format is not None else None
         mode = self._refresh_mode(refresh)
 
@@ -123,7 +114,7 @@ class StageCalls(PipelineBase):
             Safe at any await: packages that are done stay done.
         """
         expect_if_given("normalize", COUNT, workers=workers)
-        settings = self._with_limits(normalize_workers=workers)
+        settings = with_limits(self._options.settings, normalize_workers=workers)
         self._require_destination()
 
         if loader_file_format is not None:
@@ -143,9 +134,7 @@ class StageCalls(PipelineBase):
                 if not folder.pending and not folder.tip.schemas:
                     return None
 
-                note = recorder.noting("normalize")
-
-                async with self._recorded(recorder, folder.threads, info_so_far, note) as kept:
+                async with self._recording(recorder, info_so_far, recorder.noting("normalize")) as kept:
                     await run_normalize(folder, done, file_format=chosen)
 
         return kept.info
@@ -181,30 +170,26 @@ class StageCalls(PipelineBase):
         """
         expect_if_given("load", COUNT, workers=workers)
         expect_if_given("load", FLAG, raise_on_failed_jobs=raise_on_failed_jobs)
-        settings = self._with_limits(load_workers=workers)
-        raises = self._options.settings.raise_on_failed_jobs if raise_on_failed_jobs is None else raise_on_failed_jobs
+        settings = with_limits(self._options.settings, load_workers=workers)
+        raises = self._raises(raise_on_failed_jobs)
 
         with self._entered():
             self._take(await self._aimed(destination, None, dataset_name, credentials))
-            recorder, maker, loaded = self._recorder(), self._maker(), Loaded()
+            destination, loaded = self._require_destination(), Loaded()
+            recorder, maker = self._recorder(), self._maker()
 
             def info_so_far() -> LoadInfo:
                 return maker.load(
-                    loaded,
-                    self._require_destination(),
-                    self._staging,
-                    self.dataset_name,
-                    started_at=recorder.started_at,
-                    report=run_report(None, (), loaded),
+                    loaded, destination, started_at=recorder.started_at, report=run_report(None, (), loaded)
                 )
 
-            async with self._owned(settings) as owned:
+            kept = self._recording(recorder, info_so_far, recorder.noting("load"))
+
+            async with self._owned(settings, kept) as owned:
                 if not owned.pending and not owned.tip.schemas:
                     return None
 
-                note = recorder.noting("load")
-
-                async with self._recorded(recorder, owned.threads, info_so_far, note) as kept:
+                async with kept:
                     with step("load", pipeline_name=self._name):
                         await load_pending(owned, loaded, raise_on_failed_jobs=raises)
 
@@ -216,105 +201,26 @@ class StageCalls(PipelineBase):
         self, request: RunRequest, data: Sequence[Mapping[str, str]], settings: Settings | None
     ) -> ExtractInfo:
         recorder, maker = self._recorder(), self._maker()
-        last = await self._state_of_an_empty_folder()
         extracted: Extracted | None = None
 
         def info_so_far() -> ExtractInfo:
             return maker.extract(extracted, data, started_at=recorder.started_at)
 
-        async with self._folder(settings) as folder:
-            note = recorder.noting("extract")
+        kept = self._recording(recorder, info_so_far, recorder.noting("extract"))
+        last = await self._state_of_an_empty_folder(kept)
 
-            async with self._recorded(recorder, folder.threads, info_so_far, note) as kept:
-                with step("extract", pipeline_name=self._name):
-                    extracted = await run_extract(folder, request, last_load_id=last)
+        async with self._folder(settings) as folder, kept:
+            with step("extract", pipeline_name=self._name):
+                extracted = await run_extract(folder, request, last_load_id=last)
 
         return kept.info
 
-    async def _sources(
-        self, data: object, schema: Schema | None, aim: Aim | None = None, /, **hints: object
-    ) -> list[Source]:
-        expect_if_given(f"Pipeline {self._name!r}", _SCHEMA, schema=schema)
-        destination = (aim or self._aim).destination
-
-        with step("extract", pipeline_name=self._name):
-            sources = await as_sources(
-                data,
-                default_schema_name=schema.name if schema is not None else self.default_schema_name,
-                **hints,  # type: ignore[arg-type]  # named and typed by the callers
-            )
-
-            if destination is not None:
-                check_dispositions(sources, destination)
-
-        if schema is not None:
-            for source in sources:
-                source.schema = schema
-
-        return sources
-
-    async def _state_of_an_empty_folder(self) -> LoadId | None:
+    async def _state_of_an_empty_folder(self, recording: Recording[ExtractInfo]) -> LoadId | None:
         """Ask the destination where this pipeline stands, if nothing here knows; the dataset's greatest load id."""
         knows = self._head.load_id is not None or self._pending or self._head.edited is not None
 
         if self._destination is None or knows or not self._options.restore_from_destination or self.dev_mode:
             return None
 
-        async with own(self._environment()) as owned, self._followed(owned):
+        async with self._synced(recording=recording) as owned:
             return owned.restored.last_load_id
-
-    def _checked_format(self, given: FileFormat | None, aim: Aim | None = None) -> FileFormat:
-        """The format of job files: the one that was given, else the configured one, else what the destination likes."""
-        aim = aim or self._aim
-        formats = aim.formats
-        chosen = given or self._options.settings.loader_file_format or formats[0]
-
-        if chosen not in formats:
-            name = aim.destination.destination_name if aim.destination is not None else "(none yet)"
-            way = f" staged at {aim.staging.destination_name!r}" if aim.staging is not None else ""
-
-            raise ConfigError(f"Destination {name!r} takes {', '.join(formats)}{way}, not {chosen!r}.")
-
-        return chosen
-
-    def _format_given(self, stored: str | None) -> FileFormat:
-        """The format that an extracted package asks for, where the destination takes it."""
-        return self._checked_format(next((one for one in self._aim.formats if one == stored), None))
-
-    def _refresh_mode(self, given: Refresh | None) -> Refresh | None:
-        one_of("refresh", given, Refresh)
-
-        return given or self._options.refresh
-
-    def _with_limits(self, **changes: int | None) -> Settings:
-        settings = self._options.settings
-        said = {name: value for name, value in changes.items() if value is not None}
-
-        return replace(settings, limits=replace(settings.limits, **said)) if said else settings  # type: ignore[arg-type]
-
-    def _recorder(self) -> Recorder:
-        return Recorder(self._name)
-
-    def _maker(self) -> Maker:
-        return Maker(pipeline=self, pipeline_name=self._name, first_run=self.first_run)
-
-
-def described(data: object) -> list[Mapping[str, str]]:
-    """Name and kind of what was passed, in the reference's words."""
-    items = data if isinstance(data, list | tuple) and data and not isinstance(data[0], dict) else [data]
-
-    return [{"name": _name_of(one), "data_type": _kind_of(one)} for one in items[:100] if one is not None]
-
-
-def _name_of(data: object) -> str:
-    # A column of a frame may be called "name".
-    said = (getattr(data, attribute, None) for attribute in ("name", "__name__"))
-
-    return next((name for name in said if isinstance(name, str)), "")
-
-
-def _kind_of(data: object) -> str:
-    if isinstance(data, Source):
-        return "source"
-
-    return "resource" if isinstance(data, Resource) else type(data).__name__

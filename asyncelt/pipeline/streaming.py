@@ -23,7 +23,7 @@ from asyncelt.extract.safety import require_safe_points
 from asyncelt.extract.source import Source
 from asyncelt.info.streams import StreamStats
 from asyncelt.observe import Warned
-from asyncelt.pipeline.stages import StageCalls
+from asyncelt.pipeline.base import PipelineBase
 from asyncelt.pipeline.tracing import Recording, StreamRecorder
 from asyncelt.schema.columns import ColumnHints
 from asyncelt.schema.model import Schema
@@ -33,12 +33,11 @@ from asyncelt.types import FileFormat, JsonValue
 __all__ = ["StreamCalls"]
 
 _ROLL = Kind("an asyncelt.Roll(...)", lambda value: isinstance(value, Roll))
-_CLEANUP_S = 10.0
 _BEAT_S = 10.0
 """Between two traces of a stream that runs. Each takes the place of the one before."""
 
 
-class StreamCalls(StageCalls):
+class StreamCalls(PipelineBase):
     """Stream."""
 
     def stream(
@@ -113,14 +112,14 @@ class StreamCalls(StageCalls):
         recorder = StreamRecorder(self._name)
 
         async def keep(*, is_running: bool = False) -> None:
-            trace = partial(recorder.trace, stats(), is_running=is_running)
+            with shielded():
+                await self._keep_trace(partial(recorder.trace, stats(), is_running=is_running))
 
-            with shielded(_CLEANUP_S):
-                await self._keep_trace(await in_thread(trace, owned.threads), owned.threads)
+        recording = Recording(keep, stats, recorder.done)
 
         async with (
-            self._owned() as owned,
-            Recording(keep, stats, recorder.done),
+            self._owned(recording=recording) as owned,
+            recording,
             beating(partial(keep, is_running=True), every_s=_BEAT_S),
         ):
             # What an earlier stream has sealed belongs before everything that is read now.
@@ -170,7 +169,7 @@ class StreamCalls(StageCalls):
             doomed = list(owned.pending.all)
             keep = self._options.settings.limits.keep_completed
 
-            with shielded(_CLEANUP_S):
+            with shielded():
                 await in_thread(partial(owned.store.abort, doomed, keep=keep), owned.threads)
                 await owned.look()
 

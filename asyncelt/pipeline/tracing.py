@@ -55,6 +55,10 @@ class Recording(Generic[I]):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        await self.end(error)
+
+    async def end(self, error: BaseException | None) -> None:
+        """Keep the trace of a call that has ended, even before its block could begin."""
         if error is None:
             self.info = self._info()
             self._note(self.info, None)

@@ -21,7 +21,6 @@ __all__ = [
     "apply_delta",
     "bump",
     "complete",
-    "diff",
     "drop_tables",
     "mark_seen_data",
     "merge_strategy_of",
@@ -144,28 +143,6 @@ def bump(schema: Schema) -> Schema:
         previous = (schema.version_hash, *previous)[:KEPT_HASHES]
 
     return replace(schema, version=schema.version + 1, version_hash=now, previous_hashes=previous)
-
-
-def diff(old: Schema, new: Schema) -> dict[TableName, tuple[Column, ...]]:
-    """Columns that exist at a destination under ``new`` and not under ``old``: by table, in physical order.
-
-    A column counts once it has a type. Tables without new columns are left out.
-    """
-    changes: dict[TableName, tuple[Column, ...]] = {}
-
-    for name, table in new.tables.items():
-        before = old.tables.get(name)
-
-        if before is table:
-            continue
-
-        known = {key for key, column in before.columns.items() if column.data_type} if before else set()
-        added = tuple(column for key, column in table.columns.items() if column.data_type and key not in known)
-
-        if added:
-            changes[name] = added
-
-    return changes
 
 
 def merge_strategy_of(

@@ -13,9 +13,10 @@ import orjson
 
 from asyncelt.arguments import COUNT, FUNCTION, SEQUENCE, TEXT, Kind, expect, expect_if_given
 from asyncelt.errors import ConfigError
-from asyncelt.extract.messages import EventSource, Message, Messages, Receipt, required_stream_side
+from asyncelt.extract.messages import EventSource, Message, Messages, required_stream_side
 from asyncelt.extract.resource import Resource
-from asyncelt.flow import JsonBody, Unloadable
+from asyncelt.extract.tickets import Tickets
+from asyncelt.flow import DESCRIPTION_CHARS, JsonBody, Unloadable
 from asyncelt.schema.hints import TableHints
 from asyncelt.sources.keys import Keyed, keyed_hints, with_key
 from asyncelt.types import Metadata, OnError
@@ -28,8 +29,6 @@ Decode: TypeAlias = Callable[[Message], object]
 _BATCH: Final = 1000
 _PIECE: Final = 100
 """Messages until others have their turn."""
-_DESCRIPTION: Final = 10_000
-"""Characters that are kept of a message that is neither bytes nor text."""
 _raw = msgspec.json.Decoder(msgspec.Raw)
 _LINE_ENDS = bytes.maketrans(b"\n\r", b"  ")
 
@@ -83,7 +82,7 @@ def events(
     resource_name = name or source.name
     key_column = source.key_column if isinstance(source, Keyed) else None
     table_of = table_name if callable(table_name) else _own_table if table_name is None else None
-    arranger = _Arranger(source, table_of, decode, tuple(metadata), key_column)
+    arranger = _Arranger(table_of, decode, tuple(metadata), key_column)
 
     return Resource(
         partial(_deliveries, source, arranger, batch),
@@ -106,21 +105,16 @@ async def _deliveries(source: EventSource, arranger: _Arranger, batch: int) -> A
 
         # All of this runs on the loop, which others share with threads that want the interpreter lock: a few at a time.
         for start in range(0, len(fetched), _PIECE):
-            wanted: list[Message] = []
-            repeated: list[Receipt] = []
+            piece = fetched[start : start + _PIECE]
+            accepted = side.accept(source, [message.receipt for message in piece])
+            numbered = zip(accepted.tickets, piece, strict=True)
 
-            for message in fetched[start : start + _PIECE]:
-                if side.accept(source, message.receipt):
-                    wanted.append(message)
-                else:
-                    repeated.append(message.receipt)
-
-            for item in arranger.items(wanted):
+            for item in arranger.items([one for one in numbered if one[0] not in accepted.repeated]):
                 yield item
 
             # After what they may be repetitions of: so they are acknowledged with it, or later.
-            if repeated:
-                yield Messages([], repeated, source)
+            if accepted.repeated:
+                yield Messages([], Tickets(sorted(accepted.repeated)))
 
             await anyio.lowlevel.checkpoint()
 
@@ -129,22 +123,21 @@ async def _deliveries(source: EventSource, arranger: _Arranger, batch: int) -> A
 class _Arranger:
     """Makes items of messages: as few as possible, in order."""
 
-    source: EventSource
     table_of: Callable[[Message], str | None] | None
     decode: Decode | None
     metadata: tuple[Metadata, ...]
     key_column: str | None = None
 
-    def items(self, messages: Sequence[Message]) -> list[Messages]:
-        """The messages as items; those that cannot be read are the last one."""
+    def items(self, messages: Sequence[tuple[int, Message]]) -> list[Messages]:
+        """The messages, which have their tickets, as items; those that cannot be read are the last one."""
         found: list[Messages] = []
         spoiled: list[object] = []
-        spoiled_receipts: list[Receipt] = []
+        of_spoiled = Tickets()
         values: list[object] = []
-        receipts: list[Receipt] = []
+        tickets = Tickets()
         place: tuple[bool, str | None] | None = None
 
-        for message in messages:
+        for ticket, message in messages:
             try:
                 value = self._value(message)
                 here = (
@@ -153,22 +146,22 @@ class _Arranger:
                 )
             except Exception as error:  # of the user's function, of a parser: whatever it is, the message is the cause
                 spoiled.append(_unloadable(message, error))
-                spoiled_receipts.append(message.receipt)
+                of_spoiled.add(ticket)
                 continue
 
             if here != place and place is not None:
-                found.append(self._item(values, receipts, place[1]))
-                values, receipts = [], []
+                found.append(_item(values, tickets, place[1]))
+                values, tickets = [], Tickets()
 
             place = here
             values += value if isinstance(value, list) else (value,)
-            receipts.append(message.receipt)
+            tickets.add(ticket)
 
         if place is not None:
-            found.append(self._item(values, receipts, place[1]))
+            found.append(_item(values, tickets, place[1]))
 
         if spoiled:
-            found.append(Messages(spoiled, spoiled_receipts, self.source))
+            found.append(Messages(spoiled, of_spoiled))
 
         return found
 
@@ -204,13 +197,14 @@ class _Arranger:
 
         return {f"_{name}": known[name] for name in self.metadata}
 
-    def _item(self, values: list[object], receipts: list[Receipt], table: str | None) -> Messages:
-        item: object = values
 
-        if values and isinstance(values[0], bytes):
-            item = JsonBody(b"\n".join(values))  # type: ignore[arg-type]  # values of an item are of one type
+def _item(values: list[object], tickets: Tickets, table: str | None) -> Messages:
+    item: object = values
 
-        return Messages(item, receipts, self.source, table)
+    if values and isinstance(values[0], bytes):
+        item = JsonBody(b"\n".join(values))  # type: ignore[arg-type]  # values of an item are of one type
+
+    return Messages(item, tickets, table)
 
 
 def _with(row: object, described: Mapping[str, object]) -> object:
@@ -234,7 +228,7 @@ def _unloadable(message: Message, error: Exception) -> Unloadable:
 
     return Unloadable(
         f"{type(error).__name__}: {error}",
-        repr(value)[:_DESCRIPTION],
+        repr(value)[:DESCRIPTION_CHARS],
         payload=payload,
         kind=type(error).__name__,
         origin="/".join(where) or None,

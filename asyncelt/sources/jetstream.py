@@ -18,6 +18,7 @@ from asyncelt.arguments import NAMES, SECONDS, TEXT, expect, expect_if_given
 from asyncelt.errors import ConfigError, ExtractError, UsageError
 from asyncelt.extract.intervals import EMPTY, Intervals
 from asyncelt.extract.messages import Message, Receipt, Tell
+from asyncelt.extract.receipts import parts_of
 from asyncelt.sources.clients import import_client
 from asyncelt.sources.jetstream_consumer import DurableConsumer, PullLimits, delivery_of
 from asyncelt.sources.outages import Outage
@@ -42,6 +43,7 @@ _FIRST_S: Final = 60.0
 _FLUSH_S: Final = 4
 _PIECE: Final = 1000
 """Acknowledgements until others have their turn."""
+_NOT_IN_NAMES: Final = frozenset(" .*>/\\")
 _OVER: Final = frozenset({"404", "408"})
 """A request's time is up; any other status says that something is wrong, or that it has got enough bytes."""
 _Callback = Callable[..., Awaitable[None]]
@@ -162,10 +164,17 @@ class NatsSource:
 
         Raises:
             ConfigError: The stream does not exist, or the consumer cannot be used.
-            ExtractError: The stream is gone, or another one than it was.
+            ExtractError: The stream is gone, or another one than it was; or the client has given up.
         """
         client, stream = self._required(), self._consumer.stream
         errors = importlib.import_module("nats.js.errors")
+
+        if client.is_closed:
+            raise ExtractError(
+                f"NATS source {self.name!r}: the connection to {self._where()} is given up after "
+                f"max_reconnect_attempts={client.options['max_reconnect_attempts']}: {self._last_error}. Without that "
+                "argument the server is waited for."
+            )
 
         try:
             created = (await client.jetstream().stream_info(stream)).created
@@ -203,6 +212,8 @@ class NatsSource:
             ExtractError: The stream was deleted, or deleted and made anew.
         """
         while not self._arrived:
+            self._news = anyio.Event()
+
             if self._trouble is not None:
                 trouble, self._trouble, self._is_sure = self._trouble, None, False
                 await self._outage.wait(trouble)
@@ -215,7 +226,6 @@ class NatsSource:
 
                 self._outage.answered()
 
-            self._news = anyio.Event()
             waiting_s = min(self._limits.seconds or _LONG_POLL_S, _LONG_POLL_S)
 
             if self._requested <= 0:
@@ -243,12 +253,18 @@ class NatsSource:
             "expires": int(waiting_s * 1_000_000_000),
         }
         subject = f"$JS.API.CONSUMER.MSG.NEXT.{self._consumer.stream}.{self._consumer.durable}"
-        await client.publish(subject, orjson.dumps(request), self._inbox)
+
+        try:
+            await client.publish(subject, orjson.dumps(request), self._inbox)
+        except importlib.import_module("nats.errors").Error as error:
+            # Closed, or full of what it could not send.
+            self._requested, self._trouble = 0, error
+            self._news.set()
 
     async def ack(self, receipts: Sequence[Receipt]) -> Mapping[str, int]:
         """See `EventSource.ack`. The floor is the consumer's: below it everything was acknowledged, so committed."""
         client = self._required()
-        await _publish(client, (str(receipt.token) for receipt in receipts), b"+ACK")
+        await _publish(client, (str(token) for _, _, token in parts_of(receipts)), b"+ACK")
         await client.flush(_FLUSH_S)
 
         try:
@@ -270,7 +286,7 @@ class NatsSource:
         """See `EventSource.nack`."""
         client = self._required()
 
-        await _publish(client, (str(receipt.token) for receipt in receipts), b"-NAK")
+        await _publish(client, (str(token) for _, _, token in parts_of(receipts)), b"-NAK")
         await client.flush(_FLUSH_S)
 
     async def close(self) -> None:
@@ -290,7 +306,8 @@ class NatsSource:
     async def _on_message(self, one: Msg) -> None:
         status = one.headers.get("Status") if one.headers else None
 
-        if status is None or one.data:
+        # Only messages can be acknowledged; they may have headers of any name, and no body.
+        if one.reply:
             self._arrived.append(one)
             self._requested -= 1
             self._is_fruitless = False
@@ -389,7 +406,7 @@ def nats(
         options: More arguments of ``nats.connect``: credentials, TLS.
 
     Raises:
-        ConfigError: A name is missing.
+        ConfigError: A name is missing, or the server would take it for something else.
     """
     expect("nats", TEXT, stream=stream, durable=durable)
     expect("nats", NAMES, servers=servers)
@@ -398,6 +415,12 @@ def nats(
 
     if not stream or not durable:
         raise ConfigError(f"nats({stream!r}, durable={durable!r}): both names are needed.")
+
+    if set(stream + durable) & _NOT_IN_NAMES or not (stream + durable).isprintable():
+        raise ConfigError(
+            f"nats({stream!r}, durable={durable!r}): names of streams and consumers have no spaces and none of "
+            f"{' '.join(sorted(_NOT_IN_NAMES - {' '}))}"
+        )
 
     return NatsSource(
         stream,

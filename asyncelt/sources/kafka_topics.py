@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import partial
 from types import ModuleType
@@ -15,8 +16,11 @@ from asyncelt.arguments import NAMES, SECONDS, TEXT, expect
 from asyncelt.errors import ConfigError, ExtractError, UsageError, warn
 from asyncelt.extract.intervals import Intervals
 from asyncelt.extract.messages import Custody, Message, Receipt, Tell
+from asyncelt.extract.receipts import parts_of
 from asyncelt.sources.clients import import_client
+from asyncelt.sources.kafka_client import arguments_of, check_options, is_passing
 from asyncelt.sources.kafka_holding import Holding, end_of, name_of
+from asyncelt.sources.kafka_records import message_of
 from asyncelt.sources.outages import Outage
 from asyncelt.types import OnGap, StartAt
 
@@ -31,17 +35,6 @@ _TELL_S: Final = 3.0
 _LEAVE_S: Final = 5.0
 _NEWS_S: Final = 0.05
 """Until the client tells this source what it knows itself already: not to claim over and over meanwhile."""
-_NEVER_MS: Final = 2**31 - 1
-_MARGIN_MS: Final = 10_000
-_OURS: Final = {
-    "auto_offset_reset": "start= says where a partition starts, on_gap= what happens when messages are gone",
-    "bootstrap_servers": "use servers=",
-    "enable_auto_commit": "offsets are committed after the rows",
-    "group_id": "use group=",
-    "key_deserializer": "use asyncelt.sources.events(source, decode=...)",
-    "value_deserializer": "use asyncelt.sources.events(source, decode=...)",
-}
-"""Arguments of the client that would say something else than ours."""
 
 _import = partial(import_client, "kafka", "aiokafka", "kafka", "aiokafka", "aiokafka.errors")
 
@@ -81,6 +74,7 @@ class KafkaSource:
         self._reading: anyio.CancelScope | None = None
         """Around the request that is under way; cancelled when there is something to take over."""
         self._outage = Outage(first_s=0.1)
+        self._was_open = False
 
     @property
     def name(self) -> str:
@@ -110,7 +104,6 @@ class KafkaSource:
         module = await in_thread(_import, anyio.CapacityLimiter(1))
         self._known = dict(committed)
         self._assigned = None
-        self._consumer = consumer = module.AIOKafkaConsumer(**self._arguments())
         source = self
 
         class Listener(module.ConsumerRebalanceListener):  # type: ignore[misc,name-defined]  # imported when needed
@@ -123,15 +116,8 @@ class KafkaSource:
                 if source._reading is not None:
                     source._reading.cancel()
 
-        try:
-            await consumer.start()
-            existing = await consumer.topics()
-        except module.errors.KafkaError as error:
-            raise ExtractError(
-                f"Kafka source {self.name!r}: cannot connect to {', '.join(self._servers)}: {error}. Is the address "
-                "right (servers=), is the broker up, and does it want TLS or a password (security_protocol=...)?"
-            ) from error
-
+        consumer, existing = await self._connected(module, is_again=self._was_open)
+        self._was_open = True
         missing = [topic for topic in self._topics if topic not in existing]
 
         if missing:
@@ -141,6 +127,33 @@ class KafkaSource:
             )
 
         consumer.subscribe(list(self._topics), listener=Listener())
+
+    async def _connected(self, module: ModuleType, *, is_again: bool) -> tuple[AIOKafkaConsumer, set[str]]:
+        """A client, and the topics that it may see. Brokers that were there before are waited for."""
+        while True:
+            # Known before it connects: whoever is cancelled meanwhile closes it.
+            self._consumer = consumer = module.AIOKafkaConsumer(
+                **arguments_of(self._servers, self._group, self._revoke_deadline_s, self._options)
+            )
+
+            try:
+                await consumer.start()
+                existing = await consumer.topics()
+            except module.errors.KafkaError as error:
+                if not is_again or not is_passing(error):
+                    raise ExtractError(
+                        f"Kafka source {self.name!r}: cannot connect to {', '.join(self._servers)}: {error}. Is the "
+                        "address right (servers=), is the broker up, and does it want TLS or a password "
+                        "(security_protocol=...)?"
+                    ) from error
+
+                await consumer.stop()
+                await self._outage.wait(error)
+                continue
+
+            self._outage.over()
+
+            return consumer, existing
 
     async def fetch(self, most: int) -> Sequence[Message]:
         """See `EventSource.fetch`. Never ends by itself; brokers that are away are waited for."""
@@ -181,9 +194,9 @@ class KafkaSource:
         """See `EventSource.ack`. One owner reads a partition, in order, so what was committed last is a floor."""
         reached: dict[Holding, int] = {}
 
-        for one in receipts:
-            if isinstance(one.token, Holding) and one.position is not None:
-                reached[one.token] = max(one.position, reached.get(one.token, -1))
+        for _, position, token in parts_of(receipts):
+            if isinstance(token, Holding) and position is not None:
+                reached[token] = max(position, reached.get(token, -1))
 
         offsets = {
             holding.partition: position + 1
@@ -358,7 +371,7 @@ class KafkaSource:
         Raises:
             ExtractError: It does not.
         """
-        if not getattr(error, "retriable", False):
+        if not is_passing(error):
             raise ExtractError(f"Kafka source {self.name!r}: {type(error).__name__}: {error}") from error
 
         await self._outage.wait(error)
@@ -367,47 +380,19 @@ class KafkaSource:
             self._seek(holding)
 
     def _settle(self, receipts: Sequence[Receipt]) -> None:
-        for one in receipts:
-            if isinstance(one.token, Holding):
-                one.token.open -= 1
+        for holding, count in Counter(token for _, _, token in parts_of(receipts)).items():
+            if isinstance(holding, Holding):
+                holding.open -= count
 
         self._settled.set()
 
     # ------------------------------------------------------------------ parts
 
-    def _arguments(self) -> dict[str, object]:
-        revoke_ms = int(self._revoke_deadline_s * 1000)
-        # A stream whose destination is away reads nothing, and yet is alive: its heartbeats say so. A member that
-        # gives partitions back may take its time, and those who wait for it ask for that long.
-        defaults = {
-            "max_poll_interval_ms": _NEVER_MS,
-            "rebalance_timeout_ms": revoke_ms + _MARGIN_MS,
-            "request_timeout_ms": max(40_000, revoke_ms + 2 * _MARGIN_MS),
-        }
-        ours = {
-            "bootstrap_servers": self._servers,
-            "group_id": self._group,
-            "enable_auto_commit": False,
-            "auto_offset_reset": "none",
-        }
-
-        return {**defaults, **self._options, **ours}
-
     def _message(self, holding: Holding, one: ConsumerRecord) -> Message:
         holding.open += 1
         holding.following = one.offset + 1
 
-        return Message(
-            one.value,
-            Receipt(holding.name, one.offset, holding),
-            self,
-            table_name=one.topic,
-            headers={name: value.decode("utf-8", "replace") for name, value in one.headers},
-            key=one.key,
-            topic=one.topic,
-            partition=one.partition,
-            timestamp=one.timestamp / 1000,
-        )
+        return message_of(one, holding, self)
 
     @property
     def _kafka(self) -> ModuleType:
@@ -469,9 +454,7 @@ def kafka(
         if value not in allowed:
             raise ConfigError(f"kafka({topics!r}): {name} is one of {', '.join(allowed)}, not {value!r}.")
 
-    for name in options:
-        if name in _OURS:
-            raise ConfigError(f"kafka({topics!r}, {name}=...): {_OURS[name]}.")
+    check_options(topics, options)
 
     return KafkaSource(
         names,

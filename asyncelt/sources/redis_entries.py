@@ -7,6 +7,7 @@ from typing import Final, TypeAlias, cast
 
 from asyncelt.errors import ExtractError
 from asyncelt.extract.messages import Receipt
+from asyncelt.extract.receipts import parts_of
 
 __all__ = ["Entries", "by_stream", "entries_of", "entry_id", "position_of", "text_of"]
 
@@ -20,9 +21,9 @@ def by_stream(receipts: Sequence[Receipt]) -> dict[str, list[bytes]]:
     """Ids to acknowledge, by stream."""
     found: dict[str, list[bytes]] = {}
 
-    for one in receipts:
-        if isinstance(one.token, bytes):
-            found.setdefault(one.partition, []).append(one.token)
+    for stream, _, token in parts_of(receipts):
+        if isinstance(token, bytes):
+            found.setdefault(stream, []).append(token)
 
     return found
 

@@ -22,6 +22,15 @@ from asyncelt.extract.intervals import EMPTY, Intervals
 from asyncelt.extract.messages import Message, Receipt, Tell
 from asyncelt.sources.clients import import_client
 from asyncelt.sources.outages import Outage
+from asyncelt.sources.redis_client import (
+    address_of,
+    arguments_of,
+    away,
+    check_url,
+    failing_over,
+    is_lost_group,
+    is_passing,
+)
 from asyncelt.sources.redis_entries import Entries, by_stream, entries_of, entry_id, position_of, text_of
 
 if TYPE_CHECKING:
@@ -86,8 +95,8 @@ class RedisStreamSource:
         self._claims: dict[str, str] = {}
         """By stream: where looking for the entries of dead consumers goes on."""
         self._claimed_at: float | None = None
-        self._open: set[tuple[str, bytes]] = set()
-        """Entries that were given to the stream, which has not said what became of them."""
+        self._open: dict[str, set[bytes]] = {one: set() for one in self._streams}
+        """By stream: entries that were given to the stream, which has not said what became of them."""
         self._nbytes = _REQUEST_BYTES // _FIRST_ENTRIES
         """Of an entry, about."""
         self._outage = Outage()
@@ -118,22 +127,15 @@ class RedisStreamSource:
         """See `EventSource.position`. A group that does not exist is made, after what has been committed."""
         module = self._module = await in_thread(_import, anyio.CapacityLimiter(1))
         self._committed = dict(committed)
-        self._open.clear()
+        self._open = {one: set() for one in self._streams}
         self._claims.clear()
         self._claimed_at = None
-        # Answers are read as RESP2 has them; a server that is slow to answer is not one that has gone.
-        known = await in_thread(_driver_info, anyio.CapacityLimiter(1))
-        options = {
-            **known,
-            "socket_timeout": _LONG_POLL_S * 3,
-            **self._options,
-            "decode_responses": False,
-            "protocol": 2,
-        }
+        arguments = partial(arguments_of, self._options, _LONG_POLL_S * 3)
+        options = await in_thread(arguments, anyio.CapacityLimiter(1))
         self._client = module.from_url(self._url, **options)
-        is_again, self._was_open, self._is_member = self._was_open, True, False
-        await self._make_groups_patiently(is_again=is_again)
-        self._is_member = True
+        self._is_member = False
+        await self._make_groups_patiently(is_again=self._was_open)
+        self._was_open = self._is_member = True
         self._read_again()
 
     async def fetch(self, most: int) -> Sequence[Message]:
@@ -141,6 +143,7 @@ class RedisStreamSource:
 
         Raises:
             ExtractError: The server knows the password no more.
+            redis.exceptions.ResponseError: It answers with an error that does not pass.
         """
         errors = importlib.import_module("redis.exceptions")  # imported off the loop before
 
@@ -153,10 +156,10 @@ class RedisStreamSource:
                 self._outage.over()
             except errors.AuthenticationError as error:
                 raise self._unwelcome(error) from error
-            except (*_away(errors), *_failing_over(errors)) as error:
+            except (*away(errors), *failing_over(errors)) as error:
                 await self._outage.wait(error)
 
-                if isinstance(error, _failing_over(errors)):
+                if isinstance(error, failing_over(errors)):
                     # Another server is the right one now, or will be.
                     await self._required().connection_pool.disconnect()
 
@@ -164,10 +167,13 @@ class RedisStreamSource:
                 self._read_again()
                 continue
             except errors.ResponseError as error:
-                if not str(error).startswith("NOGROUP"):
+                if is_lost_group(error):
+                    await self._make_groups_patiently(is_again=True)
+                elif is_passing(error):
+                    await self._outage.wait(error)
+                else:
                     raise
 
-                await self._make_groups()
                 continue
 
             if found:
@@ -227,7 +233,7 @@ class RedisStreamSource:
     async def _make_groups_patiently(self, *, is_again: bool) -> None:
         """Wait for a server that is starting; and for one that is away, if it was there before."""
         errors = importlib.import_module("redis.exceptions")
-        passing = (*_away(errors), *_failing_over(errors)) if is_again else (errors.BusyLoadingError,)
+        passing = (*away(errors), *failing_over(errors)) if is_again else (errors.BusyLoadingError,)
 
         while True:
             try:
@@ -238,6 +244,11 @@ class RedisStreamSource:
                 raise self._unwelcome(error) from error
             except passing as error:
                 await self._outage.wait(error)
+            except away(errors) as error:
+                raise ExtractError(
+                    f"Redis source {self.name!r}: cannot connect to {address_of(self._url)}: {error}. Is the address "
+                    "right (url=), is the server up, and does it want TLS (rediss://)?"
+                ) from error
 
     async def _make_groups(self) -> None:
         client = self._required()
@@ -279,7 +290,7 @@ class RedisStreamSource:
 
             self._mine[stream] = entries[-1][0].decode()
 
-            if found := self._messages(stream, entries, again=True):
+            if found := await self._taken(stream, entries):
                 return found
 
         return []
@@ -307,7 +318,7 @@ class RedisStreamSource:
             else:
                 self._claims[stream] = following.decode()
 
-            if found := self._messages(stream, entries, again=True):
+            if found := await self._taken(stream, entries):
                 return found
 
         return []
@@ -338,18 +349,26 @@ class RedisStreamSource:
             for message in self._messages(stream, entries, again=False)
         ]
 
+    async def _taken(self, stream: str, entries: Entries) -> list[Message]:
+        """Of what somebody had before. Entries that were deleted meanwhile would keep the floor down for ever."""
+        gone = [one for one, fields in entries if one and not fields and one not in self._open[stream]]
+
+        if gone:
+            await self._required().xack(stream, self._group, *gone)
+
+        return self._messages(stream, entries, again=True)
+
     def _messages(self, stream: str, entries: Entries, *, again: bool) -> list[Message]:
         if sizes := [sum(map(len, fields.values())) for _, fields in entries if fields]:
             self._nbytes = max(sum(sizes) // len(sizes), 1)
 
-        # An entry that was deleted while somebody had it has no fields. One that is open here may be claimed by
-        # ourselves, which tells the server that somebody is at it.
+        # One that is open here may be claimed by ourselves, which tells the server that somebody is at it.
         found = [
             self._message(stream, one, fields, again=again)
             for one, fields in entries
-            if fields and (stream, one) not in self._open
+            if fields and one not in self._open[stream]
         ]
-        self._open.update((stream, one) for one, _ in entries)
+        self._open[stream].update(one for one, fields in entries if fields)
 
         return found
 
@@ -383,7 +402,8 @@ class RedisStreamSource:
         return position_of(pending["min"])[1] - 1 if pending["pending"] else position_of(delivered)[1]
 
     def _settle(self, receipts: Sequence[Receipt]) -> None:
-        self._open.difference_update((one.partition, one.token) for one in receipts if isinstance(one.token, bytes))
+        for stream, ids in by_stream(receipts).items():
+            self._open[stream].difference_update(ids)
 
     async def _release(self, stream: str, ids: Sequence[bytes]) -> None:
         """Make entries look as if they had been idle long enough to be claimed."""
@@ -424,23 +444,6 @@ class RedisStreamSource:
         return self._client
 
 
-def _away(errors: ModuleType) -> tuple[type[Exception], ...]:
-    return errors.ConnectionError, errors.TimeoutError
-
-
-def _failing_over(errors: ModuleType) -> tuple[type[Exception], ...]:
-    """What a server answers that is not, or not yet, the one to ask."""
-    return errors.ReadOnlyError, errors.ClusterDownError, errors.TryAgainError
-
-
-def _driver_info() -> dict[str, object]:
-    """What the client tells the server of itself. Left to itself it looks that up on the disk with each connection."""
-    try:
-        return {"driver_info": importlib.import_module("redis.driver_info").DriverInfo()}
-    except ModuleNotFoundError:  # an older client, which does not
-        return {}
-
-
 def redis_stream(
     streams: str | Sequence[str],
     *,
@@ -467,7 +470,7 @@ def redis_stream(
         options: More arguments of ``redis.asyncio.from_url``: credentials, TLS.
 
     Raises:
-        ConfigError: A name is missing.
+        ConfigError: A name is missing, or ``url`` has an argument that is not possible.
     """
     expect("redis_stream", NAMES, streams=streams)
     expect("redis_stream", TEXT, group=group, url=url)
@@ -477,6 +480,8 @@ def redis_stream(
 
     if not names or not all(names) or not group:
         raise ConfigError(f"redis_stream({streams!r}, group={group!r}): both names are needed.")
+
+    check_url(url)
 
     return RedisStreamSource(
         names,

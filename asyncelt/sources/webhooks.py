@@ -5,9 +5,9 @@ from __future__ import annotations
 import inspect
 import time
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Final, TypeAlias
+from typing import Final, Literal, TypeAlias, get_args
 
 import anyio
 import orjson
@@ -54,6 +54,7 @@ class WebhookRequest:
 
 DedupKey: TypeAlias = str | Callable[[WebhookRequest], str | None]
 Authenticate: TypeAlias = Callable[[WebhookRequest], bool | Awaitable[bool]]
+AuthenticateBy: TypeAlias = Literal["request", "headers"]
 
 
 class _Refused(Exception):
@@ -83,6 +84,7 @@ class Webhook:
         capacity: int,
         max_body_bytes: int,
         authenticate: Authenticate | None,
+        authenticate_by: AuthenticateBy = "request",
         dedup_key: DedupKey | None,
         waiting_bytes: int = _WAITING_BYTES,
         body_s: float = _BODY_S,
@@ -91,6 +93,7 @@ class Webhook:
         self._capacity = capacity
         self._max_body_bytes = max_body_bytes
         self._authenticate = authenticate
+        self._authenticate_by = authenticate_by
         self._dedup_key = dedup_key
         self._taken = 0
         """Requests that are being read, or wait for their answer."""
@@ -142,6 +145,15 @@ class Webhook:
         if scope["method"] not in {"POST", "PUT"}:
             raise _Refused(405, "Send it with POST or PUT.", (b"allow", b"POST, PUT"))
 
+        request = _request(scope)
+
+        if self._authenticate_by == "headers":
+            try:
+                await self._check(request)
+            except _Refused:
+                await _throw_away(receive)
+                raise
+
         if self._taken >= self._capacity or self._desk.is_full:
             raise _too_much()
 
@@ -149,19 +161,27 @@ class Webhook:
         body = _Body()
 
         try:
-            request = await self._read(scope, receive, body)
+            await self._read(request, receive, body)
+            request = replace(request, body=b"".join(body.parts))
+
+            if self._authenticate_by == "request":
+                await self._check(request)
+
             await self._keep(request)
         finally:
             self._taken -= 1
             self._taken_bytes -= body.size
 
+    async def _check(self, request: WebhookRequest) -> None:
+        if self._authenticate is None:
+            return
+
+        answer = self._authenticate(request)
+
+        if not (await answer if inspect.isawaitable(answer) else answer):
+            raise _Refused(401, "Not authenticated.")
+
     async def _keep(self, request: WebhookRequest) -> None:
-        if self._authenticate is not None:
-            answer = self._authenticate(request)
-
-            if not (await answer if inspect.isawaitable(answer) else answer):
-                raise _Refused(401, "Not authenticated.")
-
         message = Message(
             request.body,
             headers=request.headers,
@@ -190,9 +210,8 @@ class Webhook:
 
         raise _Refused(400, f"The header {self._dedup_key} is missing, by which a repetition could be told.")
 
-    async def _read(self, scope: Scope, receive: Receive, body: _Body) -> WebhookRequest:
-        headers = _headers(scope)
-        said = headers.get("content-length", "")
+    async def _read(self, request: WebhookRequest, receive: Receive, body: _Body) -> None:
+        said = request.headers.get("content-length", "")
 
         if said.isdecimal() and int(said) > self._max_body_bytes:
             await _throw_away(receive)
@@ -203,18 +222,6 @@ class Webhook:
                 await self._receive(receive, body)
         except TimeoutError:
             raise _Refused(408, f"The body did not come within {self._body_s:g} s.", _CLOSE) from None
-
-        client = scope.get("client")
-        query = scope.get("query_string", b"")
-
-        return WebhookRequest(
-            method=str(scope["method"]),
-            path=_path(scope),
-            query=query.decode("latin-1") if isinstance(query, bytes) else str(query),
-            headers=headers,
-            client=str(client[0]) if isinstance(client, Sequence) and client else None,
-            body=b"".join(body.parts),
-        )
 
     async def _receive(self, receive: Receive, body: _Body) -> None:
         more = True
@@ -306,6 +313,21 @@ async def _answer(send: Send, status: int, content: object, *headers: tuple[byte
     await send({"type": "http.response.body", "body": body})
 
 
+def _request(scope: Scope) -> WebhookRequest:
+    """What is known of it before its body."""
+    client = scope.get("client")
+    query = scope.get("query_string", b"")
+
+    return WebhookRequest(
+        method=str(scope["method"]),
+        path=_path(scope),
+        query=query.decode("latin-1") if isinstance(query, bytes) else str(query),
+        headers=_headers(scope),
+        client=str(client[0]) if isinstance(client, Sequence) and client else None,
+        body=b"",
+    )
+
+
 def _headers(scope: Scope) -> dict[str, str]:
     found: dict[str, str] = {}
     given = scope.get("headers", ())
@@ -328,6 +350,7 @@ def _path(scope: Scope) -> str:
 _DEDUP_KEY = Kind(
     "the name of a header or a function of the request", lambda value: callable(value) or TEXT.accepts(value)
 )
+_AUTHENTICATE_BY = Kind("'request' or 'headers'", lambda value: value in get_args(AuthenticateBy))
 _AUTHENTICATE = Kind("a function of the request", callable, is_secret=True)
 
 
@@ -337,6 +360,7 @@ def webhook(
     spool: str | Path | None = None,
     dedup_key: DedupKey | None = None,
     authenticate: Authenticate | None = None,
+    authenticate_by: AuthenticateBy = "request",
     max_body_bytes: int = 1024 * 1024,
     capacity: int = 1000,
     spool_bytes: int = 1024 * 1024 * 1024,
@@ -352,13 +376,15 @@ def webhook(
         dedup_key: Name of a header, or a function of the request, that tells a repetition: it becomes the column
             ``_dedup_key`` and the primary key, of which the first row stays. A request without it is answered 400.
         authenticate: Whether a request is welcome; 401 if not. What it raises is the server's to answer.
+        authenticate_by: What it needs: ``request``, with its body, as for signatures; or ``headers``: then it is asked
+            before anything of the body is read or counted, and sees none.
         max_body_bytes: A longer body is answered 413.
         capacity: How many requests may be waiting at a time; others are answered 429. So are those whose bodies would
             be more than 64 MiB with those that wait.
         spool_bytes: How large the files in ``spool`` may be; requests beyond are answered 429.
 
     Raises:
-        ConfigError: A limit below 1.
+        ConfigError: A limit below 1, or there is no such ``authenticate_by``.
     """
     expect("webhook", TEXT, name=name)
     where = f"webhook({name!r})"
@@ -366,6 +392,8 @@ def webhook(
     expect_if_given(where, PATH, spool=spool)
     expect_if_given(where, _DEDUP_KEY, dedup_key=dedup_key)
     expect_if_given(where, _AUTHENTICATE, authenticate=authenticate)
+
+    expect(where, _AUTHENTICATE_BY, authenticate_by=authenticate_by)
     desk: Desk = CommittedDesk(name, capacity) if spool is None else SpooledDesk(name, Path(spool), spool_bytes)
 
     return Webhook(
@@ -373,5 +401,6 @@ def webhook(
         capacity=capacity,
         max_body_bytes=max_body_bytes,
         authenticate=authenticate,
+        authenticate_by=authenticate_by,
         dedup_key=dedup_key,
     )

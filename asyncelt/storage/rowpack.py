@@ -8,7 +8,7 @@ with unpaired surrogates are what they were. Blocking and pure; called from thre
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from datetime import date, datetime, time
 from decimal import Decimal
 from typing import Any, Final, cast
@@ -20,7 +20,7 @@ from asyncelt.errors import StorageError
 from asyncelt.flow import Unloadable
 from asyncelt.normalize.plain import unwrap
 
-__all__ = ["pack_row", "pack_rows", "unpack_rows"]
+__all__ = ["pack_row", "unpack_rows"]
 
 _LENGTH: Final = struct.Struct("<I")
 _MAX_ROW: Final = 2**32 - 1
@@ -107,15 +107,6 @@ _encoder: Final = msgspec.msgpack.Encoder()
 _decoder: Final[msgspec.msgpack.Decoder[Any]] = msgspec.msgpack.Decoder(ext_hook=_read_tag)
 
 
-def pack_rows(rows: Iterable[object]) -> bytes:
-    """The rows one after the other, each with its length in front.
-
-    Raises:
-        TypeError: A row holds a value that no column can hold.
-    """
-    return b"".join(map(pack_row, rows))
-
-
 def pack_row(row: object) -> bytes:
     """One row with its length in front.
 
@@ -136,7 +127,7 @@ def pack_row(row: object) -> bytes:
 
 
 def unpack_rows(data: bytes | memoryview) -> Iterator[object]:
-    """The rows that `pack_rows` was given.
+    """The rows of `pack_row`, one after the other.
 
     Raises:
         StorageError: The data is cut off, or of a newer release.

@@ -18,12 +18,13 @@ import pyarrow as pa
 
 from asyncelt.errors import BadRecord, PackageCorrupt, StorageError
 from asyncelt.failpoints import failpoint
-from asyncelt.flow import ArrowPage, JsonBody, JsonPages, Payload, Rows, Unloadable
+from asyncelt.flow import DESCRIPTION_CHARS, ArrowPage, JsonBody, JsonPages, Payload, Rows, Unloadable
 from asyncelt.normalize.gating import Gate
 from asyncelt.normalize.walk import excerpt
 from asyncelt.storage.draft import PackageDraft
 from asyncelt.storage.files import fsync_file
 from asyncelt.storage.rowpack import pack_row, unpack_rows
+from asyncelt.storage.tablepack import pack_table, unpack_table
 from asyncelt.types import OnError
 
 __all__ = ["PageForm", "PageSpool", "StoredPage", "read_payload"]
@@ -31,8 +32,6 @@ __all__ = ["PageForm", "PageSpool", "StoredPage", "read_payload"]
 PageForm: TypeAlias = Literal["rows", "json", "arrow"]
 
 _EXTENSIONS: Final[dict[PageForm, str]] = {"rows": "msgpack", "json": "json", "arrow": "arrow"}
-_DESCRIPTION: Final = 10_000
-"""Characters that are kept of a row that cannot be written down."""
 _UNSAFE: Final = re.compile(r"[^A-Za-z0-9_\-]+")
 
 
@@ -156,7 +155,7 @@ class PageSpool:
             return "json", [body.data for body in bodies], tuple((len(body.data), body.items) for body in bodies)
 
         if isinstance(payload, ArrowPage):
-            return "arrow", [_ipc(payload.table)], ()
+            return "arrow", [pack_table(payload.table)], ()
 
         packed: list[bytes] = []
         self.gate.run(_packing(table, payload.items, packed, on_error))
@@ -182,8 +181,7 @@ def read_payload(folder: Path, page: StoredPage, gate: Gate) -> Payload:
 
     try:
         if page.form == "arrow":
-            with pa.ipc.open_stream(pa.py_buffer(data)) as reader:
-                return ArrowPage(reader.read_all())
+            return ArrowPage(unpack_table(data))
 
         rows: list[object] = []
         gate.run(map(rows.append, unpack_rows(data)))
@@ -228,15 +226,6 @@ def _packing(table: str, rows: Sequence[object], packed: list[bytes], on_error: 
             if on_error == "fail":
                 raise problem from error
 
-            packed.append(pack_row(Unloadable(str(problem), excerpt(row, _DESCRIPTION))))
+            packed.append(pack_row(Unloadable(str(problem), excerpt(row, DESCRIPTION_CHARS))))
 
         yield
-
-
-def _ipc(table: pa.Table) -> bytes:
-    sink = pa.BufferOutputStream()
-
-    with pa.ipc.new_stream(sink, table.schema) as writer:
-        writer.write_table(table)
-
-    return sink.getvalue().to_pybytes()

@@ -22,8 +22,6 @@ from uuid import UUID
 import orjson
 
 from asyncelt.errors import ConfigError, StorageError
-from asyncelt.schema.model import Column
-from asyncelt.schema.system import pipeline_state_table
 
 __all__ = [
     "LOCAL_KEY",
@@ -39,7 +37,6 @@ __all__ = [
     "encode_typed_json",
     "migrate_state",
     "state_hash",
-    "state_row_columns",
     "state_row_values",
 ]
 
@@ -200,11 +197,6 @@ def migrate_state(doc: StateDoc) -> StateDoc:
             moved[f"{kind}_name"] = None
 
     return {**moved, "_state_engine_version": STATE_ENGINE_VERSION}
-
-
-def state_row_columns() -> tuple[Column, ...]:
-    """Columns of ``_dlt_pipeline_state``, in physical order."""
-    return tuple(pipeline_state_table().columns.values())
 
 
 def state_row_values(

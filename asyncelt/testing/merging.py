@@ -1,4 +1,4 @@
-"""Conformance of merging by delete and insert, with nested tables (behaviour.md 7.4)."""
+"""Conformance of merging by delete and insert, with nested tables."""
 
 # ruff: noqa: S101, D102, FBT003 - tests: their names are sentences
 

@@ -1,4 +1,4 @@
-"""Conformance of the merge strategies that find rows by their primary key: upsert, insert-only, cdc (behaviour.md 7.5).
+"""Conformance of the merge strategies that find rows by their primary key: upsert, insert-only, cdc.
 
 Their row ids are made of the key, so rows with one key have one id, and so have their nested rows.
 """

@@ -1,4 +1,4 @@
-"""Conformance of the merge strategy scd2, which keeps every version of a record (behaviour.md 7.5)."""
+"""Conformance of the merge strategy scd2, which keeps every version of a record."""
 
 # ruff: noqa: S101, D102 - tests: their names are sentences
 

@@ -10,26 +10,32 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+import duckdb
+
+from asyncelt.destinations.duckdb_impl.attaching import Access, commit_lock, lock_path
+from asyncelt.destinations.duckdb_impl.config import DuckDbConfig
 from asyncelt.destinations.duckdb_impl.fences import Fences
 from asyncelt.destinations.duckdb_impl.files import insert_parquet
-from asyncelt.destinations.duckdb_impl.reading import read_columns
+from asyncelt.destinations.duckdb_impl.reading import read_catalog, read_columns
 from asyncelt.destinations.duckdb_impl.tables import migrate_table, require_dataset
-from asyncelt.destinations.duckdb_impl.tuning import FittedMemory
+from asyncelt.destinations.duckdb_impl.tuning import FittedMemory, leave_out_fsst
 from asyncelt.destinations.duckdb_impl.writing import Work
+from asyncelt.errors import LoadError
 from asyncelt.failpoints import failpoint
 from asyncelt.flow import JobFile, Package
 from asyncelt.load.protocol import Commit, EarlyJob
 from asyncelt.schema.model import Table
 from asyncelt.types import LoadId, TableName
 
-__all__ = ["Early", "asked_ns"]
+__all__ = ["Early", "EarlyLoading"]
 
 _SHARE_OF_PATIENCE: Final = 0.5
+"""How long a transaction may be held, as part of the time that others wait for the file."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,15 +57,10 @@ class Early:
     columns: dict[tuple[LoadId, TableName], list[str]] = field(default_factory=dict)
     """What tables got here, in order."""
 
-    @staticmethod
-    def deadline_after(patience_s: float) -> float:
-        """Until when a transaction that is begun now may be held, if others wait ``patience_s`` for the file."""
-        return time.monotonic() + patience_s * _SHARE_OF_PATIENCE
-
     @property
     def is_wanted_by_others(self) -> bool:
         """Whether somebody waits for the file, or it has been held for long."""
-        return asked_ns(self.lock_path) != self.asked_ns or time.monotonic() > self.deadline
+        return _asked_ns(self.lock_path) != self.asked_ns or time.monotonic() > self.deadline
 
     @property
     def updates(self) -> Mapping[LoadId, Mapping[str, tuple[str, ...]]]:
@@ -126,7 +127,100 @@ class Early:
         return wanted[: len(added)] == list(added)
 
 
-def asked_ns(lock_path: Path) -> int:
+class EarlyLoading:
+    """The transaction of a session that waits for its commit, if there is one. Used by one thread.
+
+    Args:
+        config: Which database, and how it is written.
+        access: To it.
+    """
+
+    def __init__(self, config: DuckDbConfig, access: Access) -> None:
+        self._config = config
+        self._access = access
+        self._early: Early | None = None
+
+    @property
+    def is_under_way(self) -> bool:
+        """Whether a transaction waits for its commit."""
+        return self._early is not None
+
+    def load(self, jobs: Sequence[EarlyJob]) -> bool:
+        """Write job files into the transaction of the commit to come; False: nothing is kept of it.
+
+        Should it fail for whatever reason, then the commit meets that reason again and says so.
+        """
+        if self._config.path is None:
+            return False
+
+        try:
+            if self._early is None:
+                self._early = self._begin(self._config.path)
+
+            if not self._early.is_wanted_by_others:
+                leave_out_fsst(self._access.statements, self._config, [one.table for one in jobs])
+                self._early.write(jobs)
+
+                return True
+        except (duckdb.Error, LoadError, OSError):
+            pass
+        except BaseException:
+            self.forget()
+            raise
+
+        self.forget()
+
+        return False
+
+    def take(self, commit: Commit) -> Early | None:
+        """Hand over what has been written for this commit; what was written otherwise is rolled back."""
+        if self._early is not None and not self._early.fits(commit):
+            self.forget()
+
+        early, self._early = self._early, None
+
+        return early
+
+    def forget(self) -> None:
+        """Roll back what was written early."""
+        early, self._early = self._early, None
+
+        if early is None:
+            return
+
+        try:
+            early.hold.close()
+        except (duckdb.Error, LoadError):
+            # A file that cannot be let go of, for instance on a full disk: the next call attaches it anew.
+            with suppress(duckdb.Error):
+                self._access.close()
+
+    def _begin(self, path: Path) -> Early:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        statements = self._access.statements
+
+        with ExitStack() as stack:
+            fences = stack.enter_context(commit_lock(self._config))
+            asked = _asked_ns(lock_path(path))
+            dataset = stack.enter_context(self._access.open("loading early"))
+            memory = FittedMemory(statements, self._config, is_alone=self._access.is_alone)
+            stack.callback(memory.restore)
+            statements.execute("BEGIN TRANSACTION")
+            stack.callback(statements.rollback)
+            work = Work(statements, dataset, read_catalog(statements, dataset), self._config.replace_strategy)
+
+            return Early(
+                work=work,
+                hold=stack.pop_all(),
+                fences=fences,
+                memory=memory,
+                lock_path=lock_path(path),
+                asked_ns=asked,
+                deadline=time.monotonic() + self._config.busy_timeout_s * _SHARE_OF_PATIENCE,
+            )
+
+
+def _asked_ns(lock_path: Path) -> int:
     """Last change of a lock file."""
     return os.stat(lock_path).st_mtime_ns
 

@@ -8,9 +8,9 @@ from itertools import groupby
 
 from sqlglot import exp
 
-from asyncelt.destinations.duckdb_impl.staged import JobPaths, local_job_path
+from asyncelt.destinations.duckdb_impl.job_paths import JobPaths, local_job_path
 from asyncelt.destinations.duckdb_impl.types import json_type
-from asyncelt.destinations.sql.names import Dataset, column, identifier, parameter, table
+from asyncelt.destinations.sql.names import Dataset, column, identifier, option, parameter, table
 from asyncelt.flow import JobFile, Package
 from asyncelt.schema.model import Column, Table
 
@@ -54,7 +54,7 @@ def insert_parquet(target: str, dataset: Dataset | None, files: Sequence[str]) -
 @lru_cache(maxsize=256)
 def _insert_parquet(target: str, dataset: Dataset | None, several: bool) -> str:  # noqa: FBT001 - private
     # With several files the columns of all have to be joined: a later file may have more of them.
-    options = [_option("union_by_name", exp.true())] if several else []
+    options = [option("union_by_name", exp.true())] if several else []
     rows = exp.select(exp.Star()).from_(exp.Anonymous(this="read_parquet", expressions=[parameter(1), *options]))
 
     return _insert(target, dataset, rows)
@@ -68,9 +68,9 @@ def _insert_json(target: str, dataset: Dataset | None, source: Table, longest: i
         ]
     )
     options = [
-        _option("format", exp.Literal.string("newline_delimited")),
-        _option("columns", types),
-        _option("maximum_object_size", exp.Literal.number(longest)),
+        option("format", exp.Literal.string("newline_delimited")),
+        option("columns", types),
+        option("maximum_object_size", exp.Literal.number(longest)),
     ]
     rows = exp.select(*(_from_json(one) for one in columns)).from_(
         exp.Anonymous(this="read_json", expressions=[parameter(1), *options])
@@ -89,7 +89,3 @@ def _from_json(one: Column) -> exp.Expr:
 
 def _insert(target: str, dataset: Dataset | None, rows: exp.Select) -> str:
     return exp.Insert(this=table(target, dataset), expression=rows, by_name=True).sql(dialect=_DIALECT)
-
-
-def _option(name: str, value: exp.Expression) -> exp.Expression:
-    return exp.PropertyEQ(this=exp.to_identifier(name), expression=value)

@@ -73,14 +73,14 @@ class DuckDbSession:
         """See `SupportsEarly`."""
         database = self._database or await self._prepare()
 
-        return await self._worker.call(lambda: database.load_early(jobs), interrupt=database.interrupt)
+        return await self._worker.call(lambda: database.early.load(jobs), interrupt=database.interrupt)
 
     async def forget_early(self) -> None:
         """See `SupportsEarly`."""
         database = self._database
 
         if database is not None:
-            await self._worker.call(database.forget_early)
+            await self._worker.call(database.early.forget)
 
     async def commit(self, commit: Commit) -> CommitResult:
         """See `Session.commit`."""
@@ -161,7 +161,7 @@ class DuckDbSession:
 
     async def idle(self) -> None:
         """See `SupportsIdle.idle`: close the file, so that other processes can open it."""
-        if self._database is not None and self._database.holds_early:
+        if self._database is not None and self._database.early.is_under_way:
             return
 
         database, self._database = self._database, None
@@ -188,7 +188,7 @@ class DuckDbSession:
         def run() -> T:
             if not keeps_early:
                 # One connection has one transaction, in which no other call may look.
-                database.forget_early()
+                database.early.forget()
 
             return work(database)
 

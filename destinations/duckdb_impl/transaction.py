@@ -10,9 +10,9 @@ import duckdb
 
 from asyncelt.destinations.duckdb_impl.early import Early
 from asyncelt.destinations.duckdb_impl.errors import translate
+from asyncelt.destinations.duckdb_impl.job_paths import JobPaths, local_job_path
 from asyncelt.destinations.duckdb_impl.positions import move_positions
 from asyncelt.destinations.duckdb_impl.reading import committed, lease, read_catalog, read_columns
-from asyncelt.destinations.duckdb_impl.staged import JobPaths, local_job_path
 from asyncelt.destinations.duckdb_impl.statements import DIALECT, Statements
 from asyncelt.destinations.duckdb_impl.tables import migrate_table, require_dataset
 from asyncelt.destinations.duckdb_impl.writing import Work, write_package

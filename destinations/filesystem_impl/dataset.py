@@ -8,9 +8,9 @@ unfinished; whoever comes next finishes it.
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
 
 import orjson
 
@@ -18,31 +18,34 @@ from asyncelt.destinations.busy import Busy, OwnerAlive
 from asyncelt.destinations.filesystem_impl import documents
 from asyncelt.destinations.filesystem_impl.catalogs import CatalogConfig
 from asyncelt.destinations.filesystem_impl.changes import schema_updates
-from asyncelt.destinations.filesystem_impl.documents import MarkedPackage, Marker
+from asyncelt.destinations.filesystem_impl.documents import Marker
 from asyncelt.destinations.filesystem_impl.lake import (
     LakeFormat,
     check_lakes,
     format_of,
     lake_tables,
 )
-from asyncelt.destinations.filesystem_impl.lake_steps import check_rows, compact
+from asyncelt.destinations.filesystem_impl.lake_steps import LakeSteps
 from asyncelt.destinations.filesystem_impl.lakes import Lake, lake_of
 from asyncelt.destinations.filesystem_impl.layout import Layout
+from asyncelt.destinations.filesystem_impl.load_rows import (
+    fold_load_rows,
+    load_ids_of,
+    settled_among,
+    write_load_rows,
+)
 from asyncelt.destinations.filesystem_impl.marking import Marking
 from asyncelt.destinations.filesystem_impl.storage import Place, Store
-from asyncelt.errors import AsynceltError, DestinationRejected, LeaseLost, SchemaError, TablesBehind
+from asyncelt.destinations.filesystem_impl.stored_schemas import StoredSchemas
+from asyncelt.errors import AsynceltError, DestinationRejected, LeaseLost, TablesBehind
 from asyncelt.failpoints import failpoint
 from asyncelt.flow import JobFile, Package
 from asyncelt.load.protocol import Commit, CommitResult, Lease, Restored, Target
 from asyncelt.schema.capabilities import Capabilities
-from asyncelt.schema.model import Schema
-from asyncelt.schema.stored import from_json
 from asyncelt.schema.system import LOADS_TABLE, STATE_TABLE, VERSION_TABLE
 from asyncelt.types import JsonValue, LoadId, TableName
 
 __all__ = ["FileDataset"]
-
-_logger = logging.getLogger("asyncelt.destinations.filesystem")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +60,7 @@ class FileDataset:
         catalog: Of Iceberg tables.
         namespace: Of Iceberg tables, in the catalog.
         compact_files: See `filesystem`.
+        memory_limit: See `filesystem`.
     """
 
     place: Place
@@ -66,6 +70,21 @@ class FileDataset:
     catalog: CatalogConfig
     namespace: str
     compact_files: int | None = None
+    memory_limit: str | None = None
+
+    schemas: StoredSchemas = field(init=False)
+    """What is stored of them in the dataset."""
+    lakes: LakeSteps = field(init=False)
+    """What commits do to tables in a table format."""
+    _settled: set[LoadId] = field(default_factory=set, init=False)
+    """Recent commits of which nothing is left to do."""
+    _seen: list[str] = field(default_factory=list, init=False)
+    """What need not be looked for again."""
+    _drivers: dict[LakeFormat, Lake] = field(default_factory=dict, init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "schemas", StoredSchemas(self.store))
+        object.__setattr__(self, "lakes", LakeSteps(self.place, self.schemas, self.lake))
 
     @property
     def store(self) -> Store:
@@ -85,7 +104,10 @@ class FileDataset:
 
     def lake(self, kind: LakeFormat) -> Lake:
         """Tables in a table format."""
-        return lake_of(kind, self.store, self.catalog, self.namespace)
+        if kind not in self._drivers:
+            self._drivers[kind] = lake_of(kind, self.store, self.catalog, self.namespace)
+
+        return self._drivers[kind]
 
     def path_of(self, commit: Commit, package: Package, job: JobFile) -> str:
         """Where a job's file goes."""
@@ -101,7 +123,8 @@ class FileDataset:
         if not self.store.exists():
             return Restored()
 
-        loads = self.finish(_of_pipeline(pipeline_name))
+        recent = self.finish(_of_pipeline(pipeline_name))
+        loads = load_ids_of(self.store) | self._ids_of(recent)
         states = [
             (parts[1], name)
             for name in self.store.names(STATE_TABLE)
@@ -114,44 +137,10 @@ class FileDataset:
             exists=bool(loads) or bool(self.store.names(VERSION_TABLE)),
             state=state,
             state_load_id=None if state_id is None else LoadId(state_id),
-            schemas=self.schemas(),
+            schemas=self.schemas.newest(),
             last_load_id=max(loads, default=None),
             head_load_id=self.place.journal.lease(pipeline_name, member).head_load_id,
         )
-
-    def schemas(self, ahead: Iterable[Marker] = ()) -> dict[str, str]:
-        """Newest stored schema JSON per schema name.
-
-        Args:
-            ahead: Commits whose schemas may not be stored yet.
-        """
-        newest: dict[str, tuple[str, str]] = {}
-
-        for name in self.store.names(VERSION_TABLE):
-            parts = documents.split_name(name, 3)
-
-            if len(parts) == 3:
-                newest[parts[0]] = max(newest.get(parts[0], ("", "")), (parts[1], name))
-
-        texts = {schema: str(self._row(f"{VERSION_TABLE}/{name}")["schema"]) for schema, (_, name) in newest.items()}
-
-        for package in (one for marker in ahead for one in marker.packages):
-            if package.version is not None and package.load_id > newest.get(package.schema_name, ("", ""))[0]:
-                texts[package.schema_name] = str(package.version["schema"])
-
-        return texts
-
-    def readable_schemas(self, ahead: Iterable[Marker] = ()) -> list[Schema]:
-        """The newest stored schemas but those of writers too old or too new, whose tables are left out."""
-        found = []
-
-        for name, text in self.schemas(ahead).items():
-            try:
-                found.append(from_json(text))
-            except SchemaError as error:
-                _logger.warning("%s: tables of schema %s are left out: %s", self.store.address, name, error)
-
-        return found
 
     def acquire(self, pipeline_name: str, member: str) -> Lease:
         """Raise the epoch. An owner that has never committed leaves no trace: its first commit decides."""
@@ -165,14 +154,17 @@ class FileDataset:
 
         return journal.take(pipeline_name, member) if journal.lease(pipeline_name, member).epoch else Lease(epoch=1)
 
-    def committed(self, load_ids: Sequence[LoadId]) -> frozenset[LoadId]:
-        """Which of the load ids are committed."""
-        if not self.store.exists():
-            return frozenset()
+    def committed(self, load_ids: Sequence[LoadId], target: Target) -> frozenset[LoadId]:
+        """Which of the load ids are committed.
 
+        Args:
+            load_ids: To look for.
+            target: Whose they are.
+        """
         wanted = frozenset(load_ids)
+        recent = self.finish(lambda marker: any(one.load_id in wanted for one in marker.packages))
 
-        return wanted & self.finish(lambda marker: any(one.load_id in wanted for one in marker.packages))
+        return self._committed_of(load_ids, target, recent)
 
     def run_of(self, pipeline_name: str, run_id: str) -> tuple[LoadId, ...]:
         """Load ids that this run has committed."""
@@ -187,16 +179,20 @@ class FileDataset:
         load_ids = tuple(package.load_id for package in commit.packages)
 
         with self.place.journal.turn():
-            done = self._finish_unlocked(commit.target).intersection(load_ids)
+            recent = self._finish_unlocked(commit.target)
+            done = self._committed_of(load_ids, commit.target, recent)
+
+            self.lakes.try_again(commit)
 
             if len(done) == len(load_ids):
                 self._withdraw(commit)
+                self.lakes.check_load(load_ids)
 
                 return CommitResult(load_ids=load_ids, already_committed=True)
 
             before = [load_id for load_id in load_ids if load_id in done]
             self._check_lease(commit, before[-1] if before else commit.parent_load_id)
-            updates = schema_updates(self.schemas(), commit.packages)
+            updates = schema_updates(self.schemas.newest(), commit.packages)
             marker = self._marking(commit).marker([one for one in commit.packages if one.load_id not in done])
 
             if not commit.is_load:
@@ -205,62 +201,66 @@ class FileDataset:
                 return CommitResult(load_ids=load_ids, schema_updates=updates)
 
             self._settle_data(marker)
-            check_rows(self.lake, commit, marker)
+            self.lakes.check_rows(commit, marker)
             failpoint("filesystem.before_marker")
             self.place.journal.append(marker)
             failpoint("filesystem.after_marker")
             self._follow_committed(marker)
+            self.lakes.check_load(load_ids)
 
         return CommitResult(load_ids=load_ids, schema_updates=updates)
 
-    def finish(self, is_needed: Callable[[Marker], bool] = lambda _: True) -> frozenset[LoadId]:
+    def finish(self, is_needed: Callable[[Marker], bool] = lambda _: True) -> Sequence[Marker]:
         """Do what an owner that died after its marker has left undone.
 
         Args:
             is_needed: Whether what follows from a commit matters now. The commit itself is true without it.
 
         Returns:
-            All loads that are committed.
+            Commits behind the last checkpoint.
 
         Raises:
             OwnerAlive: The owner of a needed one is alive, and about to finish it.
         """
-        journal, load_ids = self.place.journal, self._load_ids()
-        unsettled = journal.unsettled(load_ids)
+        journal = self.place.journal
+        recent = journal.recent()
 
-        if any(map(is_needed, unsettled)):
-            with journal.turn():
-                load_ids = self._load_ids()
-                unsettled = journal.unsettled(load_ids)
+        if not any(map(is_needed, self._unsettled_of(recent))):
+            return recent
 
-                for marker in filter(is_needed, unsettled):
-                    owner = journal.owner_of(marker)
+        with journal.turn():
+            recent = journal.recent()
 
-                    if owner is not None:
-                        raise OwnerAlive(f"Load {marker.name} of {self.store.address} is being finished by {owner}.")
+            for marker in filter(is_needed, self._unsettled_of(recent)):
+                owner = journal.owner_of(marker)
 
-                    self._follow_committed(marker)
+                if owner is not None:
+                    raise OwnerAlive(f"Load {marker.name} of {self.store.address} is being finished by {owner}.")
 
-        return load_ids.union(package.load_id for marker in unsettled for package in marker.packages)
+                self._follow_committed(marker)
 
-    def look(self) -> tuple[frozenset[LoadId], Sequence[Marker]]:
-        """Loads that are finished, and commits from which rows of lakes or system tables have yet to follow."""
-        load_ids = self._load_ids()
+        return recent
 
-        return load_ids, self.place.journal.unsettled(load_ids)
+    def unsettled(self) -> Sequence[Marker]:
+        """Commits from which rows of lakes or system tables have yet to follow, oldest first."""
+        return self._unsettled_of(self.place.journal.recent())
 
-    def table_files(self, load_ids: frozenset[LoadId] | None = None) -> dict[TableName, list[str]]:
+    def _unsettled_of(self, recent: Sequence[Marker]) -> list[Marker]:
+        blocked = {one.name for one in self.place.journal.blocked()}
+        unknown = [one for one in recent if one.name not in self._settled and one.name not in blocked]
+        self._settled.update(settled_among(self.store, unknown))
+
+        return [one for one in unknown if one.name not in self._settled]
+
+    def table_files(self) -> dict[TableName, list[str]]:
         """Files of every table that ever had some, as of the last commit, in the order of their commits.
 
         Files that the reference wrote count by their load id; where the layout has none, all count that no commit of
         ours names or has replaced.
-
-        Args:
-            load_ids: All that are committed, where somebody has just asked.
         """
         content = self.place.journal.content()
         files = {table: list(paths) for table, paths in content.files.items()}
-        foreign = (self._load_ids() if load_ids is None else load_ids) - content.load_ids
+        foreign = load_ids_of(self.store) - content.load_ids
 
         if foreign:
             own = content.superseded.union(path for paths in files.values() for path in paths)
@@ -274,7 +274,7 @@ class FileDataset:
         """Files of loads that have no marker, because the reference wrote them."""
         names = {
             name
-            for schema in self.readable_schemas()
+            for schema in self.schemas.readable()
             for name in schema.tables
             if name not in {LOADS_TABLE, VERSION_TABLE, STATE_TABLE} and format_of(schema, name) is None
         }
@@ -296,9 +296,9 @@ class FileDataset:
             commit=commit,
             capabilities=self.capabilities,
             path_of=lambda package, job: self.path_of(commit, package, job),
-            stored_versions=self.store.names(VERSION_TABLE),
+            stored_versions=self.schemas.names,
             current_files=self.table_files,
-            known_lakes=lambda: lake_tables(self.readable_schemas()),
+            known_lakes=lambda: lake_tables(self.schemas.readable()),
         )
 
     def _withdraw(self, commit: Commit) -> None:
@@ -310,7 +310,8 @@ class FileDataset:
             for job in package.jobs
             if job.table != STATE_TABLE
         }
-        self.store.remove(sorted(paths - live))
+        waiting = {path for one in self.place.journal.blocked() for path in one.files}
+        self.store.remove(sorted(paths - live - waiting))
         self.place.journal.withdraw(commit)
 
     def _settle_data(self, marker: Marker) -> None:
@@ -349,7 +350,7 @@ class FileDataset:
             ) from error
 
         if self.compact_files is not None:
-            compact(self.lake, marker, self.compact_files)
+            self.lakes.compact(marker, self.compact_files)
 
     def _follow(self, marker: Marker) -> None:
         """Everything that follows from a marker. May be done any number of times."""
@@ -365,27 +366,35 @@ class FileDataset:
             contents[documents.run_path(marker.pipeline_name, marker.run_id)] = orjson.dumps(load_ids)
 
         self.store.write_all(contents)
-
-        for package in marker.packages:
-            self._write_lakes(marker, package)
+        blocked = self.lakes.write(marker)
 
         if marker.superseded:
             failpoint("filesystem.before_remove")
             self.store.remove(marker.superseded)
 
-        self._prune_states(marker)
+        if any(package.states for package in marker.packages):
+            self._prune_states(marker)
+
         self.place.journal.followed(marker)
 
-        for package in marker.packages:
-            failpoint("filesystem.before_load_row")
-            path = documents.load_path(package.schema_name, package.load_id)
-            self.store.write_all({path: orjson.dumps(documents.load_document(package))})
+        if blocked.is_over:
+            write_load_rows(self.store, marker)
+            self._settled.add(marker.name)
+        else:
+            # Last, as the rows would be: until then all of it is done again.
+            failpoint("filesystem.before_block")
+            self.place.journal.block(blocked)
 
         failpoint("filesystem.finished")
 
     def _versions(self, marker: Marker) -> dict[str, bytes]:
         """New versions of schemas, by path; and what says that this is a dataset."""
-        contents: dict[str, bytes] = {} if self.store.read("init") is not None else {"init": documents.INIT}
+        contents: dict[str, bytes] = {}
+
+        if not self._seen and self.store.read("init") is None:
+            contents["init"] = documents.INIT
+        else:
+            self._seen[:] = ["init"]
 
         for package in marker.packages:
             if package.version is not None:
@@ -393,18 +402,6 @@ class FileDataset:
                 contents[path] = orjson.dumps(package.version)
 
         return contents
-
-    def _write_lakes(self, marker: Marker, package: MarkedPackage) -> None:
-        """Commit each table that is kept in a table format, unless that has been done; then staged files may go."""
-        if not package.lakes:
-            return
-
-        tables = from_json(self.schemas()[package.schema_name]).tables
-
-        for write in package.lakes:
-            self.lake(write.format).write(write, tables, marker, package.load_id)
-
-        self.store.remove([path for write in package.lakes for path in write.files])
 
     def _prune_states(self, marker: Marker) -> None:
         own = [
@@ -416,9 +413,15 @@ class FileDataset:
         old = sorted(own, reverse=True)[self.max_state_files :]
         self.store.remove([f"{STATE_TABLE}/{name}" for _, name in old])
 
-    def _finish_unlocked(self, target: Target) -> frozenset[LoadId]:
-        journal, load_ids = self.place.journal, self._load_ids()
-        unsettled = journal.unsettled(load_ids)
+    def _finish_unlocked(self, target: Target) -> Sequence[Marker]:
+        """Finish what others have left, and make a checkpoint if it is time.
+
+        Returns:
+            Commits behind the last checkpoint but one.
+        """
+        journal = self.place.journal
+        recent = journal.recent()
+        unsettled = self._unsettled_of(recent)
 
         for marker in unsettled:
             is_own = (marker.pipeline_name, marker.member) == (target.pipeline_name, target.member)
@@ -427,7 +430,29 @@ class FileDataset:
             if is_own or journal.owner_of(marker) is None:
                 self._follow_committed(marker)
 
-        return load_ids.union(package.load_id for marker in unsettled for package in marker.packages)
+        if not unsettled and journal.is_long:
+            blocked = {one.name for one in journal.blocked()}
+            journal.fold()
+            self._settled.clear()
+            fold_load_rows(self.store, [marker for marker in recent if marker.name not in blocked])
+
+        return recent
+
+    def _committed_of(self, load_ids: Sequence[LoadId], target: Target, recent: Sequence[Marker]) -> frozenset[LoadId]:
+        """What is newer than the head of a pipeline's chain, and not recent, cannot be."""
+        wanted = frozenset(load_ids)
+        found = wanted & self._ids_of(recent)
+        head = self.place.journal.lease(target.pipeline_name, target.member).head_load_id
+        older = {one for one in wanted - found if head is None or Decimal(one) <= Decimal(head)}
+
+        # Whoever asks for those has been away: everything is looked through.
+        return found | (older and older & (self.place.journal.content().load_ids | load_ids_of(self.store)))
+
+    def _ids_of(self, recent: Sequence[Marker]) -> frozenset[LoadId]:
+        """Loads of these commits, and of older ones that tables have refused."""
+        markers = (*recent, *(one.marker for one in self.place.journal.blocked()))
+
+        return frozenset(package.load_id for marker in markers for package in marker.packages)
 
     def _check_lease(self, commit: Commit, expected_head: LoadId | None) -> None:
         target = commit.target
@@ -446,11 +471,6 @@ class FileDataset:
                 f"but this one was made on {expected_head}. Nothing was committed. Drop the pending packages "
                 "and sync the pipeline with the destination."
             )
-
-    def _load_ids(self) -> frozenset[LoadId]:
-        names = (documents.split_name(name, 2) for name in self.store.names(LOADS_TABLE) if name.endswith(".jsonl"))
-
-        return frozenset(LoadId(parts[1]) for parts in names if len(parts) == 2)
 
     def _row(self, path: str) -> dict[str, JsonValue]:
         row: dict[str, JsonValue] = orjson.loads(self.store.read_all([path])[0])

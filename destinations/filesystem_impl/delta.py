@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import TYPE_CHECKING, Final
 from urllib.parse import unquote
@@ -93,6 +93,8 @@ class DeltaLake:
     """See `Lake`."""
 
     store: Store
+    _checked: dict[str, DeltaTable] = field(default_factory=dict, repr=False, compare=False)
+    """Tables as `check_rows` has found them, for the first attempt at a commit: it is refused if they have changed."""
 
     def check(self, names: Iterable[TableName]) -> None:
         """See `Lake.check`: a table is reached as all files of the dataset are."""
@@ -109,6 +111,7 @@ class DeltaLake:
             found = _found(address, options)
 
             if found is not None:
+                self._checked[address] = found
                 types = pa.schema(found.schema())  # type: ignore[arg-type]  # see _see
                 check_types(self.store, write, definition, _value, types, where)
 
@@ -135,7 +138,7 @@ class DeltaLake:
     ) -> None:
         for attempt in range(_ATTEMPTS):
             pause(attempt)
-            current = _found(address, options)
+            current = self._checked.pop(address, None) or _found(address, options)
 
             if application.is_in(current):
                 return

@@ -7,6 +7,7 @@ does. Ours:
 * ``_asyncelt_checkpoints/``, in buckets: what the commits up to one of them come to, so that nobody reads all of them.
 * ``_asyncelt_leases/<pipeline>__<member>.json``: epoch and head.
 * ``_asyncelt_uploads/<pipeline>__<member>/<epoch>-<last load id>.json``, in buckets: which files an owner is bringing.
+* ``_asyncelt_blocked/<last load id>.json``, in folders: writes of a commit that a table in a table format has refused.
 * ``_asyncelt_staged/<load id>.<job>``: rows of a table in a table format, from before the marker until it has them.
 * ``_asyncelt_runs/<hash>.json``: which packages a run with a caller-given id has committed.
 """
@@ -30,6 +31,7 @@ from asyncelt.schema.system import LOADS_TABLE, STATE_TABLE, VERSION_TABLE
 from asyncelt.types import JsonValue, LoadId, TableName
 
 __all__ = [
+    "BLOCKED",
     "CHECKPOINTS",
     "COMMITS",
     "INIT",
@@ -54,6 +56,7 @@ __all__ = [
     "version_path",
 ]
 
+BLOCKED = "_asyncelt_blocked"
 CHECKPOINTS = "_asyncelt_checkpoints"
 COMMITS = "_asyncelt_commits"
 LEASES = "_asyncelt_leases"

@@ -110,6 +110,7 @@ class Filesystem:
     busy_timeout_s: float = 30.0
     iceberg_catalog: CatalogConfig = field(default_factory=CatalogConfig)
     compact_files: int | None = None
+    memory_limit: str | None = "1GB"
 
     @property
     def destination_type(self) -> str:
@@ -166,6 +167,7 @@ class Filesystem:
                 catalog=self.iceberg_catalog,
                 namespace=target.dataset_name,
                 compact_files=self.compact_files,
+                memory_limit=self.memory_limit,
             )
             session = FilesystemSession(dataset, target, busy_timeout_s=self.busy_timeout_s)
 
@@ -190,6 +192,7 @@ def filesystem(  # noqa: PLR0913 - what people write down for a dataset; all but
     busy_timeout_s: float = 30.0,
     iceberg_catalog: str | Mapping[str, str] | None = None,
     compact_files: int | None = None,
+    memory_limit: str | None = "1GB",
 ) -> Filesystem:
     """Load into files, Parquet or JSON lines, in a local folder or a bucket of S3.
 
@@ -220,6 +223,8 @@ def filesystem(  # noqa: PLR0913 - what people write down for a dataset; all but
             a name in pyiceberg's own configuration. In a local folder a SQLite file in the dataset unless given.
         compact_files: A Delta or Iceberg table that has this number of small files (below 16 MiB) after a load has
             them put together, in a commit of its own; never unless given.
+        memory_limit: Most memory that DuckDB may use to answer one query over the files, as it writes it ("512MB");
+            what does not fit goes to a temporary folder of the system. None: DuckDB's own default.
 
     Raises:
         ConfigError: The layout, the address or the credentials are not usable, or a package is missing.
@@ -250,6 +255,7 @@ def filesystem(  # noqa: PLR0913 - what people write down for a dataset; all but
         busy_timeout_s=busy_timeout_s,
         iceberg_catalog=catalog_config(iceberg_catalog),
         compact_files=compact_files,
+        memory_limit=memory_limit,
     )
 
 

@@ -1,4 +1,4 @@
-"""Where a job's file goes: layouts with placeholders (behaviour.md 4.1). Pure."""
+"""Where a job's file goes: layouts with placeholders. Pure."""
 
 from __future__ import annotations
 

@@ -8,6 +8,7 @@ import os
 from collections.abc import Awaitable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -18,14 +19,16 @@ import orjson
 
 from asyncelt.destinations._worker import wait_out
 from asyncelt.destinations.busy import lock_file
-from asyncelt.destinations.filesystem_impl import documents
+from asyncelt.destinations.filesystem_impl import documents, pieces
+from asyncelt.destinations.filesystem_impl.blocked import Blocked
 from asyncelt.destinations.filesystem_impl.content import Content
 from asyncelt.destinations.filesystem_impl.documents import Marker
 from asyncelt.destinations.filesystem_impl.layout import path_part
+from asyncelt.destinations.filesystem_impl.pieces import Piece, extended, read_pieces, remove_pieces
+from asyncelt.errors import DestinationRejected
 from asyncelt.failpoints import failpoint
 from asyncelt.load.protocol import Commit, Lease
 from asyncelt.storage.files import fsync_directory, write_atomically
-from asyncelt.types import LoadId
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -35,6 +38,7 @@ __all__ = ["LocalPlace"]
 T = TypeVar("T")
 
 _CHUNK_BYTES = 1024 * 1024
+_LATEST = f"{documents.CHECKPOINTS}/latest.json"
 _THREADS = 4
 _GRACE_S = 30.0
 """Longest wait for a file operation after a cancel."""
@@ -71,12 +75,14 @@ class LocalStore:
         """See `Store.exists`."""
         return self._path.is_dir()
 
-    def names(self, folder: str) -> list[str]:
+    def names(self, folder: str, *, begin: str = "", after: str = "") -> list[str]:
         """See `Store.names`."""
         try:
-            return os.listdir(self._path / folder)
+            found = os.listdir(self._path / folder)
         except FileNotFoundError:
             return []
+
+        return [name for name in found if name.startswith(begin) and name > after]
 
     def files(self) -> list[str]:
         """See `Store.files`."""
@@ -96,6 +102,10 @@ class LocalStore:
     def read_all(self, paths: Sequence[str]) -> list[bytes]:
         """See `Store.read_all`."""
         return [(self._path / path).read_bytes() for path in paths]
+
+    def read_each(self, paths: Sequence[str]) -> list[bytes | None]:
+        """See `Store.read_each`."""
+        return [self.read(path) for path in paths]
 
     def write_all(self, contents: Mapping[str, bytes]) -> None:
         """See `Store.write_all`."""
@@ -187,24 +197,97 @@ class LocalStore:
             raise PermissionError(f"files cannot be made in {folder}.")
 
 
+@dataclass(frozen=True, slots=True)
+class _Folded:
+    """The checkpoint: commits that are files of their own no more."""
+
+    number: int = 0
+    """How many."""
+    pieces: Sequence[Piece] = ()
+    last: frozenset[str] = frozenset()
+    """Those whose files may still be there."""
+
+    def to_json(self) -> bytes:
+        pieces = [[one.number, one.size] for one in self.pieces]
+
+        return orjson.dumps({"format_version": 1, "number": self.number, "pieces": pieces, "last": sorted(self.last)})
+
+    @classmethod
+    def from_json(cls, text: bytes) -> _Folded:
+        fields = orjson.loads(text)
+
+        return cls(fields["number"], [Piece(*one) for one in fields["pieces"]], frozenset(fields["last"]))
+
+
 class LocalJournal:
-    """See `Journal`. Markers are named after their last load; epoch and head of a pipeline are in a file of its own."""
+    """See `Journal`. Markers are named after their last load; epoch and head of a pipeline are in a file of its own.
+
+    A fold takes the markers that there are into the checkpoint, which is durable before they go.
+    """
 
     def __init__(self, path: Path, store: LocalStore) -> None:
         self._path = path
         self._store = store
+        self._markers: dict[str, Marker] = {}
+        """Of the last look. They never change, so each is read once."""
 
     def content(self) -> Content:
         """See `Journal.content`."""
-        return Content().after(sorted(self._read(self._names()), key=lambda marker: marker.committed_at))
+        while True:
+            folded, markers = self._look()
+            before = read_pieces(self._store, folded.pieces)
 
-    def unsettled(self, settled: frozenset[LoadId]) -> list[Marker]:
-        """See `Journal.unsettled`."""
-        return self._read(name for name in self._names() if name not in settled)
+            if before is not None:
+                return before.after(markers)
+
+            if self._folded() == folded:
+                raise DestinationRejected(
+                    f"{self._path}: a file in {documents.CHECKPOINTS} is gone that says which files count. Restore it."
+                )
+
+    def recent(self) -> list[Marker]:
+        """See `Journal.recent`."""
+        return self._look()[1]
+
+    @property
+    def is_long(self) -> bool:
+        """See `Journal.is_long`."""
+        return len(self._markers) >= pieces.FOLDED
+
+    def fold(self) -> None:
+        """See `Journal.fold`."""
+        folded, markers = self._look()
+        number = folded.number + len(markers)
+        later = extended(self._store, folded.pieces, Content.of(markers), number)
+
+        if later is None:
+            raise DestinationRejected(
+                f"{self._path}: a file in {documents.CHECKPOINTS} is gone that says which files count. Restore it."
+            )
+
+        failpoint("filesystem.before_checkpoint")
+        now = _Folded(number, later, frozenset(self._markers))
+        self._store.write_all({_LATEST: now.to_json()})
+        fsync_directory(self._path / documents.CHECKPOINTS)
+        fsync_directory(self._path)
+        failpoint("filesystem.after_checkpoint")
+        gone = [f"{documents.COMMITS}/{name}.json" for name in {*folded.last, *now.last}]
+        self._store.remove(gone)
+        remove_pieces(self._store, [*later, *folded.pieces])
+
+    def blocked(self) -> list[Blocked]:
+        """See `Journal.blocked`."""
+        names = sorted(self._store.names(documents.BLOCKED))
+        found = [self._store.read(f"{documents.BLOCKED}/{name}") for name in names if name.endswith(".json")]
+
+        # One that is gone meanwhile is over.
+        return [Blocked.from_json(content) for content in found if content is not None]
 
     def position(self) -> int:
         """See `Journal.position`."""
-        return len(self._names())
+        folded, markers = self._look()
+
+        return folded.number + len(markers)
 
     def owner_of(self, marker: Marker) -> str | None:
         """See `Journal.owner_of`: an owner that is alive would have the turn."""
@@ -250,18 +333,48 @@ class LocalJournal:
         path = documents.lease_path(marker.pipeline_name, marker.member)
         self._store.write_all({path: documents.lease_document(lease)})
 
+    def block(self, blocked: Blocked) -> None:
+        """See `Journal.block`."""
+        path = f"{documents.BLOCKED}/{blocked.name}.json"
+
+        if blocked.is_over:
+            self._store.remove([path])
+
+            return
+
+        self._store.write_all({path: blocked.to_json()})
+        fsync_directory(self._path / documents.BLOCKED)
+        fsync_directory(self._path)
+
     def withdraw(self, commit: Commit) -> None:
         """See `Journal.withdraw`: nothing was announced."""
+
+    def _look(self) -> tuple[_Folded, list[Marker]]:
+        """The checkpoint and the commits behind it, as of one moment."""
+        while True:
+            folded = self._folded()
+            names = [name for name in self._names() if name not in folded.last]
+            new = [name for name in names if name not in self._markers]
+            contents = self._store.read_each([f"{documents.COMMITS}/{name}.json" for name in new])
+
+            # A fold that has come in between has taken some away.
+            if None not in contents and self._folded() == folded:
+                break
+
+        read = {name: documents.parse_marker(one) for name, one in zip(new, contents, strict=True) if one is not None}
+        self._markers = {name: read[name] if name in read else self._markers[name] for name in names}
+
+        return folded, sorted(self._markers.values(), key=lambda marker: marker.committed_at)
+
+    def _folded(self) -> _Folded:
+        text = self._store.read(_LATEST)
+
+        return _Folded() if text is None else _Folded.from_json(text)
 
     def _names(self) -> list[str]:
         names = self._store.names(documents.COMMITS)
 
         return sorted(name.removesuffix(".json") for name in names if name.endswith(".json"))
-
-    def _read(self, names: Iterator[str] | Sequence[str]) -> list[Marker]:
-        paths = [f"{documents.COMMITS}/{name}.json" for name in names]
-
-        return [documents.parse_marker(content) for content in self._store.read_all(paths)]
 
 
 class LocalCarrier:

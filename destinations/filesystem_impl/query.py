@@ -40,15 +40,16 @@ def dataset_query(dataset: FileDataset, sql: str, parameters: Sequence[SqlValue]
         lambda connection: _prepare(connection, dataset, sql),
         sql,
         parameters,
-        one_state=lambda: _one_state(dataset),
+        one_state=lambda: _one_state(dataset, sql),
         reading=dataset.store.reading,
+        memory_limit=dataset.memory_limit,
     )
 
 
 def _prepare(connection: duckdb.DuckDBPyConnection, dataset: FileDataset, sql: str) -> None:
     before = dataset.place.journal.position()
-    loads, unfinished = dataset.look()
-    schemas = dataset.readable_schemas(unfinished)
+    unfinished = dataset.unsettled()
+    schemas = dataset.schemas.readable(unfinished)
     definitions = _definitions(schemas)
     system = [one for one in (LOADS_TABLE, VERSION_TABLE, STATE_TABLE) if _named(one, sql)]
     lakes: dict[TableName, LakeFormat] = {
@@ -57,9 +58,10 @@ def _prepare(connection: duckdb.DuckDBPyConnection, dataset: FileDataset, sql: s
 
     # Plain files are there with their marker: nobody has to be waited for.
     if any(system or _writes(marker, lakes) for marker in unfinished):
-        loads = dataset.finish(lambda marker: bool(system) or _writes(marker, lakes))
+        dataset.finish(lambda marker: bool(system) or _writes(marker, lakes))
 
-    files = {**dict.fromkeys(definitions if schemas else (), ()), **dataset.table_files(loads)}
+    dataset.lakes.check_readable(lakes)
+    files = {**dict.fromkeys(definitions if schemas else (), ()), **dataset.table_files()}
 
     for name in system:
         found = sorted(f"{name}/{one}" for one in dataset.store.names(name) if one.endswith(".jsonl"))
@@ -74,7 +76,9 @@ def _prepare(connection: duckdb.DuckDBPyConnection, dataset: FileDataset, sql: s
 
     for name, paths in files.items():
         if _named(name, sql) and name in definitions:
-            connection.execute(view_of(definitions[name], dataset.store.attach(connection, paths)))
+            # A row of that table may be there twice for a moment.
+            distinct = name == LOADS_TABLE
+            connection.execute(view_of(definitions[name], dataset.store.attach(connection, paths), distinct=distinct))
 
     # Those are looked up one after the other: of a commit in between only half would be seen.
     if (system or lakes) and dataset.place.journal.position() != before:
@@ -82,9 +86,15 @@ def _prepare(connection: duckdb.DuckDBPyConnection, dataset: FileDataset, sql: s
 
 
 @contextmanager
-def _one_state(dataset: FileDataset) -> Iterator[None]:
+def _one_state(dataset: FileDataset, sql: str) -> Iterator[None]:
     """A file that a commit has removed meanwhile is no reason to fail: there are others in its place."""
-    before = dataset.place.journal.position()
+
+    def look() -> object:
+        rows = sorted(dataset.store.names(LOADS_TABLE)) if _named(LOADS_TABLE, sql) else ()
+
+        return dataset.place.journal.position(), rows
+
+    before = look()
 
     try:
         with dataset.store.reading():
@@ -92,7 +102,7 @@ def _one_state(dataset: FileDataset) -> Iterator[None]:
     except Busy:
         raise
     except (DestinationRejected, DestinationUnavailable, FileNotFoundError) as error:
-        if dataset.place.journal.position() == before:
+        if look() == before:
             raise
 
         raise Busy(f"{dataset.store.address} was changed while it was read: {error}") from error

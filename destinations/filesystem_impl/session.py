@@ -15,7 +15,7 @@ from asyncelt.destinations._worker import Worker
 from asyncelt.destinations.busy import OwnerAlive, patiently
 from asyncelt.destinations.filesystem_impl.dataset import FileDataset
 from asyncelt.destinations.streaming import BatchStream
-from asyncelt.errors import DestinationRejected, DestinationUnavailable, PipelineBusy
+from asyncelt.errors import AsynceltError, DestinationRejected, DestinationUnavailable, PipelineBusy
 from asyncelt.failpoints import failpoint
 from asyncelt.flow import JobFile, Package
 from asyncelt.load.protocol import Commit, CommitResult, Lease, Restored, Target
@@ -44,6 +44,8 @@ class FilesystemSession:
         self._target = target
         self._busy_timeout_s = busy_timeout_s
         self._worker = Worker(f"asyncelt-filesystem-{target.dataset_name}")
+        self._migrated: tuple[int, Sequence[LoadId]] | None = None
+        """Epoch and loads of what has been checked and announced last."""
 
     async def restore(self, pipeline_name: str) -> Restored:
         """See `Session.restore`."""
@@ -59,11 +61,21 @@ class FilesystemSession:
         Raises:
             Unsupported: A table is to be written in a way that is not there.
         """
-        if not commit.is_load:
+        load_ids = [package.load_id for package in commit.packages]
+        migrated = (commit.lease.epoch, load_ids)
+
+        if not commit.is_load or self._migrated == migrated:
             return
 
-        for package in commit.packages:
-            await self._run(partial(self._dataset.check, package))
+        try:
+            for package in commit.packages:
+                await self._run(partial(self._dataset.check, package))
+        except AsynceltError:
+            # The commit tells what is the matter with a load that is committed.
+            if await self._is_committed(load_ids):
+                return
+
+            raise
 
         paths = [
             self._dataset.path_of(commit, package, job)
@@ -71,7 +83,8 @@ class FilesystemSession:
             for job in package.jobs
             if job.table != STATE_TABLE
         ]
-        await self._place.carrier.announce(commit.packages[-1].load_id, commit.lease.epoch, paths)
+        await self._place.carrier.announce(load_ids[-1], commit.lease.epoch, paths)
+        self._migrated = migrated
 
     async def load(self, commit: Commit, package: Package, job: JobFile) -> None:
         """Bring a job's file to its final name. No dataset lists it before the commit."""
@@ -88,10 +101,9 @@ class FilesystemSession:
 
     async def commit(self, commit: Commit) -> CommitResult:
         """See `Session.commit`."""
-        await self.migrate(commit)
-        load_ids = [package.load_id for package in commit.packages]
+        if commit.is_load and not await self._is_committed([package.load_id for package in commit.packages]):
+            await self.migrate(commit)
 
-        if commit.is_load and len(await self.committed(load_ids)) < len(load_ids):
             for package in commit.packages:
                 for job in package.jobs:
                     await self.load(commit, package, job)
@@ -100,7 +112,7 @@ class FilesystemSession:
 
     async def committed(self, load_ids: Sequence[LoadId]) -> frozenset[LoadId]:
         """See `Session.committed`."""
-        return await self._run(lambda: self._dataset.committed(load_ids))
+        return await self._run(lambda: self._dataset.committed(load_ids, self._target))
 
     async def run_of(self, pipeline_name: str, run_id: str) -> tuple[LoadId, ...]:
         """See `Session.run_of`."""
@@ -140,6 +152,9 @@ class FilesystemSession:
         with anyio.CancelScope(shield=True):
             await self._worker.ended()
             await self._place.carrier.close()
+
+    async def _is_committed(self, load_ids: Sequence[LoadId]) -> bool:
+        return len(await self.committed(load_ids)) == len(load_ids)
 
     async def _query_of(self, sql: str, parameters: Sequence[SqlValue]) -> LocalQuery:
         def build() -> LocalQuery:

@@ -7,9 +7,8 @@ joined goes to disk when it does not fit.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import duckdb
@@ -19,6 +18,7 @@ from sqlglot import exp
 from asyncelt.destinations.filesystem_impl.lake import LakeWrite, link_of, row_key_of
 from asyncelt.destinations.filesystem_impl.storage import Store
 from asyncelt.destinations.filesystem_impl.views import view_of
+from asyncelt.destinations.local_sql import bounded_database
 from asyncelt.destinations.sql.names import all_of, column, identifier, table
 from asyncelt.errors import DestinationRejected
 from asyncelt.flow import ROOT_ROW
@@ -179,17 +179,9 @@ def _plain(kind: pa.DataType) -> pa.DataType:
     return pa.binary() if pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind) else kind
 
 
-@contextmanager
-def small_database() -> Iterator[DuckDBPyConnection]:
-    """A DuckDB with bounded memory, inside the block. What does not fit goes to disk."""
-    with (
-        TemporaryDirectory(prefix="asyncelt-") as folder,
-        duckdb.connect(":memory:", config={"threads": "1", "memory_limit": _MEMORY}) as connection,
-    ):
-        connection.execute("SET TimeZone = 'UTC'")
-        connection.execute("SET temp_directory = ?", [folder])
-
-        yield connection
+def small_database() -> AbstractContextManager[DuckDBPyConnection]:
+    """A DuckDB with little memory, inside the block. What does not fit goes to disk."""
+    return bounded_database(_MEMORY)
 
 
 def _prepared(

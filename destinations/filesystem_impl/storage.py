@@ -7,10 +7,10 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from asyncelt.destinations.filesystem_impl.blocked import Blocked
 from asyncelt.destinations.filesystem_impl.content import Content
 from asyncelt.destinations.filesystem_impl.documents import Marker
 from asyncelt.load.protocol import Commit, Lease
-from asyncelt.types import LoadId
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -30,8 +30,14 @@ class Store(Protocol):
         """Whether there is anything of the dataset."""
         ...
 
-    def names(self, folder: str) -> list[str]:
-        """Names of the files in a folder of the dataset, none if there is no such folder."""
+    def names(self, folder: str, *, begin: str = "", after: str = "") -> list[str]:
+        """Names of the files in a folder of the dataset, none if there is no such folder.
+
+        Args:
+            folder: Which.
+            begin: What they begin with.
+            after: What they sort behind.
+        """
         ...
 
     def files(self) -> list[str]:
@@ -44,6 +50,10 @@ class Store(Protocol):
 
     def read_all(self, paths: Sequence[str]) -> list[bytes]:
         """Small files that are there, in order."""
+        ...
+
+    def read_each(self, paths: Sequence[str]) -> list[bytes | None]:
+        """Small files, in order; None for those that are not there."""
         ...
 
     def write_all(self, contents: Mapping[str, bytes]) -> None:
@@ -100,14 +110,30 @@ class Store(Protocol):
 
 
 class Journal(Protocol):
-    """Which commits there were, in order, and who may make the next one. Blocking, like `Store`."""
+    """Which commits there were, in order, and who may make the next one. Blocking, like `Store`.
+
+    `recent`, `position` and the beginning of a `turn` look anew; the others tell what has been seen then.
+    """
 
     def content(self) -> Content:
         """What all commits together have made of the dataset."""
         ...
 
-    def unsettled(self, settled: frozenset[LoadId]) -> Sequence[Marker]:
-        """Commits whose name is not among ``settled``, oldest first."""
+    def recent(self) -> Sequence[Marker]:
+        """Commits behind the last checkpoint, oldest first."""
+        ...
+
+    @property
+    def is_long(self) -> bool:
+        """Whether it is time for a checkpoint."""
+        ...
+
+    def fold(self) -> None:
+        """Make a checkpoint of all commits that there are, all of which have been followed. Inside a `turn`."""
+        ...
+
+    def blocked(self) -> Sequence[Blocked]:
+        """What is left to do of commits that a table has refused, oldest first."""
         ...
 
     def position(self) -> int:
@@ -149,6 +175,14 @@ class Journal(Protocol):
 
     def followed(self, marker: Marker) -> None:
         """Write down what follows for the lease. May be called again."""
+        ...
+
+    def block(self, blocked: Blocked) -> None:
+        """Write down, durably, what is left to do of a commit that has been followed but for that. Inside a `turn`.
+
+        Raises:
+            Busy: As `append`.
+        """
         ...
 
     def withdraw(self, commit: Commit) -> None:

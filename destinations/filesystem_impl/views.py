@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 from sqlglot import exp
 
 from asyncelt.destinations.duckdb_impl.types import duckdb_type, json_type
-from asyncelt.destinations.sql.names import column, identifier, table
+from asyncelt.destinations.sql.names import column, identifier, option, table
 from asyncelt.schema.model import Column, Table
 
 __all__ = ["FILE_COLUMN", "view_of", "view_of_files", "view_of_partitions", "view_over"]
@@ -17,7 +17,7 @@ FILE_COLUMN = "_asyncelt_file"
 _DIALECT = "duckdb"
 
 
-def view_of(one: Table, paths: Sequence[str]) -> str:
+def view_of(one: Table, paths: Sequence[str], *, distinct: bool = False) -> str:
     """CREATE VIEW over the files, with the table's columns and types even where there is no file."""
     columns = [column for column in one.columns.values() if column.data_type is not None]
     selects = [_nothing(columns)]
@@ -31,7 +31,7 @@ def view_of(one: Table, paths: Sequence[str]) -> str:
     union: exp.Expression = selects[0]
 
     for select in selects[1:]:
-        union = exp.Union(this=union, expression=select, distinct=False, by_name=True)
+        union = exp.Union(this=union, expression=select, distinct=distinct, by_name=True)
 
     return exp.Create(this=table(one.name), kind="VIEW", expression=union).sql(dialect=_DIALECT)
 
@@ -64,7 +64,7 @@ def view_of_partitions(name: str, paths: Sequence[str], values: str, columns: Se
         shape: See `view_of_files`.
     """
     # Names of folders are not the values: characters are written in another form there.
-    own = _option("hive_partitioning", exp.false()), _option("filename", exp.Literal.string(FILE_COLUMN))
+    own = option("hive_partitioning", exp.false()), option("filename", exp.Literal.string(FILE_COLUMN))
     files = _parquet(paths, *own).subquery("files")
     file = exp.EQ(this=column(FILE_COLUMN, "files"), expression=column(FILE_COLUMN, values))
     all_others = exp.Column(this=exp.Star(except_=[identifier(FILE_COLUMN)]), table=identifier("files"))
@@ -83,7 +83,7 @@ def _shaped(name: str, rows: exp.Select | None, shape: str) -> str:
 
 
 def _parquet(paths: Sequence[str], *options: exp.Expression) -> exp.Select:
-    given = [_list(paths), _option("union_by_name", exp.true()), *options]
+    given = [_list(paths), option("union_by_name", exp.true()), *options]
     reader = exp.Anonymous(this="read_parquet", expressions=given)
 
     return exp.select(exp.Star()).from_(reader)
@@ -99,8 +99,8 @@ def _json_lines(columns: Sequence[Column], paths: Sequence[str]) -> exp.Select:
         this="read_json",
         expressions=[
             _list(paths),
-            _option("format", exp.Literal.string("newline_delimited")),
-            _option("columns", types),
+            option("format", exp.Literal.string("newline_delimited")),
+            option("columns", types),
         ],
     )
     values = []
@@ -122,10 +122,6 @@ def _cast(value: exp.Expression, one: Column) -> exp.Expression:
 
 def _list(paths: Sequence[str]) -> exp.Expression:
     return exp.Array(expressions=[exp.Literal.string(path) for path in paths])
-
-
-def _option(name: str, value: exp.Expression) -> exp.Expression:
-    return exp.PropertyEQ(this=exp.to_identifier(name), expression=value)
 
 
 def view_over(source: str, one: Table, known: Collection[str]) -> str:

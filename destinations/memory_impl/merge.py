@@ -1,4 +1,4 @@
-"""Merging by every strategy (behaviour.md 7.4, 7.5), row by row: the reference for the SQL of other destinations."""
+"""Merging by every strategy, row by row: the reference for the SQL of other destinations."""
 
 from __future__ import annotations
 

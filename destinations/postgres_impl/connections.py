@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import socket
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import anyio
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
     Connection: TypeAlias = "asyncpg.Connection[Record] | PoolConnectionProxy[Record]"
 
-__all__ = ["Connection", "Connections", "commit_now", "max_copies"]
+__all__ = ["Connection", "Connections", "commit_now", "copying", "max_copies"]
 
 if not TYPE_CHECKING:
     Connection = object
@@ -205,6 +206,23 @@ async def commit_now(connection: Connection, *, timeout_s: float) -> None:
             "A statement of the transaction had failed, so Postgres has undone all of it. Leave the transaction when a "
             "statement fails, or put a SAVEPOINT before it."
         )
+
+
+@contextmanager
+def copying(connection: Connection) -> Iterator[None]:
+    """Around a COPY, which may not be able to begin: the server has said that it ends the connection.
+
+    Then the driver raises, but it has made a future already, which fails with the connection. Nobody would ask for its
+    outcome, and the event loop would report it as forgotten. The driver has no public way to it.
+    """
+    try:
+        yield
+    except asyncpg.InternalClientError:
+        for one in gc.get_referents(getattr(connection, "_protocol", None)):
+            if isinstance(one, asyncio.Future):
+                one.add_done_callback(lambda future: future.cancelled() or future.exception())
+
+        raise
 
 
 async def _keep_alive(connection: Connection) -> None:

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from asyncelt._async import in_thread
 from asyncelt.destinations._worker import wait_out
-from asyncelt.destinations.postgres_impl.connections import Connection
+from asyncelt.destinations.postgres_impl.connections import Connection, copying
 from asyncelt.destinations.postgres_impl.copy import CopyColumn, encode
 from asyncelt.errors import DestinationRejected, PackageCorrupt
 from asyncelt.failpoints import failpoint
@@ -71,14 +71,15 @@ async def copy_files(
         chunks = encode(_batches(one), one.columns)
 
         async with aclosing(_ahead(chunks, threads)) as source:
-            await connection.copy_to_table(
-                target,
-                source=source,
-                columns=[column.name for column in one.columns],
-                schema_name=schema,
-                format="binary",
-                freeze=freeze or None,
-            )
+            with copying(connection):
+                await connection.copy_to_table(
+                    target,
+                    source=source,
+                    columns=[column.name for column in one.columns],
+                    schema_name=schema,
+                    format="binary",
+                    freeze=freeze or None,
+                )
 
 
 def _plan(paths: Sequence[Path], types: Mapping[str, str], target: str) -> list[_Copy]:

@@ -19,12 +19,12 @@ from asyncelt.destinations.postgres_impl.connections import Connection, Connecti
 from asyncelt.destinations.postgres_impl.errors import DRIVER_ERRORS, translate, translated
 from asyncelt.destinations.postgres_impl.locks import become_owner, take_commit_turn
 from asyncelt.destinations.postgres_impl.migrating import Updates, migrate
-from asyncelt.destinations.postgres_impl.parts import Part, Parts, parts_of
+from asyncelt.destinations.postgres_impl.part_tables import adopt, drop_orphans, drop_parts, part_tables, stage_next
+from asyncelt.destinations.postgres_impl.parts import Part, Parts, owner_prefix, parts_of
 from asyncelt.destinations.postgres_impl.positions import claim_positions
 from asyncelt.destinations.postgres_impl.query import open_reader, run_statement
 from asyncelt.destinations.postgres_impl.reading import DIALECT, committed, positions, read_catalog, restore, run_of
 from asyncelt.destinations.postgres_impl.rights import check_rights
-from asyncelt.destinations.postgres_impl.staging import adopt, drop_parts, left_behind, stage_next
 from asyncelt.destinations.postgres_impl.transaction import write_commit
 from asyncelt.destinations.postgres_impl.writing import Work
 from asyncelt.destinations.sql import system
@@ -210,11 +210,18 @@ class Database:
 
         async with self._transaction(doing) as connection:
             with translated(doing):
-                found = await left_behind(connection, self._dataset, commit.target)
+                tables = await part_tables(connection, self._dataset)
+                own = [name for name in tables if name.startswith(owner_prefix(commit.target))]
 
-                if found or parts:
-                    may_stage = await adopt(connection, self._dataset, commit.target, parts, found)
+                # Behind a pooler nobody knows who is alive.
+                if len(tables) > len(own) and not self._has_swept and not self._config.pooled:
+                    await drop_orphans(connection, self._dataset, commit.target)
+
+                if own or parts:
+                    may_stage = await adopt(connection, self._dataset, commit.target, parts, own)
                     self._parts = parts if may_stage else {}
+
+                if tables or parts:
                     await commit_now(connection, timeout_s=self._config.commit_timeout_s)
 
         self._has_swept = True

@@ -13,9 +13,16 @@ from collections.abc import Iterable
 from asyncelt.destinations.postgres_impl.connections import Connection
 from asyncelt.load.protocol import Target
 
-__all__ = ["become_owner", "take_commit_turn", "take_ddl_turn", "take_part_turn", "take_table_turns"]
+__all__ = ["become_owner", "living_owners", "take_commit_turn", "take_ddl_turn", "take_part_turn", "take_table_turns"]
 
 _IN_TRANSACTION = "SELECT pg_advisory_xact_lock($1)"
+_HELD = """
+SELECT k.key FROM unnest($1::bigint[]) AS k (key) WHERE EXISTS (
+    SELECT FROM pg_catalog.pg_locks AS l JOIN pg_catalog.pg_database AS d ON d.oid = l.database
+    WHERE d.datname = current_database() AND l.locktype = 'advisory' AND l.objsubid = 1 AND l.granted
+        AND l.classid::bigint << 32 | l.objid::bigint = k.key
+)
+"""
 
 
 async def become_owner(connection: Connection, target: Target) -> bool:
@@ -24,9 +31,14 @@ async def become_owner(connection: Connection, target: Target) -> bool:
     Returns:
         False when another connection holds it.
     """
-    key = _key("owner", target.dataset_name, target.pipeline_name, target.member)
+    return bool(await connection.fetchval("SELECT pg_try_advisory_lock($1)", _owner_key(target)))
 
-    return bool(await connection.fetchval("SELECT pg_try_advisory_lock($1)", key))
+
+async def living_owners(connection: Connection, targets: Iterable[Target]) -> set[Target]:
+    """Those whose lock is held. It is only looked at: to take it would keep an owner out that comes just then."""
+    keys = {_owner_key(target): target for target in targets}
+
+    return {keys[row[0]] for row in await connection.fetch(_HELD, list(keys))}
 
 
 async def take_commit_turn(connection: Connection, target: Target) -> None:
@@ -52,6 +64,10 @@ async def take_table_turns(connection: Connection, dataset: str, tables: Iterabl
 
 async def _take(connection: Connection, *names: str) -> None:
     await connection.fetchval(_IN_TRANSACTION, _key(*names))
+
+
+def _owner_key(target: Target) -> int:
+    return _key("owner", target.dataset_name, target.pipeline_name, target.member)
 
 
 def _key(*names: str) -> int:

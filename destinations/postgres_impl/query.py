@@ -17,7 +17,7 @@ from anyio import from_thread
 
 from asyncelt._async import in_thread
 from asyncelt.destinations._worker import wait_out
-from asyncelt.destinations.postgres_impl.connections import Connection
+from asyncelt.destinations.postgres_impl.connections import Connection, copying
 from asyncelt.destinations.postgres_impl.copy import CopyColumn, decode
 from asyncelt.destinations.postgres_impl.results import Result, arrow_schema, result_of
 from asyncelt.types import SqlValue
@@ -153,7 +153,7 @@ class CopyReader:
         self._receive.close()
 
     async def _copied(self) -> None:
-        with self._send:
+        with self._send, copying(self._connection):
             await self._connection.copy_from_query(self._result.sql, output=self._send.send, format="binary")
 
     async def _settled(self) -> None:

@@ -10,10 +10,10 @@ from asyncelt._async import in_thread
 from asyncelt.destinations.postgres_impl.indexing import build_indexes, tables_to_index
 from asyncelt.destinations.postgres_impl.locks import take_commit_turn, take_table_turns
 from asyncelt.destinations.postgres_impl.migrating import Updates, migrate, names_of
+from asyncelt.destinations.postgres_impl.part_tables import arrived_parts, drop_parts
 from asyncelt.destinations.postgres_impl.parts import Parts
 from asyncelt.destinations.postgres_impl.positions import move_positions
 from asyncelt.destinations.postgres_impl.reading import DIALECT, committed, lease, read_catalog
-from asyncelt.destinations.postgres_impl.staging import arrived_parts, drop_parts
 from asyncelt.destinations.postgres_impl.writing import Work, write_package
 from asyncelt.destinations.sql import ddl, system
 from asyncelt.destinations.sql.planning import check_lease, lease_row, load_row, run_row, version_row

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Final
 
 import anyio
-from sqlglot import exp
 
 from asyncelt.destinations.postgres_impl.by_text import read_by_server, to_text, to_types
 from asyncelt.destinations.postgres_impl.connections import Connection
@@ -18,30 +16,21 @@ from asyncelt.destinations.postgres_impl.copying import copy_files
 from asyncelt.destinations.postgres_impl.errors import DRIVER_ERRORS, translate
 from asyncelt.destinations.postgres_impl.parts import Part
 from asyncelt.destinations.postgres_impl.reading import DIALECT, Catalog
-from asyncelt.destinations.sql import system
-from asyncelt.destinations.sql.merge import MergePlan, appends, merge_statements
 from asyncelt.destinations.sql.names import Dataset, table
-from asyncelt.destinations.sql.planning import Jobs, chain_of, foreign_columns, jobs_by_table
-from asyncelt.destinations.sql.staging import copy_staging, create_staging, drop_staging
+from asyncelt.destinations.sql.temporary import copy_staging, create_staging, drop_staging
+from asyncelt.destinations.sql.writing import Append, Place, Stage, Statement, package_work
 from asyncelt.errors import DestinationRejected, LoadError, Unsupported
 from asyncelt.failpoints import failpoint
 from asyncelt.flow import ROOT_ROW, JobFile, Package
-from asyncelt.schema.evolve import merge_strategy_of
-from asyncelt.schema.model import Table
-from asyncelt.schema.system import STATE_TABLE
 from asyncelt.types import LoadId, ReplaceStrategy, TableName
 
 __all__ = ["WORTH_STATISTICS", "Work", "write_package"]
 
-_KEPT_STATES: Final = 100
-"""Only the newest is ever restored; the others are history."""
 WORTH_STATISTICS: Final = 5_000
 """Rows of a staging table from which on the planner should know more of it than its size."""
 
 _TEXTS: Final = "_asyncelt_staging_texts"
 """Temporary table for values that the server has to read."""
-
-_logger = logging.getLogger("asyncelt.destinations.postgres")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,17 +57,17 @@ class Work:
         except DRIVER_ERRORS as error:
             raise located(error, package, name) from error
 
-    def part_of(self, package: Package, jobs: Sequence[JobFile]) -> Part | None:
-        """The part that holds all these jobs, and nothing else."""
-        part = self.parts.get((package.load_id, jobs[0].job_id))
+    def staged_in(self, package: Package, job: JobFile) -> str | None:
+        """The staging table in which the rows of a job stand."""
+        part = self.parts.get((package.load_id, job.job_id))
 
-        return part if part is not None and part.jobs == tuple(jobs) else None
+        return None if part is None else part.name
 
     async def append(self, package: Package, name: TableName, jobs: Sequence[JobFile]) -> None:
         """Append the rows of a table's job files to it, in their order."""
-        for part, of_part in groupby(jobs, key=lambda job: self.parts.get((package.load_id, job.job_id))):
-            if part is not None:
-                await self._move(package, name, part.name)
+        for staged, of_part in groupby(jobs, key=lambda job: self.staged_in(package, job)):
+            if staged is not None:
+                await self._move(package, name, staged)
             elif read_by_server(self.catalog[name]):
                 create = create_staging(self.dataset, package.schema.tables[name], _TEXTS, (), DIALECT)
                 await self.execute_for(package, name, create)
@@ -153,141 +142,30 @@ async def write_package(work: Work, package: Package, *, emptied: Iterable[Table
         package: What to write.
         emptied: Tables whose rows go first.
     """
-    for name in emptied:
-        await _empty(work, package, name)
-
-    jobs = jobs_by_table(package)
-    written: set[TableName] = set()
-
-    for replaced in package.replaced_tables:
-        written |= await _replace(work, package, replaced, jobs)
-
-    for name, of_table in jobs.items():
-        if name in written:
-            continue
-
-        if package.schema.disposition_of(name) == "merge":
-            written |= await _merge(work, package, package.schema.root_of(name), jobs)
-        else:
-            await work.append(package, name, of_table)
-
-    if STATE_TABLE in jobs:
-        sql = system.prune_states(work.dataset, _KEPT_STATES, DIALECT)
-        await work.execute_for(package, STATE_TABLE, sql, [package.pipeline_name])
-
-
-async def _empty(work: Work, package: Package, name: TableName) -> None:
-    # Not TRUNCATE: readers with an older snapshot would see an empty table.
-    if work.has(name):
-        await work.execute_for(package, name, system.delete_all(work.dataset, name, DIALECT))
-
-
-async def _replace(work: Work, package: Package, root: TableName, jobs: Jobs) -> set[TableName]:
-    """Put the new rows of a chain in place of the old ones; returns the tables that are written with that.
-
-    Readers see the old rows until the commit, by either strategy.
-    """
-    chain = chain_of(package, root)
-    given = package.schema.tables[root].hints.get("x-replace-strategy") if chain else None
-    strategy = given or work.replace_strategy
-    staged: dict[TableName, str] = {}
-
-    if strategy == "insert-from-staging":
-        staged = await _stage_all(
-            work, package, [one for one in chain if not _is_there(work, package, one, jobs)], jobs
-        )
-
-    for one in chain:
-        await _empty(work, package, one.name)
-
-    for one in chain:
-        if one.name in staged:
-            sql = copy_staging(work.dataset, one, staged[one.name], DIALECT)
-            await work.execute_for(package, one.name, sql)
-        elif one.name in jobs:
-            await work.append(package, one.name, jobs[one.name])
-
-    await _drop_all(work, staged)
-
-    return {one.name for one in chain}
-
-
-async def _merge(work: Work, package: Package, root: Table, jobs: Jobs) -> set[TableName]:
-    """Merge a chain; returns its tables."""
-    chain = tuple(package.schema.chain_of(root.name))
-    strategy = merge_strategy_of(package.schema, root.name) or "delete-insert"
-
-    if appends(root, strategy):
-        _logger.warning(
-            "Table %r is to be merged but has neither a primary key nor a merge key: its rows are appended.", root.name
-        )
-
-        for one in chain:
-            if one.name in jobs:
-                await work.append(package, one.name, jobs[one.name])
-
-        return {one.name for one in chain}
-
-    foreign = {one.name: foreign_columns(one, work.catalog.get(one.name, {})) for one in chain if one.name in jobs}
-    parts = {one.name: work.part_of(package, jobs[one.name]) for one in chain if one.name in jobs}
-    early = {name: part.name for name, part in parts.items() if part is not None}
-    late = await _stage_all(work, package, [one for one in chain if one.name not in early], jobs, foreign)
-    staged = {**early, **late}
-    plan = MergePlan(
+    place = Place(
         dataset=work.dataset,
-        chain=chain,
-        staged={name: table(one) for name, one in staged.items()},
-        existing=frozenset(one.name for one in chain if work.has(one.name)),
-        # The place of a row: rows of a new table stand in the order in which they came.
-        arrival=lambda: exp.column("ctid"),
-        keeps_order=True,
-        analyzes=True,
         dialect=DIALECT,
-        strategy=strategy,
-        created_at=package.created_at,
-        foreign=foreign,
+        arrival="ctid",
+        columns_of=work.catalog.get,
+        replace_strategy=work.replace_strategy,
+        staged_in=lambda job: work.staged_in(package, job),
+        analyzes=True,
     )
 
-    for statement in merge_statements(plan):
-        await work.execute_for(package, statement.table, statement.sql, statement.parameters)
-
-    await _drop_all(work, late)
-
-    return {one.name for one in chain}
-
-
-def _is_there(work: Work, package: Package, one: Table, jobs: Jobs) -> bool:
-    """Whether all rows of the table have been staged before the commit."""
-    return all((package.load_id, job.job_id) in work.parts for job in jobs.get(one.name, ()))
+    for action in package_work(place, package, emptied=emptied):
+        match action:
+            case Statement(name, sql, parameters):
+                await work.execute_for(package, name, sql, parameters)
+            case Append(name, jobs):
+                await work.append(package, name, jobs)
+            case Stage(name, staged, jobs):
+                await _stage(work, package, name, staged, jobs)
 
 
-async def _stage_all(
-    work: Work,
-    package: Package,
-    chain: Sequence[Table],
-    jobs: Jobs,
-    foreign: Mapping[TableName, tuple[str, ...]] | None = None,
-) -> dict[TableName, str]:
-    """Temporary tables with the rows of those tables of a chain that the package has rows for, by table."""
-    staged = {one.name: f"_asyncelt_staging_{at}" for at, one in enumerate(chain) if one.name in jobs}
+async def _stage(work: Work, package: Package, name: TableName, staged: str, jobs: Sequence[JobFile]) -> None:
+    await work.copy(package, name, jobs, staged=staged)
 
-    for one in chain:
-        if one.name not in staged:
-            continue
-
-        name = staged[one.name]
-        create = create_staging(work.dataset, one, name, (foreign or {}).get(one.name, ()), DIALECT)
-        await work.execute_for(package, one.name, create)
-        await work.copy(package, one.name, jobs[one.name], staged=name)
-
-        if sum(job.rows for job in jobs[one.name]) >= WORTH_STATISTICS:
-            await work.execute_for(package, one.name, f"ANALYZE {table(name).sql(dialect=DIALECT)}")
+    if sum(job.rows for job in jobs) >= WORTH_STATISTICS:
+        await work.execute_for(package, name, f"ANALYZE {table(staged).sql(dialect=DIALECT)}")
 
     failpoint("postgres.staged")
-
-    return staged
-
-
-async def _drop_all(work: Work, staged: Mapping[TableName, str]) -> None:
-    for name in staged.values():
-        await work.connection.execute(drop_staging(name, DIALECT))

@@ -1,4 +1,4 @@
-"""CREATE and ADD COLUMN (behaviour.md 7.7). Nothing renames or retypes; tables are dropped where a user asks for it."""
+"""CREATE and ADD COLUMN. Nothing renames or retypes; tables are dropped where a user asks for it."""
 
 from __future__ import annotations
 

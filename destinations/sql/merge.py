@@ -1,4 +1,4 @@
-"""Merging a chain of a root table and its nested tables, by any strategy (behaviour.md 7.3 to 7.5).
+"""Merging a chain of a root table and its nested tables, by any strategy.
 
 The rows of the package stand in staging tables, one per table of the chain. The statements of a strategy first thin
 those out (:mod:`.merge_staged`), then bring target and staging together (:mod:`.merge_keyed`, :mod:`.merge_scd2`).

@@ -1,4 +1,4 @@
-"""Strategies that find rows again by their keys: delete-insert, upsert, cdc and insert-only (behaviour.md 7.4, 7.5).
+"""Strategies that find rows again by their keys: delete-insert, upsert, cdc and insert-only.
 
 Upsert too deletes and inserts: the columns that the schema knows are all new, and what other columns hold is carried
 over. Databases that store columns do this ten times as fast as an UPDATE of all columns.

@@ -8,7 +8,7 @@ from functools import lru_cache
 
 from sqlglot import Dialect, exp
 
-__all__ = ["Dataset", "all_of", "column", "identifier", "parameter", "quoted", "table"]
+__all__ = ["Dataset", "all_of", "column", "identifier", "option", "parameter", "quoted", "table"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +56,11 @@ def table(name: str, dataset: Dataset | None = None, alias: str | None = None) -
 def parameter(position: int) -> exp.Parameter:
     """The value passed at ``position``, from 1."""
     return exp.Parameter(this=exp.Literal.number(position))
+
+
+def option(name: str, value: exp.Expression) -> exp.Expression:
+    """An argument by name, of a function that reads files."""
+    return exp.PropertyEQ(this=exp.to_identifier(name), expression=value)
 
 
 def all_of(conditions: Iterable[exp.Expression]) -> exp.Expression:

@@ -6,20 +6,24 @@ import asyncio
 from itertools import cycle, product
 from pathlib import Path
 
+import orjson
 import pytest
 
-from benchmarks import bench_loop, bench_month, bench_small_runs
+from benchmarks import bench_loop, bench_memory, bench_month, bench_small_runs, profile_run
 from benchmarks.data import SHAPES, pool
 from benchmarks.harness import Case, run_case
+from tests.support.marks import LONG
 
 pytestmark = [pytest.mark.benchmark, pytest.mark.slow, pytest.mark.timeout(900)]
 
 SETTINGS = {"parquet": "no gzip", "duckdb": "parquet, no gzip"}
+IN_CI = {"flat", "orders", "events"}
+"""Between them they have each form and each target. Every run of the benchmarks compares both sides for all shapes."""
 KINDS = [
-    (shape, form, target)
+    pytest.param(shape, form, target, marks=() if shape in IN_CI else LONG)
     for shape, (form, target) in zip(SHAPES, cycle(product(["dict", "bytes"], SETTINGS)), strict=False)
 ]
-"""Each shape in one form and into one target. Every run of the benchmarks compares both sides for all of them."""
+"""Each shape in one form and into one target."""
 
 
 def _silent(_message: str) -> None:
@@ -39,7 +43,7 @@ def test_both_sides_hold_the_same_in_a_bucket() -> None:
     assert run_case(case, ["no gzip"], 1, _silent).compared == "equal"
 
 
-@pytest.mark.parametrize("target", SETTINGS)
+@pytest.mark.parametrize("target", [pytest.param("parquet", marks=LONG), "duckdb"])
 def test_both_sides_hold_the_same_for_arrow(target: str) -> None:
     case = Case(shape="flat", form="arrow", target=target, rows=2_000)
 
@@ -49,6 +53,36 @@ def test_both_sides_hold_the_same_for_arrow(target: str) -> None:
 @pytest.mark.parametrize("shape", SHAPES)
 def test_data_is_the_same_every_time(shape: str) -> None:
     assert pool(SHAPES[shape], page_rows=50).bodies == pool(SHAPES[shape], page_rows=50).bodies
+
+
+@pytest.mark.parametrize("form", ["dict", "bytes"])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_new_pages_have_ids_that_go_on(shape: str, form: str) -> None:
+    made = pool(SHAPES[shape], page_rows=50)
+    pages = list(made.new_pages(form, 200, 1_000))
+    rows = [row for page in pages for row in (orjson.loads(page) if form == "bytes" else page)]
+    kind = type(orjson.loads(made.bodies[0])[0]["id"])
+
+    assert [row["id"] for row in rows] == [kind(number) for number in range(1_000, 1_200)]
+
+
+@pytest.mark.parametrize(("target", "write"), [("s3", "append"), ("delta", "upsert")])
+def test_memory_is_told_where_all_rows_are_there(target: str, write: str) -> None:
+    wanted = bench_memory.Wanted(shape="orders", form="bytes", target=target, write=write, rows=4_000)
+    told = bench_memory.measure(wanted)
+
+    # Half of the rows that are upserted are known.
+    assert told["found"] == (4_000 if write == "append" else 6_000), told
+    assert told["rss_peak"] >= told["rss_before"] > 0
+
+
+@pytest.mark.parametrize("form", ["dict", "bytes"])
+def test_stages_of_a_run_are_told_apart(form: str) -> None:
+    profile = profile_run.measure("events", form, "parquet", 200, 1)
+
+    assert sum(profile.stages.values()) == pytest.approx(profile.total)
+    assert all(profile.stages[stage] > 0 for stage in profile_run.STAGES)
+    assert profile.stages[profile_run.COMMIT] > 0
 
 
 @pytest.mark.parametrize(("form", "apart"), [("bytes", 0), ("dict", 2)], ids=["run", "stream"])

@@ -1,4 +1,4 @@
-"""The ten probes of the specification (behaviour.md 12.2), taken apart so that each part has its tests."""
+"""Ten questions that any change to the engine has to be asked, taken apart so that each part has its tests."""
 
 from __future__ import annotations
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pyarrow as pa
@@ -230,6 +231,33 @@ async def test_numbers_that_json_does_not_have_come_back(root, tmp_path, table_f
         ):
             found = (await sql.query(query)).column("v").to_pylist()
             assert str(found) == str(values)
+
+
+async def test_a_query_has_a_limit_of_memory_and_spills_into_a_folder_that_is_gone_afterwards(
+    owner, root, tmp_path, monkeypatch
+):
+    await owner.run({"one": ROWS})
+    small = replace(owner.destination, memory_limit="40MB")
+    here, temporary = tmp_path / "here", tmp_path / "temporary"
+    here.mkdir()
+    temporary.mkdir()
+    monkeypatch.chdir(here)
+    monkeypatch.setattr("tempfile.tempdir", str(temporary))
+    spilled = []
+
+    async with small.connect(owner.target) as session:
+        assert (await session.query("SELECT current_setting('memory_limit') AS m FROM one")).to_pylist()[0] == {
+            "m": "38.1 MiB"
+        }
+
+        rows = "SELECT md5(range::text) AS v FROM range(1500000) ORDER BY v"
+
+        async with session.stream(rows, batch_rows=10_000) as batches:
+            async for _ in batches:
+                spilled = spilled or [path for path in temporary.rglob("*") if path.is_file()]
+
+    assert spilled
+    assert list(temporary.iterdir()) == list(here.iterdir()) == []
 
 
 async def test_a_stream_leaves_its_session_as_it_was(owner):

@@ -7,6 +7,7 @@ import os
 from dataclasses import replace
 from decimal import Decimal
 from functools import partial
+from importlib import import_module
 
 import pyarrow as pa
 import pytest
@@ -22,7 +23,7 @@ from asyncelt.errors import (
     DestinationRejected,
     DestinationUnavailable,
     PipelineStepFailed,
-    TablesBehind,
+    TableBlocked,
     Unsupported,
     UsageError,
 )
@@ -237,8 +238,8 @@ async def test_of_two_sessions_that_finish_a_commit_one_writes(owner, kind, tabl
             if point == MOMENTS[kind] and not entered:
                 entered.append(point)
                 dataset = other._dataset
-                [marker] = dataset.place.journal.unsettled(dataset._load_ids())
-                dataset._write_lakes(marker, replace(marker.packages[-1], lakes=marker.packages[-1].lakes))
+                [marker] = dataset.unsettled()
+                dataset.lakes.write(marker)
 
         with installed(twice):
             await owner.commit(package)
@@ -497,11 +498,46 @@ async def test_a_panic_of_the_driver_is_an_error_and_not_the_end(owner, table):
         if point == "filesystem.before_table":
             raise PanicException("index out of bounds\n   0: trace")
 
-    with installed(panic), pytest.raises(TablesBehind, match=r"gave up: index out of bounds. Its log") as caught:
+    with installed(panic), pytest.raises(TableBlocked, match=r"gave up: index out of bounds. Its log") as caught:
         await owner.commit(package)
 
     assert package.load_id in str(caught.value)
     assert isinstance(caught.value, Exception)
+
+
+@pytest.mark.parametrize("place", ["local"], indirect=True)
+async def test_a_commit_checks_each_table_once_and_one_that_is_there_not_at_all(owner, kind, table, monkeypatch):
+    driver = import_module(f"asyncelt.destinations.filesystem_impl.{kind}")
+    lake = getattr(driver, f"{kind.title()}Lake")
+    check, found, checked, opened = lake.check, getattr(driver, "_found", None), [], []
+
+    def check_noted(self, names):
+        checked.append(list(names))
+
+        return check(self, names)
+
+    def found_noted(*arguments):
+        opened.append(arguments)
+
+        return found(*arguments)
+
+    monkeypatch.setattr(lake, "check", check_noted)
+
+    if found is not None:
+        monkeypatch.setattr(driver, "_found", found_noted)
+
+    await owner.run({"one": ONE}, tables=[table("one")])
+    opened.clear()
+    await owner.run({"one": TWO})
+    assert checked == [["one"], ["one"]]
+    # Only Delta's driver opens tables one by one.
+    assert len(opened) == (kind == "delta")
+
+    def refuse(*_):
+        raise DestinationRejected("a table of a kind that is not written")
+
+    monkeypatch.setattr(lake, "check", refuse)
+    assert (await owner.commit(owner.last)).already_committed
 
 
 @pytest.mark.parametrize("place", ["local"], indirect=True)

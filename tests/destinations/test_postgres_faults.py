@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
 import anyio
 import asyncpg
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from asyncelt import destinations
 from asyncelt.config import Retry, Settings
+from asyncelt.destinations.postgres_impl.copying import copy_files
+from asyncelt.destinations.postgres_impl.query import CopyReader
+from asyncelt.destinations.postgres_impl.results import Result
 from asyncelt.failpoints import installed
 from asyncelt.load.committing import load_bundle
 from asyncelt.testing.fixture import Owner
@@ -129,6 +134,50 @@ async def test_a_copy_that_falls_silent_can_be_cancelled(proxy, owner, raw, monk
         await load(session, commit)
 
     await check(raw, commit)
+
+
+async def copy_in(connection, path):
+    threads = anyio.CapacityLimiter(1)
+    await copy_files(connection, [path], {"id": "bigint"}, target="one", schema=None, threads=threads)
+
+
+async def copy_out(connection, _path):
+    reader = CopyReader(connection, Result("SELECT 1", ()), 10)
+
+    try:
+        await reader.next_batch()
+    finally:
+        await reader.close()
+
+
+@pytest.mark.parametrize("copy", [copy_in, copy_out])
+async def test_a_goodbye_before_a_copy_leaves_no_future_that_nobody_asks(proxy, raw, tmp_path, copy):
+    """The server has said that it ends the connection, and it has not ended yet: the driver then lets one go."""
+    forgotten = []
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda _loop, context: forgotten.append(context))
+    pq.write_table(pa.table({"id": [1]}), tmp_path / "rows.parquet")
+    connection = await asyncpg.connect(proxy.dsn)
+    await connection.execute("BEGIN; CREATE TABLE one (id bigint)")
+    proxy.next_fault = Fault(direction="down", at=b"57P01", further=10_000, do="linger")
+    await raw.execute("SELECT pg_terminate_backend($1, 60000)", connection.get_server_pid())
+
+    while not proxy.done:
+        await asyncio.sleep(0)
+
+    # Now it is on its way to the driver, in this very loop.
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+    with pytest.raises(asyncpg.InternalClientError):
+        await copy(connection, tmp_path / "rows.parquet")
+
+    connection.terminate()
+    await asyncio.sleep(0)
+    del connection
+    gc.collect()
+    loop.set_exception_handler(None)
+    assert forgotten == []
 
 
 # ------------------------------------------------------------------------------------------- the server itself

@@ -19,7 +19,7 @@ from asyncelt.destinations.postgres_impl.types import postgres_type
 from asyncelt.destinations.sql import ddl
 from asyncelt.destinations.sql.merge import MergePlan, merge_statements
 from asyncelt.destinations.sql.names import Dataset, table
-from asyncelt.destinations.sql.staging import create_staging
+from asyncelt.destinations.sql.temporary import create_staging
 from asyncelt.schema.model import Column, Schema
 from asyncelt.testing.merging import child_table, key, root_table
 from asyncelt.testing.strategies import by_strategy

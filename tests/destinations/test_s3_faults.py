@@ -281,6 +281,7 @@ def mortal(tmp_path_factory):
         yield server
 
 
+@pytest.mark.xdist_group("mortal")
 @pytest.mark.parametrize("point", ["filesystem.before_complete", "filesystem.before_marker", "filesystem.after_marker"])
 async def test_a_server_that_is_killed_and_comes_back_is_ridden_out(mortal, tmp_path, point):
     """In the middle of an upload in parts, as the marker is put, and before what follows from it."""

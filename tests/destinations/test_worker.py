@@ -107,3 +107,15 @@ async def test_a_call_that_never_ends_is_left_after_the_grace():
     worker.stop()
 
     assert task.cancelled()
+
+
+async def test_a_thread_that_the_system_does_not_allow_is_told_and_there_is_none_to_wait_for(worker):
+    before = threading.stack_size(1 << 46)
+
+    try:
+        with pytest.raises(RuntimeError, match="can't start new thread"):
+            await worker.call(lambda: 1)
+    finally:
+        threading.stack_size(before)
+
+    await worker.ended()

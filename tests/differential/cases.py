@@ -39,7 +39,7 @@ class Run:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
-    """Runs in order over one fresh pipeline. ``id`` starts with the rule's section in behaviour.md."""
+    """Runs in order over one fresh pipeline. ``id`` starts with the number of its group of rules."""
 
     id: str
     runs: tuple[Run, ...]

@@ -1,16 +1,13 @@
-"""Loads the cases of `test_lakes.py` with the reference, in a process of its own: `python lakes_worker.py FOLDER CASES`."""
+"""Loads the cases of `test_lakes.py` with the reference, in a process of its own."""
 
 from __future__ import annotations
 
-import json
-import os
-import sys
-
-os.environ["RUNTIME__DLTHUB_TELEMETRY"] = "false"
-os.environ["RUNTIME__LOG_LEVEL"] = "ERROR"
+from pathlib import Path
+from typing import Any
 
 
-def main(folder: str, text: str) -> None:
+def main(folder: str, cases: dict[str, Any]) -> None:
+    """Load into a folder; the file ``said`` there has the errors of what was refused."""
     import dlt
 
     pipeline = dlt.pipeline(
@@ -19,7 +16,7 @@ def main(folder: str, text: str) -> None:
         destination=dlt.destinations.filesystem(folder),
         dataset_name="raw",
     )
-    cases = json.loads(text)
+    said = []
 
     for number in range(2):
         pipeline.run([dlt.resource(one["loads"][number], name=name, **one["hints"]) for name, one in cases.items()])
@@ -29,8 +26,6 @@ def main(folder: str, text: str) -> None:
             try:
                 pipeline.run(dlt.resource(one["refused"], name=name, **one["hints"]))
             except Exception as error:
-                print(error)
+                said.append(str(error))
 
-
-if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2])
+    Path(folder, "said").write_text("\n".join(said))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -45,30 +48,53 @@ def read_dataset(database: Path, dataset_name: str) -> Dataset:
     if not database.exists():
         return Dataset()
 
-    with duckdb.connect(str(database), read_only=True) as connection:
-        connection.execute("SET TimeZone = 'UTC'")
+    with _opened(database) as connection:
         columns = _columns(connection, dataset_name)
         tables = {}
 
         for table, described in columns.items():
             chosen = ", ".join(_quoted(column.name) for column in described)
-            source = f"{_quoted(dataset_name)}.{_quoted(table)}"
+            source = f"{_FILE}.{_quoted(dataset_name)}.{_quoted(table)}"
             rows = connection.execute(f"SELECT {chosen} FROM {source}").fetchall()
             tables[table] = TableData(tuple(described), rows)
 
         return Dataset(tables, _unique(connection, dataset_name))
 
 
+_FILE = "file_that_is_read"
+
+
+@contextmanager
+def _opened(database: Path) -> Iterator[duckdb.DuckDBPyConnection]:
+    connection = _connection()
+    path = str(database).replace("'", "''")
+    connection.execute(f"ATTACH '{path}' AS {_FILE} (READ_ONLY)")
+
+    try:
+        yield connection
+    finally:
+        connection.execute(f"DETACH {_FILE}")
+
+
+@functools.cache
+def _connection() -> duckdb.DuckDBPyConnection:
+    """One for all files: making a DuckDB takes longer than all that is asked of it."""
+    connection = duckdb.connect()
+    connection.execute("SET TimeZone = 'UTC'")
+
+    return connection
+
+
 def _columns(connection: duckdb.DuckDBPyConnection, dataset_name: str) -> dict[str, list[ColumnInfo]]:
     found: dict[str, list[ColumnInfo]] = {}
     described = connection.execute(
-        "SELECT table_name, column_name, data_type, is_nullable FROM information_schema.columns "
-        "WHERE table_schema = ? ORDER BY table_name, ordinal_position",
-        [dataset_name],
+        "SELECT table_name, column_name, data_type, is_nullable FROM duckdb_columns() "
+        "WHERE database_name = ? AND schema_name = ? ORDER BY table_name, column_index",
+        [_FILE, dataset_name],
     ).fetchall()
 
     for table, column, kind, nullable in described:
-        found.setdefault(table, []).append(ColumnInfo(column, kind, nullable == "YES"))
+        found.setdefault(table, []).append(ColumnInfo(column, kind, nullable))
 
     return found
 
@@ -76,8 +102,8 @@ def _columns(connection: duckdb.DuckDBPyConnection, dataset_name: str) -> dict[s
 def _unique(connection: duckdb.DuckDBPyConnection, dataset_name: str) -> frozenset[tuple[str, str]]:
     constraints = connection.execute(
         "SELECT table_name, constraint_column_names FROM duckdb_constraints() "
-        "WHERE schema_name = ? AND constraint_type IN ('UNIQUE', 'PRIMARY KEY')",
-        [dataset_name],
+        "WHERE database_name = ? AND schema_name = ? AND constraint_type IN ('UNIQUE', 'PRIMARY KEY')",
+        [_FILE, dataset_name],
     ).fetchall()
 
     return frozenset((table, ",".join(names)) for table, names in constraints)

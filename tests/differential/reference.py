@@ -77,7 +77,6 @@ class Reference:
         except BaseException:
             # A test that timed out. The answer is still to come, and would be taken for that to the next question.
             self._process = None
-            process.kill()
             _end(process)
             raise
 
@@ -111,14 +110,12 @@ def _asked(process: subprocess.Popen[bytes], case: Case) -> Outcome:
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
+    # It has nothing that it could save, and would take seconds to forget what it has imported.
+    process.kill()
     assert process.stdin is not None and process.stdout is not None
     process.stdout.close()
 
     with suppress(BrokenPipeError):
         process.stdin.close()
 
-    try:
-        process.wait(timeout=30)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
+    process.wait()

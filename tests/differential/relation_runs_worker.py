@@ -1,18 +1,16 @@
-"""Copies what is new of a table by the reference, run after run: `python relation_runs_worker.py FILE`, cases on stdin."""
+"""Copies what is new of a table by the reference, run after run, in a process of its own."""
 
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import sys
 import warnings
+from pathlib import Path
+from typing import Any
 
-os.environ["RUNTIME__DLTHUB_TELEMETRY"] = "false"
-os.environ["RUNTIME__LOG_LEVEL"] = "CRITICAL"
 
-
-def main(path: str) -> None:
+def main(home: str, cases: list[dict[str, Any]], output: str) -> None:
+    """Do the cases in a folder with a DuckDB file ``data.duckdb``; what came in, as JSON into another file."""
     warnings.simplefilter("ignore")
     import dlt
     import duckdb
@@ -27,10 +25,12 @@ def main(path: str) -> None:
     lineage.qualify = without_inference
     answers = []
 
-    for number, case in enumerate(json.load(sys.stdin)):
-        source, target = f"source{number}.duckdb", dlt.destinations.duckdb(f"target{number}.duckdb")
-        shutil.copy(path, source)
-        pipeline = dlt.pipeline(f"copy{number}", pipelines_dir="copies", destination=target, dataset_name="copy")
+    for number, case in enumerate(cases):
+        source, target = f"{home}/source{number}.duckdb", dlt.destinations.duckdb(f"{home}/target{number}.duckdb")
+        shutil.copy(f"{home}/data.duckdb", source)
+        pipeline = dlt.pipeline(
+            f"copy{number}", pipelines_dir=f"{home}/copies", destination=target, dataset_name="copy"
+        )
 
         cursor = dlt.sources.incremental(**case["cursor"])
 
@@ -62,8 +62,4 @@ def main(path: str) -> None:
 
         answers.append(found)
 
-    json.dump(answers, sys.stdout)
-
-
-if __name__ == "__main__":
-    main(sys.argv[1])
+    Path(output).write_text(json.dumps(answers))

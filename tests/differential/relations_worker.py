@@ -1,18 +1,15 @@
-"""Evaluates calls on the reference's dataset in a process of its own: `python relations_worker.py FILE`, calls on stdin."""
+"""Evaluates calls on the reference's dataset, in a process of its own."""
 
 from __future__ import annotations
 
 import datetime as dt
 import json
-import os
-import sys
 import warnings
-
-os.environ["RUNTIME__DLTHUB_TELEMETRY"] = "false"
-os.environ["RUNTIME__LOG_LEVEL"] = "CRITICAL"
+from pathlib import Path
 
 
-def main(path: str) -> None:
+def main(path: str, calls: list[str], output: str) -> None:
+    """Answer the calls on the dataset in a DuckDB file, as JSON into another file."""
     warnings.simplefilter("ignore")
     import dlt
     from dlt.dataset import lineage
@@ -27,15 +24,11 @@ def main(path: str) -> None:
     ds = dlt.dataset(dlt.destinations.duckdb(path), "raw")
     answers = []
 
-    for call in json.load(sys.stdin):
+    for call in calls:
         try:
             relation = eval(call, {"ds": ds, "inc": dlt.sources.incremental, "dt": dt})
             answers.append({"columns": relation.columns, "rows": [list(map(str, row)) for row in relation.fetchall()]})
         except Exception as error:
             answers.append({"error": type(error).__name__})
 
-    json.dump(answers, sys.stdout)
-
-
-if __name__ == "__main__":
-    main(sys.argv[1])
+    Path(output).write_text(json.dumps(answers))

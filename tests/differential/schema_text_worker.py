@@ -1,24 +1,21 @@
-"""What the reference makes of a stored schema: JSON on stdin, its texts as JSON on stdout."""
+"""What the reference makes of a stored schema, in a process of its own."""
 
 from __future__ import annotations
 
 import json
-import os
-import sys
 import warnings
+from pathlib import Path
+from typing import Any
 
-os.environ["RUNTIME__DLTHUB_TELEMETRY"] = "false"
-os.environ["RUNTIME__LOG_LEVEL"] = "CRITICAL"
 
-
-def main() -> None:
+def main(stored: dict[str, Any], text: str, output: str) -> None:
+    """Write the texts of a schema, and what it reads in a text of ours, as JSON into a file."""
     warnings.simplefilter("ignore")
     import dlt
     import yaml
 
-    request = json.load(sys.stdin)
-    schema = dlt.Schema.from_dict(request["stored"])
-    again = dlt.Schema.from_dict(yaml.safe_load(request["yaml"]))
+    schema = dlt.Schema.from_dict(stored)
+    again = dlt.Schema.from_dict(yaml.safe_load(text))
     texts = {
         "mermaid": schema.to_mermaid(),
         "mermaid_data": schema.to_mermaid(include_dlt_tables=False),
@@ -29,8 +26,4 @@ def main() -> None:
         "hash_of_ours": again.stored_version_hash,
         "is_modified": again.is_modified,
     }
-    json.dump(texts, sys.stdout)
-
-
-if __name__ == "__main__":
-    main()
+    Path(output).write_text(json.dumps(texts))

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 from deltalake import DeltaTable
 from pyiceberg.table import StaticTable
 
 import asyncelt
+from tests.differential import lakes_worker
 
 pytestmark = [pytest.mark.differential, pytest.mark.slow, pytest.mark.xdist_group("lakes")]
 
-WORKER = Path(__file__).with_name("lakes_worker.py")
 KINDS = ("delta", "iceberg")
 UPSERT = {"primary_key": "id", "write_disposition": {"disposition": "merge", "strategy": "upsert"}}
 INSERT = {"primary_key": "id", "write_disposition": {"disposition": "merge", "strategy": "insert-only"}}
@@ -54,12 +50,9 @@ DEPARTURES = (
 
 
 @pytest.fixture(scope="module")
-def theirs(tmp_path_factory):
+def theirs(tmp_path_factory, dlt_nursery):
     folder = tmp_path_factory.mktemp("theirs")
-    command = [sys.executable, str(WORKER), str(folder), json.dumps(CASES)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    (folder / "said").write_text(done.stdout)
+    assert dlt_nursery.start(lakes_worker.main, folder, CASES).wait() == 0
 
     return folder
 

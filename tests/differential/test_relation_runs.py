@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 import warnings
-from pathlib import Path
 
 import duckdb
 import pytest
 
 import asyncelt
 from asyncelt.errors import AsynceltWarning
+from tests.differential import relation_runs_worker
 from tests.reading.loaded import loaded
 
 # The reference takes seconds for each run, and more where others use the machine.
-pytestmark = [pytest.mark.differential, pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [
+    pytest.mark.differential,
+    pytest.mark.slow,
+    pytest.mark.timeout(600),
+    pytest.mark.xdist_group("relation runs"),
+]
 
 MORE = [
     "INSERT INTO raw.items (id, name, _dlt_load_id, _dlt_id) VALUES (3, 'again', '1', 'x'), (4, 'new', '1', 'y')",
@@ -44,19 +47,12 @@ async def folder(anyio_backend, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def theirs(folder):
+def theirs(folder, dlt_nursery):
     """Their answers, in the order of the cases."""
-    worker = Path(__file__).with_name("relation_runs_worker.py")
-    output = subprocess.run(
-        [sys.executable, str(worker), str(folder / "data.duckdb")],
-        input=json.dumps(CASES),
-        capture_output=True,
-        text=True,
-        check=True,
-        cwd=folder,
-    )
+    output = folder / "theirs.json"
+    assert dlt_nursery.start(relation_runs_worker.main, folder, CASES, output).wait() == 0
 
-    return json.loads(output.stdout.splitlines()[-1])
+    return json.loads(output.read_text())
 
 
 @pytest.mark.covers("Incremental.is_unique_cursor", "Incremental.unique_boundary_consumed")

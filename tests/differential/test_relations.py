@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
 import asyncelt
 from asyncelt.errors import QueryError
+from tests.differential import relations_worker
 from tests.reading.loaded import loaded
 
-pytestmark = pytest.mark.differential
+pytestmark = [pytest.mark.differential, pytest.mark.xdist_group("relations")]
 
 CALLS = [
     "ds['items'].order_by('id')",
@@ -76,25 +74,19 @@ CALLS = [
     "ds('DELETE FROM items')",
 ]
 NONE = "ds['items'].where('name', 'eq', None).select('id')"
-EVERYTHING = [*CALLS, NONE]
+NO_LOADS = "ds.table('items', load_ids=[]).order_by('id').select('id')"
+EVERYTHING = [*CALLS, NONE, NO_LOADS]
 
 
 @pytest.fixture(scope="module")
-async def answers(anyio_backend, tmp_path_factory):
+async def answers(anyio_backend, tmp_path_factory, dlt_nursery):
     """Ours beside theirs, by call."""
     folder = tmp_path_factory.mktemp("relations")
     pipeline = await loaded("duckdb", folder)
     ours = [await answer(pipeline.dataset(), call) for call in EVERYTHING]
-    worker = Path(__file__).with_name("relations_worker.py")
-    output = subprocess.run(  # noqa: ASYNC221 - nothing else runs
-        [sys.executable, str(worker), str(folder / "data.duckdb")],
-        input=json.dumps(EVERYTHING),
-        capture_output=True,
-        text=True,
-        check=True,
-        cwd=folder,
-    )
-    theirs = json.loads(output.stdout.splitlines()[-1])
+    output = folder / "theirs.json"
+    assert dlt_nursery.start(relations_worker.main, folder / "data.duckdb", EVERYTHING, output).wait() == 0
+    theirs = json.loads(output.read_text())
 
     return dict(zip(EVERYTHING, zip(ours, theirs, strict=True), strict=True))
 
@@ -129,3 +121,11 @@ def test_comparing_with_none_asks_for_a_value_that_is_missing(answers):
     ours, theirs = answers[NONE]
     assert ours["rows"] == [["3"]]
     assert theirs["rows"] == []
+
+
+@pytest.mark.slow
+def test_rows_of_no_loads_are_none(answers):
+    """docs/reading.md: the reference takes an empty list for none given, and reads the rows of all loads."""
+    ours, theirs = answers[NO_LOADS]
+    assert ours["rows"] == []
+    assert theirs["rows"] == [["1"], ["2"], ["3"]]

@@ -1,4 +1,4 @@
-"""Each rule of the specification by a hand-written case: the same tables as the reference, in every form of pages."""
+"""Each rule of the reference by a hand-written case: the same tables as the reference, in every form of pages."""
 
 from __future__ import annotations
 

@@ -3,33 +3,27 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import yaml
 
 from asyncelt.schema.evolve import bump
 from asyncelt.schema.export import parse_schema
+from tests.differential import schema_text_worker
 from tests.reading.loaded import loaded
 
-pytestmark = [pytest.mark.differential, pytest.mark.slow]
+pytestmark = [pytest.mark.differential, pytest.mark.slow, pytest.mark.xdist_group("schema text")]
 
 
 @pytest.fixture(scope="module")
-async def both(anyio_backend, tmp_path_factory):
-    pipeline = await loaded("memory", tmp_path_factory.mktemp("schema"))
+async def both(anyio_backend, tmp_path_factory, dlt_nursery):
+    folder = tmp_path_factory.mktemp("schema")
+    pipeline = await loaded("memory", folder)
     schema = pipeline.default_schema
-    output = subprocess.run(  # noqa: ASYNC221 - nothing else runs
-        [sys.executable, str(Path(__file__).with_name("schema_text_worker.py"))],
-        input=json.dumps({"stored": schema.to_dict(), "yaml": schema.to_pretty_yaml()}),
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    output = folder / "theirs.json"
+    assert dlt_nursery.start(schema_text_worker.main, schema.to_dict(), schema.to_pretty_yaml(), output).wait() == 0
 
-    return schema, json.loads(output.stdout.splitlines()[-1])
+    return schema, json.loads(output.read_text())
 
 
 def test_mermaid_is_the_same_text(both):

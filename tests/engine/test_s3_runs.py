@@ -40,7 +40,7 @@ async def left_over(destination):
     async with destination.connect(Target(pipeline_name="", dataset_name="raw")) as session:
         bucket, dataset = session._place.carrier._bucket, session._dataset
         counted = await asyncio.to_thread(
-            lambda: {path for paths in dataset.table_files(dataset.finish()).values() for path in paths}
+            lambda: dataset.finish() and {path for paths in dataset.table_files().values() for path in paths}
         )
         keys = [key.removeprefix(prefix) for key in await bucket.keys(prefix)]
         uploads = await bucket.uploads(prefix)

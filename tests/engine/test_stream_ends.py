@@ -16,6 +16,7 @@ from asyncelt.engine.stream.ledger import Ledger
 from asyncelt.errors import AsynceltWarning, ConfigError, DestinationUnavailable, warn
 from asyncelt.extract.intervals import Intervals
 from asyncelt.extract.messages import Tell
+from asyncelt.extract.tickets import Tickets
 from asyncelt.failpoints import installed
 from asyncelt.load.protocol import StoredPosition
 from asyncelt.observe import SourceAway, SourceBack
@@ -75,7 +76,7 @@ async def test_a_broker_that_takes_nothing_back_is_taken_leave_of(monkeypatch: p
 
     monkeypatch.setattr(ledgers, "_GIVE_BACK_S", 0.01)
     source, ledger = Silent(0), Ledger([], none)
-    ledger.accept(source, asyncelt.Receipt("p", 1))
+    ledger.accept(source, [asyncelt.Receipt("p", 1)])
 
     with pytest.warns(AsynceltWarning, match="1 messages of 'numbers' could not be given back: it does not answer"):
         await ledger.close()
@@ -102,18 +103,16 @@ async def test_long_lists_of_positions_are_kept(apart: int, tmp_path: Path) -> N
     source = Numbers(3000, apart)
     threads = anyio.CapacityLimiter(1)
     ledger = Ledger([], none)
-    taken = [(source, asyncelt.Receipt("p", n, n)) for n in source.left]
-
-    for _, receipt in taken:
-        assert ledger.accept(source, receipt)
-
+    accepted = ledger.accept(source, [asyncelt.Receipt("p", n, n) for n in source.left])
+    assert not accepted.repeated
+    taken = Tickets(accepted.tickets)
     moves = ledger.moves(taken, ledger.standing())
     assert [Intervals.parse(move.taken) for move in moves] == [Intervals.of(source.left)]
     await ledger.committed(moves, threads)
     assert await ledger.acknowledge(taken) == 3000
     assert source.acked == source.left
-    assert not any(ledger.accept(source, asyncelt.Receipt("p", n, n)) for n in source.left)
-    assert ledger.accept(source, asyncelt.Receipt("p", 3001 * apart))
+    again = ledger.accept(source, [asyncelt.Receipt("p", n, n) for n in (*source.left, 3001 * apart)])
+    assert again.repeated == {*again.tickets[:-1]}
 
 
 async def test_what_becomes_known_while_positions_are_joined_is_kept(tmp_path: Path) -> None:
@@ -123,12 +122,8 @@ async def test_what_becomes_known_while_positions_are_joined_is_kept(tmp_path: P
         return known
 
     source, ledger, threads = Numbers(3000, 2), Ledger([], look), anyio.CapacityLimiter(1)
-    taken = [(source, asyncelt.Receipt("p", n, n)) for n in source.left]
-
-    for _, receipt in taken:
-        ledger.accept(source, receipt)
-
-    moves = ledger.moves(taken, ledger.standing())
+    accepted = ledger.accept(source, [asyncelt.Receipt("p", n, n) for n in source.left])
+    moves = ledger.moves(Tickets(accepted.tickets), ledger.standing())
     known.append(StoredPosition(source="numbers", partition="p", epoch=0, position="100001"))
 
     async with anyio.create_task_group() as tasks:

@@ -11,6 +11,7 @@ import anyio
 import pytest
 
 import asyncelt
+from asyncelt.engine.stream.roller import RECEIPT_BYTES
 from asyncelt.errors import (
     AsynceltWarning,
     ConfigError,
@@ -791,7 +792,7 @@ async def test_what_is_held_of_messages_counts_too(is_repeated: bool, tmp_path: 
 
             return await super().ack(receipts)
 
-    budget = asyncelt.ByteBudget(400_000)
+    budget = asyncelt.ByteBudget(1000 * RECEIPT_BYTES)
     destination = asyncelt.destinations.memory(fault=fault)
     pipeline = within(tmp_path, budget, destination)
     log = Many([])

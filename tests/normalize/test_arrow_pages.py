@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
@@ -10,9 +11,13 @@ import pyarrow as pa
 import pytest
 
 from asyncelt.errors import NameCollision, SchemaError
-from asyncelt.flow import ArrowPage
+from asyncelt.flow import ArrowPage, Rows
+from asyncelt.schema.model import Column, Table
+from asyncelt.schema.system import new_schema, row_id_column
 from asyncelt.types import ColumnName, TableName
-from tests.normalize.running import normalizer, outcome, run
+from tests.normalize.running import LOAD_ID, normalizer, outcome, run
+
+BIGINT = Column(name=ColumnName("id"), data_type="bigint")
 
 PAGE = pa.table(
     {
@@ -90,3 +95,35 @@ def test_columns_of_one_name_are_refused() -> None:
 def test_types_without_a_counterpart_are_refused() -> None:
     with pytest.raises(SchemaError, match="duration"):
         rows(pa.table({"a": pa.array([1], pa.duration("s"))}))
+
+
+def test_rows_of_a_table_of_dicts_get_the_system_columns_that_it_asks_for() -> None:
+    table, found = mixed(pa.table({"id": [2, 3]}))
+
+    assert list(table.columns) == ["id", "_dlt_load_id", "_dlt_id"]
+    assert [row["id"] for row in found] == [1, 2, 3]
+    assert {row["_dlt_load_id"] for row in found} == {LOAD_ID}
+    assert len({row["_dlt_id"] for row in found}) == 3
+
+
+def test_system_columns_of_a_page_of_its_own_are_kept() -> None:
+    _, found = mixed(pa.table({"id": [2], "_dlt_id": ["mine"], "_dlt_load_id": ["other"]}))
+
+    assert found[1:] == [{"id": 2, "_dlt_id": "mine", "_dlt_load_id": "other"}]
+
+
+def test_ids_of_versions_are_not_made_up() -> None:
+    version = replace(row_id_column(), extra={"x-row-version": True})
+    schema = new_schema("test")
+    known = Table(name=TableName("items"), columns={version.name: version, ColumnName("id"): BIGINT})
+    schema = replace(schema, tables={**schema.tables, known.name: known})
+    table, done = run([ArrowPage(pa.table({"id": [1]}))], schema=schema)
+
+    assert outcome(table, done).rows["items"] == [{"id": 1}]
+
+
+def mixed(page: pa.Table) -> tuple[Any, list[dict[str, Any]]]:
+    """A page of dicts, and then this one."""
+    schema, done = run([Rows([{"id": 1}]), ArrowPage(page)])
+
+    return schema.tables[TableName("items")], outcome(schema, done).rows["items"]

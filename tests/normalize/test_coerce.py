@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given, strategies as st
 
 from asyncelt.errors import SchemaError
-from asyncelt.normalize.coerce import DEPARTURES, can_coerce, coerce, parse_timestamps
+from asyncelt.normalize.coerce import DEPARTURES, coerce, parse_timestamps
 from asyncelt.normalize.coerce_lanes import first_valid, per_distinct
+from tests.support.coercing import can_coerce
 
 US = pa.timestamp("us", tz="UTC")
 DECIMAL = pa.decimal128(38, 9)

@@ -14,7 +14,8 @@ import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 
-from asyncelt.normalize.coerce import can_coerce, coerce
+from asyncelt.normalize.coerce import coerce
+from tests.support.coercing import can_coerce
 from tests.support.fuzzing import examples
 
 helpers = pytest.importorskip("dlt.common.data_types.type_helpers", reason="the reference is not installed")

@@ -5,11 +5,10 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import Any
 
-import pyarrow as pa
 import pytest
 
 from asyncelt.errors import SchemaError
-from asyncelt.normalize.detect import DETECTIONS, detect, first_is_timestamp
+from asyncelt.normalize.detect import DETECTIONS, detect
 
 NOW = 1_700_000_000.0
 
@@ -73,24 +72,6 @@ def test_an_unknown_detection_is_refused() -> None:
     """The error names it and lists what there is."""
     with pytest.raises(SchemaError, match=r"'is_prime'.*iso_date"):
         detect(1, "bigint", ["is_prime"], NOW)
-
-
-@pytest.mark.parametrize(
-    ("values", "expected"),
-    [
-        ([None, "2024-01-01T10:30:00Z", "x"], True),
-        (["x", "2024-01-01T10:30:00Z"], False),
-        (["2024-01-01"], False),
-        ([None], False),
-        ([], False),
-    ],
-)
-def test_the_first_value_of_a_lane_decides(values: list[str | None], expected: bool) -> None:
-    """Only the first value that is there counts, and only when the schema asks for iso_timestamp."""
-    lane = pa.array(values, pa.string())
-
-    assert expected == first_is_timestamp(lane, ["iso_timestamp"])
-    assert not first_is_timestamp(lane, ["timestamp"])
 
 
 def test_the_names_are_those_of_the_reference() -> None:

@@ -11,7 +11,13 @@ import anyio
 import pytest
 
 import asyncelt
-from asyncelt.errors import AsynceltWarning, DestinationRejected, PipelineStepFailed
+from asyncelt.errors import (
+    AsynceltError,
+    AsynceltWarning,
+    DestinationRejected,
+    DestinationUnavailable,
+    PipelineStepFailed,
+)
 from asyncelt.info.steps import ExtractInfo, LoadInfo, NormalizeInfo
 from asyncelt.info.streams import StreamStats
 from asyncelt.info.trace import PipelineTrace
@@ -139,6 +145,56 @@ async def test_a_failed_normalize_says_what_was_done(make: Make) -> None:
     assert len(found.load_packages) == 1
     assert pipeline.last_trace is not None
     assert pipeline.last_trace.steps[-1].step_exception == str(caught.value)
+
+
+@pytest.mark.parametrize("call", ["run", "extract", "load", "stream", "sync_destination"])
+async def test_a_call_whose_destination_is_away_keeps_a_trace(
+    make: Make, faults: Any, tmp_path: Path, call: str
+) -> None:
+    @asyncelt.resource
+    async def rows() -> AsyncIterator[object]:
+        yield ROWS
+        yield asyncelt.checkpoint()
+
+    pipeline = make()
+    work = getattr(pipeline, call)
+    faults.raise_at("restore", DestinationUnavailable("nobody is there"), times=2)
+
+    with pytest.raises(PipelineStepFailed, match="nobody is there") as caught:
+        await (work() if call in ("load", "sync_destination") else work(rows()))
+
+    assert (caught.value.step, caught.value.pipeline) == ("sync", pipeline)
+    kept = PipelineTrace.from_json((tmp_path / "work" / "p" / "trace.json").read_bytes())
+    steps = {"run": ["sync", "run"], "sync_destination": ["sync"]}.get(call, [call])
+
+    for trace in (pipeline.last_trace, kept):
+        assert trace is not None
+        assert [one.step for one in trace.steps] == steps
+        assert [one.step_exception for one in trace.steps] == [str(caught.value)] * len(steps)
+
+
+@pytest.mark.parametrize("call", ["run", "load"])
+@pytest.mark.parametrize("error", [DestinationRejected("read-only", code="25006"), DestinationUnavailable("away")])
+async def test_a_failed_load_says_which_package_waits(make: Make, faults: Any, call: str, error: AsynceltError) -> None:
+    pipeline = make()
+    faults.raise_at("commit", error, times=2)
+
+    if call == "load":
+        await pipeline.extract(ROWS, table_name="t")
+        await pipeline.normalize()
+
+    with pytest.raises(PipelineStepFailed) as caught:
+        await (pipeline.load() if call == "load" else pipeline.run(ROWS, table_name="t"))
+
+    info = caught.value.step_info
+    assert isinstance(info, LoadInfo)
+    assert list(info.loads_ids) == await pipeline.list_normalized_load_packages()
+    assert [package.state for package in info.load_packages] == ["normalized"]
+    assert set(info.metrics) == set(info.loads_ids)
+    faults.at.clear()
+    loaded = await pipeline.load()
+    assert loaded is not None
+    assert loaded.loads_ids == info.loads_ids
 
 
 @pytest.mark.parametrize("call", ["run", "extract", "stream"])

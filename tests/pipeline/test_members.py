@@ -204,7 +204,7 @@ async def test_credentials_make_another_destination_of_the_same_type(tmp_path: P
     "probe.10.several",
 )
 async def test_active_is_per_task(make: Make) -> None:
-    """Probe of behaviour.md 12.2: two tasks with two pipelines never see each other's."""
+    """Two tasks with two pipelines never see each other's."""
 
     async def one(name: str, started: anyio.Event, other: anyio.Event) -> None:
         pipeline = make(name, dataset_name=name)

@@ -1,4 +1,4 @@
-"""Whose state counts: the working folder's or the destination's (behaviour.md 2.3), on every side of the matrix."""
+"""Whose state counts: the working folder's or the destination's, on every side of the matrix."""
 
 from __future__ import annotations
 
@@ -163,7 +163,7 @@ async def test_a_dataset_that_is_gone_is_loaded_anew_and_this_is_said(make: Make
 
 @pytest.mark.covers("Pipeline.run.dataset_name", "probe.4.renamed")
 async def test_a_new_dataset_name_never_wipes_silently(make: Make, memory: Any) -> None:
-    """Probe of behaviour.md 12.2: the reference wipes schemas, state and pending packages without a word."""
+    """The reference wipes schemas, state and pending packages without a word."""
     pipeline = make()
     await pipeline.run(counter())
     await pipeline.run(counter())

@@ -223,7 +223,12 @@ class Plan:
 
 
 def kill_everywhere(
-    folder: Path, plan: Plan, server: PostgresServer | Seaweed | None = None, *, kind: str = "plain"
+    folder: Path,
+    plan: Plan,
+    server: PostgresServer | Seaweed | None = None,
+    *,
+    kind: str = "plain",
+    nursery: Nursery | None = None,
 ) -> Tally:
     """Carry out a plan.
 
@@ -232,16 +237,17 @@ def kill_everywhere(
         plan: What to do.
         server: Gets a database or a prefix for each scenario; without it the rows go into DuckDB files.
         kind: Of tables in a bucket: plain, delta or iceberg.
+        nursery: Starts the processes; None: one of its own.
     """
     tally = Tally()
     moments = random.Random(plan.seed)
     alive: list[Scenario] = []
 
-    with Nursery(folder) as nursery:
+    with Nursery(folder) if nursery is None else nullcontext(nursery) as starter:
         for name in plan.scenarios:
             home = folder / name
             home.mkdir()
-            scenario = Scenario(name, home, _target(home, server, kind), tally, nursery, is_staged=plan.staged)
+            scenario = Scenario(name, home, _target(home, server, kind), tally, starter, is_staged=plan.staged)
             points = scenario.failpoints()
             scenario.check()
             alive.append(scenario)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import threading
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -12,6 +11,7 @@ import anyio
 import pytest
 
 import asyncelt
+from tests.support.open_files import open_files
 
 ROWS = 40
 PAGES = 5
@@ -46,22 +46,6 @@ async def cancel_after(steps: int, scope: anyio.CancelScope) -> None:
         await asyncio.sleep(0)
 
     scope.cancel()
-
-
-def open_files(folder: Path) -> list[str]:
-    """Files below ``folder`` that this process holds open."""
-    found = []
-
-    for descriptor in os.listdir("/proc/self/fd"):
-        try:
-            target = os.readlink(f"/proc/self/fd/{descriptor}")
-        except FileNotFoundError:
-            continue
-
-        if target.startswith(str(folder)):
-            found.append(target)
-
-    return found
 
 
 def make(folder: Path, kind: str) -> asyncelt.Pipeline:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.robustness.kill import SHORT, Plan, kill_everywhere, report
+from tests.support.killing import Nursery
 from tests.support.marks import LONG
 from tests.support.postgres import PostgresServer
 
@@ -23,9 +24,12 @@ SOME = [
 @pytest.mark.kill
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize(("scenario", "only"), SOME)
-def test_nothing_is_lost_or_doubled_after_kill_9(scenario: str, only: tuple[str, ...], tmp_path: Path) -> None:
+def test_nothing_is_lost_or_doubled_after_kill_9(
+    scenario: str, only: tuple[str, ...], tmp_path: Path, nursery: Nursery
+) -> None:
     """Killed at each failpoint once and at a few random moments, each row is there exactly once."""
-    tally = kill_everywhere(tmp_path, Plan(scenarios=(scenario,), randomly=3, seed=7, only=only))
+    plan = Plan(scenarios=(scenario,), randomly=3, seed=7, only=only)
+    tally = kill_everywhere(tmp_path, plan, nursery=nursery)
 
     assert sum(tally.kills.values()) > 5
     print(report(tally))
@@ -34,14 +38,16 @@ def test_nothing_is_lost_or_doubled_after_kill_9(scenario: str, only: tuple[str,
 @pytest.mark.covers("probe.3.kill")
 @pytest.mark.slow
 @pytest.mark.kill
-def test_nothing_is_lost_or_doubled_on_a_server(postgres_server: PostgresServer, tmp_path: Path) -> None:
+def test_nothing_is_lost_or_doubled_on_a_server(
+    postgres_server: PostgresServer, tmp_path: Path, nursery: Nursery
+) -> None:
     """Merging has the most steps at a server; those before the commit are the same everywhere."""
     plan = Plan(
         scenarios=("merge",),
         randomly=2,
         only=("postgres.copying", "postgres.staged", "postgres.before_commit", "postgres.after_commit"),
     )
-    tally = kill_everywhere(tmp_path, plan, postgres_server)
+    tally = kill_everywhere(tmp_path, plan, postgres_server, nursery=nursery)
 
     assert tally.kills["postgres.copying"] > 0
     assert tally.kills["postgres.before_commit"] > 0

@@ -39,14 +39,13 @@ async def _replay(folder: Path, number: int) -> None:
 
 @pytest.mark.slow
 @pytest.mark.kill
-async def test_no_row_is_lost_or_doubled_after_kill_9(tmp_path: Path) -> None:
-    with Nursery(tmp_path) as nursery:
-        assert nursery.start(prepare, tmp_path, environment={}).wait() == 0
+async def test_no_row_is_lost_or_doubled_after_kill_9(tmp_path: Path, nursery: Nursery) -> None:
+    assert nursery.start(prepare, tmp_path, environment={}).wait() == 0
 
-        for number, point in enumerate(POINTS, 1):
-            assert nursery.start(replay, tmp_path, number, environment={"ASYNCELT_FAILPOINT": point}).wait() == KILLED
-            assert nursery.start(replay, tmp_path, number, environment={}).wait() == 0
+    for number, point in enumerate(POINTS, 1):
+        assert nursery.start(replay, tmp_path, number, environment={"ASYNCELT_FAILPOINT": point}).wait() == KILLED
+        assert nursery.start(replay, tmp_path, number, environment={}).wait() == 0
 
-        loaded = sorted(await rows_of(make(tmp_path), "items", "id"))
-        assert loaded == [(number,) for number in range(len(POINTS) + 1)]
-        assert len(await make(tmp_path).quarantined().fetchall()) == len(ROWS) - len(POINTS)
+    loaded = sorted(await rows_of(make(tmp_path), "items", "id"))
+    assert loaded == [(number,) for number in range(len(POINTS) + 1)]
+    assert len(await make(tmp_path).quarantined().fetchall()) == len(ROWS) - len(POINTS)

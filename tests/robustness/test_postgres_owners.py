@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import anyio
@@ -80,24 +80,27 @@ async def test_readers_see_whole_packages(postgres_dsn: str, tmp_path: Path) -> 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_two_processes_that_run_one_pipeline_take_turns(postgres_dsn: str, tmp_path: Path) -> None:
+def test_two_processes_that_run_one_pipeline_take_turns(
+    postgres_dsn: str, tmp_path: Path, nurseries: Callable[[int], list[Nursery]]
+) -> None:
     """Neither knows the files of the other: what the first has committed reaches the second by the destination."""
     homes = [tmp_path / "one", tmp_path / "two"]
 
     for home in homes:
         home.mkdir()
 
-    with Nursery(homes[0]) as one, Nursery(homes[1]) as two:
-        for number in range(ROUNDS):
-            both = [
-                nursery.start(run_once, "state", home, number, postgres_dsn, environment={})
-                for nursery, home in zip((one, two), homes, strict=True)
-            ]
-            assert [process.wait() for process in both] == [0, 0]
+    one, two = nurseries(2)
 
-        scenario = Scenario("state", homes[0], PostgresTarget(postgres_dsn), Tally(), one)
-        scenario.check()
-        assert len(scenario.query("SELECT id FROM data.numbers")[0]) == 2 * ROUNDS * PAGES * ROWS
+    for number in range(ROUNDS):
+        both = [
+            nursery.start(run_once, "state", home, number, postgres_dsn, environment={})
+            for nursery, home in zip((one, two), homes, strict=True)
+        ]
+        assert [process.wait() for process in both] == [0, 0]
+
+    scenario = Scenario("state", homes[0], PostgresTarget(postgres_dsn), Tally(), one)
+    scenario.check()
+    assert len(scenario.query("SELECT id FROM data.numbers")[0]) == 2 * ROUNDS * PAGES * ROWS
 
 
 def run_and_stop(point: str, folder: str, dsn: str) -> None:
@@ -140,7 +143,13 @@ async def raw(postgres_dsn: str) -> AsyncIterator[asyncpg.Connection[asyncpg.Rec
     ],
 )
 async def test_an_owner_that_was_stopped_cannot_commit_after_another_took_over(
-    postgres_dsn: str, tmp_path: Path, raw: asyncpg.Connection[asyncpg.Record], point: str, *, is_new: bool
+    postgres_dsn: str,
+    tmp_path: Path,
+    raw: asyncpg.Connection[asyncpg.Record],
+    nursery: Nursery,
+    point: str,
+    *,
+    is_new: bool,
 ) -> None:
     """Its connections have been ended by the server, as after a failure of the network."""
     home = tmp_path / "stopped"
@@ -149,20 +158,19 @@ async def test_an_owner_that_was_stopped_cannot_commit_after_another_took_over(
     if not is_new:
         await _run_once(tmp_path, postgres_dsn)
 
-    with Nursery(home) as nursery:
-        process = nursery.start(run_and_stop, point, home, postgres_dsn, environment={})
+    process = nursery.start(run_and_stop, point, home, postgres_dsn, environment={})
 
-        with anyio.fail_after(120):
-            await until_stopped(process)
+    with anyio.fail_after(120):
+        await until_stopped(process)
 
-        await raw.execute(
-            "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE application_name LIKE 'asyncelt%'"
-        )
-        await _run_once(tmp_path, postgres_dsn)
-        os.kill(process.pid, signal.SIGCONT)
+    await raw.execute(
+        "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE application_name LIKE 'asyncelt%'"
+    )
+    await _run_once(tmp_path, postgres_dsn)
+    os.kill(process.pid, signal.SIGCONT)
 
-        with pytest.raises(AssertionError, match="LeaseLost"):
-            await asyncio.to_thread(process.wait)
+    with pytest.raises(AssertionError, match="LeaseLost"):
+        await asyncio.to_thread(process.wait)
 
     found = [row["id"] for row in await raw.fetch("SELECT id FROM data.numbers ORDER BY id")]
     assert found == list(range(1, (1 if is_new else 2) * PAGES * ROWS + 1))

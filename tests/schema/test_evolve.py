@@ -9,7 +9,6 @@ from asyncelt.schema.evolve import (
     apply_delta,
     bump,
     complete,
-    diff,
     drop_tables,
     mark_seen_data,
     merge_strategy_of,
@@ -144,16 +143,6 @@ def test_ten_hashes_are_remembered_newest_first():
 
     assert tuple(hashes[:10]) == schema.previous_hashes
     assert schema.version == 13
-
-
-def test_diff_lists_new_typed_columns_in_order():
-    old = with_table(Table(name="t", columns={"a": Column(name="a"), "b": typed("b")}))
-    new = apply_delta(
-        old, SchemaDelta(tables=(TableDelta(name="t", columns=(typed("c"), typed("a"))), TableDelta(name="u")))
-    )
-
-    assert {name: [c.name for c in found] for name, found in diff(old, new).items()} == {"t": ["c", "a"]}
-    assert diff(new, new) == {}
 
 
 def test_dropping_a_table_drops_its_chain_and_its_settings():

@@ -7,12 +7,15 @@ from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import pytest
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.errors import KafkaTimeoutError, TopicAuthorizationFailedError
 
 import asyncelt
-from asyncelt.errors import DestinationUnavailable
+from asyncelt.errors import DestinationUnavailable, ExtractError
 from asyncelt.failpoints import installed
+from asyncelt.sources.kafka_holding import Holding
+from asyncelt.sources.kafka_records import message_of
 from tests.sources.brokers import Proxy, Tansu, free_port
 from tests.sources.consumers import KAFKA, numbers_in, pipeline_in, streamed
 
@@ -45,10 +48,10 @@ async def producer(server: Tansu) -> AsyncIterator[AIOKafkaProducer]:
         yield started
 
 
-async def create(server: Tansu, *names: str) -> None:
+async def create(server: Tansu, *names: str, partitions: int = 2) -> None:
     admin = AIOKafkaAdminClient(bootstrap_servers=server.url)
     await admin.start()
-    await admin.create_topics([NewTopic(name, 2, 1) for name in names])
+    await admin.create_topics([NewTopic(name, partitions, 1) for name in names])
     await admin.close()
 
 
@@ -261,3 +264,87 @@ async def test_a_broker_that_is_away_comes_back_and_nothing_is_lost_or_doubled(
         await proxy.stop()
     finally:
         server.kill()
+
+
+async def test_partitions_that_are_added_meanwhile_are_read_from_their_beginning(tmp_path: Path) -> None:
+    """Although the stream began with the latest messages. The stand-in comes back with more, since it cannot add any."""
+    server = Tansu(tmp_path / "tansu")
+    server.start()
+
+    async def fill(first: Sequence[int], second: Sequence[int] = ()) -> None:
+        async with AIOKafkaProducer(bootstrap_servers=server.url) as producer:
+            for partition, numbers in enumerate((first, second)):
+                for n in numbers:
+                    await producer.send_and_wait("t", b'{"n": %d}' % n, partition=partition)
+
+    try:
+        await create(server, "t", partitions=1)
+        options = {**KAFKA, "metadata_max_age_ms": 200}
+        source = asyncelt.sources.kafka("t", group="g", servers=server.url, start="latest", **options)
+        read = asyncelt.sources.events(source, table_name="numbers")
+
+        async with pipeline_in(tmp_path).stream(read, roll=ROLL) as stream:
+            while not source._held:
+                await asyncio.sleep(0.01)
+
+            await fill(range(5))
+            await until_messages(stream, 5)
+            await asyncio.to_thread(server.kill)
+            await asyncio.to_thread(server.start)
+            await create(server, "t", partitions=2)
+            await fill(range(6), range(100, 103))
+            await until_messages(stream, 9)
+
+        assert await numbers_in(tmp_path) == [*range(6), *range(100, 103)]
+    finally:
+        server.kill()
+
+
+async def test_a_source_that_is_opened_again_waits_for_its_brokers(tmp_path: Path) -> None:
+    server = Tansu(tmp_path / "tansu", advertised=free_port())
+    proxy = Proxy(server.advertised)
+    server.start()
+    await proxy.start(server.port)
+
+    try:
+        await create(server, "t")
+        source = asyncelt.sources.kafka("t", group="g", servers=server.url, **KAFKA)
+        was_told = asyncio.Event()
+        source.report_to(lambda error: was_told.set() if error else None)
+        await source.position({})
+        await source.close()
+        await proxy.stop()
+        opening = asyncio.create_task(source.position({}))
+        await was_told.wait()
+        await proxy.start(server.port)
+        await opening
+        await source.close()
+        await proxy.stop()
+    finally:
+        server.kill()
+
+
+async def test_answers_that_do_not_come_in_time_are_waited_for() -> None:
+    source = asyncelt.sources.kafka("t", group="g")
+    told: list[str | None] = []
+    source.report_to(told.append)
+    await source._endure(KafkaTimeoutError("no offsets in 50000 ms"))
+    assert told == ["KafkaTimeoutError: no offsets in 50000 ms"]
+
+    with pytest.raises(ExtractError, match="TopicAuthorizationFailedError"):
+        await source._endure(TopicAuthorizationFailedError())
+
+
+def test_what_producers_leave_out_is_left_out() -> None:
+    def record(timestamp: int | None) -> ConsumerRecord[bytes, bytes]:
+        headers = (("empty", None), ("text", "\u00e4".encode()), ("bytes", b"\xff"))
+
+        return ConsumerRecord("t", 1, 7, timestamp, 0, None, None, None, -1, -1, headers)  # type: ignore[arg-type]
+
+    source = asyncelt.sources.kafka("t", group="g")
+    holding = Holding(TopicPartition("t", 1), "t:1", 0)
+    found = [message_of(record(timestamp), holding, source) for timestamp in (None, -1, 0, 1500)]
+    assert [one.timestamp for one in found] == [None, None, 0, 1.5]
+    assert found[0].headers == {"empty": "", "text": "\u00e4", "bytes": "\ufffd"}
+    assert (found[0].key, found[0].value, found[0].partition) == (None, None, 1)
+    assert found[0].receipt == asyncelt.Receipt("t:1", 7, holding)

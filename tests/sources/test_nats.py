@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 from nats.js.api import AckPolicy, ConsumerConfig
 
 import asyncelt
-from asyncelt.errors import AsynceltWarning, ConfigError, PipelineStepFailed
+from asyncelt.errors import AsynceltWarning, ConfigError, ExtractError, PipelineStepFailed
+from asyncelt.sources import outages
 from asyncelt.sources.jetstream_consumer import delivery_of
 from tests.sources import worker
 from tests.sources.brokers import free_port
@@ -241,6 +242,94 @@ async def test_large_messages_do_not_end_the_requests(server: NatsServer, stream
     await source.close()
 
 
+async def change(server: NatsServer, stream: str, **config: object) -> None:
+    """Make the consumer of a stream, or make it another one."""
+    client = await nats.connect(server.url)
+    fixed = {"durable_name": "d", "ack_policy": "explicit", "max_ack_pending": -1}
+    request = {"stream_name": stream, "config": {**fixed, **config}}
+    answer = await client.request(f"$JS.API.CONSUMER.CREATE.{stream}.d", json.dumps(request).encode(), timeout=60)
+    assert "error" not in json.loads(answer.data)
+    await client.close()
+
+
+async def test_what_the_server_refuses_is_asked_for_again_after_a_pause(
+    server: NatsServer, stream: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A 409 each time: the message is larger than what the consumer lets anybody ask for."""
+    pauses: list[int] = []
+    often = asyncio.Event()
+
+    def delays(_: object) -> Iterator[float]:
+        while True:
+            pauses.append(len(told))
+
+            if len(pauses) == 3:
+                often.set()
+
+            yield 0.0
+
+    monkeypatch.setattr(outages, "backoff_delays", delays)
+    await change(server, stream, max_bytes=100)
+    client = await nats.connect(server.url)
+    await client.jetstream().publish(f"{stream}.x", bytes(1000))
+    await client.close()
+    source = asyncelt.sources.nats(stream, durable="d", servers=server.url)
+    told: list[str | None] = []
+    source.report_to(told.append)
+    await source.position({})
+    fetching = asyncio.create_task(source.fetch(10))
+    await often.wait()
+    refused = [one for one in told if one is not None]
+    assert len(refused) == 3
+    assert {one[:3] for one in refused} == {"409"}
+    # One pause after each refusal, and none without.
+    assert [told[:at].count(None) + number for number, at in enumerate(pauses[:3], 1)] == pauses[:3]
+
+    await change(server, stream)
+    assert [len(str(one.value)) > 0 for one in await fetching] == [True]
+    assert told[-1] is None
+    await source.close()
+
+
+async def test_a_message_is_one_whatever_its_headers_say(server: NatsServer, stream: str) -> None:
+    """Answers to requests have a header "Status" and no body."""
+    client = await nats.connect(server.url)
+    await client.jetstream().publish(f"{stream}.x", b"", headers={"Status": "409", "Description": "Consumer Deleted"})
+    await client.close()
+    source = asyncelt.sources.nats(stream, durable="d", servers=server.url)
+    told: list[str | None] = []
+    source.report_to(told.append)
+    await source.position({})
+    (found,) = await source.fetch(10)
+    assert (found.value, found.headers["Status"], told) == (b"", "409", [])
+    await source.close()
+
+
+@pytest.mark.filterwarnings("ignore:.*(broker is away|could not)")
+async def test_a_client_that_may_not_try_for_ever_gives_up_in_one_line(tmp_path: Path) -> None:
+    server = NatsServer(tmp_path / "nats")
+    server.start()
+
+    try:
+        client = await nats.connect(server.url)
+        await client.jetstream().add_stream(name="s", subjects=["s.>"])
+        await client.close()
+        source = asyncelt.sources.nats("s", durable="d", servers=server.url, max_reconnect_attempts=1)
+        await source.position({})
+        assert source._client is not None
+        server.kill()
+
+        while not source._client.is_closed:
+            await asyncio.sleep(0.01)
+
+        with pytest.raises(ExtractError, match=r"is given up after max_reconnect_attempts=1: .*Without that argument"):
+            await source.fetch(1)
+
+        await source.close()
+    finally:
+        server.kill()
+
+
 @pytest.mark.filterwarnings("ignore:.*broker is away")
 async def test_a_consumer_that_is_deleted_meanwhile_is_made_again(
     server: NatsServer, stream: str, tmp_path: Path
@@ -356,6 +445,13 @@ async def released(server: NatsServer, stream: str) -> None:
     config.ack_wait = 0.2
     await jetstream.add_consumer(stream, config)
     await client.close()
+
+
+@pytest.mark.parametrize("name", ["a b", "a.b", "*", "a>", "a/b", "a\r\nPUB x 0"])
+async def test_names_that_would_be_something_else_are_refused(name: str) -> None:
+    for stream, durable in ((name, "d"), ("s", name)):
+        with pytest.raises(ConfigError, match="names of streams and consumers have no spaces"):
+            asyncelt.sources.nats(stream, durable=durable)
 
 
 async def test_names_are_needed() -> None:

@@ -10,6 +10,7 @@ from redis.asyncio import Redis
 
 import asyncelt
 from asyncelt.errors import ConfigError, PipelineStepFailed
+from asyncelt.sources.redis_entries import position_of
 from tests.sources import consumers
 from tests.sources.brokers import Valkey, free_port
 from tests.sources.consumers import PATIENTLY_S, numbers_in, pipeline_in, source_of, streamed
@@ -245,6 +246,56 @@ async def test_names_of_dead_consumers_are_forgotten_once_they_hold_nothing(serv
         await source.close()
 
 
+async def test_entries_that_were_deleted_do_not_keep_the_floor_down(server: Valkey, topic: str) -> None:
+    """A consumer that died had them; they are acknowledged, or what is committed after them would be listed for ever."""
+    await publish(server, topic, range(4))
+
+    async with Redis.from_url(server.url) as client:
+        await client.xgroup_create(topic, "g", id="0")
+        ((_, taken),) = await client.xreadgroup("g", "worker", {topic: ">"}, count=3)
+        await client.xdel(topic, *(entry for entry, _ in taken[:2]))
+
+    source = asyncelt.sources.redis_stream(topic, group="g", consumer="worker", url=server.url, field="data")
+    await source.position({})
+    assert [one.receipt.token for one in await source.fetch(10)] == [taken[2][0]]
+    assert await pending(server, topic) == 1
+    (last,) = await source.fetch(10)
+    floors = await source.ack([last.receipt])
+    assert floors == {topic: position_of(taken[2][0])[1] - 1}
+    await source.close()
+
+
+async def test_a_server_that_takes_nothing_just_now_is_waited_for(tmp_path: Path) -> None:
+    server = Valkey(tmp_path / "valkey")
+    server.start()
+
+    try:
+        await publish(server, "s", range(3))
+        source = source_of("redis", server.url, "s", claim_after_s=PATIENTLY_S)
+        told: list[str | None] = []
+        was_told = asyncio.Event()
+
+        def tell(error: str | None) -> None:
+            told.append(error)
+            was_told.set()
+
+        source.report_to(tell)
+        await source.position({})
+
+        async with Redis.from_url(server.url) as client:
+            await client.config_set("min-replicas-to-write", 1)
+            fetching = asyncio.create_task(source.fetch(10))
+            await was_told.wait()
+            await client.config_set("min-replicas-to-write", 0)
+
+        assert len(await fetching) == 3
+        assert str(told[0]).startswith("NOREPLICAS")
+        assert told[-1] is None
+        await source.close()
+    finally:
+        server.kill()
+
+
 async def test_a_server_that_has_become_a_replica_is_waited_for(tmp_path: Path) -> None:
     server = Valkey(tmp_path / "valkey")
     server.start()
@@ -312,6 +363,23 @@ async def test_another_consumer_takes_over_from_a_killed_one(
     await publish(server, topic, range(30, 40))
     await streamed(tmp_path, "redis", server.url, topic, 40, "a")
     assert await numbers_in(tmp_path) == list(range(40))
+
+
+@pytest.mark.parametrize("argument", ["protocol=3", "decode_responses=", "encoding=latin-1"])
+def test_arguments_that_would_change_the_answers_are_refused(argument: str) -> None:
+    with pytest.raises(ConfigError, match=f"{argument.partition('=')[0]}=.*leave it out"):
+        asyncelt.sources.redis_stream("s", group="g", url=f"redis://localhost?db=1&{argument}")
+
+
+async def test_a_server_that_is_not_there_is_said_without_the_password(tmp_path: Path) -> None:
+    source = asyncelt.sources.redis_stream("s", group="g", url=f"redis://me:secret@127.0.0.1:{free_port()}/2")
+
+    # A second time as well: it has never been there.
+    for _ in range(2):
+        with pytest.raises(PipelineStepFailed, match=r"cannot connect to 127\.0\.0\.1:\d+: .*Is the address") as caught:
+            await pipeline_in(tmp_path).stream(source)
+
+        assert "secret" not in str(caught.value)
 
 
 def test_names_are_needed() -> None:

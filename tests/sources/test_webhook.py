@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, MutableMapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -121,6 +121,37 @@ async def test_what_is_refused() -> None:
         await app.close()
         late = await client.post("/", content=b"{}", headers={"authorization": "Bearer s"})
         assert (late.status_code, late.headers["retry-after"]) == (503, "1")
+
+
+async def test_strangers_are_refused_before_their_bodies_are_read() -> None:
+    seen: list[tuple[object, ...]] = []
+    received: list[int] = []
+
+    def is_known(request: asyncelt.sources.WebhookRequest) -> bool:
+        seen.append((request.headers, request.body, len(received), app._taken))
+        return request.headers.get("authorization") == "Bearer s"
+
+    async def receive() -> dict[str, object]:
+        # The slots are for others.
+        received.append(app._taken)
+        return {"type": "http.request", "body": b"{}", "more_body": len(received) < 3}
+
+    async def send(event: MutableMapping[str, object]) -> None:
+        answered.append(event.get("status"))
+
+    app = asyncelt.sources.webhook(authenticate=is_known, authenticate_by="headers")
+    answered: list[object] = []
+    scope = {"type": "http", "method": "POST", "path": "/", "headers": [(b"x", b"1")]}
+    await app(scope, receive, send)
+    assert (answered[0], seen, received) == (401, [({"x": "1"}, b"", 0, 0)], [0, 0, 0])
+
+    await app.close()
+
+    async with client_of(app) as client:
+        assert (await client.post("/", content=b"{}", headers={"authorization": "Bearer s"})).status_code == 503
+
+    with pytest.raises(ConfigError, match=r"authenticate_by is 'request' or 'headers', not 'body'"):
+        asyncelt.sources.webhook(authenticate_by="body")  # type: ignore[arg-type]
 
 
 async def test_too_many_waiting_requests_are_429_and_the_others_are_committed(tmp_path: Path) -> None:

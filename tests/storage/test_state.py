@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 
 from asyncelt.errors import ConfigError, StorageError
+from asyncelt.schema.system import pipeline_state_table
 from asyncelt.storage.state import (
     HexBytes,
     Wei,
@@ -23,7 +24,6 @@ from asyncelt.storage.state import (
     encode_typed_json,
     migrate_state,
     state_hash,
-    state_row_columns,
     state_row_values,
 )
 from tests.support.strategies import state_values
@@ -143,7 +143,7 @@ def test_the_row_has_the_columns_of_the_table():
     at = datetime(2024, 1, 1, tzinfo=UTC)
     row = state_row_values(doc, "123.4", at)
 
-    assert [column.name for column in state_row_columns()] == list(row)
+    assert list(pipeline_state_table().columns) == list(row)
     assert (row["version"], row["engine_version"], row["pipeline_name"], row["created_at"]) == (0, 4, "p", at)
     assert len(row["_dlt_id"]) == 14
     assert state_row_values(doc, "1", at, "id")["_dlt_id"] == "id"

@@ -24,13 +24,14 @@ class Fault:
         at: After so many bytes of all connections, or at the first place where these bytes pass.
         further: So many bytes further on.
         do: ``cut``: both sides see a reset. ``stall``: nothing passes any more, in either direction. ``half_close``: the
-            receiver sees the end of what is sent to it, and may still answer.
+            receiver sees the end of what is sent to it, and may still answer. ``linger``: the receiver is sent no more,
+            and does not learn that the connection has ended.
     """
 
     direction: Literal["up", "down"]
     at: int | bytes
     further: int = 0
-    do: Literal["cut", "stall", "half_close"]
+    do: Literal["cut", "stall", "half_close", "linger"]
 
 
 @dataclass(slots=True)
@@ -90,15 +91,18 @@ class FaultProxy:
 
             return
 
+        ended = asyncio.Event()
+
         def cut() -> None:
             to_client.transport.abort()
             to_server.transport.abort()
+            ended.set()
 
         try:
             async with asyncio.TaskGroup() as pumps:
                 silent = asyncio.Event()
-                pumps.create_task(self._pump("up", from_client, to_server, cut, silent))
-                pumps.create_task(self._pump("down", from_server, to_client, cut, silent))
+                pumps.create_task(self._pump("up", from_client, to_server, cut, ended, silent))
+                pumps.create_task(self._pump("down", from_server, to_client, cut, ended, silent))
         finally:
             cut()
             self._pipes.discard(task)
@@ -109,6 +113,7 @@ class FaultProxy:
         source: asyncio.StreamReader,
         sink: asyncio.StreamWriter,
         cut: Callable[[], None],
+        ended: asyncio.Event,
         silent: asyncio.Event,
     ) -> None:
         with suppress(OSError):
@@ -128,6 +133,9 @@ class FaultProxy:
                     sink.write_eof()
 
                     return
+
+                if fault.do == "linger":
+                    await ended.wait()
 
                 if fault.do == "cut":
                     break

@@ -8,10 +8,12 @@ from functools import partial
 
 import anyio
 
-from asyncelt._async import in_thread, shielded
+from asyncelt._async import CLEANUP_S, in_thread, shielded
+from asyncelt.engine.stream.deliveries import Deliveries
 from asyncelt.errors import ConfigError, warn
 from asyncelt.extract.intervals import EMPTY, Intervals
 from asyncelt.extract.messages import (
+    Accepted,
     EventSource,
     Positioned,
     Receipt,
@@ -19,19 +21,18 @@ from asyncelt.extract.messages import (
     SharesPartitions,
     SupportsReopening,
 )
+from asyncelt.extract.tickets import Tickets
 from asyncelt.failpoints import failpoint
 from asyncelt.flow import PositionClaim, PositionMove
 from asyncelt.load.protocol import StoredPosition
 
-__all__ = ["Ledger", "Standing", "Taken"]
+__all__ = ["Ledger", "Standing"]
 
-_CLEANUP_S = 10.0
 _GIVE_BACK_S = 5.0
 _Key = tuple[str, str]
 """Name of the source, and partition."""
 Look = Callable[[], Awaitable[Sequence[StoredPosition]]]
 Claim = Callable[[Sequence[PositionClaim]], Awaitable[Sequence[StoredPosition]]]
-Taken = Sequence[tuple[EventSource | None, Receipt]]
 Standing = Mapping[_Key, tuple[int | None, int]]
 """Floor and epoch of each partition."""
 _PIECE = 1000
@@ -75,10 +76,7 @@ class Ledger:
             (one.source, one.partition): _Partition(Intervals.parse(one.position), one.epoch) for one in stored
         }
         self._sources: dict[int, EventSource] = {}
-        self._unsettled: dict[int, dict[int, Receipt]] = {}
-        """By source: receipts that were neither acknowledged nor refused, by their identity."""
-        self._repetitions: set[int] = set()
-        """Those of them whose rows are not wanted, by their identity."""
+        self._deliveries = Deliveries()
         self.repeated = 0
         """Deliveries of messages that this stream had, or that were committed."""
 
@@ -139,55 +137,49 @@ class Ledger:
 
         return found
 
-    def accept(self, source: EventSource | None, receipt: Receipt) -> bool:
+    def accept(self, source: EventSource | None, receipts: Sequence[Receipt]) -> Accepted:
         """See `StreamSide.accept`."""
-        if source is None:
-            return True
+        if source is not None:
+            self._sources.setdefault(id(source), source)
 
-        self._sources.setdefault(id(source), source)
-        unsettled = self._unsettled.setdefault(id(source), {})
-        is_same = id(receipt) in unsettled
-        unsettled[id(receipt)] = receipt
+        tickets: list[int] = []
+        repeated: set[int] = set()
 
-        if receipt.position is None:
-            return True
+        for receipt in receipts:
+            is_repeated = source is not None and self.knows(source, receipt)
+            ticket = self._deliveries.note(source, receipt, is_repeated=is_repeated)
+            tickets.append(ticket)
 
-        if self._look is None:
-            raise _keeps_no_positions(source.name)
+            if is_repeated:
+                repeated.add(ticket)
+            elif source is not None and receipt.position is not None:
+                if self._look is None:
+                    raise _keeps_no_positions(source.name)
 
-        partition = self._partition(source.name, receipt.partition)
+                self._partition(source.name, receipt.partition).in_flight.add(receipt.position)
 
-        if receipt.position in partition.in_flight or receipt.position in partition.committed:
-            self.repeated += 1
+        self.repeated += len(repeated)
 
-            if not is_same:
-                self._repetitions.add(id(receipt))
-
-            return False
-
-        partition.in_flight.add(receipt.position)
-
-        return True
+        return Accepted(tickets, repeated)
 
     def standing(self) -> Standing:
         """Floors and epochs as of now."""
         return {key: (one.floor, one.epoch) for key, one in self._partitions.items()}
 
-    def moves(self, taken: Taken, standing: Standing) -> tuple[PositionMove, ...]:
+    def moves(self, taken: Tickets, standing: Standing) -> tuple[PositionMove, ...]:
         """How positions move when a package with these messages commits. For a thread: there may be many.
 
         That is by the messages whose rows are in the package, whatever has become known since they were accepted: if
         another process has committed one of them meanwhile, the package must be refused.
 
         Args:
-            taken: Receipts of the package, repetitions included.
+            taken: Of the package, repetitions included.
             standing: When it was closed.
         """
         found: dict[_Key, set[int]] = {}
 
-        for source, receipt in taken:
-            if source is not None and receipt.position is not None and id(receipt) not in self._repetitions:
-                found.setdefault((source.name, receipt.partition), set()).add(receipt.position)
+        for source, partition, positions in self._deliveries.wanted(taken):
+            found.setdefault((source.name, partition), set()).update(positions)
 
         return tuple(
             PositionMove(
@@ -227,7 +219,7 @@ class Ledger:
                 if at % _PIECE == 0:
                     await anyio.lowlevel.checkpoint()
 
-    async def acknowledge(self, taken: Taken) -> int:
+    async def acknowledge(self, taken: Tickets) -> int:
         """Tell the sources that these have been committed. One that cannot be told will deliver them again.
 
         Returns:
@@ -235,54 +227,62 @@ class Ledger:
         """
         count = 0
 
-        for source, receipts in _by_source(taken):
+        for source, tickets in self._deliveries.by_source(taken):
+            if source is None:
+                await self._settle(tickets)
+                continue
+
             failpoint("stream.before_ack")
 
             try:
-                floors = await source.ack(receipts)
+                floors = await source.ack(self._deliveries.receipts(tickets))
             except Exception as error:  # whatever a broker's client raises: nothing is lost by it
                 _warn(
-                    f"{len(receipts)} messages of {source.name!r} have been committed, but could not be acknowledged: "
+                    f"{len(tickets)} messages of {source.name!r} have been committed, but could not be acknowledged: "
                     f"{type(error).__name__}: {error}. They will be delivered again, and left out then."
                 )
                 continue
             finally:
-                # The first ones while others have their turn; all of them, if that is not to be.
-                try:
-                    for at in range(0, len(receipts), _PIECE):
-                        self._settle(source, receipts[at : at + _PIECE])
-                        await anyio.lowlevel.checkpoint()
-                except BaseException:
-                    self._settle(source, receipts)
-                    raise
+                await self._settle(tickets)
 
             failpoint("stream.after_ack")
-            count += len(receipts)
+
+            count += len(tickets)
             self._raise_floors(source, floors)
 
         return count
 
     async def close(self) -> None:
         """Give back what was delivered and not committed, and close the sources."""
-        for key, source in self._sources.items():
-            receipts = list(self._unsettled.pop(key, {}).values())
+        left = {id(source): tickets for source, tickets in self._deliveries.open()}
 
+        for key, source in self._sources.items():
             # A broker that is away may use up the time for giving back, but not the time for taking leave.
-            if receipts:
+            if tickets := left.get(key):
                 await _leave(
-                    partial(source.nack, receipts),
+                    partial(source.nack, self._deliveries.receipts(tickets)),
                     _GIVE_BACK_S,
-                    f"{len(receipts)} messages of {source.name!r} could not be given back",
+                    f"{len(tickets)} messages of {source.name!r} could not be given back",
                 )
 
-            await _leave(source.close, _CLEANUP_S, f"Source {source.name!r} could not take leave of its broker")
+            await _leave(source.close, CLEANUP_S, f"Source {source.name!r} could not take leave of its broker")
 
-    def _settle(self, source: EventSource, receipts: Sequence[Receipt]) -> None:
-        unsettled = self._unsettled.get(id(source), {})
+    async def _settle(self, tickets: Tickets) -> None:
+        """Let go of them: some while others have their turn; all of them, if that is not to be."""
+        passed = 0
 
-        for receipt in receipts:
-            unsettled.pop(id(receipt), None)
-            self._repetitions.discard(id(receipt))
+        try:
+            for some in self._deliveries.settle(tickets):
+                passed += some
+
+                if passed >= _PIECE:
+                    passed = 0
+                    await anyio.lowlevel.checkpoint()
+        except BaseException:
+            for _ in self._deliveries.settle(tickets):
+                pass
+
+            raise
 
     def _raise_floors(self, source: EventSource, floors: Mapping[str, int]) -> None:
         for name, floor in floors.items():
@@ -348,13 +348,3 @@ async def _leave(step: Callable[[], Awaitable[None]], seconds: float, failed: st
 
 def _warn(message: str) -> None:
     warn(message, stacklevel=2)
-
-
-def _by_source(taken: Taken) -> list[tuple[EventSource, list[Receipt]]]:
-    found: dict[int, tuple[EventSource, list[Receipt]]] = {}
-
-    for source, receipt in taken:
-        if source is not None:
-            found.setdefault(id(source), (source, []))[1].append(receipt)
-
-    return list(found.values())

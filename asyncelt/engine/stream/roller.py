@@ -26,18 +26,18 @@ from asyncelt.budget import BudgetAccount
 from asyncelt.config import Roll
 from asyncelt.engine.intake import ResourcePlan
 from asyncelt.engine.stream.ledger import Ledger, Standing
-from asyncelt.extract.messages import EventSource, Receipt
 from asyncelt.extract.pages import Page
 from asyncelt.extract.points import Cut
+from asyncelt.extract.tickets import Tickets
 from asyncelt.failpoints import failpoint
 from asyncelt.flow import JsonPages
 from asyncelt.storage.state import StateDoc
 
 __all__ = ["RECEIPT_BYTES", "Roller", "Segment", "StreamPort"]
 
-RECEIPT_BYTES = 400
-"""What is held of a message until it is acknowledged, wherever its rows are: its receipt with what its source needs to
-acknowledge it, its position, its places in the ledger. Measured; JetStream's are the largest."""
+RECEIPT_BYTES = 256
+"""What is held of a message until it is acknowledged, wherever its rows are: what its source needs to acknowledge it,
+its position, its places in the ledger. Measured; JetStream's are the largest, with 216."""
 
 
 @dataclass(slots=True)
@@ -49,7 +49,8 @@ class Segment:
     nbytes: int = 0
     state: StateDoc = field(default_factory=dict)
     """As of the end; set when it is closed."""
-    receipts: list[tuple[EventSource | None, Receipt]] = field(default_factory=list)
+    tickets: Tickets = field(default_factory=Tickets)
+    """Of its messages."""
     standing: Standing = field(default_factory=dict)
     """Of the partitions, as of the end; set when it is closed."""
     began_at: float = field(default_factory=time.time)
@@ -323,15 +324,15 @@ class Roller:
     def reached(self, port: StreamPort, cut: Cut) -> None:
         """A resource stands at its cut, and everything before it is in the open segment."""
         # Of messages without rows, or whose rows went before. That there is room has been seen to: this must not wait.
-        unpaid = max(len(cut.receipts) - port.paid, 0)
+        unpaid = max(len(cut.tickets) - port.paid, 0)
         port.unpaid -= unpaid
-        port.paid += unpaid - len(cut.receipts)
+        port.paid += unpaid - len(cut.tickets)
         self.account.adjust(unpaid * RECEIPT_BYTES)
         self.account.pin(unpaid * RECEIPT_BYTES)
         self._keep_state(port.plan, cut)
-        self._open.receipts += cut.receipts
+        self._open.tickets.extend(cut.tickets)
 
-        if cut.receipts:
+        if cut.tickets:
             self._begin()
 
         port.is_cut = self._is_cutting
@@ -380,7 +381,7 @@ class Roller:
         segment.began_at, self._began_at = self._began_at or time.time(), None
         self._waiting_since.append(segment.began_at)
         self.uncommitted += 1
-        self._messages += len(segment.receipts)
+        self._messages += len(segment.tickets)
         self._armed = anyio.Event()
 
         if any(port.holds for port in self._ports):

@@ -17,25 +17,26 @@ from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStre
 
 from asyncelt._async import in_thread, retrying, shielded
 from asyncelt.config import Retry, Roll
+from asyncelt.engine.book import SchemaBook
 from asyncelt.engine.extraction import Extraction, Port, document_of
 from asyncelt.engine.intake import Intake, ResourcePlan
 from asyncelt.engine.loading import Loaded, load_bundles
 from asyncelt.engine.normalization import Normalization
 from asyncelt.engine.ownership import Owned, next_load_ids
 from asyncelt.engine.plan import RunPlan, RunRequest, plan_of_sources, starting_schema
-from asyncelt.engine.shaping import SchemaBook
 from asyncelt.engine.steps import one_error, step
-from asyncelt.engine.stream.ledger import Ledger, Taken
+from asyncelt.engine.stream.ledger import Ledger
 from asyncelt.engine.stream.outages import SourceOutages
 from asyncelt.engine.stream.roller import Roller, Segment
 from asyncelt.errors import Unsupported
 from asyncelt.extract.resource import Resource
 from asyncelt.extract.safety import is_automatic, is_repeatable
+from asyncelt.extract.tickets import Tickets
 from asyncelt.failpoints import failpoint
 from asyncelt.flow import PositionClaim, PositionMove
 from asyncelt.info.streams import StreamStats
 from asyncelt.load.protocol import StoredPosition, SupportsIdle, SupportsPositions
-from asyncelt.normalize.plain_road import let_go_of_memory
+from asyncelt.normalize.memory import let_go_of_memory
 from asyncelt.observe import DestinationAway, DestinationBack, Event, PackageCommitted
 from asyncelt.schema.model import Schema
 from asyncelt.schema.quarantine import QUARANTINE_TABLE
@@ -62,7 +63,7 @@ class _Packed:
     """A package that waits for its commit; without one, only messages that wait to be acknowledged."""
 
     bundle: list[SealedPackage]
-    receipts: Taken
+    tickets: Tickets
     moves: tuple[PositionMove, ...]
     nbytes: int
     began_at: float
@@ -304,7 +305,7 @@ class Streaming:
             while (entry := await segment.next()) is not None:
                 await intake.send(*entry)
 
-            moves = partial(roller.ledger.moves, segment.receipts, segment.standing)
+            moves = partial(roller.ledger.moves, segment.tickets, segment.standing)
             run.positions = await in_thread(moves, owned.threads)
 
             return segment.state
@@ -312,7 +313,7 @@ class Streaming:
         bundle = await run.run(feed)
         failpoint("stream.sealed")
 
-        return _Packed(bundle, segment.receipts, run.positions, segment.nbytes, segment.began_at)
+        return _Packed(bundle, segment.tickets, run.positions, segment.nbytes, segment.began_at)
 
     def _last_id(self) -> LoadId | None:
         known = (self.owned.restored.last_load_id, self.owned.tip.load_id, self.counts.last_load_id)
@@ -356,9 +357,9 @@ class Streaming:
         # Whoever has sent these may have been waiting to hear of it.
         with shielded(_ACKNOWLEDGE_S):
             await roller.ledger.committed(one.moves, self.owned.threads)
-            self.counts.messages += await roller.ledger.acknowledge(one.receipts)
+            self.counts.messages += await roller.ledger.acknowledge(one.tickets)
 
-        roller.committed(len(one.receipts))
+        roller.committed(len(one.tickets))
 
         if time.monotonic() - self._let_go_at > _LET_GO_EVERY_S:
             await in_thread(let_go_of_memory, self.owned.threads)
@@ -405,7 +406,7 @@ class Streaming:
                 load_id=packages[-1].load_id,
                 rows=rows,
                 bytes=one.nbytes,
-                messages=len(one.receipts),
+                messages=len(one.tickets),
                 lag_s=counts.lag_s,
             )
         )

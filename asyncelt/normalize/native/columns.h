@@ -51,7 +51,7 @@ Status lane_text_begin(Lane *lane, uint32_t row, size_t size);
 void lane_text_end(Lane *lane);
 Status lane_text(Lane *lane, uint32_t row, const char *text, size_t size);
 
-/* Nulls up to the last row of the table; after this the lane can be handed over. */
+/* Nulls up to the last row of the table; after this the lane can be handed over. Does not need the GIL. */
 Status lane_finish(Lane *lane, uint32_t rows);
 
 /* ------------------------------------------------------------------------------------------------- tree.c */
@@ -102,6 +102,9 @@ Status tree_object(Node *node, Object **object);
 Status tree_list(Tree *tree, Table *parent, Node *node, Table **list);
 Status tree_row(Table *table, uint32_t parent_row, uint32_t position, uint32_t *row);
 Status tree_key(Tree *tree, Object *object, const char *name, size_t length, Node **node);
+
+/* Finish all lanes, so that they can be handed over. Does not need the GIL. */
+Status tree_finish(Tree *tree);
 
 static inline Status node_lane(Node *node, Kind kind, Lane **lane)
 {

@@ -286,25 +286,18 @@ static PyObject *columns_add_rows(Columns *self, PyObject *args)
     return is_fine(self, status) ? PyLong_FromSsize_t(next) : NULL;
 }
 
-static PyObject *describe_node(Node *node, uint32_t rows);
+static PyObject *describe_node(Node *node);
 
 /* A lane that belongs to Python from now on. */
-static PyObject *take_lane(Lane **lane, uint32_t rows)
+static PyObject *take_lane(Lane **lane)
 {
     Lane *taken = *lane;
-    Status status = lane_finish(taken, rows);
-
-    if (status != OK) {
-        PyErr_NoMemory();
-        return NULL;
-    }
-
     *lane = NULL;
 
     return values_new(taken);
 }
 
-static PyObject *describe_lanes(Node *node, uint32_t rows)
+static PyObject *describe_lanes(Node *node)
 {
     PyObject *lanes = PyList_New(0);
 
@@ -312,7 +305,7 @@ static PyObject *describe_lanes(Node *node, uint32_t rows)
         if (node->lanes[kind] == NULL)
             continue;
 
-        PyObject *values = take_lane(&node->lanes[kind], rows);
+        PyObject *values = take_lane(&node->lanes[kind]);
         PyObject *pair = values == NULL ? NULL : Py_BuildValue("(iN)", kind, values);
 
         if (pair == NULL || PyList_Append(lanes, pair) < 0)
@@ -324,7 +317,7 @@ static PyObject *describe_lanes(Node *node, uint32_t rows)
     return lanes;
 }
 
-static PyObject *describe_object(Object *object, uint32_t rows)
+static PyObject *describe_object(Object *object)
 {
     if (object == NULL)
         return Py_NewRef(Py_None);
@@ -332,7 +325,7 @@ static PyObject *describe_object(Object *object, uint32_t rows)
     PyObject *nodes = PyList_New(object->count);
 
     for (uint32_t i = 0; nodes != NULL && i < object->count; i++) {
-        PyObject *node = describe_node(object->nodes[i], rows);
+        PyObject *node = describe_node(object->nodes[i]);
 
         if (node == NULL)
             Py_CLEAR(nodes);
@@ -343,14 +336,14 @@ static PyObject *describe_object(Object *object, uint32_t rows)
     return nodes;
 }
 
-static PyObject *describe_node(Node *node, uint32_t rows)
+static PyObject *describe_node(Node *node)
 {
     if (node->key == NULL
         && (node->key = PyUnicode_DecodeUTF8(node->name ? node->name : "", (Py_ssize_t)node->length, NULL)) == NULL)
         return NULL;
 
-    PyObject *lanes = describe_lanes(node, rows);
-    PyObject *object = lanes == NULL ? NULL : describe_object(node->object, rows);
+    PyObject *lanes = describe_lanes(node);
+    PyObject *object = lanes == NULL ? NULL : describe_object(node->object);
 
     if (object == NULL) {
         Py_XDECREF(lanes);
@@ -364,13 +357,13 @@ static PyObject *describe_node(Node *node, uint32_t rows)
 
 static PyObject *describe_table(Table *table)
 {
-    PyObject *element = describe_node(&table->element, table->rows);
+    PyObject *element = describe_node(&table->element);
 
     if (element == NULL || table->parent < 0 || table->rows == 0)
         return element == NULL ? NULL : Py_BuildValue("(IN)", table->rows, element);
 
-    PyObject *parents = take_lane(&table->parent_rows, table->rows);
-    PyObject *positions = parents == NULL ? NULL : take_lane(&table->positions, table->rows);
+    PyObject *parents = take_lane(&table->parent_rows);
+    PyObject *positions = parents == NULL ? NULL : take_lane(&table->positions);
 
     if (positions == NULL) {
         Py_XDECREF(parents);
@@ -410,7 +403,15 @@ static PyObject *columns_finish(Columns *self, PyObject *Py_UNUSED(ignored))
     if (!is_open(self) || !is_fine(self, is_too_large(&self->tree) ? REFUSED : OK))
         return NULL;
 
-    self->open = false;
+    Status status;
+    self->open = false; /* for good, and nobody else while the GIL is let go */
+    Py_BEGIN_ALLOW_THREADS
+    status = tree_finish(&self->tree);
+    Py_END_ALLOW_THREADS
+
+    if (!is_fine(self, status))
+        return NULL;
+
     PyObject *tables = PyList_New(self->tree.count);
 
     for (uint32_t i = 0; tables != NULL && i < self->tree.count; i++) {

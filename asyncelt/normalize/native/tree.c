@@ -248,3 +248,34 @@ Status tree_key(Tree *tree, Object *object, const char *name, size_t length, Nod
 
     return status;
 }
+
+/* ------------------------------------------------------------------------------------------------- finish */
+
+static Status node_finish(Node *node, uint32_t rows)
+{
+    Status status = OK;
+
+    for (int kind = 0; status == OK && kind < KINDS; kind++)
+        if (node->lanes[kind] != NULL)
+            status = lane_finish(node->lanes[kind], rows);
+
+    for (uint32_t i = 0; status == OK && node->object != NULL && i < node->object->count; i++)
+        status = node_finish(node->object->nodes[i], rows);
+
+    return status;
+}
+
+Status tree_finish(Tree *tree)
+{
+    Status status = OK;
+
+    for (uint32_t i = 0; status == OK && i < tree->count; i++) {
+        Table *table = tree->tables[i];
+        status = node_finish(&table->element, table->rows);
+
+        if (status == OK && table->parent >= 0 && (status = lane_finish(table->parent_rows, table->rows)) == OK)
+            status = lane_finish(table->positions, table->rows);
+    }
+
+    return status;
+}

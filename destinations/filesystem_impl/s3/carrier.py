@@ -14,7 +14,7 @@ import orjson
 from asyncelt._async import each, in_thread, shielded
 from asyncelt.destinations._worker import wait_out
 from asyncelt.destinations.filesystem_impl.documents import upload_path
-from asyncelt.destinations.filesystem_impl.s3.bucket import Begun, Bucket
+from asyncelt.destinations.filesystem_impl.s3.bucket import Begun, Bucket, digest_of
 from asyncelt.destinations.filesystem_impl.s3.holding import Holding
 from asyncelt.failpoints import failpoint
 from asyncelt.load.protocol import Target
@@ -71,7 +71,8 @@ class S3Carrier:
 
         if size <= self._bucket.config.part_bytes:
             async with self._bucket.slots:
-                await self._bucket.write(key, await self._span(source, 0, size))
+                content, digest = await self._span(source, 0, size)
+                await self._bucket.write(key, content, digest)
         else:
             await self._in_parts(source, key, size)
 
@@ -95,9 +96,9 @@ class S3Carrier:
 
         async def send(start: int) -> str:
             async with self._bucket.slots:
-                content = await self._span(source, start, min(start + step, size))
+                content, digest = await self._span(source, start, min(start + step, size))
 
-                return await self._bucket.part(key, upload, start // step + 1, content)
+                return await self._bucket.part(key, upload, start // step + 1, content, digest)
 
         try:
             etags = await each(send, range(0, size, step), at_once=self._bucket.config.slots)
@@ -141,11 +142,14 @@ class S3Carrier:
 
             raise
 
-    async def _span(self, source: Path, start: int, stop: int) -> bytes:
-        def read() -> bytes:
+    async def _span(self, source: Path, start: int, stop: int) -> tuple[bytes, str | None]:
+        """A part of a file, and its digest where the driver would make one on the event loop."""
+
+        def read() -> tuple[bytes, str | None]:
             with source.open("rb") as file:
                 file.seek(start)
+                content = file.read(stop - start)
 
-                return file.read(stop - start)
+            return content, digest_of(content) if self._bucket.config.wants_digests else None
 
         return await in_thread(read, self._threads)

@@ -29,7 +29,14 @@ class Client(Protocol):
     async def __aexit__(self, kind: object, value: object, trace: object) -> None: ...
 
 
+class _Request(Protocol):
+    headers: Mapping[str, str]
+    context: dict[str, object]
+
+
 class _Emitter(Protocol):
+    def register(self, event_name: str, handler: object) -> None: ...
+
     def unregister(self, event_name: str, handler: object) -> None: ...
 
 
@@ -94,6 +101,15 @@ def _built(session: AioSession, config: S3Config) -> Client:
 
     client = asyncio.run(build())
     # Asking first whether a body may come costs a turn for each, and the driver waits for that answer without end.
-    cast("_Events", client).meta.events.unregister("before-call.s3", add_expect_header)
+    events = cast("_Events", client).meta.events
+    events.unregister("before-call.s3", add_expect_header)
+    unsigned = options.merge(AioConfig(s3={**cast("dict[str, object]", options.s3), "payload_signing_enabled": False}))
+
+    def leave_body_unsigned(request: _Request, **_: object) -> None:
+        """Sign the digest that was made in a thread, which stands among the headers, in place of the body."""
+        if "Content-MD5" in request.headers:
+            request.context["client_config"] = unsigned
+
+    events.register("before-sign.s3", leave_body_unsigned)
 
     return cast("Client", client)

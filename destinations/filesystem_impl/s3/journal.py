@@ -6,8 +6,8 @@ checked again. An owner that takes over puts an entry too: one that was only pau
 and then in that entry that its epoch is over.
 
 Entries stay for ever, but a session reads only those behind the last checkpoint. Whoever commits and finds that there
-are many makes a new one: first an object that says which files count, then the one that says up to which entry, and who
-owns what. Nothing depends on them: where one is missing, all entries are read.
+are many makes a new one: first an object that says which files have come and gone since the last one, then the one that
+says up to which entry, and who owns what. Nothing depends on them: where one is missing, all entries are read.
 """
 
 from __future__ import annotations
@@ -15,10 +15,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from typing import TypeAlias
 
 import orjson
 
 from asyncelt.destinations.busy import Busy
+from asyncelt.destinations.filesystem_impl import pieces
+from asyncelt.destinations.filesystem_impl.blocked import Blocked
 from asyncelt.destinations.filesystem_impl.content import Content
 from asyncelt.destinations.filesystem_impl.documents import (
     CHECKPOINTS,
@@ -28,17 +31,17 @@ from asyncelt.destinations.filesystem_impl.documents import (
     upload_path,
     uploads_folder,
 )
+from asyncelt.destinations.filesystem_impl.pieces import Piece, extended, read_pieces, remove_pieces
 from asyncelt.destinations.filesystem_impl.s3.holding import Holding
 from asyncelt.destinations.filesystem_impl.s3.store import S3Store
 from asyncelt.errors import CommitUnknown, DestinationUnavailable
 from asyncelt.failpoints import failpoint
 from asyncelt.load.protocol import Commit, Lease
-from asyncelt.types import LoadId
 
-__all__ = ["FOLDED", "S3Journal"]
+__all__ = ["S3Journal"]
 
-FOLDED = 64
-"""Entries behind a checkpoint from which on the next commit makes a new one."""
+Entry: TypeAlias = "Marker | Takeover | Blocked"
+
 _LATEST = f"{CHECKPOINTS}/latest.json"
 
 
@@ -60,11 +63,17 @@ class _Checkpoint:
     number: int = 0
     """Of the last entry that is in it."""
     leases: Mapping[tuple[str, str], Lease] = field(default_factory=dict)
+    blocked: Sequence[Blocked] = ()
+    pieces: Sequence[Piece] = ()
 
     def to_json(self) -> bytes:
         leases = [[*owner, lease.epoch, lease.head_load_id] for owner, lease in self.leases.items()]
+        blocked = [orjson.loads(one.to_json()) for one in self.blocked]
 
-        return orjson.dumps({"format_version": 1, "number": self.number, "leases": leases})
+        sizes = [[one.number, one.size] for one in self.pieces]
+        fields = {"number": self.number, "leases": leases, "blocked": blocked, "pieces": sizes}
+
+        return orjson.dumps({"format_version": 2, **fields})
 
     @classmethod
     def from_json(cls, text: bytes) -> _Checkpoint:
@@ -73,7 +82,9 @@ class _Checkpoint:
             (name, member): Lease(epoch=epoch, head_load_id=head) for name, member, epoch, head in fields["leases"]
         }
 
-        return cls(fields["number"], leases)
+        blocked = [Blocked.from_json(orjson.dumps(one)) for one in fields["blocked"]]
+
+        return cls(fields["number"], leases, blocked, [Piece(*one) for one in fields["pieces"]])
 
 
 class S3Journal:
@@ -89,22 +100,60 @@ class S3Journal:
         self._holding = holding
         self._checkpoint: _Checkpoint | None = None
         self._before: Content | None = None
-        self._entries: dict[int, Marker | Takeover] = {}
+        self._entries: dict[int, Entry] = {}
         self._in_turn = False
+        self._has_looked = False
 
     def content(self) -> Content:
         """See `Journal.content`."""
-        return self._content_before().after(_markers(self._read()))
+        return self._content_before().after(_markers(self._known()))
 
-    def unsettled(self, settled: frozenset[LoadId]) -> Sequence[Marker]:
-        """See `Journal.unsettled`. In a turn it is also the time for a checkpoint: of what has been settled."""
-        entries = self._read()
-        unsettled = [marker for marker in _markers(entries) if marker.name not in settled]
+    def recent(self) -> list[Marker]:
+        """See `Journal.recent`."""
+        return _markers(self._read())
 
-        if self._in_turn and not unsettled and len(entries) >= FOLDED:
-            self._fold()
+    @property
+    def is_long(self) -> bool:
+        """See `Journal.is_long`."""
+        return len(self._entries) >= pieces.FOLDED
 
-        return unsettled
+    def fold(self) -> None:
+        """See `Journal.fold`."""
+        newest = self._latest()
+
+        if newest.number > self._beginning().number:
+            # Another session has made one since: only what is behind it is left to fold.
+            self._entries = {number: entry for number, entry in self._entries.items() if number > newest.number}
+            self._checkpoint, self._before = newest, None
+
+        if not self.is_long:
+            return
+
+        old, number = self._beginning(), self._last
+        later = Content.of(_markers(self._read()))
+        written = extended(self._store, old.pieces, later, number)
+
+        if written is None:
+            written = extended(self._store, (), self._content_before().and_then(later), number) or []
+
+        last = _Checkpoint(number, self._leases(), self.blocked(), written)
+        failpoint("filesystem.before_checkpoint")
+        self._store.write_all({_LATEST: last.to_json()})
+        failpoint("filesystem.after_checkpoint")
+        # Those of the last checkpoint stay for those who are about to read it.
+        remove_pieces(self._store, [*written, *old.pieces])
+        self._checkpoint, self._before, self._entries = last, None, {}
+
+    def blocked(self) -> list[Blocked]:
+        """See `Journal.blocked`."""
+        return self._blocked(self._known())
+
+    def _blocked(self, entries: Iterable[Entry]) -> list[Blocked]:
+        """The last entry about a commit counts."""
+        found = {one.name: one for one in self._beginning().blocked}
+        found |= {one.name: one for one in entries if isinstance(one, Blocked)}
+
+        return [found[name] for name in sorted(found) if not found[name].is_over]
 
     def position(self) -> int:
         """See `Journal.position`."""
@@ -164,16 +213,23 @@ class S3Journal:
         """See `Journal.followed`. Epoch and head are in the entries; the announcement has become superfluous."""
         self._store.remove([upload_path(marker.pipeline_name, marker.member, marker.epoch, marker.name)])
 
+    def block(self, blocked: Blocked) -> None:
+        """See `Journal.block`."""
+        self._put(blocked)
+
     def withdraw(self, commit: Commit) -> None:
         """See `Journal.withdraw`."""
         target, name = commit.target, commit.packages[-1].load_id
         self._store.remove([upload_path(target.pipeline_name, target.member, commit.lease.epoch, name)])
 
     def _leases(self) -> dict[tuple[str, str], Lease]:
-        entries = self._read()
+        entries = self._known()
         leases = dict(self._beginning().leases)
 
         for entry in entries:
+            if isinstance(entry, Blocked):
+                continue
+
             owner = (entry.pipeline_name, entry.member)
             before = leases.get(owner, Lease(epoch=0))
             head = entry.name if isinstance(entry, Marker) else before.head_load_id
@@ -183,50 +239,43 @@ class S3Journal:
 
     def _beginning(self) -> _Checkpoint:
         if self._checkpoint is None:
-            text = self._store.read(_LATEST)
-            self._checkpoint = _Checkpoint() if text is None else _Checkpoint.from_json(text)
+            self._checkpoint = self._latest()
 
         return self._checkpoint
+
+    def _latest(self) -> _Checkpoint:
+        text = self._store.read(_LATEST)
+
+        return _Checkpoint() if text is None else _Checkpoint.from_json(text)
 
     def _content_before(self) -> Content:
         """What is in the checkpoint, which only those need who read or replace."""
         if self._before is None:
-            number = self._beginning().number
-            text = self._store.read(_content_path(number)) if number else None
+            self._before = read_pieces(self._store, self._beginning().pieces)
 
-            if text is None and number:
-                # Another session has made two more checkpoints since.
-                before = self._all(after=0, to=number)
-                self._before = Content().after(_markers(before[at] for at in sorted(before)))
-            else:
-                self._before = Content() if text is None else Content.from_json(text)
+        if self._before is None:
+            # Other sessions have made further checkpoints since.
+            before = self._all(after=0, to=self._beginning().number)
+            self._before = Content().after(_markers(before[at] for at in sorted(before)))
 
         return self._before
-
-    def _fold(self) -> None:
-        last = _Checkpoint(self._last, self._leases())
-        content = self.content()
-        old = self._beginning().number
-        self._store.write_all({_content_path(last.number): content.to_json()})
-        failpoint("filesystem.before_checkpoint")
-        self._store.write_all({_LATEST: last.to_json()})
-        # That of the last but one stays for those who are about to read it.
-        names = sorted(self._store.names(CHECKPOINTS))
-        spare = [name for name in names if name.removesuffix(".json").isdecimal() and int(name[:-5]) < old]
-        self._store.remove([f"{CHECKPOINTS}/{name}" for name in spare])
-        self._checkpoint, self._before, self._entries = last, content, {}
 
     @property
     def _last(self) -> int:
         return max(self._entries, default=self._beginning().number)
 
-    def _read(self) -> list[Marker | Takeover]:
+    def _known(self) -> list[Entry]:
+        """The entries as of the last look, if there was one."""
+        return [self._entries[number] for number in sorted(self._entries)] if self._has_looked else self._read()
+
+    def _read(self) -> list[Entry]:
         if not self._in_turn:
             self._entries |= self._all(after=self._last)
+            self._has_looked = True
 
         return [self._entries[number] for number in sorted(self._entries)]
 
-    def _all(self, *, after: int, to: int | None = None) -> dict[int, Marker | Takeover]:
+    def _all(self, *, after: int, to: int | None = None) -> dict[int, Entry]:
         names = self._store.names(COMMITS, after=f"{after:010d}.json")
         names = [name for name in names if name.removesuffix(".json").isdecimal()]
         names = [name for name in names if to is None or int(name.removesuffix(".json")) <= to]
@@ -235,7 +284,7 @@ class S3Journal:
 
         return {int(name.removesuffix(".json")): _parsed(content) for name, content in found}
 
-    def _put(self, entry: Marker | Takeover) -> None:
+    def _put(self, entry: Entry) -> None:
         number = self._last + 1
         path = f"{COMMITS}/{number:010d}.json"
         content = entry.to_json()
@@ -263,15 +312,14 @@ class S3Journal:
         self._store.remove(announcements)
 
 
-def _markers(entries: Iterable[Marker | Takeover]) -> list[Marker]:
+def _markers(entries: Iterable[Entry]) -> list[Marker]:
     return [entry for entry in entries if isinstance(entry, Marker)]
 
 
-def _content_path(number: int) -> str:
-    return f"{CHECKPOINTS}/{number:010d}.json"
-
-
-def _parsed(content: bytes) -> Marker | Takeover:
+def _parsed(content: bytes) -> Entry:
     fields = orjson.loads(content)
+
+    if "blocked" in fields:
+        return Blocked.from_json(content)
 
     return Takeover(**fields["takeover"]) if "takeover" in fields else parse_marker(content)

@@ -50,10 +50,10 @@ class S3Store:
         """See `Store.exists`."""
         return bool(self.wait(self._bucket.keys(self._prefix, most=1)))
 
-    def names(self, folder: str, *, after: str = "") -> list[str]:
-        """See `Store.names`; only those that sort behind ``after``."""
+    def names(self, folder: str, *, begin: str = "", after: str = "") -> list[str]:
+        """See `Store.names`."""
         prefix = f"{self._prefix}{folder}/"
-        keys = self.wait(self._bucket.keys(prefix, after=prefix + after if after else ""))
+        keys = self.wait(self._bucket.keys(prefix + begin, after=prefix + after if after else ""))
 
         return [key.removeprefix(prefix) for key in keys]
 
@@ -77,6 +77,14 @@ class S3Store:
                 raise DestinationUnavailable(f"{self.address}: {path} has been removed at this moment. Try again.")
 
             return content
+
+        return self.wait(each(one, paths, at_once=AT_ONCE))
+
+    def read_each(self, paths: Sequence[str]) -> list[bytes | None]:
+        """See `Store.read_each`."""
+
+        async def one(path: str) -> bytes | None:
+            return await self._bucket.read(self._prefix + path)
 
         return self.wait(each(one, paths, at_once=AT_ONCE))
 

@@ -1,4 +1,4 @@
-"""behaviour.md 6: schema contracts, entity by mode, on root and nested tables."""
+"""Schema contracts, entity by mode, on root and nested tables."""
 
 from __future__ import annotations
 

@@ -349,6 +349,16 @@ ALL: tuple[Departure, ...] = (
         reference={"items": [{"id": 1, "v": 1}, {"id": 2}, {"id": 3}]},
         ours={"items": [{"id": 1, "v": 1}, {"id": 2}, {"id": 3, "v": 3}]},
     ),
+    Departure(
+        name="arrow-rows-in-a-table-of-dicts",
+        case=Case(
+            id="departure-arrow-rows-in-a-table-of-dicts",
+            runs=(Run(pages=(({"id": 1},),)), Run(pages=((pa.table({"id": [2]}),),))),
+            forms=("pages",),
+        ),
+        reference="NOT NULL constraint failed: items._dlt_load_id",
+        ours={"items": [{"id": 1}, {"id": 2}]},
+    ),
     _model(
         "aliases-of-a-model-whose-types-evolve",
         "evolve",

@@ -1,4 +1,4 @@
-"""behaviour.md 7 and 4.3: write dispositions and strategies, and the ids that follow from them."""
+"""Write dispositions and strategies, and the ids that follow from them."""
 
 from __future__ import annotations
 

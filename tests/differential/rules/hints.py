@@ -1,4 +1,4 @@
-"""behaviour.md 5.8 and 5.10: column hints, and the Arrow path."""
+"""Column hints, and the Arrow path."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""behaviour.md 8.6: incremental cursors over several runs, by type, function, range, order and form of page."""
+"""Incremental cursors over several runs, by type, function, range, order and form of page."""
 
 from __future__ import annotations
 

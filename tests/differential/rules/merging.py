@@ -1,4 +1,4 @@
-"""behaviour.md 7.3 to 7.6: every merge strategy over several runs, with its options."""
+"""Every merge strategy over several runs, with its options."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""behaviour.md 5.2 and 5.3: names of columns, tables and schemas."""
+"""Names of columns, tables and schemas."""
 
 from __future__ import annotations
 

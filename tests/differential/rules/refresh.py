@@ -1,4 +1,4 @@
-"""behaviour.md 2.10: refresh, over tables, nested tables, stored schemas and state."""
+"""Refresh, over tables, nested tables, stored schemas and state."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""behaviour.md 5.13: schemas that are passed to a run, the first time and later."""
+"""Schemas that are passed to a run, the first time and later."""
 
 from __future__ import annotations
 

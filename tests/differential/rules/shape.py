@@ -1,4 +1,4 @@
-"""behaviour.md 5.4, 5.7 and 5.11: how one item becomes rows of a table and of the tables below it."""
+"""How one item becomes rows of a table and of the tables below it."""
 
 from __future__ import annotations
 

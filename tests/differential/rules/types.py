@@ -1,4 +1,4 @@
-"""behaviour.md 5.5, 5.6 and 5.9: types of values, coercion and variant columns."""
+"""Types of values, coercion and variant columns."""
 
 from __future__ import annotations
 

@@ -218,7 +218,14 @@ class Plan:
     seed: int = 1
 
 
-def killed_everywhere(broker: Broker, folder: Path, plan: Plan, server: PostgresServer | None = None) -> Tally:
+def killed_everywhere(
+    broker: Broker,
+    folder: Path,
+    plan: Plan,
+    server: PostgresServer | None = None,
+    *,
+    nurseries: Sequence[Nursery] = (),
+) -> Tally:
     """Carry out a plan.
 
     Args:
@@ -226,6 +233,7 @@ def killed_everywhere(broker: Broker, folder: Path, plan: Plan, server: Postgres
         folder: For everything that lies on the disk; its name is the topic's.
         plan: What to do.
         server: Gets a database; without it the rows go into a DuckDB file.
+        nurseries: One for each member; none: they are made.
     """
     address = str(folder / "tables.duckdb") if server is None else server.new_database()
     tally = Tally()
@@ -238,7 +246,7 @@ def killed_everywhere(broker: Broker, folder: Path, plan: Plan, server: Postgres
         for at in range(plan.members):
             home = folder / f"member_{at}"
             home.mkdir(parents=True)
-            nursery = stack.enter_context(Nursery(home))
+            nursery = nurseries[at] if nurseries else stack.enter_context(Nursery(home))
             consumers.append(Consumer(f"m{at}" if plan.members > 1 else "", home, nursery))
 
         producer = stack.enter_context(Producer(broker, folder.name))

@@ -7,23 +7,23 @@ writing, and a crash empties both, so that they always agree. What the ledger do
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from asyncelt.destinations.postgres_impl.connections import Connection
-from asyncelt.destinations.postgres_impl.locks import take_ddl_turn, take_part_turn
-from asyncelt.destinations.postgres_impl.parts import Part, Parts, owner_prefix
+from asyncelt.destinations.postgres_impl.locks import living_owners, take_ddl_turn, take_part_turn
+from asyncelt.destinations.postgres_impl.parts import STAGING_PREFIX, Part, Parts, owner_prefix
 from asyncelt.destinations.postgres_impl.reading import DIALECT, Catalog, read_catalog
 from asyncelt.destinations.postgres_impl.writing import WORTH_STATISTICS, Work
 from asyncelt.destinations.sql.names import Dataset, table
 from asyncelt.destinations.sql.planning import foreign_columns
-from asyncelt.destinations.sql.staging import empty_rows, typed_columns
+from asyncelt.destinations.sql.temporary import empty_rows, typed_columns
 from asyncelt.failpoints import failpoint
 from asyncelt.flow import ROOT_ROW, Package
 from asyncelt.load.protocol import Target
 from asyncelt.types import LoadId
 
-__all__ = ["LEDGER", "adopt", "arrived_parts", "drop_parts", "left_behind", "stage_next"]
+__all__ = ["LEDGER", "adopt", "arrived_parts", "drop_orphans", "drop_parts", "part_tables", "stage_next"]
 
 LEDGER: Final = "_asyncelt_ledger"
 _MAY_CREATE: Final = "SELECT has_schema_privilege($1, 'CREATE')"
@@ -31,6 +31,14 @@ _TABLES: Final = """
 SELECT c.relname FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
 WHERE n.nspname = $1 AND c.relkind = 'r' AND starts_with(c.relname, $2)
 """
+_UNUSED: Final = (
+    _TABLES
+    + """
+AND pg_has_role(c.relowner, 'USAGE') AND NOT EXISTS (SELECT FROM pg_catalog.pg_locks AS l WHERE l.relation = c.oid)
+"""
+)
+"""What may be dropped, and is neither filled nor read now."""
+_MAY_FORGET: Final = "SELECT has_table_privilege($1, 'SELECT') AND has_table_privilege($1, 'DELETE')"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +67,11 @@ class _Statements:
         return f"SELECT load_id, job_id FROM {self.ledger} WHERE load_id = ANY ($1::text[])"  # noqa: S608
 
     @property
+    def owners(self) -> str:
+        """Whose files have arrived."""
+        return f"SELECT DISTINCT pipeline_name, member FROM {self.ledger}"  # noqa: S608
+
+    @property
     def forget_files(self) -> str:
         """The files (job_ids) of (load_id)."""
         return f"DELETE FROM {self.ledger} WHERE load_id = $1 AND job_id = ANY ($2::text[])"  # noqa: S608
@@ -72,9 +85,44 @@ class _Statements:
         )
 
 
-async def left_behind(connection: Connection, dataset: Dataset, target: Target) -> list[str]:
-    """Staging tables of the pipeline, whoever has made them."""
-    return [str(row[0]) for row in await connection.fetch(_TABLES, dataset.name, owner_prefix(target))]
+async def part_tables(connection: Connection, dataset: Dataset) -> list[str]:
+    """Staging tables of the dataset, whoever has made them."""
+    return [str(row[0]) for row in await connection.fetch(_TABLES, dataset.name, STAGING_PREFIX)]
+
+
+async def drop_orphans(connection: Connection, dataset: Dataset, target: Target) -> None:
+    """Drop what other pipelines and members have staged whose owner is not alive, and forget their files.
+
+    They might never come back. If they do, then the commit copies what it does not find. What is in use, or belongs to
+    a role that we are not, is left alone. Of tables whose owner the ledger does not know, a crash of the server has
+    emptied both.
+
+    Args:
+        connection: In a transaction, which the caller commits.
+        dataset: Where.
+        target: Who asks; its own tables are left to `adopt`.
+    """
+    await take_ddl_turn(connection, dataset.name)
+    names = [str(row[0]) for row in await connection.fetch(_UNUSED, dataset.name, STAGING_PREFIX)]
+    statements = _statements(dataset)
+    owners: set[Target] = set()
+
+    if LEDGER in await read_catalog(connection, dataset, [LEDGER]):
+        if not await connection.fetchval(_MAY_FORGET, statements.ledger):
+            return
+
+        found = await connection.fetch(statements.owners)
+        owners = {replace(target, pipeline_name=str(name), member=str(member)) for name, member in found}
+
+    living = {*await living_owners(connection, owners), target}
+    kept = tuple(owner_prefix(one) for one in living)
+
+    for name in names:
+        if not name.startswith(kept):
+            await connection.execute(f"DROP TABLE IF EXISTS {_path(dataset, name)}")
+
+    for one in owners - living:
+        await connection.execute(statements.forget_others, one.pipeline_name, one.member, [])
 
 
 async def adopt(connection: Connection, dataset: Dataset, target: Target, parts: Parts, found: Collection[str]) -> bool:
@@ -87,7 +135,7 @@ async def adopt(connection: Connection, dataset: Dataset, target: Target, parts:
         dataset: Where.
         target: Whose.
         parts: What is to be staged.
-        found: What is `left_behind`.
+        found: Staging tables of this pipeline and member.
 
     Returns:
         Whether parts can be staged: the role may make tables, and there are parts.

@@ -12,6 +12,7 @@ import asyncpg
 import pyarrow as pa
 import pytest
 
+import asyncelt
 from asyncelt import destinations
 from asyncelt.config import Retry, Settings
 from asyncelt.destinations.postgres_impl.parts import parts_of
@@ -23,7 +24,8 @@ from asyncelt.schema.model import Table
 from asyncelt.testing.fixture import Owner
 from asyncelt.testing.merging import key, root_table, roots
 from asyncelt.testing.packages import make_commit, make_package
-from tests.support.postgres import left_behind
+from tests.support.killing import KILLED, Nursery
+from tests.support.postgres import ask, left_behind
 
 PATIENT = Settings(retry=Retry(attempts=4, first_s=0.01, max_s=0.1))
 FILES = 3
@@ -180,6 +182,111 @@ async def test_the_next_owner_uses_what_a_dead_one_has_staged(owner, raw, postgr
     assert await numbers(raw) == list(range(3 * ROWS))
     assert left_behind(postgres_dsn) == []
     await dead.__aexit__(None, None, None)
+
+
+@pytest.fixture
+async def stage(owner):
+    """A session that has staged a file of two, and is never closed before the test ends; its commit."""
+    package = await owner.make({"one": [file_of(0), file_of(1)]})
+    opened = owner.destination.connect(owner.target)
+    session = await opened.__aenter__()
+    commit = await begun(owner, session, package)
+    await session.migrate(commit)
+    await session.load(commit, package, package.jobs[0])
+    yield session, commit
+    await opened.__aexit__(None, None, None)
+
+
+def somebody_else(owner, **who):
+    return replace(owner, target=replace(owner.target, **who), clock=1_800_000_000, lease=None)
+
+
+async def staged_now(raw):
+    return await raw.fetchval("SELECT count(*) FROM pg_class WHERE relname LIKE '\\_asyncelt\\_staging%'")
+
+
+async def end_all(raw):
+    """As a kill of all processes does."""
+    await raw.execute(
+        "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE application_name LIKE 'asyncelt%'"
+    )
+
+
+@pytest.mark.parametrize("who", [{"member": "b"}, {"pipeline_name": "other"}], ids=["member", "pipeline"])
+@pytest.mark.parametrize("crashed", [False, True])
+async def test_what_somebody_who_never_comes_back_has_staged_is_dropped_by_others(owner, raw, stage, who, crashed):
+    """Not while he is alive. A crash of the server empties the ledger, which then does not say whose it was."""
+    other = somebody_else(owner, **who)
+    await other.run({"two": file_of(2)})
+    assert await staged_now(raw) == 1
+
+    await end_all(raw)
+
+    if crashed:
+        await raw.execute("TRUNCATE data._asyncelt_ledger")
+
+    other.lease = None
+    await other.run({"two": file_of(2)})
+    assert await staged_now(raw) == 0
+    assert await raw.fetchval("SELECT count(*) FROM data._asyncelt_ledger") == 0
+
+
+async def test_somebody_who_was_taken_for_dead_loses_nothing(owner, raw, stage):
+    session, commit = stage
+    await end_all(raw)
+    await somebody_else(owner, member="b").run({"two": file_of(2)})
+    assert await staged_now(raw) == 0
+
+    await session.commit(commit)
+    assert await numbers(raw) == list(range(2 * ROWS))
+
+
+async def test_what_is_in_use_is_not_dropped(owner, raw, stage):
+    """Its owner is alive, although nobody can see it: behind a pooler, for instance."""
+    await end_all(raw)
+    name = await raw.fetchval("SELECT relname FROM pg_class WHERE relname LIKE '\\_asyncelt\\_staging%'")
+
+    async with raw.transaction():
+        await raw.execute(f"LOCK TABLE data.{name} IN ROW EXCLUSIVE MODE")
+        await somebody_else(owner, member="b").run({"two": file_of(2)})
+
+    assert await staged_now(raw) == 1
+
+
+async def test_behind_a_pooler_nobody_is_taken_for_dead(owner, raw, stage, postgres_dsn):
+    await end_all(raw)
+    other = somebody_else(owner, member="b")
+    other.destination = destinations.postgres(postgres_dsn, staging_threshold=0, pooled=True)
+    await other.run({"two": file_of(2)})
+    assert await staged_now(raw) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.kill
+def test_the_stage_of_a_killed_process_is_dropped_by_another_member(postgres_dsn, tmp_path):
+    with Nursery(tmp_path) as nursery:
+        killed = nursery.start(
+            run_member, "gone", tmp_path, postgres_dsn, environment={"ASYNCELT_FAILPOINT": "postgres.after_stage"}
+        )
+        assert killed.wait() == KILLED
+        assert len(left_behind(postgres_dsn)) == 1
+        assert nursery.start(run_member, "here", tmp_path, postgres_dsn).wait() == 0
+
+    assert left_behind(postgres_dsn) == []
+    assert ask(postgres_dsn, "SELECT count(*) FROM data._asyncelt_ledger") == [(0,)]
+    assert ask(postgres_dsn, "SELECT count(*) FROM data.numbers") == [(ROWS,)]
+
+
+def run_member(member, folder, dsn):
+    """A staged run of a member, in a process of its own."""
+    pipeline = asyncelt.pipeline(
+        "members",
+        member=member,
+        destination=destinations.postgres(dsn, staging_threshold=0),
+        dataset_name="data",
+        pipelines_dir=f"{folder}/work",
+    )
+    asyncio.run(pipeline.run([{"n": n} for n in range(ROWS)], table_name="numbers"))
 
 
 @pytest.mark.parametrize("how", ["refused", "cancelled"])

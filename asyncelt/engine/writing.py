@@ -1,0 +1,278 @@
+"""The end of a run's middle: typed batches, in page order, become job files.
+
+::
+
+    add ──▶ a buffer per table ──▶ lanes ──▶ writers (threads) ──▶ job files
+
+A table always takes the same lane, so its rows reach its files in the order in which they were added, however many
+writers there are. Buffers go when they are full, when all of them hold too much, or when a stage waits for memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import ExitStack, asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+
+import anyio
+from anyio.abc import TaskGroup
+from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
+
+from asyncelt._async import in_thread, shielded
+from asyncelt.budget import BudgetAccount
+from asyncelt.config import Limits
+from asyncelt.engine.book import SchemaBook
+from asyncelt.engine.early import EarlyLoading
+from asyncelt.flow import JobFile, TableBatch
+from asyncelt.normalize.memory import let_go_of_memory
+from asyncelt.observe import Advanced, Event
+from asyncelt.schema.capabilities import Capabilities
+from asyncelt.storage.package import PackageDraft
+from asyncelt.storage.writer import Chunk, TableBuffer, TableFiles
+from asyncelt.types import FileFormat, TableName
+
+__all__ = ["TableKey", "TableWriters", "WritingPlan"]
+
+_MUCH_MEMORY = 32 * 1024 * 1024
+TableKey = tuple[str, TableName]
+"""Schema name and table name."""
+_Boxed = tuple[TableKey, list[Chunk]]
+"""A table's chunk in a box, from which the thread that writes it takes it: there it is freed too, not on the loop."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WritingPlan:
+    """What stays the same while a run's files are written."""
+
+    pipeline_name: str
+    limits: Limits
+    capabilities: Capabilities
+    file_format: FileFormat
+    drafts: Mapping[str, PackageDraft]
+    """By schema name."""
+
+
+class TableWriters:
+    """Writes the tables of one run. Belongs to the event loop; one instance per run.
+
+    Args:
+        plan: What stays the same.
+        book: Schemas as of the batch that was added last.
+        budget: The bytes of what is added are reserved; they are returned when it is written.
+        emit: Receives events, on the loop.
+        early: Takes files that are complete before the run is; None: nobody does.
+    """
+
+    def __init__(
+        self,
+        plan: WritingPlan,
+        book: SchemaBook,
+        budget: BudgetAccount,
+        emit: Callable[[Event], None],
+        early: EarlyLoading | None = None,
+    ) -> None:
+        self._plan = plan
+        self._book = book
+        self._budget = budget
+        self._emit = emit
+        self._early = early
+        self._threads = anyio.CapacityLimiter(plan.limits.normalize_workers + 1)
+        self._buffers: dict[TableKey, TableBuffer] = {}
+        self._buffered = 0
+        self._files: dict[TableKey, TableFiles] = {}
+        self._declared: set[TableKey] = set()
+        self._lanes: list[MemoryObjectSendStream[_Boxed]] = []
+        self._lane_of: dict[TableKey, int] = {}
+        self._pressure = anyio.Event()
+        self._flushing = anyio.Lock()
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[None]:
+        """Write what is added inside the block; after it, every job file is closed and durable.
+
+        Raises:
+            StorageError: A file could not be written.
+
+        Cancellation:
+            Safe, as are errors of the block: open files are let go of.
+        """
+        remove_listener = self._budget.budget.on_pressure(self._relieve)
+
+        try:
+            with ExitStack() as ends:
+                async with anyio.create_task_group() as tasks:
+                    self._open_lanes(tasks, ends)
+                    tasks.start_soon(self._flush_on_pressure)
+
+                    yield
+
+                    await self._flush_all()
+                    await self._close_lanes()
+
+            await in_thread(self._finish_files, self._threads)
+        except BaseException:
+            with shielded():
+                await in_thread(self._abandon_files, self._threads)
+
+            raise
+        finally:
+            remove_listener()
+
+    def add(self, schema_name: str, batch: TableBatch, size: int) -> None:
+        """Take a batch of ``size`` bytes that is valid under its schema as of now. Never waits: see `flush_full`."""
+        key = (schema_name, batch.table)
+        buffer = self._buffers.get(key)
+
+        if buffer is None:
+            buffer = self._buffers[key] = TableBuffer(batch.table)
+
+        buffer.add(batch, size)
+        self._buffered += size
+        self._emit(
+            Advanced(
+                pipeline_name=self._plan.pipeline_name, stage="normalize", name=batch.table, rows=batch.rows, bytes=size
+            )
+        )
+
+    def declare(self, schema_name: str, table: TableName) -> None:
+        """Have a file of the table even if there are no rows for it."""
+        self._declared.add((schema_name, table))
+
+    async def flush_full(self) -> None:
+        """Hand on what need not wait for more. Waits while its writers are busy."""
+        limits = self._plan.limits
+        full = [key for key, buffer in self._buffers.items() if buffer.is_full(limits) or self._is_due(key)]
+
+        for key in full:
+            await self._flush(key)
+
+        most = max(limits.max_memory // 4, 1)
+
+        while self._buffered > most:
+            await self._flush(max(self._buffers, key=lambda key: self._buffers[key].nbytes))
+
+    def written(self) -> dict[TableKey, list[JobFile]]:
+        """The job files of each table, in order."""
+        return {key: files.jobs for key, files in self._files.items()}
+
+    # ------------------------------------------------------------------ from buffers into lanes
+
+    async def _flush_all(self) -> None:
+        async with self._flushing:
+            for key in list(self._buffers):
+                await self._flush(key)
+
+    async def _flush(self, key: TableKey) -> None:
+        buffer = self._buffers[key]
+
+        if not buffer.rows:
+            return
+
+        self._buffered -= buffer.nbytes
+        lane = self._lane_of.setdefault(key, len(self._lane_of) % len(self._lanes))
+        await self._lanes[lane].send((key, [buffer.take(self._book[key[0]].tables[key[1]])]))
+
+    def _relieve(self) -> None:
+        self._pressure.set()
+
+    async def _flush_on_pressure(self) -> None:
+        while self._lanes:
+            await self._pressure.wait()
+
+            if not self._lanes:
+                return
+
+            self._pressure = anyio.Event()
+            await self._flush_all()
+
+    # ------------------------------------------------------------------ from lanes into files
+
+    def _open_lanes(self, tasks: TaskGroup, ends: ExitStack) -> None:
+        for _ in range(self._plan.limits.normalize_workers):
+            send, receive = anyio.create_memory_object_stream[_Boxed](1)
+            self._lanes.append(send)
+            ends.enter_context(send)
+            ends.enter_context(receive)
+            tasks.start_soon(self._write, receive)
+
+    async def _close_lanes(self) -> None:
+        """End the writers once their lanes are empty, and the flusher, which has nothing left to wait for."""
+        async with self._flushing:
+            for lane in self._lanes:
+                lane.close()
+
+            self._lanes = []
+            self._pressure.set()
+
+    async def _write(self, chunks: MemoryObjectReceiveStream[_Boxed]) -> None:
+        async with chunks:
+            async for key, box in chunks:
+                await self._write_chunk(key, box)
+
+    async def _write_chunk(self, key: TableKey, box: list[Chunk]) -> None:
+        files, table = self._files_of(key), box[0].table
+        early = self._early_of(key)
+        load_id = self._plan.drafts[key[0]].load_id
+        is_due = early is not None and early.is_due(load_id, table, box[0].nbytes)
+        known = len(files.jobs)
+        self._budget.release(await in_thread(partial(_append, files, box, is_last=is_due), self._threads))
+
+        if early is not None:
+            for job in files.jobs[known:]:
+                early.offer(load_id, table, job, self._plan.drafts[key[0]].jobs_folder)
+
+    def _early_of(self, key: TableKey) -> EarlyLoading | None:
+        """Who takes the table's files before the run is complete."""
+        if self._early is None or not self._early.is_on:
+            return None
+
+        return self._early if self._book[key[0]].disposition_of(key[1]) == "append" else None
+
+    def _is_due(self, key: TableKey) -> bool:
+        """Whether the table has gathered enough for a file that is loaded early."""
+        early = self._early_of(key)
+
+        if early is None:
+            return False
+
+        table = self._book[key[0]].tables[key[1]]
+
+        return self._buffers[key].nbytes >= early.due_in(self._plan.drafts[key[0]].load_id, table)
+
+    def _files_of(self, key: TableKey) -> TableFiles:
+        files = self._files.get(key)
+
+        if files is None:
+            schema_name, table = key
+            plan = self._plan
+            form = plan.capabilities.file_format_for(self._book[schema_name].root_of(table).hints, plan.file_format)
+            files = self._files[key] = TableFiles(plan.drafts[schema_name], table, form, plan.limits, plan.capabilities)
+
+        return files
+
+    def _finish_files(self) -> None:
+        for key in self._declared - self._files.keys():
+            table = self._book[key[0]].tables[key[1]]
+            self._files_of(key).append(Chunk(table=table, batches=(), rows=0, nbytes=0))
+
+        for files in self._files.values():
+            files.finish()
+
+        if self._budget.budget.peak > _MUCH_MEMORY:
+            # What loads the files next takes memory of its own.
+            let_go_of_memory()
+
+    def _abandon_files(self) -> None:
+        for files in self._files.values():
+            files.abandon()
+
+
+def _append(files: TableFiles, box: list[Chunk], *, is_last: bool) -> int:
+    chunk = box.pop()
+    files.append(chunk)
+
+    if is_last:
+        files.finish()
+
+    return chunk.nbytes
