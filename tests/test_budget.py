@@ -159,7 +159,7 @@ async def test_returning_more_than_was_taken_is_refused() -> None:
 
 
 def test_a_budget_of_nothing_is_refused() -> None:
-    with pytest.raises(ConfigError, match="at least 1 byte"):
+    with pytest.raises(ConfigError, match="limit is a whole number from 1, not 0"):
         ByteBudget(0)
 
 

@@ -25,6 +25,7 @@ __all__ = [
     "Messages",
     "Positioned",
     "Receipt",
+    "Renewable",
     "ReportsOutages",
     "SafePoint",
     "SharesPartitions",
@@ -189,6 +190,15 @@ class Positioned(Protocol):
     @property
     def has_positions(self) -> bool:
         """Whether they have."""
+        ...
+
+
+@runtime_checkable
+class Renewable(Protocol):
+    """An event source that others put messages into, and that streams may read one after the other."""
+
+    def renew(self) -> None:
+        """Take messages again, if the stream that read it has ended: another one has been described."""
         ...
 
 

@@ -166,7 +166,14 @@ class Placer:
 
         if data_type is None:
             row, first = min(((_first_row(lane.values), lane) for lane in lanes), key=lambda item: item[0])
-            value = first.values[row].as_py()
+
+            try:
+                value = first.values[row].as_py()
+            except OverflowError as error:
+                raise BadRecord(
+                    "the time is, as UTC, outside of the years 1 to 9999.", table=self.table.name, column=name
+                ) from error
+
             value = int(value) if first.kind == "wei" else Decimal(value) if first.kind == "decimal" else value
             kind = first.kind
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import date, datetime, time
 from decimal import Decimal
 from enum import Enum
-from typing import Final, cast
+from typing import Any, Final, cast
 from uuid import UUID
 
 import msgspec
@@ -164,16 +164,44 @@ def _foreign_scalar(value: object) -> object:
     module = type(value).__module__.partition(".")[0]
 
     if module == "numpy":
-        convert = getattr(value, "item", None) if getattr(value, "ndim", 0) == 0 else getattr(value, "tolist", None)
-        found = convert() if callable(convert) else value
-
-        if found is not value:
-            return unwrap(found)
+        return unwrap(_of_numpy(value))
 
     if module == "pandas" and type(value).__name__ in {"NAType", "NaTType"}:
         return None
 
-    raise TypeError(f"values of type {type(value).__name__} have no column type")
+    raise TypeError(f"values of type {type(value).__name__} have no column type; convert them in a step (add_map)")
+
+
+def _of_numpy(value: Any) -> object:
+    kind = type(value).__name__
+
+    if kind == "datetime64":
+        return _numpy_time(value)
+
+    if kind == "longdouble":
+        return float(value)
+
+    if kind == "ndarray" and value.dtype.kind == "M":
+        return list(value)
+
+    convert = getattr(value, "item", None) if getattr(value, "ndim", 0) == 0 else getattr(value, "tolist", None)
+    found = convert() if callable(convert) else value
+
+    if type(found) is type(value):
+        raise TypeError(f"values of type {kind} have no column type; convert them in a step (add_map)")
+
+    return found
+
+
+def _numpy_time(value: Any) -> object:
+    """A time to the microsecond: numpy makes numbers of finer ones, and of those that Python's calendar lacks."""
+    found = value.item()
+    found = value.astype("datetime64[us]").item() if type(found) is int else found
+
+    if type(found) is int:
+        raise TypeError(f"the time {value} is outside of the years 1 to 9999")
+
+    return cast(object, found)
 
 
 def _same(value: object) -> object:

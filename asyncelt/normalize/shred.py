@@ -216,6 +216,9 @@ class _Shredder:
 
         if code == Type_TIMESTAMP:
             # As text a time shows the zone it came with, and Arrow has kept that of the first.
+            if cast("pa.TimestampType", array.type).unit != UTC.unit:
+                raise _Refused
+
             if array.type != UTC:
                 # Times without a zone are UTC; another zone is only another way to show the same instant.
                 array = cast("Array", array.cast(UTC))

@@ -26,7 +26,11 @@ _GATHER_S: Final = 0.005
 
 
 class Channel:
-    """A queue in memory that is an `EventSource`. Made by `channel`. Belongs to one event loop."""
+    """A queue in memory that is an `EventSource`. Made by `channel`. Belongs to one event loop.
+
+    Streams may read it one after the other. What is sent after one has ended, and before the next one is described, is
+    refused.
+    """
 
     def __init__(self, name: str, capacity: int) -> None:
         self._name = name
@@ -36,7 +40,9 @@ class Channel:
         self._send, self._receive = anyio.create_memory_object_stream[Message](capacity)
         self._taken: list[Message] = []
         """Out of the queue, and not fetched yet."""
-        self._why_closed: str | None = None
+        self._is_ended = False
+        self._has_reader = True
+        """Whether a stream reads it, or is to."""
 
     @property
     def name(self) -> str:
@@ -93,21 +99,28 @@ class Channel:
 
     def end(self) -> None:
         """Nothing more will be sent: the stream ends when it has committed what is here."""
-        self._why_closed = "it was ended"
+        self._is_ended = True
         self._send.close()
 
     # ------------------------------------------------------------------ for the stream
 
+    def renew(self) -> None:
+        """See `Renewable.renew`."""
+        if not self._has_reader and not self._is_ended:
+            self._send, self._receive = anyio.create_memory_object_stream[Message](self._capacity)
+            self._has_reader = True
+
     async def position(self, committed: Mapping[str, Intervals]) -> None:
         """See `EventSource.position`."""
         del committed
+        self.renew()
 
     async def fetch(self, most: int) -> Sequence[Message]:
         """See `EventSource.fetch`. Rows that are sent one after the other are gathered, which is cheaper."""
         if not self._taken:
             try:
                 self._taken.append(await self._receive.receive())
-            except anyio.EndOfStream:
+            except (anyio.EndOfStream, anyio.ClosedResourceError):
                 return ()
 
         due = perf_counter() + _GATHER_S
@@ -138,7 +151,10 @@ class Channel:
 
     async def close(self) -> None:
         """See `EventSource.close`. What is still in the queue is not taken any more."""
-        self._why_closed = self._why_closed or "its stream has ended"
+        if not self._has_reader:
+            return
+
+        self._has_reader = False
         self._take(None)
         left, self._taken = self._taken, []
         self._receive.close()
@@ -173,8 +189,9 @@ class Channel:
 
     def _not_committed(self) -> MessageNotCommitted:
         return MessageNotCommitted(
-            f"Channel {self._name!r}: the row was not committed, since {self._why_closed or 'its stream has ended'}. "
-            "Send it again to a channel of a new stream, which tells repetitions apart only by a primary key."
+            f"Channel {self._name!r}: the row was not committed, since "
+            f"{'it was ended' if self._is_ended else 'its stream has ended'}. Send it again to a channel of a new "
+            "stream, which tells repetitions apart only by a primary key."
         )
 
 

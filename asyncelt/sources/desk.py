@@ -35,6 +35,10 @@ class Desk(EventSource, Protocol):
         """Whether messages have positions, and can be read again."""
         ...
 
+    def renew(self) -> None:
+        """See `Renewable.renew`."""
+        ...
+
     async def put(self, message: Message) -> None:
         """Returns when the message is safe.
 
@@ -149,9 +153,13 @@ class SpooledDesk:
     def _refusal(self, why: object) -> MessageNotCommitted:
         return MessageNotCommitted(f"Webhook {self._name!r}: the spool {self._folder} takes nothing: {why}")
 
+    def renew(self) -> None:
+        """See `Renewable.renew`."""
+        self._is_closed = False
+
     async def position(self, committed: Mapping[str, Intervals]) -> None:
         """See `EventSource.position`."""
-        self._is_closed = False
+        self.renew()
         inbox = await self._opened()
         self._acknowledged = _from_the_start(committed.get(inbox.identity, EMPTY))
         floor = self._acknowledged.floor or 0

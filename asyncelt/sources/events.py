@@ -13,7 +13,7 @@ import orjson
 
 from asyncelt.arguments import COUNT, FUNCTION, SEQUENCE, TEXT, Kind, expect, expect_if_given
 from asyncelt.errors import ConfigError
-from asyncelt.extract.messages import EventSource, Message, Messages, required_stream_side
+from asyncelt.extract.messages import EventSource, Message, Messages, Renewable, required_stream_side
 from asyncelt.extract.resource import Resource
 from asyncelt.extract.tickets import Tickets
 from asyncelt.flow import DESCRIPTION_CHARS, JsonBody, Unloadable
@@ -78,6 +78,9 @@ def events(
 
     if unknown:
         raise ConfigError(f"{where}: metadata is any of {', '.join(get_args(Metadata))}, not {list(metadata)}.")
+
+    if isinstance(source, Renewable):
+        source.renew()
 
     resource_name = name or source.name
     key_column = source.key_column if isinstance(source, Keyed) else None

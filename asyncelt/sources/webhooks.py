@@ -252,6 +252,10 @@ class Webhook:
 
     # ------------------------------------------------------------------ for the stream
 
+    def renew(self) -> None:
+        """See `Renewable.renew`."""
+        self._desk.renew()
+
     async def position(self, committed: Mapping[str, Intervals]) -> None:
         """See `EventSource.position`."""
         await self._desk.position(committed)

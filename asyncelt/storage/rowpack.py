@@ -202,7 +202,7 @@ def _subclass(value: object) -> object:
 
             return _Ext(code, write(value))
 
-    raise TypeError(f"values of type {type(value).__name__} have no column type")
+    raise TypeError(f"values of type {type(value).__name__} have no column type; convert them in a step (add_map)")
 
 
 def _encoded(value: object) -> bytes:

@@ -85,8 +85,8 @@ class Database:
             if current is None:
                 return Lease(epoch=1)
 
-            epoch = max(current.epoch, fences.newest(pipeline_name, member)) + 1
-            fences.raise_to(pipeline_name, member, epoch)
+            epoch = max(current.epoch, fences.newest(dataset.name, pipeline_name, member)) + 1
+            fences.raise_to(dataset.name, pipeline_name, member, epoch)
 
             return Lease(epoch=epoch, head_load_id=current.head_load_id)
 
@@ -118,7 +118,7 @@ class Database:
                     self._config,
                     [table for one in commit.packages for table in one.schema.tables.values()],
                 )
-                newest = fences.newest(target.pipeline_name, target.member)
+                newest = fences.newest(dataset.name, target.pipeline_name, target.member)
                 paths = stack.enter_context(job_paths(self._statements.connection, staging))
 
                 return self._committed(dataset, commit, newest, paths, early)

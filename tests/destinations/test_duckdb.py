@@ -14,6 +14,7 @@ import duckdb
 import pyarrow as pa
 import pytest
 
+import asyncelt
 from asyncelt import destinations
 from asyncelt.destinations.duckdb_impl.types import duckdb_type
 from asyncelt.errors import CommitUnknown, ConfigError, DestinationRejected, DestinationUnavailable
@@ -400,3 +401,16 @@ async def test_two_destinations_on_one_file_share_nothing_but_the_file(path, tmp
 
     async with destinations.duckdb(path).connect(target) as session:
         assert (await session.restore("p")).head_load_id == package.load_id
+
+
+@pytest.mark.parametrize("database", ["data.duckdb", ":memory:"])
+async def test_owners_in_one_dataset_take_nothing_from_those_in_another(tmp_path, monkeypatch, database):
+    """The second dataset of a pipeline in one file, dev_mode for instance: the first one has had several owners."""
+    monkeypatch.chdir(tmp_path)
+    destination = destinations.duckdb(database)
+
+    for dataset in ("first", "first", "first", "second", "first"):
+        pipeline = asyncelt.pipeline("p", tmp_path / dataset, destination=destination, dataset_name=dataset)
+        await pipeline.run([{"id": 1}], table_name="t")
+
+    assert await pipeline.dataset()["t"].select("id").fetchall() == [(1,)] * 4

@@ -13,7 +13,7 @@ import pytest
 import asyncelt
 from asyncelt.engine.stream import ledger as ledgers
 from asyncelt.engine.stream.ledger import Ledger
-from asyncelt.errors import AsynceltWarning, ConfigError, DestinationUnavailable, warn
+from asyncelt.errors import AsynceltWarning, ConfigError, DestinationUnavailable, UsageError, warn
 from asyncelt.extract.intervals import Intervals
 from asyncelt.extract.messages import Tell
 from asyncelt.extract.tickets import Tickets
@@ -246,3 +246,32 @@ def test_what_is_remembered_of_warnings_stays_small() -> None:
             warn(f"number {number}")
 
     assert len(globals()["__warningregistry__"]) < 250
+
+
+async def test_a_stream_that_is_left_in_another_task_is_drained_and_says_so(tmp_path: Path):
+    """As fixtures of tests do whose set-up and clean-up are tasks of their own."""
+    channel, destination = asyncelt.sources.channel("c"), asyncelt.destinations.memory()
+    stream = memory_pipeline(tmp_path, destination).stream(channel, roll=asyncelt.Roll(rows=1))
+    left: list[str] = []
+
+    async def leave() -> None:
+        with pytest.raises(UsageError, match="another task than the one that has entered it; it was drained") as caught:
+            await stream.__aexit__(None, None, None)
+
+        left.append(str(caught.value))
+
+    async def enter_and_send() -> None:
+        async with anyio.create_task_group() as tasks:
+            await stream.__aenter__()
+
+            try:
+                await channel.send({"id": 1})
+                tasks.start_soon(leave)
+                await stream.ended()
+            finally:
+                assert stream._tasks is not None
+                await stream._tasks.__aexit__(None, None, None)
+
+    await enter_and_send()
+    assert len(left) == 1
+    assert stream.stats.is_drained

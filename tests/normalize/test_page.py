@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
 from types import TracebackType
 from typing import Any
@@ -83,6 +83,26 @@ def test_objects_of_other_libraries() -> None:
     assert values({"a": Struct(1, [2]), "b": np.int64(3), "c": np.float32(0.5), "d": np.array([1, 2])}) == [
         {"a__x": 1, "b": 3, "c": 0.5}
     ]
+
+
+def test_times_of_numpy_are_times_to_the_microsecond() -> None:
+    fine, after = np.datetime64("2024-01-01T00:00:00.123456789"), datetime(2024, 1, 1, 0, 0, 0, 123456, tzinfo=UTC)
+
+    assert values({"a": fine}) == [{"a": after}]
+    assert values({"a": datetime(2024, 1, 1)}, {"a": fine})[1] == {"a": after}
+    assert outcome(*run(as_rows([[{"a": np.array([fine])}]]))).rows["items__a"][0]["value"] == after
+
+
+def test_long_doubles_of_numpy_are_doubles() -> None:
+    assert values({"a": np.longdouble(1.5)}) == [{"a": 1.5}]
+
+
+@pytest.mark.parametrize(
+    "outside", [np.datetime64("20000-01-01"), datetime(1, 1, 1, tzinfo=timezone(timedelta(hours=14)))]
+)
+def test_a_time_that_the_calendar_does_not_have_is_refused(outside: object) -> None:
+    with pytest.raises(BadRecord, match="outside of the years 1 to 9999"):
+        values({"a": outside})
 
 
 def test_a_row_without_values_is_kept() -> None:

@@ -97,10 +97,10 @@ async def test_pieces_in_every_form(many):
 
 @pytest.mark.parametrize("size", [0, -1])
 async def test_a_piece_has_at_least_one_row(items, size):
-    with pytest.raises(ConfigError, match="at least one row"):
+    with pytest.raises(ConfigError, match="rows is a whole number from 1"):
         await items.arrow(size)
 
-    with pytest.raises(ConfigError, match="at least one row"):
+    with pytest.raises(ConfigError, match="rows is a whole number from 1"):
         async for _ in items.iter_arrow(size):
             pass
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import anyio
 import anyio.lowlevel
 import pytest
 
 import asyncelt
-from asyncelt.errors import AsynceltWarning, ConfigError
+from asyncelt.errors import AsynceltWarning, ConfigError, MessageNotCommitted
 from asyncelt.sources import Channel
 
 ROWS = list(range(20))
@@ -93,3 +94,30 @@ async def test_a_row_can_be_accepted_or_committed_and_nothing_else() -> None:
     async with opened() as channel:
         with pytest.raises(ConfigError, match="'committed' or 'accepted', not 'sent'"):
             await channel.send({}, until="sent")  # type: ignore[arg-type]
+
+
+async def test_a_channel_serves_one_stream_after_the_other(tmp_path: Path) -> None:
+    """An application that is started twice in a process, as its tests do."""
+    channel = asyncelt.sources.channel("c")
+    pipeline = asyncelt.pipeline("p", tmp_path, destination=asyncelt.destinations.memory(), dataset_name="d")
+
+    for number in (1, 2):
+        async with pipeline.stream(channel, roll=asyncelt.Roll(seconds=0.01)):
+            await channel.send({"id": number})
+
+        with pytest.raises(MessageNotCommitted, match="its stream has ended"):
+            await channel.send({"id": 0})
+
+    assert await pipeline.dataset()["c"].select("id").fetchall() == [(1,), (2,)]
+
+
+async def test_a_channel_that_was_ended_stays_so(tmp_path: Path) -> None:
+    channel = asyncelt.sources.channel("c")
+    pipeline = asyncelt.pipeline("p", tmp_path, destination=asyncelt.destinations.memory(), dataset_name="d")
+    channel.end()
+
+    for _ in range(2):
+        assert (await pipeline.stream(channel)).rows == 0
+
+    with pytest.raises(MessageNotCommitted, match="it was ended"):
+        await channel.send({"id": 0})

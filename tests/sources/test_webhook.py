@@ -388,5 +388,18 @@ async def test_over_a_real_server_mounted_below_a_path(tmp_path: Path) -> None:
 
 
 def test_limits_are_positive() -> None:
-    with pytest.raises(ConfigError, match="at least 1"):
+    with pytest.raises(ConfigError, match="capacity is a whole number from 1"):
         asyncelt.sources.webhook(capacity=0)
+
+
+async def test_an_application_may_be_started_again_in_one_process(tmp_path: Path) -> None:
+    app = asyncelt.sources.webhook("orders")
+
+    for number in range(2):
+        async with serving(tmp_path, app) as client:
+            assert (await client.post("/", json={"id": number})).status_code == 202
+
+        async with client_of(app) as late:
+            assert (await late.post("/", json={"id": -1})).status_code == 503
+
+    assert await rows_in(tmp_path, "SELECT id FROM orders ORDER BY id") == [(0,), (1,)]

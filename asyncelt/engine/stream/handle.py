@@ -55,6 +55,8 @@ class Stream:
         self._is_started = False
         self._is_draining = False
         self._tasks: TaskGroup | None = None
+        self._host = 0
+        """The task that has entered it."""
 
     @property
     def stats(self) -> StreamStats:
@@ -146,6 +148,7 @@ class Stream:
 
     async def __aenter__(self) -> Self:
         self._tasks = anyio.create_task_group()
+        self._host = anyio.get_current_task().id
         await self._tasks.__aenter__()
         self._tasks.start_soon(self.run)
 
@@ -158,6 +161,15 @@ class Stream:
 
         if tasks is None:
             return None
+
+        # Fixtures of tests do so; the task group cannot be left from there.
+        if anyio.get_current_task().id != self._host:
+            await self.drain()
+
+            raise UsageError(
+                "A stream is left in another task than the one that has entered it; it was drained. Where set-up and "
+                "clean-up are tasks of their own, start stream.run() in a task, and await stream.drain() at the end."
+            )
 
         with one_error():
             try:
