@@ -85,7 +85,7 @@ _LIMITS: Mapping[str, Kind] = {
     "buffer_max_bytes": COUNT,
     "file_max_items": COUNT,
     "file_max_bytes": COUNT,
-    "load_early_bytes": SIZE,
+    "load_early_bytes": Kind(f"{SIZE.words}, or None", lambda value: value is None or SIZE.accepts(value)),
     "keep_completed": SIZE,
     "cancel_grace_s": SECONDS,
 }
