@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 import glob
 import os
-from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import copy_context
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -423,7 +422,10 @@ class LocalCarrier:
         target = self._path / path
         temporary = target.with_name(f".{target.name}.{tag}.tmp")
 
-        link: Callable[[], bool] = partial(copy_context().run, _linked, source, target, temporary)
+        context = copy_context()
+
+        def link() -> bool:
+            return context.run(_linked, source, target, temporary)
 
         if not await self._file(asyncio.get_running_loop().run_in_executor(self._executor, link)):
             await self._copied(source, target, temporary)
