@@ -56,7 +56,7 @@ async def test_traces_say_what_was_found_and_where(write, monkeypatch, tmp_path)
     assert len(orjson.loads(kept)["resolved_config_values"]) == 6
 
     # What a later process adds joins what was kept.
-    other = asyncelt.pipeline("another", destination="memory", pipelines_dir=tmp_path)
+    other = asyncelt.pipeline("resolving_later", destination="memory", pipelines_dir=tmp_path)
     await other.run([{"id": 1}], table_name="t")
     assert values_of(other.last_trace) == {"asyncelt.limits.normalize_workers": ("1", False, "environment")}
 

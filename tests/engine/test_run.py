@@ -286,8 +286,8 @@ async def test_workers_never_change_the_result(tmp_path: Path, workers: int) -> 
     [
         ({"pipeline_name": "a/b"}, "cannot be a pipeline name"),
         ({"pipeline_name": "p", "destination": "duckbd"}, "duckdb"),
-        ({"pipeline_name": "p", "max_memory": 0}, "at least 1 byte"),
-        ({"pipeline_name": "p", "workers": 0}, "at least 1"),
+        ({"pipeline_name": "p", "max_memory": 0}, "bytes from 1"),
+        ({"pipeline_name": "p", "workers": 0}, "whole number from 1"),
         ({"pipeline_name": "p", "progress": "loud"}, "loud"),
         ({"pipeline_name": "p", "on_busy": "never"}, "on_busy"),
     ],
