@@ -17,7 +17,7 @@ from urllib.parse import unquote
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
+from deltalake import CommitProperties, DeltaTable, Transaction, WriterProperties, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 from deltalake.schema import PrimitiveType
 from sqlglot import exp
@@ -41,6 +41,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Application", "DeltaLake", "lake"]
 
+_GROUP_ROWS: Final = 131_072
+_FILE_BYTES: Final = 64 * 1024 * 1024
+"""The driver keeps the file that it writes in memory, and the rows of a row group twice."""
 _ATTEMPTS = 20
 _PANIC: Final = "PanicException"
 """Of the Rust runtime; no module has it."""
@@ -353,6 +356,8 @@ def _write(
             staged.reader(),
             mode="overwrite" if write.mode == "overwrite" else "append",
             schema_mode="merge",
+            writer_properties=WriterProperties(max_row_group_size=_GROUP_ROWS),
+            target_file_size=_FILE_BYTES,
             # One that is there keeps what it has been given.
             partition_by=None if known else [str(one) for one in partition_columns(definition)] or None,
             storage_options=store.table_address(write.table)[1],

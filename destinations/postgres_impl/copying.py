@@ -114,8 +114,10 @@ def _batches(one: _Copy) -> Iterator[pa.RecordBatch]:
 
     for path in one.paths:
         with _readable(path), pq.ParquetFile(path) as file:
-            for batch in file.iter_batches(_BATCH_ROWS):
-                yield batch.select(names)
+            # One row group after the other: asked for all of them, the reader decodes far ahead of who takes the rows.
+            for group in range(file.num_row_groups):
+                for batch in file.iter_batches(_BATCH_ROWS, row_groups=[group]):
+                    yield batch.select(names)
 
 
 def _names_in(path: Path) -> tuple[str, ...]:
