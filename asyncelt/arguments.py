@@ -7,7 +7,7 @@ import reprlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
-from typing import Final
+from typing import Final, get_args
 
 from asyncelt.errors import ConfigError
 
@@ -22,6 +22,7 @@ __all__ = [
     "SIZE",
     "TEXT",
     "Kind",
+    "choice",
     "expect",
     "expect_if_given",
 ]
@@ -62,6 +63,13 @@ def expect_if_given(where: str, kind: Kind, /, **given: object) -> None:
         ConfigError: As `expect`.
     """
     expect(where, kind, **{name: value for name, value in given.items() if value is not None})
+
+
+def choice(literal: object) -> Kind:
+    """One of the values of a ``Literal``."""
+    values = get_args(literal)
+
+    return Kind(f"one of {', '.join(values)}", lambda value: value in values)
 
 
 def _is_text(value: object) -> bool:

@@ -6,9 +6,9 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal
 
-from asyncelt.arguments import COUNT, FLAG, SECONDS, SIZE, Kind, expect
+from asyncelt.arguments import COUNT, FLAG, SECONDS, SIZE, Kind, choice, expect, expect_if_given
 from asyncelt.errors import ConfigError
 from asyncelt.types import Compression, FileFormat
 
@@ -67,8 +67,8 @@ class Limits:
 
     def __post_init__(self) -> None:
         _check(self, _LIMITS)
-        _one_of("next_item_mode", self.next_item_mode, NextItemMode)
-        _one_of("parquet_compression", self.parquet_compression, Compression)
+        expect("Limits", choice(NextItemMode), next_item_mode=self.next_item_mode)
+        expect_if_given("Limits", choice(Compression), parquet_compression=self.parquet_compression)
 
 
 _LIMITS: Mapping[str, Kind] = {
@@ -141,7 +141,7 @@ class Settings:
     def __post_init__(self) -> None:
         expect("Settings", Kind("asyncelt.Limits(...)", lambda value: isinstance(value, Limits)), limits=self.limits)
         expect("Settings", Kind("asyncelt.Retry(...)", lambda value: isinstance(value, Retry)), retry=self.retry)
-        _one_of("loader_file_format", self.loader_file_format, FileFormat)
+        expect_if_given("Settings", choice(FileFormat), loader_file_format=self.loader_file_format)
         flags = ("arrow_add_dlt_id", "arrow_add_dlt_load_id", "raise_on_failed_jobs", "auto_abort_on_terminal_error")
         _check(self, dict.fromkeys(flags, FLAG))
 
@@ -155,13 +155,6 @@ def _check(values: Limits | Retry | Roll | Settings, kinds: Mapping[str, Kind]) 
 
         if one.name in kinds and (value is not None or one.default is not None):
             expect(where, kinds[one.name], **{one.name: value})
-
-
-def _one_of(name: str, value: str | None, allowed: object) -> None:
-    values = get_args(allowed)
-
-    if value is not None and value not in values:
-        raise ConfigError(f"{name} is one of {', '.join(map(repr, values))}, not {value!r}.")
 
 
 def working_root(env: Mapping[str, str] | None = None) -> Path:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from typing import cast, get_args
+from typing import cast
 
+from asyncelt.arguments import choice, expect
 from asyncelt.errors import ConfigError, InvalidResourceData
 from asyncelt.extract.functions import check_name
 from asyncelt.extract.hinting import DYNAMIC, is_dynamic
@@ -52,8 +53,7 @@ def checked_policy(policy: object, where: str) -> OnError:
     Raises:
         ConfigError: There is no such policy.
     """
-    if policy not in get_args(OnError):
-        raise ConfigError(f"{where}: on_error is one of {', '.join(get_args(OnError))}, not {policy!r}.")
+    expect(where, choice(OnError), on_error=policy)
 
     return cast("OnError", policy)
 

@@ -13,7 +13,7 @@ import anyio
 
 from asyncelt import current
 from asyncelt._async import in_thread, shielded
-from asyncelt.arguments import TEXT, Kind, expect_if_given
+from asyncelt.arguments import TEXT, Kind, choice, expect_if_given
 from asyncelt.config import Settings
 from asyncelt.engine.dispositions import check_dispositions
 from asyncelt.engine.environment import Environment
@@ -34,7 +34,7 @@ from asyncelt.load.protocol import Destination
 from asyncelt.observe import Event, Warned
 from asyncelt.pipeline import schema_files
 from asyncelt.pipeline.facts import PipelineFacts
-from asyncelt.pipeline.options import Aim, DestinationReference, aimed, checked_format, one_of
+from asyncelt.pipeline.options import Aim, DestinationReference, aimed, checked_format
 from asyncelt.pipeline.results import Maker, described
 from asyncelt.pipeline.tracing import I, Note, Recorder, Recording, keep_trace, traced
 from asyncelt.pipeline.whole import Outcome, RunCall, note_steps, run_info, run_owned
@@ -152,7 +152,7 @@ class PipelineBase(PipelineFacts):
         return self._checked_format(next((one for one in self._aim.formats if one == stored), None))
 
     def _refresh_mode(self, given: Refresh | None) -> Refresh | None:
-        one_of("refresh", given, Refresh)
+        expect_if_given(f"Pipeline {self._name!r}", choice(Refresh), refresh=given)
 
         return given or self._options.refresh
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TypedDict, cast
 
-from asyncelt.arguments import COUNT, FLAG, PATH, SECRET, TEXT, Kind, expect_if_given
+from asyncelt.arguments import COUNT, FLAG, PATH, SECRET, TEXT, Kind, choice, expect_if_given
 from asyncelt.budget import ByteBudget
 from asyncelt.config import Settings, working_root
 from asyncelt.configuration.lookup import PIPELINE
@@ -25,7 +25,6 @@ from asyncelt.pipeline.options import (
     default_salt,
     destination_of,
     dev_suffix,
-    one_of,
     staging_of,
 )
 from asyncelt.progress import observer_for
@@ -148,8 +147,8 @@ def _check(given: Given) -> None:
     expect_if_given(_CALL, COUNT, workers=given.workers)
     expect_if_given(_CALL, _SETTINGS, settings=given.settings)
     expect_if_given(_CALL, _MEMORY, max_memory=given.max_memory)
-    one_of("on_busy", given.on_busy, OnBusy)
-    one_of("refresh", given.refresh, Refresh)
+    expect_if_given(_CALL, choice(OnBusy), on_busy=given.on_busy)
+    expect_if_given(_CALL, choice(Refresh), refresh=given.refresh)
 
 
 _CALL = "asyncelt.pipeline"

@@ -10,11 +10,12 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import ModuleType
-from typing import TypeAlias, get_args
+from typing import TypeAlias
 
 import anyio
 
 from asyncelt._async import in_thread
+from asyncelt.arguments import choice, expect
 from asyncelt.budget import ByteBudget
 from asyncelt.config import Settings
 from asyncelt.errors import ConfigError, InvalidPipelineName
@@ -34,7 +35,6 @@ __all__ = [
     "check_pipeline_name",
     "checked_format",
     "destination_of",
-    "one_of",
     "staging_of",
     "with_limits",
 ]
@@ -172,18 +172,6 @@ async def aimed(
     return await in_thread(find, anyio.CapacityLimiter(1))
 
 
-def one_of(name: str, value: str | None, allowed: object) -> None:
-    """Check an option.
-
-    Raises:
-        ConfigError: Names the option and what it takes.
-    """
-    values = get_args(allowed)
-
-    if value is not None and value not in values:
-        raise ConfigError(f"{name} is {', '.join(map(repr, values[:-1]))} or {values[-1]!r}, not {value!r}.")
-
-
 def checked_format(given: FileFormat | None, aim: Aim) -> FileFormat:
     """The format of job files: the one that was asked for, else what the destination likes.
 
@@ -211,4 +199,4 @@ def with_limits(settings: Settings, **changes: int | None) -> Settings:
 
 def check_pending(value: str) -> None:
     """Check ``on_pending``."""
-    one_of("on_pending", value or "", OnPending)
+    expect("run", choice(OnPending), on_pending=value)

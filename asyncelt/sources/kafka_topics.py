@@ -8,13 +8,13 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import partial
 from types import ModuleType
-from typing import TYPE_CHECKING, Final, get_args
+from typing import TYPE_CHECKING, Final
 
 import anyio
 import anyio.lowlevel
 
 from asyncelt._async import in_thread
-from asyncelt.arguments import NAMES, SECONDS, TEXT, expect
+from asyncelt.arguments import NAMES, SECONDS, TEXT, choice, expect
 from asyncelt.errors import ConfigError, ExtractError, UsageError, warn
 from asyncelt.extract.intervals import Intervals
 from asyncelt.extract.messages import Custody, Message, Receipt, Tell
@@ -462,10 +462,8 @@ def kafka(
     if not names or not all(names) or not group:
         raise ConfigError(f"kafka({topics!r}, group={group!r}): both names are needed.")
 
-    for name, value, allowed in (("start", start, get_args(StartAt)), ("on_gap", on_gap, get_args(OnGap))):
-        if value not in allowed:
-            raise ConfigError(f"kafka({topics!r}): {name} is one of {', '.join(allowed)}, not {value!r}.")
-
+    expect(f"kafka({topics!r})", choice(StartAt), start=start)
+    expect(f"kafka({topics!r})", choice(OnGap), on_gap=on_gap)
     check_options(topics, options)
 
     return KafkaSource(

@@ -48,6 +48,16 @@ async def producer(server: Tansu) -> AsyncIterator[AIOKafkaProducer]:
         yield started
 
 
+async def behind_a_proxy(folder: Path) -> tuple[Tansu, Proxy]:
+    """A server that clients reach only through the proxy, both running."""
+    server = Tansu(folder / "tansu", advertised=free_port())
+    proxy = Proxy(server.advertised)
+    server.start()
+    await proxy.start(server.port)
+
+    return server, proxy
+
+
 async def create(server: Tansu, *names: str, partitions: int = 2) -> None:
     admin = AIOKafkaAdminClient(bootstrap_servers=server.url)
     await admin.start()
@@ -231,10 +241,7 @@ async def test_an_owner_that_is_too_late_is_refused_and_reads_on(
 async def test_a_broker_that_is_away_comes_back_and_nothing_is_lost_or_doubled(
     caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
-    server = Tansu(tmp_path / "tansu", advertised=free_port())
-    proxy = Proxy(server.advertised)
-    server.start()
-    await proxy.start(server.port)
+    server, proxy = await behind_a_proxy(tmp_path)
 
     try:
         await create(server, "t")
@@ -301,10 +308,7 @@ async def test_partitions_that_are_added_meanwhile_are_read_from_their_beginning
 
 
 async def test_a_source_that_is_opened_again_waits_for_its_brokers(tmp_path: Path) -> None:
-    server = Tansu(tmp_path / "tansu", advertised=free_port())
-    proxy = Proxy(server.advertised)
-    server.start()
-    await proxy.start(server.port)
+    server, proxy = await behind_a_proxy(tmp_path)
 
     try:
         await create(server, "t")

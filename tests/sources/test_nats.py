@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -30,13 +30,12 @@ def server(nats_server: NatsServer) -> NatsServer:
 
 
 @pytest.fixture
-async def stream(server: NatsServer, request: pytest.FixtureRequest) -> AsyncIterator[str]:
+async def stream(server: NatsServer, request: pytest.FixtureRequest) -> str:
     """A stream of this test's own; messages are published to ``<name>.x``."""
     name = f"s{abs(hash(request.node.nodeid))}"
-    client = await nats.connect(server.url)
-    await client.jetstream().add_stream(name=name, subjects=[f"{name}.>"])
-    yield name
-    await client.close()
+    await add_stream(server, name)
+
+    return name
 
 
 @pytest.mark.parametrize(
@@ -54,6 +53,12 @@ def test_what_a_reply_says_is_what_the_client_reads_from_it(reply: str) -> None:
 
     assert (position, is_again) == (known.sequence.stream, known.num_delivered > 1)
     assert timestamp == pytest.approx(known.timestamp.timestamp(), abs=1e-6, rel=0)
+
+
+async def add_stream(server: NatsServer, name: str) -> None:
+    client = await nats.connect(server.url)
+    await client.jetstream().add_stream(name=name, subjects=[f"{name}.>"])
+    await client.close()
 
 
 async def publish(server: NatsServer, stream: str, numbers: range, subject: str = "x") -> None:
@@ -128,9 +133,7 @@ async def test_a_server_that_is_killed_comes_back_and_nothing_is_doubled(tmp_pat
     server.start()
 
     try:
-        client = await nats.connect(server.url)
-        await client.jetstream().add_stream(name="s", subjects=["s.>"])
-        await client.close()
+        await add_stream(server, "s")
         await publish(server, "s", range(200))
         source = asyncelt.sources.nats("s", durable="d", servers=server.url, ack_wait_s=1.0)
         pipeline = pipeline_in(tmp_path)
@@ -311,9 +314,7 @@ async def test_a_client_that_may_not_try_for_ever_gives_up_in_one_line(tmp_path:
     server.start()
 
     try:
-        client = await nats.connect(server.url)
-        await client.jetstream().add_stream(name="s", subjects=["s.>"])
-        await client.close()
+        await add_stream(server, "s")
         source = asyncelt.sources.nats("s", durable="d", servers=server.url, max_reconnect_attempts=1)
         await source.position({})
         assert source._client is not None

@@ -10,6 +10,7 @@ from redis.asyncio import Redis
 
 import asyncelt
 from asyncelt.errors import ConfigError, PipelineStepFailed
+from asyncelt.extract.messages import ReportsOutages
 from asyncelt.sources.redis_entries import position_of
 from tests.sources import consumers
 from tests.sources.brokers import Valkey, free_port
@@ -265,6 +266,20 @@ async def test_entries_that_were_deleted_do_not_keep_the_floor_down(server: Valk
     await source.close()
 
 
+def reports_of(source: ReportsOutages) -> tuple[list[str | None], asyncio.Event]:
+    """What the source tells of its broker, and whether it has."""
+    told: list[str | None] = []
+    was_told = asyncio.Event()
+
+    def tell(error: str | None) -> None:
+        told.append(error)
+        was_told.set()
+
+    source.report_to(tell)
+
+    return told, was_told
+
+
 async def test_a_server_that_takes_nothing_just_now_is_waited_for(tmp_path: Path) -> None:
     server = Valkey(tmp_path / "valkey")
     server.start()
@@ -272,14 +287,7 @@ async def test_a_server_that_takes_nothing_just_now_is_waited_for(tmp_path: Path
     try:
         await publish(server, "s", range(3))
         source = source_of("redis", server.url, "s", claim_after_s=PATIENTLY_S)
-        told: list[str | None] = []
-        was_told = asyncio.Event()
-
-        def tell(error: str | None) -> None:
-            told.append(error)
-            was_told.set()
-
-        source.report_to(tell)
+        told, was_told = reports_of(source)
         await source.position({})
 
         async with Redis.from_url(server.url) as client:
@@ -303,14 +311,7 @@ async def test_a_server_that_has_become_a_replica_is_waited_for(tmp_path: Path) 
     try:
         await publish(server, "s", range(3))
         source = source_of("redis", server.url, "s", claim_after_s=PATIENTLY_S)
-        told: list[str | None] = []
-        was_told = asyncio.Event()
-
-        def tell(error: str | None) -> None:
-            told.append(error)
-            was_told.set()
-
-        source.report_to(tell)
+        told, was_told = reports_of(source)
         await source.position({})
         assert len(await source.fetch(10)) == 3
 
