@@ -12,11 +12,15 @@ _ELEMENTS = 64
 _CONTAINERS = 50_000
 """How many containers are looked into: objects that point back at each other would be walked for ever."""
 _FLAT = frozenset({int, float, bool, type(None), str, bytes})
+_ROWS_PER_SAMPLE = 64
+"""Looking into a wide row takes as long as making columns of five: of a small page two stand for all."""
+_FEWEST, _MOST = 2, 8
 
 
-def sampled_row_bytes(rows: Sequence[object], samples: int = 8) -> float:
-    """Average bytes of a row, from ``samples`` rows spread evenly over all of them, the last one included."""
+def sampled_row_bytes(rows: Sequence[object]) -> float:
+    """Average bytes of a row, from a few rows spread evenly over all of them, the first and the last one included."""
     count = len(rows)
+    samples = max(_FEWEST, min(count // _ROWS_PER_SAMPLE, _MOST))
 
     if count <= samples:
         return sum(map(size_of, rows)) / max(count, 1)

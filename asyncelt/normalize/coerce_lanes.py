@@ -14,7 +14,6 @@ from decimal import Decimal
 from functools import lru_cache
 from typing import Any, Final, Literal, TypeAlias, cast
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -281,22 +280,11 @@ def first_valid(values: Values) -> int | None:
     if values.null_count == len(values):
         return None
 
-    # New columns of wide pages are asked one by one: their bits are looked at without a kernel for each.
-    bits = values.buffers()[0]
+    # New columns of wide pages are asked one by one: their bits are one large number, so no kernel is called for each.
     start, inside = divmod(values.offset, 8)
-    octets = np.frombuffer(cast("Any", bits), np.uint8)[start:]
-    first = int(octets[0]) >> inside
+    bits = int.from_bytes(memoryview(cast("Any", values.buffers()[0]))[start:], "little") >> inside
 
-    if first:
-        return _lowest_bit(first)
-
-    at = int(np.argmax(octets[1:] != 0)) + 1
-
-    return 8 * at - inside + _lowest_bit(int(octets[at]))
-
-
-def _lowest_bit(octet: int) -> int:
-    return (octet & -octet).bit_length() - 1
+    return (bits & -bits).bit_length() - 1
 
 
 def int64_or_null(values: Values) -> Values:

@@ -37,6 +37,8 @@ _COMMON = re.compile(
     r"(?P<time> ?(?P<H>\d{1,2}):(?P<M>\d{1,2})?(?::(?P<S>\d{1,2}))?(?:[.|,](?P<f>\d{1,9}))?)?"
 )
 
+_OTHER_BEGINNINGS = "T "
+"""What a form begins with that does not begin with a digit. Most texts are nothing of the kind, at a glance."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
@@ -49,6 +51,9 @@ def parse_iso(text: str) -> datetime | date | time | None:
     A date and time with an offset comes back aware, without one naive. Durations, intervals, ``24:00`` and
     leap seconds are not understood.
     """
+    if text and not text[0].isdecimal() and text[0] not in _OTHER_BEGINNINGS:
+        return None
+
     try:
         for form in _FORMS:
             match = form.fullmatch(text)

@@ -34,9 +34,10 @@ def introduced(part: Part, new: Mapping[str, Sequence[Introduction]], rule: Rule
             pending.setdefault((name, found.row), []).append(found)
 
     ordered: dict[str, list[Column]] = {}
+    walker = _walker(part, rule)
 
     for root in sorted({tables[name].root_of(row) for name, row in pending}):
-        for table, row, flat in _rows_of(part, root, tables, rule):
+        for table, row, flat in _rows_of(part, root, tables, walker):
             here = pending.get((table, row))
 
             if here:
@@ -52,7 +53,7 @@ def value_finder(part: Part, table: TablePart, rule: Rule) -> Callable[[int, str
     tables = {item.name: item for item in part.tables}
 
     def value_at(row: int, column: str) -> object:
-        for name, number, flat in _rows_of(part, table.root_of(row), tables, rule):
+        for name, number, flat in _rows_of(part, table.root_of(row), tables, _walker(part, rule)):
             if name == table.name and number == row:
                 return flat.get(column)
 
@@ -61,16 +62,19 @@ def value_finder(part: Part, table: TablePart, rule: Rule) -> Callable[[int, str
     return value_at
 
 
+def _walker(part: Part, rule: Rule) -> Walker:
+    return Walker(part.tables[0].path[0], rule)
+
+
 def _rows_of(
-    part: Part, root: int, tables: Mapping[str, TablePart], rule: Rule
+    part: Part, root: int, tables: Mapping[str, TablePart], walker: Walker
 ) -> Iterable[tuple[str, int, dict[str, object]]]:
     """The rows of one root row, in the order of the walk, with their numbers in their tables."""
-    walker = Walker(part.tables[0].path[0], rule)
-    walker.log = []
+    log = walker.log = []
     walker.feed(part.source.item(root), root)
     counted: dict[TableRows, int] = {}
 
-    for table, flat in walker.log:
+    for table, flat in log:
         number = counted.get(table)
 
         if number is None:

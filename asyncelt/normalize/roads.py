@@ -30,10 +30,10 @@ __all__ = ["Roads", "Stream"]
 PART_BYTES: Final = 2 * 1024 * 1024
 """JSON text that is read in one go; much more of it is slower by the row."""
 PART_ROWS: Final = 20_000
-FIRST_ROWS: Final = 1_000
-"""Rows in the first part of a stream, whose width is not known yet."""
 PART_CELLS: Final = 4_000_000
 """Rows times columns of one part: an object keyed by id makes a column per row."""
+FIRST_ROWS: Final = isqrt(PART_CELLS)
+"""Rows in the first part of a stream, whose width is not known yet: there may be a column per row."""
 ROW_ROAD_ROWS: Final = 5_000
 PATIENCE: Final = 32
 """Pages for which a road that has failed is not tried again."""

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import cast
 
+from asyncelt.normalize.name_set import NOTHING, NameSet
 from asyncelt.normalize.view import SchemaRules
 from asyncelt.normalize.walk import Rule
 from asyncelt.schema.capabilities import Capabilities
@@ -84,17 +84,17 @@ def _levels(schema: Schema, root: TableName, capabilities: Capabilities) -> int:
 
 
 def _filters(schema: Schema, naming: Naming) -> Callable[[str, str], bool] | None:
-    excludes: dict[str, list[re.Pattern[str]]] = {}
-    includes: dict[str, list[re.Pattern[str]]] = {}
+    excludes: dict[str, NameSet] = {}
+    includes: dict[str, NameSet] = {}
 
     for name, table in schema.tables.items():
         filters = _mapping(table.hints.get("filters"))
 
-        for key, patterns in (("excludes", excludes), ("includes", includes)):
+        for key, sets in (("excludes", excludes), ("includes", includes)):
             found = filters.get(key)
 
             if found:
-                patterns[name] = [_compiled(cast("str", pattern)) for pattern in cast("list[JsonValue]", found)]
+                sets[name] = NameSet(cast("list[str]", found))
 
     if not excludes:
         return None
@@ -107,19 +107,12 @@ def _filters(schema: Schema, naming: Naming) -> Callable[[str, str], bool] | Non
             owner = naming.path_separator.join(branch[:length])
             path = naming.path_separator.join([*branch[length:], column])
 
-            if any(p.search(path) for p in excludes.get(owner, ())) and not any(
-                p.search(path) for p in includes.get(owner, ())
-            ):
+            if path in excludes.get(owner, NOTHING) and path not in includes.get(owner, NOTHING):
                 return True
 
         return False
 
     return excluded
-
-
-@lru_cache(maxsize=1024)
-def _compiled(name: str) -> re.Pattern[str]:
-    return re.compile(name[3:] if name.startswith("re:") else f"^{re.escape(name)}$")
 
 
 def _mapping(value: JsonValue) -> Mapping[str, JsonValue]:

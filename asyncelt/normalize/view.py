@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from typing import Any, Final, cast
 
 import pyarrow as pa
 
+from asyncelt.normalize.name_set import NameSet
 from asyncelt.schema.arrow import arrow_type
 from asyncelt.schema.capabilities import Capabilities
 from asyncelt.schema.evolve import complete
@@ -31,20 +30,24 @@ class SchemaRules:
     """The settings of a schema in a form that is quick to ask."""
 
     detections: tuple[str, ...]
-    preferred: tuple[tuple[re.Pattern[str], DataType], ...]
-    hints: tuple[tuple[str, tuple[re.Pattern[str], ...]], ...]
+    preferred: tuple[tuple[NameSet, DataType], ...]
+    hints: tuple[tuple[str, NameSet], ...]
 
     def preferred_type(self, column: str) -> DataType | None:
         """The type that a new column of this name gets whatever its values are."""
-        return next((data_type for pattern, data_type in self.preferred if pattern.search(column)), None)
+        for names, data_type in self.preferred:
+            if column in names:
+                return data_type
+
+        return None
 
     def infer(self, name: str, data_type: DataType, *, variant: bool) -> Column:
         """A new column with the schema's default hints."""
         fields: dict[str, Any] = {}
         extra: dict[str, JsonValue] = {}
 
-        for hint, patterns in self.hints:
-            if any(pattern.search(name) for pattern in patterns):
+        for hint, names in self.hints:
+            if name in names:
                 if hint == "not_null":
                     fields["nullable"] = False
                 elif hint in COLUMN_FIELDS:
@@ -65,14 +68,9 @@ def rules_of(settings: Mapping[str, JsonValue]) -> SchemaRules:
 
     return SchemaRules(
         detections=tuple(cast("Iterable[str]", settings.get("detections") or ())),
-        preferred=tuple((_compiled(name), data_type) for name, data_type in preferred.items()),
-        hints=tuple((hint, tuple(map(_compiled, names))) for hint, names in hints.items()),
+        preferred=tuple((NameSet((name,)), data_type) for name, data_type in preferred.items()),
+        hints=tuple((hint, NameSet(names)) for hint, names in hints.items()),
     )
-
-
-@lru_cache(maxsize=4096)
-def _compiled(name: str) -> re.Pattern[str]:
-    return re.compile(name[3:] if name.startswith("re:") else f"^{re.escape(name)}$")
 
 
 class TableView:

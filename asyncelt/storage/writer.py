@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any, TypeAlias, cast
 
 import pyarrow as pa
 
@@ -25,6 +25,9 @@ from asyncelt.storage.formats import EXTENSIONS, FileWriter, open_writer
 from asyncelt.types import FileFormat, TableName
 
 __all__ = ["Chunk", "TableBuffer", "TableFiles", "file_schema"]
+
+_Nothing: TypeAlias = "dict[tuple[int, pa.DataType], pa.Array[pa.Scalar[pa.DataType]]]"
+"""Nulls by number and type."""
 
 
 @dataclass(slots=True)
@@ -213,29 +216,39 @@ class TableFiles:
 
 def _align(chunk: Chunk, schema: pa.Schema) -> pa.Table:
     """The chunk's batches as one table with exactly the columns of ``schema``, nulls where a batch has none."""
-    pieces = [
-        (dict(zip(batch.data.column_names, batch.data.columns, strict=True)), batch.rows) for batch in chunk.batches
+    nothing: _Nothing = {}
+    pieces = [_in_order(batch.data, schema, nothing) for batch in chunk.batches]
+
+    return pa.concat_tables(pieces) if pieces else schema.empty_table()
+
+
+def _in_order(data: pa.Table, schema: pa.Schema, nothing: _Nothing) -> pa.Table:
+    names = data.schema.names
+
+    if set(names).issuperset(schema.names):
+        # Nearly all batches: wide tables have hundreds of columns, which are left where they are.
+        picked = data.select(schema.names)
+
+        if picked.schema.equals(schema, check_metadata=True):
+            return picked
+
+    held = dict(zip(names, data.columns, strict=True))
+    columns = [
+        # Made anew with its type, because a table is made of columns of any type without a word.
+        pa.chunked_array(
+            held[name].chunks if name in held else [_nulls(data.num_rows, kind, nothing)], cast("Any", kind)
+        )
+        for name, kind in zip(schema.names, schema.types, strict=True)
     ]
-    missing: dict[tuple[int, pa.DataType], pa.Array[pa.Scalar[pa.DataType]]] = {}
-    columns = []
-
-    for name, kind in zip(schema.names, schema.types, strict=True):
-        arrays: list[pa.Array[pa.Scalar[pa.DataType]]] = []
-
-        for held, rows in pieces:
-            column = held.get(name)
-
-            if column is not None:
-                arrays.extend(column.chunks)
-            else:
-                # One array of nulls serves all columns of its type: wide tables have hundreds of them.
-                nothing = missing.get((rows, kind))
-
-                if nothing is None:
-                    nothing = missing[rows, kind] = pa.nulls(rows, cast("Any", kind))
-
-                arrays.append(nothing)
-
-        columns.append(pa.chunked_array(arrays, type=cast("Any", kind)))
 
     return pa.Table.from_arrays(columns, schema=schema)
+
+
+def _nulls(rows: int, kind: pa.DataType, nothing: _Nothing) -> pa.Array[pa.Scalar[pa.DataType]]:
+    """As many nulls. One array serves all columns of its type."""
+    found = nothing.get((rows, kind))
+
+    if found is None:
+        found = nothing[rows, kind] = pa.nulls(rows, cast("Any", kind))
+
+    return found
