@@ -12,6 +12,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Mapping
+from operator import attrgetter
 from typing import Any, Final, cast, get_args
 
 import orjson
@@ -49,6 +50,10 @@ COLUMN_FLAGS: Final = (
     "hard_delete",
 )
 COLUMN_VALUES: Final = ("data_type", "precision", "scale", "timezone", "dedup_sort")
+_PROPERTIES: Final = (*COLUMN_VALUES, *COLUMN_FLAGS)
+_WRITTEN: Final = frozenset({*_PROPERTIES, "nullable"})
+_values_of: Final = attrgetter(*_PROPERTIES)
+"""All at once: a wide schema has thousands of columns, and is written for every run that changes it."""
 TABLE_FIELDS: Final = ("write_disposition", "resource", "parent")
 UNHASHED: Final = frozenset({"version", "version_hash", "imported_version_hash", "previous_hashes"})
 
@@ -200,7 +205,7 @@ def table_from_stored(name: str, stored: object) -> Table:
 
 def column_to_stored(column: Column) -> dict[str, JsonValue]:
     """One column of the stored document."""
-    extra = dict(column.extra)
+    extra = column.extra
     stored: dict[str, JsonValue] = {"name": column.name}
 
     if not column.nullable:
@@ -208,21 +213,13 @@ def column_to_stored(column: Column) -> dict[str, JsonValue]:
     elif extra.get("nullable", True) is not None:
         stored["nullable"] = True
 
-    extra.pop("nullable", None)
-
-    for prop in (*COLUMN_VALUES, *COLUMN_FLAGS):
-        value = getattr(column, prop)
-
-        if value is not None and value is not False:
+    for prop, value in zip(_PROPERTIES, _values_of(column), strict=True):
+        if value is not None and (value is not False or prop == "timezone"):
             stored[prop] = value
-        elif prop == "timezone" and value is False:
-            stored[prop] = False
         elif prop in extra:
             stored[prop] = extra[prop]
 
-        extra.pop(prop, None)
-
-    stored.update((key, plain(value)) for key, value in extra.items())
+    stored.update((key, plain(value)) for key, value in extra.items() if key not in _WRITTEN)
 
     return stored
 

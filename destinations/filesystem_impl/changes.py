@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 
 from asyncelt.destinations.filesystem_impl.lake import check_formats
 from asyncelt.flow import Package
-from asyncelt.schema.stored import from_json, to_json
+from asyncelt.schema.model import Schema
+from asyncelt.schema.stored import from_json
 from asyncelt.types import TableName
 
 __all__ = ["emptied_tables", "schema_updates"]
@@ -30,11 +31,12 @@ def schema_updates(schemas: Mapping[str, str], packages: Sequence[Package]) -> d
     Raises:
         DestinationRejected: A package has rows for a table that is kept in another format.
     """
-    known = dict(schemas)
+    known: dict[str, Schema] = {}
     updates: dict[str, Mapping[str, tuple[str, ...]]] = {}
 
     for package in packages:
-        stored = from_json(known[package.schema.name]) if package.schema.name in known else None
+        name = package.schema.name
+        stored = known.get(name) or (from_json(schemas[name]) if name in schemas else None)
         before = {} if stored is None else stored.tables
 
         if stored is not None:
@@ -42,15 +44,15 @@ def schema_updates(schemas: Mapping[str, str], packages: Sequence[Package]) -> d
 
         changed = {}
 
-        for name in {job.table: None for job in package.jobs}:
-            old = before[name].columns if name in before else {}
-            new = [one for one in package.schema.tables[name].columns.values() if one.data_type is not None]
+        for table in {job.table: None for job in package.jobs}:
+            old = before[table].columns if table in before else {}
+            new = [one for one in package.schema.tables[table].columns.values() if one.data_type is not None]
             columns = tuple(one.name for one in new if one.name not in old or old[one.name].data_type is None)
 
             if columns:
-                changed[str(name)] = tuple(str(column) for column in columns)
+                changed[str(table)] = tuple(str(column) for column in columns)
 
         updates[package.load_id] = changed
-        known[package.schema.name] = to_json(package.schema)
+        known[name] = package.schema
 
     return updates
