@@ -245,7 +245,7 @@ def _checked(body: bytes, *, as_object: bool) -> object:
     Raises:
         ValueError: It is not JSON.
     """
-    if as_object or body.lstrip()[:1] != b"{":
+    if as_object or (body[:1] != b"{" and body.lstrip()[:1] != b"{"):
         return orjson.loads(body)
 
     _raw.decode(body)

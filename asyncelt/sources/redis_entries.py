@@ -9,7 +9,7 @@ from asyncelt.errors import ExtractError
 from asyncelt.extract.messages import Receipt
 from asyncelt.extract.receipts import parts_of
 
-__all__ = ["Entries", "by_stream", "entries_of", "entry_id", "position_of", "text_of"]
+__all__ = ["Entries", "by_stream", "entries_of", "entry_id", "position_of", "text_of", "texts_of"]
 
 Entries: TypeAlias = "Sequence[tuple[bytes, Mapping[bytes, bytes] | None]]"
 
@@ -41,7 +41,7 @@ def position_of(entry: bytes | str) -> tuple[int, int]:
     Raises:
         ExtractError: It does not fit.
     """
-    first, _, second = text_of(entry).partition("-")
+    first, _, second = (entry if isinstance(entry, bytes) else entry.encode()).partition(b"-")
     milliseconds, sequence = int(first), int(second or 0)
 
     if sequence >> _SEQUENCE_BITS or milliseconds >> (63 - _SEQUENCE_BITS):
@@ -61,3 +61,8 @@ def entry_id(position: int) -> str:
 def text_of(value: bytes | str) -> str:
     """Names and fields as text; what is no UTF-8 is replaced."""
     return value if isinstance(value, str) else value.decode("utf-8", "replace")
+
+
+def texts_of(fields: Mapping[bytes, bytes]) -> dict[str, str]:
+    """Fields of an entry."""
+    return {text_of(name): text_of(one) for name, one in fields.items()}

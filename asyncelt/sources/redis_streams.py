@@ -31,7 +31,7 @@ from asyncelt.sources.redis_client import (
     is_lost_group,
     is_passing,
 )
-from asyncelt.sources.redis_entries import Entries, by_stream, entries_of, entry_id, position_of, text_of
+from asyncelt.sources.redis_entries import Entries, by_stream, entries_of, entry_id, position_of, text_of, texts_of
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -41,6 +41,8 @@ __all__ = ["RedisStreamSource", "redis_stream"]
 _LONG_POLL_S: Final = 10.0
 _REQUEST_BYTES: Final = 8 * 1024 * 1024
 """To ask for at a time, about: entries may be large."""
+_WEIGHED: Final = 16
+"""Entries of an answer whose size stands for all."""
 _FIRST_ENTRIES: Final = 10
 """To ask for as long as nothing is known of their size."""
 _FORGET: Final = """
@@ -359,30 +361,32 @@ class RedisStreamSource:
         return self._messages(stream, entries, again=True)
 
     def _messages(self, stream: str, entries: Entries, *, again: bool) -> list[Message]:
-        if sizes := [sum(map(len, fields.values())) for _, fields in entries if fields]:
+        if sizes := [sum(map(len, fields.values())) for _, fields in entries[:_WEIGHED] if fields]:
             self._nbytes = max(sum(sizes) // len(sizes), 1)
 
         # One that is open here may be claimed by ourselves, which tells the server that somebody is at it.
-        found = [
-            self._message(stream, one, fields, again=again)
-            for one, fields in entries
-            if fields and one not in self._open[stream]
-        ]
-        self._open[stream].update(one for one, fields in entries if fields)
+        known = self._open[stream]
+        found = [(one, fields) for one, fields in entries if fields and one not in known]
+        known.update(one for one, _ in found)
 
-        return found
+        return [self._message(stream, one, fields, again=again) for one, fields in found]
 
     def _message(self, stream: str, entry: bytes, fields: Mapping[bytes, bytes], *, again: bool) -> Message:
         milliseconds, position = position_of(entry)
-        receipt = Receipt(stream, position, entry, again=again)
+        receipt = Receipt(stream, position, entry, again)
+        value: object
+        headers: Mapping[str, str]
 
         if self._field is None:
-            value: object = {text_of(name): text_of(one) for name, one in fields.items()}
-            headers: dict[str, str] = {}
+            value, headers = texts_of(fields), {}
         else:
-            # Without the field it is no JSON, and so a dead letter.
-            value = fields.get(self._field, repr(dict(fields)).encode())
-            headers = {text_of(name): text_of(one) for name, one in fields.items() if name != self._field}
+            value, headers = fields.get(self._field), {}
+
+            if value is None:
+                # Without the field it is no JSON, and so a dead letter.
+                value, headers = repr(dict(fields)).encode(), texts_of(fields)
+            elif len(fields) > 1:
+                headers = texts_of({name: one for name, one in fields.items() if name != self._field})
 
         return Message(value, receipt, self, headers=headers, topic=stream, timestamp=milliseconds / 1000)
 

@@ -53,6 +53,19 @@ class _Partition:
     floor: int | None = None
     """The newest that the source has told, not committed yet."""
 
+    def knows(self, position: int) -> bool:
+        """Whether it is committed, or on its way."""
+        return position in self.in_flight or position in self.committed
+
+    def take(self, position: int) -> bool:
+        """Whether it is new; then it is on its way from here on."""
+        if self.knows(position):
+            return False
+
+        self.in_flight.add(position)
+
+        return True
+
 
 class Ledger:
     """Decides which deliveries are wanted, and acknowledges what has committed.
@@ -104,10 +117,7 @@ class Ledger:
         """See `StreamSide.knows`."""
         partition, position = self._partitions.get((source.name, receipt.partition)), receipt.position
 
-        if partition is None or position is None:
-            return False
-
-        return position in partition.committed or position in partition.in_flight
+        return partition is not None and position is not None and partition.knows(position)
 
     async def refresh(self) -> None:
         """See `StreamSide.refresh`."""
@@ -144,19 +154,22 @@ class Ledger:
 
         tickets: list[int] = []
         repeated: set[int] = set()
+        name = None if source is None else source.name
 
         for receipt in receipts:
-            is_repeated = source is not None and self.knows(source, receipt)
+            is_repeated = False
+
+            if name is not None and receipt.position is not None:
+                if self._look is None:
+                    raise _keeps_no_positions(name)
+
+                is_repeated = not self._partition(name, receipt.partition).take(receipt.position)
+
             ticket = self._deliveries.note(source, receipt, is_repeated=is_repeated)
             tickets.append(ticket)
 
             if is_repeated:
                 repeated.add(ticket)
-            elif source is not None and receipt.position is not None:
-                if self._look is None:
-                    raise _keeps_no_positions(source.name)
-
-                self._partition(source.name, receipt.partition).in_flight.add(receipt.position)
 
         self.repeated += len(repeated)
 
