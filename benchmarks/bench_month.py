@@ -35,6 +35,8 @@ __all__ = ["Sample", "month", "slope"]
 
 _ROLL_S = 0.2
 _IN_FLIGHT = 2_000
+_BURST = 100
+"""Messages that are sent without looking at the clock."""
 _STATE = ("head.json",)
 MEASURES = ("rss", "lag_s", "folder", "files", "state")
 
@@ -70,8 +72,16 @@ class _Watch:
             self.lags.append(event.lag_s)
 
 
-async def month(home: Path, count: int, *, address: str, every_s: float, within_s: float = math.inf) -> list[Sample]:
-    """Send so many messages as fast as they are accepted, and look every so many seconds.
+async def month(
+    home: Path,
+    count: int,
+    *,
+    address: str,
+    every_s: float,
+    within_s: float = math.inf,
+    per_second: float = math.inf,
+) -> list[Sample]:
+    """Send so many messages, and look every so many seconds.
 
     Args:
         home: For the working folder.
@@ -79,6 +89,8 @@ async def month(home: Path, count: int, *, address: str, every_s: float, within_
         within_s: No more are sent after that.
         address: A database file or a connection string.
         every_s: Between two samples.
+        per_second: Messages; endless: as fast as they are accepted, which is faster than packages of 0.2 s can be
+            committed while the sender takes half of the processor.
     """
     watch = _Watch()
     is_server = address.startswith("postgresql:")
@@ -99,6 +111,9 @@ async def month(home: Path, count: int, *, address: str, every_s: float, within_
         for number in range(count):
             if time.perf_counter() - began > within_s:
                 break
+
+            if number % _BURST == 0:
+                await asyncio.sleep(number / per_second - (time.perf_counter() - began))
 
             items = [{"sku": f"s{number % 97}", "count": 1 + number % 3}]
             await orders.send({"id": number, "status": "paid", "items": items}, until="accepted")
@@ -212,6 +227,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.bench_month", description=__doc__)
     parser.add_argument("--messages", type=int, default=10_000_000)
     parser.add_argument("--minutes", type=float, default=math.inf, help="send no more after that")
+    parser.add_argument("--per-second", type=float, default=math.inf, help="messages; as many as are accepted")
     parser.add_argument("--destination", choices=("duckdb", "postgres"), default="duckdb")
     parser.add_argument("--every", type=float, default=5.0, help="seconds between two samples")
     parser.add_argument("--json", type=Path)
@@ -226,7 +242,14 @@ def main() -> None:
         if options.destination == "postgres":
             address = stack.enter_context(PostgresServer(home / "server")).new_database()
 
-        course = month(home, options.messages, address=address, every_s=options.every, within_s=options.minutes * 60)
+        course = month(
+            home,
+            options.messages,
+            address=address,
+            every_s=options.every,
+            within_s=options.minutes * 60,
+            per_second=options.per_second,
+        )
         samples = asyncio.run(course)
 
     last = samples[-1]
