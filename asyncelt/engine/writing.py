@@ -10,7 +10,7 @@ writers there are. Buffers go when they are full, when all of them hold too much
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -19,7 +19,7 @@ import anyio
 from anyio.abc import TaskGroup
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
-from asyncelt._async import in_thread, shielded
+from asyncelt._async import each, in_thread, shielded
 from asyncelt.budget import BudgetAccount
 from asyncelt.config import Limits
 from asyncelt.engine.book import SchemaBook
@@ -35,6 +35,7 @@ from asyncelt.types import FileFormat, TableName
 __all__ = ["TableKey", "TableWriters", "WritingPlan"]
 
 _MUCH_MEMORY = 32 * 1024 * 1024
+_FILES_OF_A_CALL = 4
 TableKey = tuple[str, TableName]
 """Schema name and table name."""
 _Boxed = tuple[TableKey, list[Chunk]]
@@ -110,7 +111,7 @@ class TableWriters:
                     await self._flush_all()
                     await self._close_lanes()
 
-            await in_thread(self._finish_files, self._threads)
+            await self._finish()
         except BaseException:
             with shielded():
                 await in_thread(self._abandon_files, self._threads)
@@ -251,17 +252,29 @@ class TableWriters:
 
         return files
 
-    def _finish_files(self) -> None:
-        for key in self._declared - self._files.keys():
-            table = self._book[key[0]].tables[key[1]]
-            self._files_of(key).append(Chunk(table=table, batches=(), rows=0, nbytes=0))
+    async def _finish(self) -> None:
+        """Close all files. Each waits for the disk, so those of many tables are closed several at a time."""
+        ends = [files.finish for files in self._files.values()]
+        ends += map(self._declared_end, self._declared - self._files.keys())
+        groups = [ends[at : at + _FILES_OF_A_CALL] for at in range(0, len(ends), _FILES_OF_A_CALL)]
 
-        for files in self._files.values():
-            files.finish()
+        async def finish(group: Sequence[Callable[[], None]]) -> None:
+            await in_thread(partial(_call_all, group), self._threads)
+
+        await each(finish, groups, at_once=self._plan.limits.normalize_workers + 1)
 
         if self._budget.budget.peak > _MUCH_MEMORY:
             # What loads the files next takes memory of its own.
-            let_go_of_memory()
+            await in_thread(let_go_of_memory, self._threads)
+
+    def _declared_end(self, key: TableKey) -> Callable[[], None]:
+        files, table = self._files_of(key), self._book[key[0]].tables[key[1]]
+
+        def finish() -> None:
+            files.append(Chunk(table=table, batches=(), rows=0, nbytes=0))
+            files.finish()
+
+        return finish
 
     def _abandon_files(self) -> None:
         for files in self._files.values():
@@ -276,3 +289,8 @@ def _append(files: TableFiles, box: list[Chunk], *, is_last: bool) -> int:
         files.finish()
 
     return chunk.nbytes
+
+
+def _call_all(calls: Sequence[Callable[[], None]]) -> None:
+    for call in calls:
+        call()
