@@ -24,6 +24,7 @@ from asyncelt.destinations.duckdb_impl.positions import claim_positions
 from asyncelt.destinations.duckdb_impl.transaction import commit_packages
 from asyncelt.destinations.duckdb_impl.tuning import (
     FittedMemory,
+    KeptBlocks,
     appended_columns,
     leave_out_fsst,
     ran_out_of_memory,
@@ -56,6 +57,7 @@ class Database:
         self.interrupt = self._statements.interrupt
         """From another thread: stops the statement that runs, and lets no other one begin."""
         self._reader: pa.RecordBatchReader | None = None
+        self._kept = KeptBlocks(self._statements, config)
 
     def restore(self, pipeline_name: str) -> Restored:
         """What the dataset knows about the pipeline; a file that does not exist is not created."""
@@ -121,7 +123,10 @@ class Database:
                 newest = fences.newest(dataset.name, target.pipeline_name, target.member)
                 paths = stack.enter_context(job_paths(self._statements.connection, staging))
 
-                return self._committed(dataset, commit, newest, paths, early)
+                result = self._committed(dataset, commit, newest, paths, early)
+                self._kept.committed(commit, is_alone=self._access.is_alone)
+
+                return result
         except (DestinationUnavailable, CommitUnknown):
             # A disk that was full leaves DuckDB a database that it does not use until the file is attached anew.
             with suppress(duckdb.Error):  # the commit's error is the one to report

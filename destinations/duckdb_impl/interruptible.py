@@ -91,9 +91,9 @@ class Interruptible:
         with suppress(duckdb.Error):
             self.undisturbed("ROLLBACK")
 
-    def restore_setting(self, name: str, value: str) -> None:
-        """Give a setting its former value, cancelled or not."""
-        self.undisturbed(f"SET {name} = '{value}'")
+    def restore_setting(self, name: str, value: str | None) -> None:
+        """Give a setting its former value, None for DuckDB's own, cancelled or not."""
+        self.undisturbed(f"RESET {name}" if value is None else f"SET {name} = '{value}'")
 
     def undisturbed(self, sql: str) -> None:
         """Run a statement that cleans up: the caller may have been cancelled, and it is not interrupted."""

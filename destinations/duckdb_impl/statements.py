@@ -30,6 +30,6 @@ class Statements(Protocol):
         """A block in which the running statement is not interrupted."""
         ...
 
-    def restore_setting(self, name: str, value: str) -> None:
-        """Give a setting its former value, cancelled or not."""
+    def restore_setting(self, name: str, value: str | None) -> None:
+        """Give a setting its former value, None for DuckDB's own, cancelled or not."""
         ...

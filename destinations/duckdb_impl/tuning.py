@@ -13,11 +13,13 @@ from typing import Final
 import duckdb
 
 from asyncelt.destinations.duckdb_impl.config import DuckDbConfig
+from asyncelt.destinations.duckdb_impl.errors import Interrupted
 from asyncelt.destinations.duckdb_impl.statements import Statements
 from asyncelt.flow import Package
+from asyncelt.load.protocol import Commit
 from asyncelt.schema.model import Table
 
-__all__ = ["FittedMemory", "appended_columns", "leave_out_fsst", "ran_out_of_memory"]
+__all__ = ["FittedMemory", "KeptBlocks", "appended_columns", "leave_out_fsst", "ran_out_of_memory"]
 
 _WIDE: Final = 100
 """Columns."""
@@ -29,6 +31,8 @@ _COLUMN_MIB: Final = 1.5
 """A column holds blocks of 256 KiB for each thread that writes it: for its values and its nulls, raw and compressed."""
 _FEW_BYTES: Final = 4 * _MIB
 """Of job files: what comes of them is small, and asking for a limit costs a small run as much as a query."""
+_MUCH_BYTES: Final = 32 * _MIB
+_MANY_COMMITS: Final = 256
 _UNITS: Final = {"bytes": 1, "KiB": 1024, "MiB": _MIB, "GiB": 1024 * _MIB, "TiB": 1024 * 1024 * _MIB}
 
 
@@ -66,11 +70,12 @@ class FittedMemory:
 
     def __init__(self, database: Statements, config: DuckDbConfig, *, is_alone: bool) -> None:
         instance = config.instance
-        is_ours = instance.is_own and config.path is not None and _LIMIT not in config.settings
         self._database = database
         self._writers = config.writers
-        self._may = is_ours and is_alone and not instance.wants_all_memory
-        self._allowed: str | None = None
+        self._may = _is_limit_ours(config) and is_alone and not instance.wants_all_memory
+        self._limit = config.memory_limit
+        self._allowed: float | None = None
+        """Bytes."""
         self._columns: dict[str, int] = {}
         self.is_less = False
         """Whether there is less than before. It may turn out to be too little: `ran_out_of_memory`."""
@@ -84,21 +89,60 @@ class FittedMemory:
             return
 
         if self._allowed is None:
-            self._allowed = str(self._database.rows(f"SELECT current_setting('{_LIMIT}')")[0][0])
+            self._allowed = _bytes_of(str(self._database.rows(f"SELECT current_setting('{_LIMIT}')")[0][0]))
 
         needed = _BASE_MIB + round(sum(self._columns.values()) * _COLUMN_MIB * self._writers)
 
-        if needed * _MIB >= _bytes_of(self._allowed):
+        if needed * _MIB >= self._allowed:
             self.restore()
         elif _is_set(self._database, f"{needed} MiB"):
             self.is_less = True
 
     def restore(self) -> None:
         """Give what was allowed before, also after a cancel, which lets no ordinary statement through any more."""
-        if self.is_less and self._allowed is not None:
-            self._database.restore_setting(_LIMIT, self._allowed)
+        if self.is_less:
+            # As it was configured: what DuckDB says of it is rounded, down a little with each commit.
+            self._database.restore_setting(_LIMIT, self._limit)
 
         self.is_less = False
+
+
+class KeptBlocks:
+    """Bounds what DuckDB keeps of a file that stays attached from commit to commit, as in a stream.
+
+    It keeps every block that it has written, as long as it may have the memory: a stream would grow to that bound.
+
+    Args:
+        database: Runs statements.
+        config: What the user allows.
+    """
+
+    def __init__(self, database: Statements, config: DuckDbConfig) -> None:
+        self._database = database
+        self._limit = config.memory_limit
+        self._may = _is_limit_ours(config)
+        self._commits = 0
+        self._nbytes = 0
+
+    def committed(self, commit: Commit, *, is_alone: bool) -> None:
+        """Note what has been written; let go of it when it is much.
+
+        Args:
+            commit: Has happened.
+            is_alone: Whether no other session uses the same DuckDB now: its query would lack memory for a moment.
+        """
+        self._commits += 1
+        self._nbytes += sum(job.nbytes for package in commit.packages for job in package.jobs)
+
+        if not self._may or not is_alone or (self._nbytes < _MUCH_BYTES and self._commits < _MANY_COMMITS):
+            return
+
+        self._commits = self._nbytes = 0
+
+        # The rows are committed, whatever becomes of this.
+        with suppress(duckdb.Error, Interrupted):
+            if _is_set(self._database, f"{_BASE_MIB} MiB"):
+                self._database.restore_setting(_LIMIT, self._limit)
 
 
 def appended_columns(packages: Sequence[Package]) -> Mapping[str, int]:
@@ -121,6 +165,11 @@ def appended_columns(packages: Sequence[Package]) -> Mapping[str, int]:
 def ran_out_of_memory(error: BaseException) -> bool:
     """Whether this is DuckDB's lack of memory."""
     return isinstance(error, duckdb.OutOfMemoryException) or isinstance(error.__cause__, duckdb.OutOfMemoryException)
+
+
+def _is_limit_ours(config: DuckDbConfig) -> bool:
+    """Whether DuckDB has a file, and a limit that may be changed for a while."""
+    return config.instance.is_own and config.path is not None and _LIMIT not in config.settings
 
 
 def _is_set(database: Statements, limit: str) -> bool:

@@ -16,6 +16,7 @@ import pytest
 
 import asyncelt
 from asyncelt import destinations
+from asyncelt.destinations.duckdb_impl import tuning
 from asyncelt.destinations.duckdb_impl.types import duckdb_type
 from asyncelt.errors import CommitUnknown, ConfigError, DestinationRejected, DestinationUnavailable
 from asyncelt.load.protocol import Target
@@ -239,6 +240,28 @@ async def test_a_commit_leaves_the_memory_limit_as_it_was(path, tmp_path):
         found = await session.query("SELECT current_setting('memory_limit') m")
 
     assert found["m"].to_pylist() == ["500.0 MiB"]
+
+
+async def test_a_stream_does_not_keep_the_blocks_that_it_has_written(path, tmp_path, monkeypatch):
+    monkeypatch.setattr(tuning, "_MANY_COMMITS", 2)
+    monkeypatch.setattr(tuning, "_BASE_MIB", 4)
+    random = Random(1)
+    destination = destinations.duckdb(path)
+    pipeline = asyncelt.pipeline("kept", destination=destination, dataset_name="data", pipelines_dir=tmp_path / "work")
+    channel = asyncelt.sources.channel("texts")
+
+    async with pipeline.stream(channel, roll=asyncelt.Roll(rows=100)) as stream:
+        for _ in range(16):
+            await channel.send([{"text": random.randbytes(5_000).hex()} for _ in range(100)])
+
+        held = destination.config.instance.cursor(lambda: None).execute("FROM duckdb_memory()").to_arrow_table()
+        limit = destination.config.instance.cursor(lambda: None).execute("SELECT current_setting('memory_limit')")
+        assert stream.stats.packages >= 15
+        assert limit.fetchone() == ("953.6 MiB",)
+        channel.end()
+
+    assert path.stat().st_size > 12 * 2**20
+    assert sum(held["memory_usage_bytes"].to_pylist()) < 8 * 2**20
 
 
 async def test_a_file_that_another_process_has_open_is_unavailable_then_free_again(path, tmp_path):
