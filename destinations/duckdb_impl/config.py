@@ -49,6 +49,8 @@ class DuckDbConfig:
     def options(self) -> dict[str, str | bool | int | float | list[str]]:
         """DuckDB's configuration for an instance of our own."""
         options: dict[str, str | bool | int | float | list[str]] = dict(self.settings)
+        # Job files are read once. In its memory they would stay, also when they have long gone from the disk.
+        options.setdefault("enable_external_file_cache", False)
 
         if self.path is not None:
             # Where DuckDB itself would put what does not fit its memory, if the file were all it has.

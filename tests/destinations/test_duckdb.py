@@ -242,26 +242,29 @@ async def test_a_commit_leaves_the_memory_limit_as_it_was(path, tmp_path):
     assert found["m"].to_pylist() == ["500.0 MiB"]
 
 
-async def test_a_stream_does_not_keep_the_blocks_that_it_has_written(path, tmp_path, monkeypatch):
-    monkeypatch.setattr(tuning, "_MANY_COMMITS", 2)
+async def test_commits_of_one_session_keep_neither_job_files_nor_blocks_in_memory(owner, path, monkeypatch):
+    monkeypatch.setattr(tuning, "_MANY_COMMITS", 3)
     monkeypatch.setattr(tuning, "_BASE_MIB", 4)
     random = Random(1)
-    destination = destinations.duckdb(path)
-    pipeline = asyncelt.pipeline("kept", destination=destination, dataset_name="data", pipelines_dir=tmp_path / "work")
-    channel = asyncelt.sources.channel("texts")
+    await owner.run({"one": ROWS})
 
-    async with pipeline.stream(channel, roll=asyncelt.Roll(rows=100)) as stream:
-        for _ in range(16):
-            await channel.send([{"text": random.randbytes(5_000).hex()} for _ in range(100)])
+    async with owner.destination.connect(owner.target) as session:
+        owner.lease = await session.acquire(owner.target.pipeline_name, owner.target.member)
 
-        held = destination.config.instance.cursor(lambda: None).execute("FROM duckdb_memory()").to_arrow_table()
-        limit = destination.config.instance.cursor(lambda: None).execute("SELECT current_setting('memory_limit')")
-        assert stream.stats.packages >= 15
-        assert limit.fetchone() == ("953.6 MiB",)
-        channel.end()
+        for _ in range(12):
+            rows = pa.table({"v": [random.randbytes(500).hex() for _ in range(1_000)]})
+            owner.last = await owner.make({"texts": rows})
+            await owner.commit_in(session, make_commit(owner.target, owner.lease, owner.last))
 
-    assert path.stat().st_size > 12 * 2**20
-    assert sum(held["memory_usage_bytes"].to_pylist()) < 8 * 2**20
+        found = await session.query(
+            "SELECT sum(memory_usage_bytes) AS held, current_setting('memory_limit') AS allowed, "
+            "max(memory_usage_bytes) FILTER (tag = 'EXTERNAL_FILE_CACHE') AS files FROM duckdb_memory()"
+        )
+
+    assert path.stat().st_size > 6 * 2**20
+    assert found["held"][0].as_py() < 4.5 * 2**20
+    assert found["files"][0].as_py() == 0
+    assert found["allowed"][0].as_py() == "953.6 MiB"
 
 
 async def test_a_file_that_another_process_has_open_is_unavailable_then_free_again(path, tmp_path):
