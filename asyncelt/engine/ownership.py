@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import TypeVar
 
 import anyio
 
 from asyncelt._async import in_thread, retrying
 from asyncelt.engine.environment import Environment
-from asyncelt.engine.reconcile import reconcile
+from asyncelt.engine.reconcile import known_of, reconcile
 from asyncelt.engine.steps import step
 from asyncelt.errors import PackageCorrupt, PipelineBusy
-from asyncelt.load.protocol import Lease, Restored, Session
+from asyncelt.load.protocol import Lease, Restored, Session, SupportsTakeOver
 from asyncelt.observe import Warned
 from asyncelt.storage.files import remove_tree
 from asyncelt.storage.head import Head, Tip, read_head, read_tip, write_head
@@ -25,6 +26,7 @@ from asyncelt.types import LoadId
 
 __all__ = ["Folder", "Owned", "next_load_ids", "own_everywhere", "own_folder", "wipe"]
 
+T = TypeVar("T")
 _FIRST_WAIT_S = 0.05
 _MAX_WAIT_S = 1.0
 
@@ -174,8 +176,7 @@ async def own_everywhere(folder: Folder) -> AsyncIterator[Owned]:
     async with AsyncExitStack() as stack:
         with step("sync", pipeline_name=environment.pipeline_name):
             session = await stack.enter_async_context(environment.connect())
-            lease = await _lease(environment, session)
-            restored = await retrying(partial(session.restore, environment.pipeline_name), environment.settings.retry)
+            lease, restored = await _taken_over(environment, session, folder.head)
 
         owned = Owned(
             environment=environment,
@@ -200,17 +201,32 @@ async def own_everywhere(folder: Folder) -> AsyncIterator[Owned]:
         yield owned
 
 
-async def _lease(environment: Environment, session: Session) -> Lease:
-    """Own the pipeline at the destination. An owner there gives no notice when it lets go, so waiting is asking again.
+async def _taken_over(environment: Environment, session: Session, head: Head) -> tuple[Lease, Restored]:
+    """Own the pipeline at the destination, and learn what is committed there.
+
+    An owner there gives no notice when it lets go, so waiting is asking again.
 
     Raises:
         PipelineBusy: Another owner is alive and the pipeline was told not to wait.
     """
+    name, member, retry = environment.pipeline_name, environment.member, environment.settings.retry
+
+    if isinstance(session, SupportsTakeOver):
+        known = known_of(environment, head)
+
+        return await _when_free(environment, partial(session.take_over, name, member, known))
+
+    lease = await _when_free(environment, partial(session.acquire, name, member))
+
+    return lease, await retrying(partial(session.restore, name), retry)
+
+
+async def _when_free(environment: Environment, take: Callable[[], Awaitable[T]]) -> T:
     wait_s = _FIRST_WAIT_S
 
-    async def attempt() -> Lease | PipelineBusy:
+    async def attempt() -> T | PipelineBusy:
         try:
-            return await session.acquire(environment.pipeline_name, environment.member)
+            return await take()
         except PipelineBusy as busy:
             return busy
 

@@ -16,7 +16,7 @@ from asyncelt.destinations.duckdb_impl.config import DuckDbConfig
 from asyncelt.destinations.streaming import BatchStream
 from asyncelt.errors import ConfigError, DestinationRejected, DestinationUnavailable
 from asyncelt.flow import JobFile, Package, PositionClaim
-from asyncelt.load.protocol import Commit, CommitResult, EarlyJob, Lease, Restored, StoredPosition, Target
+from asyncelt.load.protocol import Commit, CommitResult, EarlyJob, Known, Lease, Restored, StoredPosition, Target
 from asyncelt.load.staging import Staging
 from asyncelt.types import LoadId, SqlValue
 
@@ -55,6 +55,10 @@ class DuckDbSession:
     async def acquire(self, pipeline_name: str, member: str) -> Lease:
         """See `Session.acquire`."""
         return await self._run(lambda database: database.acquire(pipeline_name, member))
+
+    async def take_over(self, pipeline_name: str, member: str, known: Known | None) -> tuple[Lease, Restored]:
+        """See `SupportsTakeOver.take_over`."""
+        return await self._run(lambda database: database.take_over(pipeline_name, member, known))
 
     async def migrate(self, commit: Commit) -> None:
         """Nothing: DDL is part of the commit's transaction."""
