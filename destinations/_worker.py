@@ -67,8 +67,42 @@ class Worker:
             raise closed_session()
 
         job = _Job()
-        future = self._submit(work, job)
 
+        return await self._answer(self._submit(work, job), job, interrupt)
+
+    def stop(self) -> None:
+        """Let the thread end after the calls that were made. Nothing can be called afterwards."""
+        self._is_stopped = True
+        self._queue.put(None)
+
+    async def ended(self, last: Callable[[], None] | None = None) -> None:
+        """Stop, and wait until the thread has ended.
+
+        A thread that is still on its way out of a driver when the interpreter ends would abort the process.
+
+        Args:
+            last: What the thread does before, if it has ever done anything.
+
+        Raises:
+            BaseException: That of ``last``. The thread has ended all the same.
+        """
+        is_first, thread = not self._is_stopped, self._thread
+
+        try:
+            if last is not None and is_first and thread is not None:
+                job = _Job()
+                future = self._submit(last, job)
+                self.stop()
+                await self._answer(future, job, None)
+        finally:
+            self.stop()
+
+            # After a last call it has usually ended before its answer is here: no other thread need wait for it.
+            if thread is not None and thread.is_alive():
+                await run_sync(thread.join, _STOP_S)
+
+    async def _answer(self, future: asyncio.Future[T], job: _Job, interrupt: Callable[[], None] | None) -> T:
+        """What comes of a call that was submitted; see `call`."""
         try:
             await asyncio.wait([future])
         except asyncio.CancelledError:
@@ -83,21 +117,6 @@ class Worker:
             raise
 
         return future.result()
-
-    def stop(self) -> None:
-        """Let the thread end after the calls that were made. Nothing can be called afterwards."""
-        self._is_stopped = True
-        self._queue.put(None)
-
-    async def ended(self) -> None:
-        """Stop, and wait until the thread has ended.
-
-        A thread that is still on its way out of a driver when the interpreter ends would abort the process.
-        """
-        self.stop()
-
-        if self._thread is not None:
-            await run_sync(self._thread.join, _STOP_S)
 
     def _submit(self, work: Callable[[], T], job: _Job) -> asyncio.Future[T]:
         loop = asyncio.get_running_loop()

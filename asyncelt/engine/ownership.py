@@ -19,7 +19,7 @@ from asyncelt.load.protocol import Lease, Restored, Session, SupportsTakeOver
 from asyncelt.observe import Warned
 from asyncelt.storage.files import remove_tree
 from asyncelt.storage.head import Head, Tip, read_head, read_tip, write_head
-from asyncelt.storage.lock import hold_lock, unwritable
+from asyncelt.storage.lock import hold_lock
 from asyncelt.storage.manifest import SealedPackage
 from asyncelt.storage.package import PackageStore, Pending
 from asyncelt.types import LoadId
@@ -110,12 +110,9 @@ async def own_folder(environment: Environment) -> AsyncIterator[Folder]:
     name, member = environment.pipeline_name, environment.member
     what = f"Pipeline {name!r}" + (f" (member {member!r})" if member else "")
 
-    try:
-        await in_thread(partial(root.mkdir, parents=True, exist_ok=True), threads)
-    except OSError as error:
-        raise unwritable(root, what, error) from error
+    make_folder = partial(in_thread, partial(root.mkdir, parents=True, exist_ok=True), threads)
 
-    async with hold_lock(root / ".lock", on_busy=environment.on_busy, what=what):
+    async with hold_lock(root / ".lock", on_busy=environment.on_busy, what=what, make_folder=make_folder):
         store = PackageStore(root, max_disk=environment.settings.limits.max_disk)
         folder, message = await in_thread(partial(_open, environment, store, threads), threads)
 

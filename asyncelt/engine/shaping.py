@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Final
 
 import anyio
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
@@ -33,6 +34,9 @@ from asyncelt.schema.quarantine import with_quarantine
 from asyncelt.types import TableName
 
 __all__ = ["Shaping", "ShapingPlan", "ShapingResult"]
+
+_FREED_HERE: Final = 256
+"""Rows. Letting go of so few takes less than handing them to a thread."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,7 +105,9 @@ class Shaping:
         """
         async with self._writers.open():
             await self._sequence_all(pages)
-            await in_thread(partial(free, self._spent), self._workers)
+
+            if sum(done.raw.rows for done in self._spent) > _FREED_HERE:
+                await in_thread(partial(free, self._spent), self._workers)
 
         return self._result()
 

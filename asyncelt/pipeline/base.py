@@ -326,9 +326,12 @@ class PipelineBase(PipelineFacts):
             await self._keep_trace(trace)
 
     async def _keep_trace(self, trace: Callable[[], PipelineTrace]) -> None:
-        threads = anyio.CapacityLimiter(1)
-        self._last_trace = await in_thread(trace, threads)
-        trouble = await in_thread(partial(keep_trace, self._root, self._last_trace), threads)
+        def keep() -> tuple[PipelineTrace, str | None]:
+            made = trace()
+
+            return made, keep_trace(self._root, made)
+
+        self._last_trace, trouble = await in_thread(keep, anyio.CapacityLimiter(1))
 
         if trouble is not None:
             self._warn(trouble)
