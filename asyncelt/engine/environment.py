@@ -16,7 +16,7 @@ from asyncelt.observe import Event
 from asyncelt.schema.capabilities import Capabilities
 from asyncelt.types import OnBusy
 
-__all__ = ["Environment"]
+__all__ = ["Environment", "without_destination"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,9 +76,13 @@ class Environment:
             PipelineConfigMissing: There is none.
         """
         if self.destination is None:
-            raise PipelineConfigMissing(
-                f"Pipeline {self.pipeline_name!r} has no destination: "
-                f"asyncelt.pipeline({self.pipeline_name!r}, destination='duckdb')."
-            )
+            raise without_destination(self.pipeline_name)
 
         return self.destination
+
+
+def without_destination(pipeline_name: str) -> PipelineConfigMissing:
+    """The error of a call that needs a destination where there is none."""
+    return PipelineConfigMissing(
+        f"Pipeline {pipeline_name!r} has no destination: asyncelt.pipeline({pipeline_name!r}, destination='duckdb')."
+    )

@@ -16,7 +16,7 @@ from asyncelt._async import in_thread, shielded
 from asyncelt.arguments import TEXT, Kind, choice, expect_if_given
 from asyncelt.config import Settings
 from asyncelt.engine.dispositions import check_dispositions
-from asyncelt.engine.environment import Environment
+from asyncelt.engine.environment import Environment, without_destination
 from asyncelt.engine.ownership import Folder, Owned, own_everywhere, own_folder
 from asyncelt.engine.steps import step
 from asyncelt.errors import (
@@ -99,7 +99,10 @@ class PipelineBase(PipelineFacts):
             self._destination, self._staging, self._dataset_name = aim.destination, aim.staging, aim.dataset_name
 
     def _require_destination(self) -> Destination:
-        return self._environment().required_destination
+        if self._destination is None:
+            raise without_destination(self._name)
+
+        return self._destination
 
     def _require_schema(self, schema_name: str | None) -> Schema:
         if not self._tip.schemas and schema_name is None:
