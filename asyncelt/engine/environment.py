@@ -14,6 +14,7 @@ from asyncelt.load.protocol import Destination, Session, Target
 from asyncelt.load.staging import connected
 from asyncelt.observe import Event
 from asyncelt.schema.capabilities import Capabilities
+from asyncelt.storage.head import HeadFile
 from asyncelt.types import OnBusy
 
 __all__ = ["Environment", "without_destination"]
@@ -29,6 +30,8 @@ class Environment:
     default_schema_name: str
     root: Path
     """Working folder of this pipeline and member."""
+    head_file: HeadFile
+    """Of that folder."""
     destination: Destination | None
     """None: only extract works, and rules are those of a destination that can do everything."""
     settings: Settings

@@ -15,7 +15,7 @@ from asyncelt.flow import JobFile, Package
 from asyncelt.load.committing import LoadReport, load_bundle
 from asyncelt.load.protocol import Commit
 from asyncelt.observe import Warned
-from asyncelt.storage.head import Tip, write_head
+from asyncelt.storage.head import Tip
 from asyncelt.storage.manifest import Outcome, SealedPackage, read_outcome, write_outcome
 from asyncelt.storage.package import PackageStore
 from asyncelt.types import LoadId
@@ -235,7 +235,7 @@ async def _file_away(owned: Owned, bundle: Sequence[SealedPackage], report: Load
     keep = environment.settings.limits.keep_completed
 
     def note() -> None:
-        write_head(owned.store.root, owned.head)
+        environment.head_file.write(owned.head)
         owned.store.complete(load_ids, keep=keep, updates=updates)
 
     await in_thread(note, owned.threads)

@@ -268,6 +268,10 @@ class Normalization:
 
             if is_known:
                 reached = bump(hinted)
+
+                if reached is hinted:
+                    continue
+
                 counted[name] = replace(
                     counted[name],
                     version=reached.version,

@@ -18,7 +18,7 @@ from asyncelt.errors import PackageCorrupt, PipelineBusy
 from asyncelt.load.protocol import Lease, Restored, Session, SupportsTakeOver
 from asyncelt.observe import Warned
 from asyncelt.storage.files import remove_tree
-from asyncelt.storage.head import Head, Tip, read_head, read_tip, write_head
+from asyncelt.storage.head import Head, Tip, read_tip
 from asyncelt.storage.lock import hold_lock
 from asyncelt.storage.manifest import SealedPackage
 from asyncelt.storage.package import PackageStore, Pending
@@ -58,7 +58,7 @@ class Folder:
     async def save_head(self, head: Head) -> None:
         """Replace the head, here and on the disk."""
         self.head = head
-        await in_thread(partial(write_head, self.store.root, head), self.threads)
+        await in_thread(partial(self.environment.head_file.write, head), self.threads)
 
     def advance(self, sealed: Sequence[SealedPackage], *, used_up: Sequence[LoadId] = ()) -> None:
         """Take note of packages that this call has sealed.
@@ -123,7 +123,7 @@ async def own_folder(environment: Environment) -> AsyncIterator[Folder]:
 
 
 def _open(environment: Environment, store: PackageStore, threads: anyio.CapacityLimiter) -> tuple[Folder, str | None]:
-    head = read_head(store.root)
+    head = environment.head_file.read()
     message = None
     was_dev = bool(head.local.get("_dev_mode"))
 
