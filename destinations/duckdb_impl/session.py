@@ -45,7 +45,7 @@ class DuckDbSession:
         self._config = config
         self._target = target
         self._staging = staging
-        self._worker = Worker(f"asyncelt-duckdb-{target.dataset_name}")
+        self._worker = Worker(config.instance.threads)
         self._database: Database | None = None
 
     async def restore(self, pipeline_name: str) -> Restored:
@@ -171,7 +171,7 @@ class DuckDbSession:
                 await self._worker.call(self._let_go)
 
     async def close(self) -> None:
-        """Close the connection and end the thread, also while the task is being cancelled."""
+        """Close the connection and give the thread back, also while the task is being cancelled."""
         with anyio.CancelScope(shield=True):
             await self._worker.ended(self._let_go)
 
