@@ -124,10 +124,13 @@ def merge_table_hints(
 
 def _are_news(tables: Mapping[TableName, Table], known: Mapping[TableName, Table]) -> bool:
     """Whether some table is another one, or has its columns in another order."""
-    return any(
-        (before := known.get(name)) is not table and (before != table or [*before.columns] != [*table.columns])
-        for name, table in tables.items()
-    )
+    for name, table in tables.items():
+        before = known.get(name)
+
+        if before is None or before != table or [*before.columns] != [*table.columns]:
+            return True
+
+    return False
 
 
 def validate_hints(hints: TableHints) -> None:
