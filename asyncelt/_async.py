@@ -41,6 +41,9 @@ async def each(work: Callable[[T], Awaitable[R]], items: Sequence[T], *, at_once
     Raises:
         BaseException: The first error of ``work``; what was going on beside it is cancelled.
     """
+    if len(items) == 1:
+        return [await work(items[0])]
+
     results: dict[int, R] = {}
     waiting = iter(enumerate(items))
 

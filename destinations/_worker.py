@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from queue import SimpleQueue
 from typing import TypeVar
 
 import anyio
-from anyio.to_thread import run_sync
 
+from asyncelt.destinations._threads import BorrowedThread, Threads
 from asyncelt.destinations.closed import closed_session
 
 __all__ = ["Worker", "wait_out"]
@@ -25,8 +23,6 @@ T = TypeVar("T")
 
 _AGAIN_S = 0.02
 """Pause between two interrupts of a call that goes on: an interrupt between two statements is lost."""
-_STOP_S = 1.0
-"""How long a session waits for its idle thread to end; it takes microseconds."""
 
 
 @dataclass(slots=True)
@@ -38,18 +34,17 @@ class _Job:
 
 
 class Worker:
-    """The thread. Starts with the first call; belongs to the event loop that made it.
+    """The thread. Borrowed by the first call; the worker belongs to the event loop that made it.
 
     Args:
-        name: Of the thread, for debuggers.
+        threads: Where it is borrowed.
         grace_s: Longest wait for a call that goes on after it was cancelled.
     """
 
-    def __init__(self, name: str, *, grace_s: float = 30.0) -> None:
-        self._name = name
+    def __init__(self, threads: Threads, *, grace_s: float = 30.0) -> None:
+        self._threads = threads
         self._grace_s = grace_s
-        self._queue: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
-        self._thread: threading.Thread | None = None
+        self._thread: BorrowedThread | None = None
         self._is_stopped = False
 
     async def call(self, work: Callable[[], T], *, interrupt: Callable[[], None] | None = None) -> T:
@@ -67,8 +62,33 @@ class Worker:
             raise closed_session()
 
         job = _Job()
-        future = self._submit(work, job)
 
+        return await self._answer(self._submit(work, job), job, interrupt)
+
+    def stop(self) -> None:
+        """Give the thread back after the calls that were made. Nothing can be called afterwards."""
+        if self._thread is not None and not self._is_stopped:
+            self._thread.give_back()
+
+        self._is_stopped = True
+
+    async def ended(self, last: Callable[[], None]) -> None:
+        """Make a last call, if any was made before, and stop.
+
+        Raises:
+            BaseException: That of ``last``. The thread is given back all the same.
+        """
+        if self._thread is None or self._is_stopped:
+            self._is_stopped = True
+            return
+
+        job = _Job()
+        future = self._submit(last, job)
+        self.stop()
+        await self._answer(future, job, None)
+
+    async def _answer(self, future: asyncio.Future[T], job: _Job, interrupt: Callable[[], None] | None) -> T:
+        """What comes of a call that was submitted; see `call`."""
         try:
             await asyncio.wait([future])
         except asyncio.CancelledError:
@@ -83,21 +103,6 @@ class Worker:
             raise
 
         return future.result()
-
-    def stop(self) -> None:
-        """Let the thread end after the calls that were made. Nothing can be called afterwards."""
-        self._is_stopped = True
-        self._queue.put(None)
-
-    async def ended(self) -> None:
-        """Stop, and wait until the thread has ended.
-
-        A thread that is still on its way out of a driver when the interpreter ends would abort the process.
-        """
-        self.stop()
-
-        if self._thread is not None:
-            await run_sync(self._thread.join, _STOP_S)
 
     def _submit(self, work: Callable[[], T], job: _Job) -> asyncio.Future[T]:
         loop = asyncio.get_running_loop()
@@ -131,18 +136,11 @@ class Worker:
                 loop.call_soon_threadsafe(deliver, result, failure)
 
         if self._thread is None:
-            thread = threading.Thread(target=self._serve, name=self._name, daemon=True)
-            # Fails where the system allows no more threads; then there is none to be waited for.
-            thread.start()
-            self._thread = thread
+            self._thread = self._threads.borrow()
 
-        self._queue.put(run)
+        self._thread.do(run)
 
         return future
-
-    def _serve(self) -> None:
-        while (run := self._queue.get()) is not None:
-            run()
 
 
 async def wait_out(future: asyncio.Future[T], *, grace_s: float, interrupt: Callable[[], None] | None = None) -> None:

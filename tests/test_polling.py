@@ -18,7 +18,7 @@ SLEEPING = {
     "_get": "a read of a bucket that was cut off",
     "pause": "writers of a lake that have come at once",
     "wait": "a broker that is away",
-    "_lease": "the lease of an owner on another machine",
+    "_when_free": "the lease of an owner on another machine",
     "hold_lock": "the lock of a working folder, held by another process",
     "_endure": "Kafka brokers that are away",
     "fetch": "NATS or Redis, while it is away",

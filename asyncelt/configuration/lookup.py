@@ -74,13 +74,17 @@ class Found:
         return f"<Found {self.place}>"
 
 
-def find(wanted: Wanted) -> Found | None:
+def find(wanted: Wanted, known: Sequence[Provider] | None = None) -> Found | None:
     """The value that counts; None where there is none.
+
+    Args:
+        wanted: What is looked for.
+        known: Where to look: for who asks for many values at once. None: in `providers` as of now.
 
     Raises:
         ConfigError: A secret stands in ``config.toml``, or a file cannot be read.
     """
-    for provider, path in _places(wanted, providers()):
+    for provider, path in _places(wanted, known or providers()):
         value = provider.get(path)
 
         if value is None:
@@ -128,11 +132,11 @@ def missing(wanted: Wanted, what: str) -> ConfigValueMissing:
 
 
 def _places(wanted: Wanted, known: Sequence[Provider]) -> Iterator[tuple[Provider, KeyPath]]:
-    pipeline = PIPELINE.get()
+    pipeline, paths = PIPELINE.get(), wanted.paths
 
     for prefix in ((pipeline,), ()) if pipeline else ((),):
         for provider in known:
-            for path in wanted.paths:
+            for path in paths:
                 yield provider, (*prefix, *path)
 
 

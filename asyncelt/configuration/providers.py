@@ -125,7 +125,7 @@ class Environment:
 
     def spelled(self, path: KeyPath) -> str:
         """In capitals, with two underscores between sections."""
-        return "__".join(_ODD.sub("_", part.upper()) for part in path)
+        return _variable(path)
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,8 +175,9 @@ def providers() -> Sequence[Provider]:
         ConfigError: A file is no TOML.
     """
     folders = _folders()
+    secrets, config = (_files(name, *folders) for name in ("secrets.toml", "config.toml"))
 
-    return (SET_IN_CODE.get(), Environment(os.environ), _files("secrets.toml", folders), _files("config.toml", folders))
+    return SET_IN_CODE.get(), Environment(os.environ), secrets, config
 
 
 def forget_files() -> None:
@@ -184,23 +185,25 @@ def forget_files() -> None:
     _files.cache_clear()
 
 
-def _folders() -> tuple[Path, ...]:
-    project = os.environ.get("ASYNCELT_PROJECT_DIR") or os.environ.get("DLT_PROJECT_DIR")
+def _folders() -> tuple[str, str]:
+    """Of the project, and home. As text: it takes longer to make paths than to look up what is kept under them."""
+    project = os.environ.get("ASYNCELT_PROJECT_DIR") or os.environ.get("DLT_PROJECT_DIR") or os.getcwd()  # noqa: PTH109
 
-    return _folders_in(Path(project) if project else Path.cwd(), Path.home())
-
-
-@lru_cache(maxsize=16)
-def _folders_in(project: Path, home: Path) -> tuple[Path, ...]:
-    return tuple(root / folder for root in dict.fromkeys((project, home)) for folder in _FOLDERS)
+    return project, os.path.expanduser("~")  # noqa: PTH111
 
 
 @lru_cache(maxsize=16)
-def _files(file_name: str, folders: tuple[Path, ...]) -> TomlFiles:
-    paths = tuple(folder / file_name for folder in folders)
+def _files(file_name: str, project: str, home: str) -> TomlFiles:
+    roots = dict.fromkeys((Path(project), Path(home)))
+    paths = tuple(root / folder / file_name for root in roots for folder in _FOLDERS)
     documents = tuple(document for path in paths if (document := _read(path)) is not None)
 
     return TomlFiles(file_name, file_name == "secrets.toml", paths, documents)
+
+
+@lru_cache(maxsize=1024)
+def _variable(path: KeyPath) -> str:
+    return "__".join(_ODD.sub("_", part.upper()) for part in path)
 
 
 def _read(path: Path) -> Mapping[str, object] | None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import lru_cache
 from typing import Any, TypeVar, cast
 
 from asyncelt.config import Limits, Retry, Settings
 from asyncelt.configuration.lookup import Wanted, find
+from asyncelt.configuration.providers import Provider, providers
 from asyncelt.types import FileFormat, OnBusy, Refresh
 
 __all__ = ["PipelineOptions", "configured_name", "configured_naming", "configured_settings", "pipeline_options"]
@@ -53,16 +55,17 @@ def configured_settings() -> Settings:
     Raises:
         ConfigError: A value cannot be read as the type of its setting.
     """
-    settings = Settings()
-    loader_file_format = _configured(FileFormat | None, ("asyncelt.loader_file_format",))
-
-    switches = {name: found for name, keys in _SWITCHES.items() if isinstance(found := _configured(bool, keys), bool)}
+    settings, known = Settings(), providers()
+    loader_file_format = _configured(FileFormat | None, ("asyncelt.loader_file_format",), known)
+    switches = {
+        name: found for name, keys in _SWITCHES.items() if isinstance(found := _configured(bool, keys, known), bool)
+    }
 
     return replace(
         settings,
         **switches,
-        limits=_laid_over(settings.limits, "limits"),
-        retry=_laid_over(settings.retry, "retry"),
+        limits=_laid_over(settings.limits, "limits", known),
+        retry=_laid_over(settings.retry, "retry", known),
         loader_file_format=cast("FileFormat | None", None if loader_file_format is _NOTHING else loader_file_format),
     )
 
@@ -106,13 +109,13 @@ def pipeline_options(pipeline_name: str) -> PipelineOptions:
     """
     from asyncelt.configuration.casting import typed
 
-    hints = typing.get_type_hints(PipelineOptions)
+    hints, known = _hints()[PipelineOptions], providers()
     found: dict[str, Any] = {}
 
     for option in fields(PipelineOptions):
         for key in _OPTION_KEYS.get(option.name, (option.name,)):
             sections, is_bare = ("pipelines", pipeline_name), key in _BARE_OPTIONS
-            value = find(Wanted(key=key, sections=sections, bare=is_bare, secret=key in _SECRETS))
+            value = find(Wanted(key=key, sections=sections, bare=is_bare, secret=key in _SECRETS), known)
 
             if value is not None:
                 found[option.name] = typed(value, hints[option.name])
@@ -154,13 +157,18 @@ class _Nothing:
 _NOTHING = _Nothing()
 
 
-def _laid_over(group: _Group, name: str) -> _Group:
-    hints = typing.get_type_hints(type(group))
+@lru_cache(maxsize=1)
+def _hints() -> Mapping[type, Mapping[str, object]]:
+    return {kind: typing.get_type_hints(kind) for kind in (Limits, Retry, PipelineOptions)}
+
+
+def _laid_over(group: _Group, name: str, known: Sequence[Provider]) -> _Group:
+    hints = _hints()[type(group)]
     changes: dict[str, Any] = {}
 
     for field in dataclasses.fields(group):
         ours: str = f"{name}.{field.name}"
-        value = _configured(hints[field.name], (f"asyncelt.{ours}", *_REFERENCE.get(ours, ())))
+        value = _configured(hints[field.name], (f"asyncelt.{ours}", *_REFERENCE.get(ours, ())), known)
 
         if not isinstance(value, _Nothing):
             changes[field.name] = value
@@ -168,12 +176,12 @@ def _laid_over(group: _Group, name: str) -> _Group:
     return replace(group, **changes) if changes else group
 
 
-def _configured(hint: object, keys: Iterable[str]) -> object:
+def _configured(hint: object, keys: Iterable[str], known: Sequence[Provider]) -> object:
     from asyncelt.configuration.casting import typed
 
     for key in keys:
         *sections, name = key.split(".")
-        found = find(Wanted(key=name, sections=tuple(sections), exact=True))
+        found = find(Wanted(key=name, sections=tuple(sections), exact=True), known)
 
         if found is not None:
             return typed(found, hint)

@@ -14,9 +14,10 @@ from asyncelt.load.protocol import Destination, Session, Target
 from asyncelt.load.staging import connected
 from asyncelt.observe import Event
 from asyncelt.schema.capabilities import Capabilities
+from asyncelt.storage.head import HeadFile
 from asyncelt.types import OnBusy
 
-__all__ = ["Environment"]
+__all__ = ["Environment", "without_destination"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +30,8 @@ class Environment:
     default_schema_name: str
     root: Path
     """Working folder of this pipeline and member."""
+    head_file: HeadFile
+    """Of that folder."""
     destination: Destination | None
     """None: only extract works, and rules are those of a destination that can do everything."""
     settings: Settings
@@ -76,9 +79,13 @@ class Environment:
             PipelineConfigMissing: There is none.
         """
         if self.destination is None:
-            raise PipelineConfigMissing(
-                f"Pipeline {self.pipeline_name!r} has no destination: "
-                f"asyncelt.pipeline({self.pipeline_name!r}, destination='duckdb')."
-            )
+            raise without_destination(self.pipeline_name)
 
         return self.destination
+
+
+def without_destination(pipeline_name: str) -> PipelineConfigMissing:
+    """The error of a call that needs a destination where there is none."""
+    return PipelineConfigMissing(
+        f"Pipeline {pipeline_name!r} has no destination: asyncelt.pipeline({pipeline_name!r}, destination='duckdb')."
+    )

@@ -94,8 +94,11 @@ class Announcer:
             return None
 
         self.book.set(merged)
-        self.hinted[plan.schema_name] = merge_table_hints(
-            self.hinted.get(plan.schema_name, schema), hints, naming, self.capabilities
+        hinted = self.hinted.get(plan.schema_name, schema)
+        # Until rows have changed a schema, both are the same.
+        is_same = hinted is schema
+        self.hinted[plan.schema_name] = (
+            merged if is_same else merge_table_hints(hinted, hints, naming, self.capabilities)
         )
 
         return name

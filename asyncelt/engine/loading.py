@@ -220,22 +220,25 @@ async def _file_away(owned: Owned, bundle: Sequence[SealedPackage], report: Load
     if environment.dev_mode:
         local["_dev_mode"] = True
 
-    await owned.save_head(
-        replace(
-            head,
-            load_id=load_ids[-1],
-            state=next((one.state for one in reversed(bundle) if one.state is not None), head.state),
-            schemas={**head.schemas, **{one.package.schema.name: one.package.schema for one in bundle}},
-            dataset_name=environment.dataset_name,
-            destination_type=destination.destination_type,
-            destination_name=destination.destination_name,
-            place=environment.place,
-            local=local,
-        )
+    owned.head = replace(
+        head,
+        load_id=load_ids[-1],
+        state=next((one.state for one in reversed(bundle) if one.state is not None), head.state),
+        schemas={**head.schemas, **{one.package.schema.name: one.package.schema for one in bundle}},
+        dataset_name=environment.dataset_name,
+        destination_type=destination.destination_type,
+        destination_name=destination.destination_name,
+        place=environment.place,
+        local=local,
     )
     updates = report.result.schema_updates if report.result is not None else {}
     keep = environment.settings.limits.keep_completed
-    await in_thread(partial(owned.store.complete, load_ids, keep=keep, updates=updates), owned.threads)
+
+    def note() -> None:
+        environment.head_file.write(owned.head)
+        owned.store.complete(load_ids, keep=keep, updates=updates)
+
+    await in_thread(note, owned.threads)
     owned.pending = owned.pending.without(load_ids)
     owned.lease = replace(owned.lease, head_load_id=load_ids[-1])
 

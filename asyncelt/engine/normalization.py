@@ -93,11 +93,8 @@ class Normalization:
             PipelineStepFailed: Step ``extract`` when ``feed`` failed and is no replay, else ``normalize``. Nothing is
                 left.
         """
-        store = self._folder.store
-        drafts = {
-            name: await in_thread(partial(store.draft, load_id), self._folder.threads)
-            for name, load_id in self._plan.load_ids.items()
-        }
+        drafts = await in_thread(self._drafts, self._folder.threads)
+        unfinished = list(drafts.values())
 
         try:
             harvest = await self._shape(drafts, feed)
@@ -105,13 +102,16 @@ class Normalization:
             with step("normalize", pipeline_name=self._environment.pipeline_name, load_id=self._plan.first_id):
                 sealed = await in_thread(partial(self._seal, harvest), self._folder.threads)
 
+            kept = {one.package.load_id for one in sealed}
+            unfinished = [draft for draft in unfinished if draft.load_id not in kept]
             self._folder.advance(sealed, used_up=list(self._plan.load_ids.values()))
 
             return sealed
         finally:
-            # What was sealed has left these folders; what remains is unfinished or was not needed.
-            with shielded():
-                await in_thread(partial(store.discard, list(drafts.values())), self._folder.threads)
+            # Or not needed.
+            if unfinished:
+                with shielded():
+                    await in_thread(partial(self._folder.store.discard, unfinished), self._folder.threads)
 
     def do_without(self, failures: Sequence[ResourceFailure]) -> None:
         """Leave resources that have failed out of the plan: their tables stay as they are. Says so."""
@@ -132,6 +132,9 @@ class Normalization:
         }
         await folder.save_head(replace(folder.head, schemas={**folder.head.schemas, **schemas}))
         folder.tip = replace(folder.tip, schemas={**folder.tip.schemas, **schemas})
+
+    def _drafts(self) -> dict[str, PackageDraft]:
+        return {name: self._folder.store.draft(load_id) for name, load_id in self._plan.load_ids.items()}
 
     def _seal(self, harvest: Harvest) -> list[SealedPackage]:
         sealed = seal_run(self._folder.store, harvest)
@@ -265,6 +268,10 @@ class Normalization:
 
             if is_known:
                 reached = bump(hinted)
+
+                if reached is hinted:
+                    continue
+
                 counted[name] = replace(
                     counted[name],
                     version=reached.version,

@@ -2,29 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import TypeVar
 
 import anyio
 
 from asyncelt._async import in_thread, retrying
 from asyncelt.engine.environment import Environment
-from asyncelt.engine.reconcile import reconcile
+from asyncelt.engine.reconcile import known_of, reconcile
 from asyncelt.engine.steps import step
 from asyncelt.errors import PackageCorrupt, PipelineBusy
-from asyncelt.load.protocol import Lease, Restored, Session
+from asyncelt.load.protocol import Lease, Restored, Session, SupportsTakeOver
 from asyncelt.observe import Warned
 from asyncelt.storage.files import remove_tree
-from asyncelt.storage.head import Head, Tip, read_head, read_tip, write_head
-from asyncelt.storage.lock import hold_lock, unwritable
+from asyncelt.storage.head import Head, Tip, read_tip
+from asyncelt.storage.lock import hold_lock
 from asyncelt.storage.manifest import SealedPackage
 from asyncelt.storage.package import PackageStore, Pending
 from asyncelt.types import LoadId
 
 __all__ = ["Folder", "Owned", "next_load_ids", "own_everywhere", "own_folder", "wipe"]
 
+T = TypeVar("T")
 _FIRST_WAIT_S = 0.05
 _MAX_WAIT_S = 1.0
 
@@ -56,7 +58,7 @@ class Folder:
     async def save_head(self, head: Head) -> None:
         """Replace the head, here and on the disk."""
         self.head = head
-        await in_thread(partial(write_head, self.store.root, head), self.threads)
+        await in_thread(partial(self.environment.head_file.write, head), self.threads)
 
     def advance(self, sealed: Sequence[SealedPackage], *, used_up: Sequence[LoadId] = ()) -> None:
         """Take note of packages that this call has sealed.
@@ -108,12 +110,9 @@ async def own_folder(environment: Environment) -> AsyncIterator[Folder]:
     name, member = environment.pipeline_name, environment.member
     what = f"Pipeline {name!r}" + (f" (member {member!r})" if member else "")
 
-    try:
-        await in_thread(partial(root.mkdir, parents=True, exist_ok=True), threads)
-    except OSError as error:
-        raise unwritable(root, what, error) from error
+    make_folder = partial(in_thread, partial(root.mkdir, parents=True, exist_ok=True), threads)
 
-    async with hold_lock(root / ".lock", on_busy=environment.on_busy, what=what):
+    async with hold_lock(root / ".lock", on_busy=environment.on_busy, what=what, make_folder=make_folder):
         store = PackageStore(root, max_disk=environment.settings.limits.max_disk)
         folder, message = await in_thread(partial(_open, environment, store, threads), threads)
 
@@ -124,7 +123,7 @@ async def own_folder(environment: Environment) -> AsyncIterator[Folder]:
 
 
 def _open(environment: Environment, store: PackageStore, threads: anyio.CapacityLimiter) -> tuple[Folder, str | None]:
-    head = read_head(store.root)
+    head = environment.head_file.read()
     message = None
     was_dev = bool(head.local.get("_dev_mode"))
 
@@ -174,8 +173,7 @@ async def own_everywhere(folder: Folder) -> AsyncIterator[Owned]:
     async with AsyncExitStack() as stack:
         with step("sync", pipeline_name=environment.pipeline_name):
             session = await stack.enter_async_context(environment.connect())
-            lease = await _lease(environment, session)
-            restored = await retrying(partial(session.restore, environment.pipeline_name), environment.settings.retry)
+            lease, restored = await _taken_over(environment, session, folder.head)
 
         owned = Owned(
             environment=environment,
@@ -200,17 +198,32 @@ async def own_everywhere(folder: Folder) -> AsyncIterator[Owned]:
         yield owned
 
 
-async def _lease(environment: Environment, session: Session) -> Lease:
-    """Own the pipeline at the destination. An owner there gives no notice when it lets go, so waiting is asking again.
+async def _taken_over(environment: Environment, session: Session, head: Head) -> tuple[Lease, Restored]:
+    """Own the pipeline at the destination, and learn what is committed there.
+
+    An owner there gives no notice when it lets go, so waiting is asking again.
 
     Raises:
         PipelineBusy: Another owner is alive and the pipeline was told not to wait.
     """
+    name, member, retry = environment.pipeline_name, environment.member, environment.settings.retry
+
+    if isinstance(session, SupportsTakeOver):
+        known = known_of(environment, head)
+
+        return await _when_free(environment, partial(session.take_over, name, member, known))
+
+    lease = await _when_free(environment, partial(session.acquire, name, member))
+
+    return lease, await retrying(partial(session.restore, name), retry)
+
+
+async def _when_free(environment: Environment, take: Callable[[], Awaitable[T]]) -> T:
     wait_s = _FIRST_WAIT_S
 
-    async def attempt() -> Lease | PipelineBusy:
+    async def attempt() -> T | PipelineBusy:
         try:
-            return await session.acquire(environment.pipeline_name, environment.member)
+            return await take()
         except PipelineBusy as busy:
             return busy
 

@@ -24,14 +24,31 @@ from dataclasses import replace
 
 from asyncelt.engine.environment import Environment
 from asyncelt.errors import CannotRestorePipeline
-from asyncelt.load.protocol import Restored
+from asyncelt.load.protocol import Known, Restored
 from asyncelt.observe import Warned
 from asyncelt.schema.stored import from_json
 from asyncelt.storage.head import Head
 from asyncelt.storage.package import Pending
 from asyncelt.storage.state import STATE_ENGINE_VERSION, StateDoc, decode_state, encode_state, migrate_state
 
-__all__ = ["reconcile"]
+__all__ = ["known_of", "reconcile"]
+
+
+def known_of(environment: Environment, head: Head) -> Known | None:
+    """What the destination need not tell again, if it still has it: then `reconcile` changes nothing.
+
+    Returns:
+        None where the head has not all of it.
+    """
+    if head.load_id is None or head.state is None or _is_elsewhere(environment, head):
+        return None
+
+    names = decode_state(head.state).get("schema_names")
+
+    if not isinstance(names, list) or not head.schemas.keys() >= set(names):
+        return None
+
+    return Known(load_id=head.load_id, state=head.state)
 
 
 def reconcile(environment: Environment, head: Head, restored: Restored, pending: Pending) -> Head:
@@ -81,6 +98,9 @@ def reconcile(environment: Environment, head: Head, restored: Restored, pending:
 
 def _agreeing(environment: Environment, head: Head, restored: Restored) -> Head:
     """Same package on both sides. Something else may still have written a newer state into the dataset."""
+    if restored.is_known:
+        return head
+
     if _is_newer(restored.state, head.state):
         return _taken_over(environment, head, restored)
 

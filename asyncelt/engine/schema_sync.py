@@ -31,7 +31,12 @@ async def sync_schema(owned: Owned, schema: Schema) -> Mapping[str, tuple[str, .
         LoadError: The destination refuses it. Nothing has changed there, and nothing is pending.
     """
     wanted = bump(schema)
-    stored = owned.restored.schemas.get(schema.name)
+    restored = owned.restored
+
+    if restored.is_known:
+        restored = await owned.session.restore(owned.environment.pipeline_name)
+
+    stored = restored.schemas.get(schema.name)
 
     if stored is not None and from_json(stored).version_hash == wanted.version_hash:
         return {}

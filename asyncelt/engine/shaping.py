@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Final
 
 import anyio
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
@@ -22,7 +23,16 @@ from asyncelt._async import in_thread
 from asyncelt.budget import BudgetAccount
 from asyncelt.engine.book import SchemaBook
 from asyncelt.engine.setting_aside import SetAside, lines_of
-from asyncelt.engine.working import Done, conformed_page, free, shredded_page, sifted_page, still_valid, unsifted
+from asyncelt.engine.working import (
+    Done,
+    conformed_page,
+    free,
+    shaped_page,
+    shredded_page,
+    sifted_page,
+    still_valid,
+    unsifted,
+)
 from asyncelt.engine.writing import TableWriters
 from asyncelt.flow import ArrowPage, Conformed, JobFile, Notice, RawBatch, Rows
 from asyncelt.normalize.page import Normalizer
@@ -33,6 +43,11 @@ from asyncelt.schema.quarantine import with_quarantine
 from asyncelt.types import TableName
 
 __all__ = ["Shaping", "ShapingPlan", "ShapingResult"]
+
+_SHAPED_AT_ONCE: Final = 1000
+"""Rows. Meanwhile no other page is going to change the schema, as it may while more are taken apart."""
+_FREED_HERE: Final = 256
+"""Rows. Letting go of so few takes less than handing them to a thread."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,7 +116,9 @@ class Shaping:
         """
         async with self._writers.open():
             await self._sequence_all(pages)
-            await in_thread(partial(free, self._spent), self._workers)
+
+            if sum(done.raw.rows for done in self._spent) > _FREED_HERE:
+                await in_thread(partial(free, self._spent), self._workers)
 
         return self._result()
 
@@ -136,6 +153,14 @@ class Shaping:
     async def _shaped(self, raw: RawBatch) -> Done:
         normalizer = self._plan.normalizers[raw.schema_name]
         spent, self._spent = self._spent, []
+
+        if raw.rows <= _SHAPED_AT_ONCE and self._is_known(raw):
+            schema = self._book[raw.schema_name]
+            shape = partial(shaped_page, normalizer, raw, schema, spent)
+            shredded, conformed, sizes = await in_thread(shape, self._workers)
+
+            return Done(raw, shredded, conformed, sizes, schema)
+
         shred = partial(shredded_page, normalizer, raw, self._book[raw.schema_name], spent)
         shredded = await in_thread(shred, self._workers)
 

@@ -10,7 +10,7 @@ from asyncelt.normalize.page import Normalizer, Shredded
 from asyncelt.normalize.sifting import Sifted, check_required, check_storable, refused_whole, sift
 from asyncelt.schema.model import Schema, SchemaDelta
 
-__all__ = ["Done", "conformed_page", "free", "shredded_page", "sifted_page", "still_valid", "unsifted"]
+__all__ = ["Done", "conformed_page", "free", "shaped_page", "shredded_page", "sifted_page", "still_valid", "unsifted"]
 
 _FREED_AT_ONCE: Final = 256
 """Rows."""
@@ -57,6 +57,15 @@ def conformed_page(normalizer: Normalizer, shredded: Shredded, schema: Schema) -
         return conformed, tuple(int(batch.data.nbytes) for batch in conformed.batches)
 
     return conformed, tuple(int(batch.data.get_total_buffer_size()) for batch in conformed.batches)
+
+
+def shaped_page(
+    normalizer: Normalizer, raw: RawBatch, schema: Schema, spent: list[Done]
+) -> tuple[Shredded, Conformed, tuple[int, ...]]:
+    """`shredded_page` and `conformed_page`, under one schema."""
+    shredded = shredded_page(normalizer, raw, schema, spent)
+
+    return shredded, *conformed_page(normalizer, shredded, schema)
 
 
 def unsifted(raw: RawBatch, schema: Schema) -> Done:

@@ -149,7 +149,9 @@ class Resource(Definition):
         copy.name = self.name if name is None else name
         copy.source_name = None
         copy.origin = object()
-        copy._check()
+
+        if name is not None:
+            copy._check()
 
         return copy
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from functools import partial
@@ -16,7 +16,7 @@ from asyncelt._async import in_thread, shielded
 from asyncelt.arguments import TEXT, Kind, choice, expect_if_given
 from asyncelt.config import Settings
 from asyncelt.engine.dispositions import check_dispositions
-from asyncelt.engine.environment import Environment
+from asyncelt.engine.environment import Environment, without_destination
 from asyncelt.engine.ownership import Folder, Owned, own_everywhere, own_folder
 from asyncelt.engine.steps import step
 from asyncelt.errors import (
@@ -41,6 +41,7 @@ from asyncelt.pipeline.whole import Outcome, RunCall, note_steps, run_info, run_
 from asyncelt.reading.dataset import Dataset, chosen_schemas
 from asyncelt.schema.model import Schema
 from asyncelt.schema.system import new_schema
+from asyncelt.storage.head import Tip
 from asyncelt.types import FileFormat, Refresh
 
 __all__ = ["PipelineBase"]
@@ -58,6 +59,7 @@ class PipelineBase(PipelineFacts):
             dataset_name=self.dataset_name or "",
             default_schema_name=self.default_schema_name,
             root=self._root,
+            head_file=self._head_file,
             destination=self._destination,
             staging=self._staging,
             settings=settings or self._options.settings,
@@ -99,7 +101,10 @@ class PipelineBase(PipelineFacts):
             self._destination, self._staging, self._dataset_name = aim.destination, aim.staging, aim.dataset_name
 
     def _require_destination(self) -> Destination:
-        return self._environment().required_destination
+        if self._destination is None:
+            raise without_destination(self._name)
+
+        return self._destination
 
     def _require_schema(self, schema_name: str | None) -> Schema:
         if not self._tip.schemas and schema_name is None:
@@ -228,7 +233,7 @@ class PipelineBase(PipelineFacts):
             self._say_who(error, folder)
             raise
         finally:
-            before = self._tip.schemas
+            before = self._tip
             self._follow(folder)
             await self._export_schemas(before, folder)
 
@@ -262,14 +267,18 @@ class PipelineBase(PipelineFacts):
             folder.tip = replace(folder.tip, schemas={**folder.tip.schemas, **found.schemas})
             self._tip = folder.tip
 
-    async def _export_schemas(self, before: Mapping[str, Schema], folder: Folder) -> None:
-        options = self._options
+    async def _export_schemas(self, before: Tip, folder: Folder) -> None:
+        options, has_moved = self._options, before.load_id != self._tip.load_id
 
         if options.export_schema_path is None and options.import_schema_path is None:
             return
 
-        changed = {name: schema for name, schema in self._tip.schemas.items() if before.get(name) is not schema}
-
+        # After a load all of them, so that a file that somebody has removed is there again.
+        changed = {
+            name: schema
+            for name, schema in self._tip.schemas.items()
+            if has_moved or before.schemas.get(name) is not schema
+        }
         write = partial(schema_files.write, changed, options.export_schema_path, options.import_schema_path, self._root)
 
         try:
@@ -326,9 +335,12 @@ class PipelineBase(PipelineFacts):
             await self._keep_trace(trace)
 
     async def _keep_trace(self, trace: Callable[[], PipelineTrace]) -> None:
-        threads = anyio.CapacityLimiter(1)
-        self._last_trace = await in_thread(trace, threads)
-        trouble = await in_thread(partial(keep_trace, self._root, self._last_trace), threads)
+        def keep() -> tuple[PipelineTrace, str | None]:
+            made = trace()
+
+            return made, keep_trace(self._root, made)
+
+        self._last_trace, trouble = await in_thread(keep, anyio.CapacityLimiter(1))
 
         if trouble is not None:
             self._warn(trouble)

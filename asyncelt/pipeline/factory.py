@@ -24,7 +24,7 @@ from asyncelt.pipeline.options import DestinationReference, check_pipeline_name,
 from asyncelt.schema.columns import ColumnHints
 from asyncelt.schema.model import Schema
 from asyncelt.storage.files import remove_tree
-from asyncelt.storage.head import read_head
+from asyncelt.storage.head import HeadFile
 from asyncelt.storage.lock import hold_lock
 from asyncelt.storage.package import PackageStore
 from asyncelt.types import FileFormat, JsonValue, OnBusy, Refresh
@@ -193,7 +193,7 @@ async def _remove_unused(root: Path, threads: anyio.CapacityLimiter) -> None:
     """Remove a working folder in which nothing has been done, nor is being done by somebody else."""
 
     def remove() -> None:
-        if read_head(root).load_id is None and not PackageStore(root).pending():
+        if HeadFile(root).read().load_id is None and not PackageStore(root).pending():
             remove_tree(root)
 
     if await in_thread(root.exists, threads):
@@ -245,7 +245,7 @@ async def replay(pipeline: Pipeline, data: object = None, *, where: str | None =
 
 def _continued(found: Pipeline, destination: DestinationReference | None) -> Pipeline:
     """The same pipeline, going on in dev_mode where its folder was used in it last."""
-    head = read_head(Path(found.working_dir))
+    head = HeadFile(Path(found.working_dir)).read()
 
     if not head.local.get("_dev_mode"):
         return found

@@ -18,7 +18,7 @@ from asyncelt.pipeline.options import DestinationReference, destination_of, stag
 from asyncelt.pipeline.tracing import read_trace
 from asyncelt.schema.model import Schema
 from asyncelt.schema.naming import Naming, naming_for
-from asyncelt.storage.head import Head, Tip, read_head, read_tip
+from asyncelt.storage.head import Head, HeadFile, Tip, read_tip
 from asyncelt.storage.package import PackageStore, Pending
 from asyncelt.storage.state import StateDoc, decode_state, default_state
 
@@ -36,6 +36,7 @@ class PipelineFacts:
         self._staging = made.staging
         self._dataset_name = made.dataset_name
         self._starts_anew = made.options.starts_anew
+        self._head_file = HeadFile(self._root)
         self._head = Head()
         self._pending = Pending()
         self._tip = Tip()
@@ -259,7 +260,7 @@ class PipelineFacts:
 
     def _read_folder(self) -> None:
         """Take note of what the working folder says, as far as it can be read."""
-        self._head = read_head(self._root)
+        self._head = self._head_file.read()
 
         if self._head.local.get("_dev_mode") and not self.dev_mode:
             # Of an instance in dev_mode: the first call removes it.

@@ -28,7 +28,7 @@ from asyncelt.pipeline.options import (
     staging_of,
 )
 from asyncelt.progress import observer_for
-from asyncelt.storage.head import Head, read_head
+from asyncelt.storage.head import Head, HeadFile
 from asyncelt.types import OnBusy, Refresh
 
 __all__ = ["Arguments", "Given", "Made", "destination_used", "made_of"]
@@ -222,7 +222,7 @@ def _path(given: str | Path | None) -> Path | None:
 
 def _last_used(options: Options, name: str) -> Head:
     root = options.pipelines_dir / name
-    head = read_head(root / f"member-{options.member}" if options.member else root)
+    head = HeadFile(root / f"member-{options.member}" if options.member else root).read()
 
     return Head() if head.local.get("_dev_mode") else head
 

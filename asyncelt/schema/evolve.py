@@ -13,7 +13,7 @@ from typing import Any, Final, cast
 from asyncelt.errors import SchemaConflict, SchemaError
 from asyncelt.schema.capabilities import Capabilities
 from asyncelt.schema.model import Column, Schema, SchemaDelta, Table, TableDelta
-from asyncelt.schema.stored import COLUMN_FLAGS, COLUMN_VALUES, content_hash, plain
+from asyncelt.schema.stored import COLUMN_FLAGS, COLUMN_VALUES, plain
 from asyncelt.schema.system import DLT_ID, DLT_ROOT_ID, is_system_name
 from asyncelt.types import ColumnName, JsonValue, MergeStrategy, TableName
 
@@ -129,7 +129,7 @@ def bump(schema: Schema) -> Schema:
     The first hash is set without a new version; later a changed content raises the version by one and the old hash
     is remembered, newest first, ten at most. The same schema comes back when nothing has changed.
     """
-    now = content_hash(schema)
+    now = schema.content_hash
 
     if now == schema.version_hash:
         return schema

@@ -73,7 +73,7 @@ def merge_table_hints(
     """Add the tables that hints describe, or lay the hints over the tables that are there.
 
     Whether a table has seen data is kept. A new table under a contract that freezes columns may still take columns
-    from its first load. Equal hints twice give the same schema as once.
+    from its first load. Equal hints twice give the same schema as once, which comes back as it is.
 
     Args:
         schema: To start from.
@@ -106,7 +106,8 @@ def merge_table_hints(
 
         tables[name] = table_from_stored(name, stored) if known is None else laid_over(schema.name, known, stored)
 
-    merged = replace(schema, tables=tables)
+    # The same object where nothing has changed: what is known of it need not be found out again.
+    merged = replace(schema, tables=tables) if _are_news(tables, schema.tables) else schema
 
     # A nested table with keys of its own is the root of what is nested in it.
     for root in dict.fromkeys(merged.root_of(name).name for name in named):
@@ -119,6 +120,17 @@ def merge_table_hints(
         )
 
     return merged
+
+
+def _are_news(tables: Mapping[TableName, Table], known: Mapping[TableName, Table]) -> bool:
+    """Whether some table is another one, or has its columns in another order."""
+    for name, table in tables.items():
+        before = known.get(name)
+
+        if before is None or before != table or [*before.columns] != [*table.columns]:
+            return True
+
+    return False
 
 
 def validate_hints(hints: TableHints) -> None:

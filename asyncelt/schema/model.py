@@ -8,7 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING
+
+import orjson
 
 from asyncelt.arguments import MAPPING, TEXT, expect
 from asyncelt.types import ColumnName, DataType, JsonValue, TableName, WriteDisposition
@@ -71,7 +74,7 @@ class Table:
         return tuple(name for name, column in self.columns.items() if getattr(column, hint))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Schema:
     """A named set of tables with its settings. Reads like the reference's stored schema, engine 11.
 
@@ -91,6 +94,20 @@ class Schema:
     previous_hashes: tuple[str, ...] = ()
     imported_version_hash: str | None = None
     description: str | None = None
+
+    @cached_property
+    def content_hash(self) -> str:
+        """What ``version_hash`` becomes when the content is given its version."""
+        from asyncelt.schema.stored import content_hash
+
+        return content_hash(self)
+
+    @cached_property
+    def stored_json(self) -> bytes:
+        """The stored form as compact JSON."""
+        from asyncelt.schema.stored import to_stored
+
+        return orjson.dumps(to_stored(self))
 
     @classmethod
     def from_dict(cls, document: Mapping[str, JsonValue]) -> Schema:

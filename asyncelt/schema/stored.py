@@ -114,7 +114,7 @@ def from_stored(stored: Mapping[str, JsonValue]) -> Schema:
 
 def to_json(schema: Schema) -> str:
     """The stored document as compact JSON, as rows of ``_dlt_version`` hold it."""
-    return orjson.dumps(to_stored(schema)).decode()
+    return schema.stored_json.decode()
 
 
 def from_json(text: str | bytes) -> Schema:

@@ -10,20 +10,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import cast
 
 import orjson
 
 from asyncelt.errors import AsynceltError, StorageError
 from asyncelt.schema.model import Schema
-from asyncelt.schema.stored import from_stored, to_stored
+from asyncelt.schema.stored import from_stored
 from asyncelt.storage.extracted import ExtractedPackage
 from asyncelt.storage.files import write_atomically
 from asyncelt.storage.manifest import FORMAT_VERSION
 from asyncelt.storage.package import PackageStore, Pending
 from asyncelt.types import JsonValue, LoadId
 
-__all__ = ["Head", "Tip", "read_head", "read_tip", "write_head"]
+__all__ = ["Head", "HeadFile", "Tip", "read_tip"]
 
 _FILE = "head.json"
 
@@ -65,61 +64,80 @@ class Tip:
         return self.edited if self.edited is not None else self.state
 
 
-def read_head(root: Path) -> Head:
-    """The head of a working folder; an empty one when there is none or it is torn.
+class HeadFile:
+    """The head of one working folder. Schemas that have not changed since they were read last are not read again.
 
-    Raises:
-        StorageError: A newer release has written it.
+    Args:
+        root: The folder.
     """
-    try:
-        document = orjson.loads((root / _FILE).read_bytes())
-    except (OSError, orjson.JSONDecodeError):
-        return Head()
 
-    if not isinstance(document, dict):
-        return Head()
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._schemas: dict[str, tuple[bytes, Schema]] = {}
+        """By name, as of the last `read`. What is written is not kept: it may hold what users can change."""
 
-    version = document.get("format_version", 1)
+    def read(self) -> Head:
+        """The head; an empty one when there is none or it is torn.
 
-    if isinstance(version, int) and version > FORMAT_VERSION:
-        raise StorageError(
-            f"The working folder {root} has format version {version}; this release reads up to {FORMAT_VERSION}. "
-            "Update the library, or choose another pipelines_dir."
-        )
+        Raises:
+            StorageError: A newer release has written it.
+        """
+        try:
+            document = orjson.loads((self._root / _FILE).read_bytes())
+        except (OSError, orjson.JSONDecodeError):
+            return Head()
 
-    try:
-        return Head(
-            load_id=document["load_id"],
-            state=document["state"],
-            schemas={name: from_stored(stored) for name, stored in document["schemas"].items()},
-            dataset_name=document["dataset_name"],
-            destination_type=document["destination_type"],
-            destination_name=document.get("destination_name"),
-            place=document.get("place"),
-            local=document["local"],
-            edited=document.get("edited"),
-            edited_on=document.get("edited_on"),
-        )
-    except (KeyError, TypeError, AttributeError, AsynceltError):
-        return Head()
+        if not isinstance(document, dict):
+            return Head()
 
+        version = document.get("format_version", 1)
 
-def write_head(root: Path, head: Head) -> None:
-    """Replace the head of a working folder."""
-    document = {
-        "format_version": FORMAT_VERSION,
-        "load_id": head.load_id,
-        "state": head.state,
-        "schemas": {name: to_stored(schema) for name, schema in head.schemas.items()},
-        "dataset_name": head.dataset_name,
-        "destination_type": head.destination_type,
-        "destination_name": head.destination_name,
-        "place": head.place,
-        "local": cast("dict[str, JsonValue]", dict(head.local)),
-        "edited": head.edited,
-        "edited_on": head.edited_on,
-    }
-    write_atomically(root / _FILE, orjson.dumps(document), durable=False)
+        if isinstance(version, int) and version > FORMAT_VERSION:
+            raise StorageError(
+                f"The working folder {self._root} has format version {version}; this release reads up to "
+                f"{FORMAT_VERSION}. Update the library, or choose another pipelines_dir."
+            )
+
+        try:
+            self._schemas = {name: self._schema(name, stored) for name, stored in document["schemas"].items()}
+
+            return Head(
+                load_id=document["load_id"],
+                state=document["state"],
+                schemas={name: schema for name, (_, schema) in self._schemas.items()},
+                dataset_name=document["dataset_name"],
+                destination_type=document["destination_type"],
+                destination_name=document.get("destination_name"),
+                place=document.get("place"),
+                local=document["local"],
+                edited=document.get("edited"),
+                edited_on=document.get("edited_on"),
+            )
+        except (KeyError, TypeError, AttributeError, AsynceltError):
+            return Head()
+
+    def _schema(self, name: str, stored: Mapping[str, JsonValue]) -> tuple[bytes, Schema]:
+        text = orjson.dumps(stored)
+        known = self._schemas.get(name)
+
+        return known if known is not None and known[0] == text else (text, from_stored(stored))
+
+    def write(self, head: Head) -> None:
+        """Replace the head."""
+        document = {
+            "format_version": FORMAT_VERSION,
+            "load_id": head.load_id,
+            "state": head.state,
+            "schemas": {name: orjson.Fragment(schema.stored_json) for name, schema in head.schemas.items()},
+            "dataset_name": head.dataset_name,
+            "destination_type": head.destination_type,
+            "destination_name": head.destination_name,
+            "place": head.place,
+            "local": dict(head.local),
+            "edited": head.edited,
+            "edited_on": head.edited_on,
+        }
+        write_atomically(self._root / _FILE, orjson.dumps(document), durable=False)
 
 
 def read_tip(store: PackageStore, head: Head, pending: Pending) -> Tip:

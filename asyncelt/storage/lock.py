@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import anyio
@@ -15,7 +16,7 @@ import anyio
 from asyncelt.errors import PipelineBusy, StorageError, UsageError
 from asyncelt.types import OnBusy
 
-__all__ = ["hold_lock", "unwritable"]
+__all__ = ["hold_lock"]
 
 
 @dataclass(slots=True)
@@ -34,7 +35,9 @@ _MAX_WAIT_S = 0.5
 
 
 @asynccontextmanager
-async def hold_lock(path: Path, *, on_busy: OnBusy, what: str) -> AsyncIterator[None]:
+async def hold_lock(
+    path: Path, *, on_busy: OnBusy, what: str, make_folder: Callable[[], Awaitable[None]] | None = None
+) -> AsyncIterator[None]:
     """Own ``path`` inside the block; a dead owner in another process is replaced at once.
 
     The kernel gives no notice when a lock is dropped, so waiting is trying again with growing pauses (up to
@@ -44,6 +47,7 @@ async def hold_lock(path: Path, *, on_busy: OnBusy, what: str) -> AsyncIterator[
         path: Lock file; created if it does not exist. It stays afterwards.
         on_busy: ``wait`` until the owner has gone, or ``raise``.
         what: Named in the error.
+        make_folder: Makes the folder of ``path``, called when it is not there.
 
     Raises:
         PipelineBusy: Somebody else owns it and ``on_busy`` is ``raise``.
@@ -56,7 +60,7 @@ async def hold_lock(path: Path, *, on_busy: OnBusy, what: str) -> AsyncIterator[
             "one of its own resources or from inside its managed_state()."
         )
 
-    descriptor = _opened(path, what)
+    descriptor = await _opened(path, what, make_folder)
     hold = _Hold(path)
     before = _holds.get()
     _holds.set((*before, hold))
@@ -81,7 +85,7 @@ async def hold_lock(path: Path, *, on_busy: OnBusy, what: str) -> AsyncIterator[
         _holds.set(before)
 
 
-def unwritable(folder: Path, what: str, error: OSError) -> StorageError:
+def _unwritable(folder: Path, what: str, error: OSError) -> StorageError:
     """The error of a working folder that this user cannot make or write."""
     return StorageError(
         f"{what} cannot use its working folder {folder}: {error.strerror}. Let pipelines_dir=... or the environment "
@@ -89,11 +93,21 @@ def unwritable(folder: Path, what: str, error: OSError) -> StorageError:
     )
 
 
-def _opened(path: Path, what: str) -> int:
+async def _opened(path: Path, what: str, make_folder: Callable[[], Awaitable[None]] | None) -> int:
+    open_file = partial(os.open, path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+
     try:
-        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            return open_file()
+        except FileNotFoundError:
+            if make_folder is None:
+                raise
+
+            await make_folder()
+
+            return open_file()
     except OSError as error:
-        raise unwritable(path.parent, what, error) from error
+        raise _unwritable(path.parent, what, error) from error
 
 
 def _try_lock(descriptor: int) -> bool:

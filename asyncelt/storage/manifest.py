@@ -11,7 +11,7 @@ import orjson
 
 from asyncelt.errors import PackageCorrupt
 from asyncelt.flow import JobFile, Package, PositionMove
-from asyncelt.schema.stored import from_stored, to_stored
+from asyncelt.schema.stored import from_stored
 from asyncelt.storage.files import write_atomically
 from asyncelt.storage.state import decode_typed_json, encode_typed_json
 from asyncelt.types import JsonValue, LoadId, PackageStatus, TableName
@@ -103,7 +103,7 @@ def read_manifest(folder: Path, *, is_typed: bool = False) -> dict[str, object]:
 
 
 def to_manifest(sealed: SealedPackage) -> dict[str, object]:
-    """A sealed package as plain values."""
+    """A sealed package as values for JSON."""
     package = sealed.package
 
     return {
@@ -144,7 +144,7 @@ def to_manifest(sealed: SealedPackage) -> dict[str, object]:
             for move in package.positions
         ],
         "state": sealed.state,
-        "schema": to_stored(package.schema),
+        "schema": orjson.Fragment(package.schema.stored_json),
         "schema_update": {table: list(columns) for table, columns in sealed.schema_update.items()},
     }
 

@@ -17,6 +17,7 @@ seals under the load id of the extracted package, which is garbage from then on.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -90,7 +91,8 @@ class PackageStore:
     def prepare(self) -> Pending:
         """Make the folders, remove what a dead run left unfinished, and return the ids of what is pending."""
         for folder in (self._building, self._extracted, self._sealed, self._done):
-            folder.mkdir(parents=True, exist_ok=True)
+            if not folder.is_dir():
+                folder.mkdir(parents=True, exist_ok=True)
 
         for leftover in self._building.iterdir():
             # A bundle whose renames were cut off was never sealed: what it renamed already goes too.
@@ -327,10 +329,11 @@ class PackageStore:
 
 
 def _ids(folder: Path) -> list[LoadId]:
-    if not folder.is_dir():
+    try:
+        with os.scandir(folder) as entries:
+            return sorted((LoadId(entry.name) for entry in entries if entry.is_dir()), key=float)
+    except (FileNotFoundError, NotADirectoryError):
         return []
-
-    return sorted((LoadId(path.name) for path in folder.iterdir() if path.is_dir()), key=float)
 
 
 def _bundled(packages: Sequence[tuple[_P, tuple[LoadId, ...]]]) -> list[tuple[_P, ...]]:

@@ -18,7 +18,7 @@ import pytest
 
 from asyncelt.errors import AsynceltError, LeaseLost
 from asyncelt.failpoints import Handler, installed
-from asyncelt.load.protocol import Destination, Session, Target
+from asyncelt.load.protocol import Destination, Known, Lease, Restored, Session, SupportsTakeOver, Target
 from asyncelt.schema.model import Column, Table
 from asyncelt.schema.system import LOADS_TABLE, VERSION_TABLE
 from asyncelt.testing.emptying import EmptyingConformance
@@ -158,6 +158,32 @@ class DestinationConformance(
         assert (restored.last_load_id, restored.head_load_id) == (last.load_id, last.load_id)
         assert list(restored.schemas) == [last.schema.name]
         assert last.schema.version_hash in restored.schemas[last.schema.name]
+
+    async def test_taking_over_is_taking_the_lease_and_restoring(self, owner: Owner) -> None:
+        name, member = owner.target.pipeline_name, owner.target.member
+
+        async with owner.destination.connect(owner.target) as session:
+            if not isinstance(session, SupportsTakeOver):
+                pytest.skip("the destination has two calls for it")
+
+            known = Known(load_id=LoadId("1.0"), state="known")
+            assert await session.take_over(name, member, known) == (Lease(epoch=1), Restored())
+
+        await owner.run({"one": ONE}, state="state")
+        assert owner.last is not None
+        known = Known(load_id=owner.last.load_id, state="state")
+
+        async with owner.destination.connect(owner.target) as session:
+            assert isinstance(session, SupportsTakeOver)
+            whole = await session.restore(name)
+            first, found = await session.take_over(name, member, known)
+            assert found == replace(whole, is_known=True, schemas={}, state_load_id=None)
+
+            for changed in (replace(known, state="other"), replace(known, load_id=LoadId("1.0")), None):
+                later, found = await session.take_over(name, member, changed)
+                assert found == whole
+                assert later == replace(first, epoch=later.epoch)
+                assert later.epoch > first.epoch
 
     async def test_a_schema_is_stored_once_per_content(self, owner: Owner) -> None:
         await owner.run({"one": ONE})

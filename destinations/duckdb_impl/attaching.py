@@ -64,7 +64,9 @@ class Access:
             cursor = self._ready_cursor()
 
             if self._config.path is None:
-                with self.statements.using(cursor) as catalog:
+                catalog = _database_of(cursor)
+
+                with self.statements.using(cursor):
                     yield Dataset(self._dataset_name, catalog)
             else:
                 with self._attached(self._config.path, cursor) as catalog:
@@ -163,15 +165,25 @@ class Access:
         except (duckdb.BinderException, duckdb.ConnectionException) as error:
             raise Busy(f"Another DuckDB in this process has {path} open.") from error
 
-        with connection, self.statements.using(connection) as catalog:
+        with connection:
+            catalog = _database_of(connection)
             connection.execute("SET TimeZone = 'UTC'")
-            yield catalog
+
+            with self.statements.using(connection):
+                yield catalog
 
     def _attach_statements(self, path: Path) -> tuple[str, str]:
         # A file that is there keeps its version: its owner may have reasons.
         version = None if path.exists() else self._config.storage_version
 
         return _attach_statements(path, self._config.catalog or path.stem, version)
+
+
+def _database_of(connection: duckdb.DuckDBPyConnection) -> str:
+    """The database that a connection is in."""
+    found = connection.execute("SELECT current_database()").fetchone()
+
+    return "" if found is None else str(found[0])
 
 
 @contextmanager

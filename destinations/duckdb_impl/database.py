@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
+from dataclasses import replace
 
 import duckdb
 import pyarrow as pa
@@ -19,6 +20,7 @@ from asyncelt.destinations.duckdb_impl.attaching import Access, commit_lock, loc
 from asyncelt.destinations.duckdb_impl.config import DuckDbConfig
 from asyncelt.destinations.duckdb_impl.early import Early, EarlyLoading
 from asyncelt.destinations.duckdb_impl.errors import Interrupted, translated
+from asyncelt.destinations.duckdb_impl.fences import Fences
 from asyncelt.destinations.duckdb_impl.job_paths import JobPaths, job_paths
 from asyncelt.destinations.duckdb_impl.positions import claim_positions
 from asyncelt.destinations.duckdb_impl.transaction import commit_packages
@@ -33,7 +35,7 @@ from asyncelt.destinations.local_sql import next_of
 from asyncelt.destinations.sql.names import Dataset
 from asyncelt.errors import CommitUnknown, DestinationRejected, DestinationUnavailable, LoadError
 from asyncelt.flow import PositionClaim
-from asyncelt.load.protocol import Commit, CommitResult, Lease, Restored, StoredPosition, Target
+from asyncelt.load.protocol import Commit, CommitResult, Known, Lease, Restored, StoredPosition, Target
 from asyncelt.load.staging import Staging
 from asyncelt.types import LoadId, SqlValue
 
@@ -84,13 +86,27 @@ class Database:
         ):
             current = reading.lease(self._statements, dataset, pipeline_name, member)
 
-            if current is None:
-                return Lease(epoch=1)
+            return _next_lease(fences, dataset, pipeline_name, member, current)
 
-            epoch = max(current.epoch, fences.newest(dataset.name, pipeline_name, member)) + 1
-            fences.raise_to(dataset.name, pipeline_name, member, epoch)
+    def take_over(self, pipeline_name: str, member: str, known: Known | None) -> tuple[Lease, Restored]:
+        """`acquire` and `restore`; little is read where what is known is still so."""
+        if known is None or not self._access.exists:
+            return self.acquire(pipeline_name, member), self.restore(pipeline_name)
 
-            return Lease(epoch=epoch, head_load_id=current.head_load_id)
+        self._access.keep_file()
+
+        with (
+            commit_lock(self._config) as fences,
+            self._access.open(f"taking the lease of pipeline {pipeline_name!r}") as dataset,
+        ):
+            current = reading.lease(self._statements, dataset, pipeline_name, member)
+            lease = _next_lease(fences, dataset, pipeline_name, member, current)
+            found = reading.glance(self._statements, dataset, pipeline_name, current)
+
+        if found is not None and (found.head_load_id, found.state) == (known.load_id, known.state):
+            return lease, replace(found, is_known=True)
+
+        return lease, self.restore(pipeline_name)
 
     def commit(self, commit: Commit, staging: Staging | None = None) -> CommitResult:
         """Everything in one transaction; see `transaction`. Job files are read where they are staged, if they are."""
@@ -267,3 +283,14 @@ class Database:
     @property
     def _reading(self) -> str:
         return f"running a query on dataset {self._target.dataset_name!r}"
+
+
+def _next_lease(fences: Fences, dataset: Dataset, pipeline_name: str, member: str, current: Lease | None) -> Lease:
+    """A lease that makes all others useless, given the row in the dataset."""
+    if current is None:
+        return Lease(epoch=1)
+
+    epoch = max(current.epoch, fences.newest(dataset.name, pipeline_name, member)) + 1
+    fences.raise_to(dataset.name, pipeline_name, member, epoch)
+
+    return Lease(epoch=epoch, head_load_id=current.head_load_id)

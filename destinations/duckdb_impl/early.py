@@ -18,10 +18,10 @@ from typing import Final
 import duckdb
 
 from asyncelt.destinations.duckdb_impl.attaching import Access, commit_lock, lock_path
+from asyncelt.destinations.duckdb_impl.catalog import Catalog
 from asyncelt.destinations.duckdb_impl.config import DuckDbConfig
 from asyncelt.destinations.duckdb_impl.fences import Fences
 from asyncelt.destinations.duckdb_impl.files import insert_parquet
-from asyncelt.destinations.duckdb_impl.reading import read_catalog, read_columns
 from asyncelt.destinations.duckdb_impl.tables import migrate_table, require_dataset
 from asyncelt.destinations.duckdb_impl.tuning import FittedMemory, leave_out_fsst
 from asyncelt.destinations.duckdb_impl.writing import Work
@@ -77,7 +77,7 @@ class Early:
         work = self.work
 
         for one in jobs:
-            read_columns(work.database, work.dataset, work.catalog, [one.table.name])
+            work.catalog.read([one.table.name])
             self._migrate(one.load_id, one.table)
             self.memory.fit({one.table.name: len(one.table.columns)})
             sql, parameters = insert_parquet(one.table.name, work.dataset, [str(one.path)])
@@ -117,7 +117,7 @@ class Early:
 
     def _is_in_order(self, table: Table, added: Sequence[str]) -> bool:
         """Whether the table has the columns in the order in which the commit alone would have put them."""
-        there = self.work.catalog.get(table.name.lower(), {})
+        there = self.work.catalog.columns_of(table.name) or {}
         wanted = [
             name
             for name, column in table.columns.items()
@@ -207,7 +207,7 @@ class EarlyLoading:
             stack.callback(memory.restore)
             statements.execute("BEGIN TRANSACTION")
             stack.callback(statements.rollback)
-            work = Work(statements, dataset, read_catalog(statements, dataset), self._config.replace_strategy)
+            work = Work(statements, dataset, Catalog(statements, dataset), self._config.replace_strategy)
 
             return Early(
                 work=work,

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from asyncelt.destinations._threads import Threads
 from asyncelt.destinations.busy import Busy
 from asyncelt.destinations.duckdb_impl.fences import MemoryFences
 
@@ -31,6 +32,8 @@ class Instance:
     def __init__(self, connection: DuckDBPyConnection | None = None) -> None:
         self.is_own = connection is None
         """Whether its settings are ours to change."""
+        self.threads = Threads("asyncelt-duckdb")
+        """Those of the sessions."""
         self.is_without_fsst = False
         """Whether one way of compressing texts is left out now."""
         self.wants_all_memory = False

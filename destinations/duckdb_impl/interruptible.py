@@ -39,21 +39,15 @@ class Interruptible:
         return self._connection
 
     @contextmanager
-    def using(self, connection: duckdb.DuckDBPyConnection) -> Iterator[str]:
-        """Run statements on this connection inside the block.
-
-        Yields:
-            The database that it is in.
-        """
-        found = connection.execute("SELECT current_database()").fetchone()
-
+    def using(self, connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
+        """Run statements on this connection inside the block."""
         with self._lock:
             self._connection = connection
             # An earlier call may have been cancelled; this one is not.
             self.is_cancelled = False
 
         try:
-            yield "" if found is None else str(found[0])
+            yield
         finally:
             with self._lock:
                 self._connection = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from asyncelt.destinations.duckdb_impl.reading import read_catalog, read_columns
+from asyncelt.destinations.duckdb_impl.catalog import Catalog
 from asyncelt.destinations.duckdb_impl.statements import DIALECT, Statements
 from asyncelt.destinations.duckdb_impl.tables import migrate_table, require_dataset
 from asyncelt.destinations.duckdb_impl.writing import Work
@@ -40,9 +40,9 @@ def claim_positions(
     database.execute("BEGIN TRANSACTION")
 
     try:
-        work = Work(database, dataset, read_catalog(database, dataset), "truncate-and-insert")
+        work = Work(database, dataset, Catalog(database, dataset), "truncate-and-insert")
+        work.catalog.read([_TABLE.name])
         require_dataset(work)
-        read_columns(database, dataset, work.catalog, [_TABLE.name])
         migrate_table(work, _TABLE)
         found = [_claim(work, pipeline_name, one) for one in claims]
 

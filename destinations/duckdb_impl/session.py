@@ -16,7 +16,7 @@ from asyncelt.destinations.duckdb_impl.config import DuckDbConfig
 from asyncelt.destinations.streaming import BatchStream
 from asyncelt.errors import ConfigError, DestinationRejected, DestinationUnavailable
 from asyncelt.flow import JobFile, Package, PositionClaim
-from asyncelt.load.protocol import Commit, CommitResult, EarlyJob, Lease, Restored, StoredPosition, Target
+from asyncelt.load.protocol import Commit, CommitResult, EarlyJob, Known, Lease, Restored, StoredPosition, Target
 from asyncelt.load.staging import Staging
 from asyncelt.types import LoadId, SqlValue
 
@@ -45,7 +45,7 @@ class DuckDbSession:
         self._config = config
         self._target = target
         self._staging = staging
-        self._worker = Worker(f"asyncelt-duckdb-{target.dataset_name}")
+        self._worker = Worker(config.instance.threads)
         self._database: Database | None = None
 
     async def restore(self, pipeline_name: str) -> Restored:
@@ -55,6 +55,10 @@ class DuckDbSession:
     async def acquire(self, pipeline_name: str, member: str) -> Lease:
         """See `Session.acquire`."""
         return await self._run(lambda database: database.acquire(pipeline_name, member))
+
+    async def take_over(self, pipeline_name: str, member: str, known: Known | None) -> tuple[Lease, Restored]:
+        """See `SupportsTakeOver.take_over`."""
+        return await self._run(lambda database: database.take_over(pipeline_name, member, known))
 
     async def migrate(self, commit: Commit) -> None:
         """Nothing: DDL is part of the commit's transaction."""
@@ -71,9 +75,7 @@ class DuckDbSession:
 
     async def load_early(self, jobs: Sequence[EarlyJob]) -> bool:
         """See `SupportsEarly`."""
-        database = self._database or await self._prepare()
-
-        return await self._worker.call(lambda: database.early.load(jobs), interrupt=database.interrupt)
+        return await self._worker.call(lambda: self._opened().early.load(jobs), interrupt=self._interrupt)
 
     async def forget_early(self) -> None:
         """See `SupportsEarly`."""
@@ -164,28 +166,21 @@ class DuckDbSession:
         if self._database is not None and self._database.early.is_under_way:
             return
 
-        database, self._database = self._database, None
-
-        if database is not None:
+        if self._database is not None:
             with anyio.CancelScope(shield=True):
-                await self._worker.call(database.close)
+                await self._worker.call(self._let_go)
 
     async def close(self) -> None:
-        """Close the connection and end the thread, also while the task is being cancelled."""
-        database, self._database = self._database, None
-
+        """Close the connection and give the thread back, also while the task is being cancelled."""
         with anyio.CancelScope(shield=True):
-            try:
-                if database is not None:
-                    await self._worker.call(database.close)
-            finally:
-                await self._worker.ended()
+            await self._worker.ended(self._let_go)
 
     async def _run(self, work: Callable[[Database], T], *, keeps_early: bool = False) -> T:
         """Make one call in the thread; what another owner holds is waited for, at most ``busy_timeout_s``."""
-        database = self._database or await self._prepare()
 
         def run() -> T:
+            database = self._opened()
+
             if not keeps_early:
                 # One connection has one transaction, in which no other call may look.
                 database.early.forget()
@@ -194,9 +189,11 @@ class DuckDbSession:
 
         async def call() -> T:
             try:
-                return await self._worker.call(run, interrupt=database.interrupt)
+                return await self._worker.call(run, interrupt=self._interrupt)
             except Busy:
-                database.ask_others()
+                if self._database is not None:
+                    self._database.ask_others()
+
                 raise
             except PermissionError as error:
                 raise DestinationRejected(f"{self._config.location}: {error}") from error
@@ -213,10 +210,9 @@ class DuckDbSession:
         """A statement of the transaction that this session was opened for."""
         return await self._run(lambda database: database.run(sql, parameters))
 
-    async def _prepare(self) -> Database:
-        config, target = self._config, self._target
-
-        def build() -> Database:
+    def _opened(self) -> Database:
+        """The database, made by the first call. In the thread, as are all calls that use it."""
+        if self._database is None:
             # Importing the driver and the SQL builder takes a fifth of a second: not on the event loop.
             try:
                 module = importlib.import_module("asyncelt.destinations.duckdb_impl.database")
@@ -225,15 +221,20 @@ class DuckDbSession:
                     f"The duckdb destination needs the package {error.name!r}: pip install duckdb"
                 ) from error
 
-            return cast("Database", module.Database(config, target))
-
-        built = await self._worker.call(build)
-
-        # Several first calls may come at the same time; all use what the first of them has built.
-        if self._database is None:
-            self._database = built
+            self._database = cast("Database", module.Database(self._config, self._target))
 
         return self._database
+
+    def _let_go(self) -> None:
+        """Close the database, if there is one. In the thread."""
+        database, self._database = self._database, None
+
+        if database is not None:
+            database.close()
+
+    def _interrupt(self) -> None:
+        if self._database is not None:
+            self._database.interrupt()
 
 
 class DuckDbTransaction:

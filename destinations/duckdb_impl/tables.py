@@ -13,13 +13,13 @@ __all__ = ["migrate_table", "require_dataset"]
 
 def require_dataset(work: Work) -> None:
     """CREATE SCHEMA before its first table; the schema itself may be there."""
-    if not work.catalog:
+    if work.catalog.is_empty:
         work.database.execute(ddl.create_dataset(work.dataset, DIALECT))
 
 
 def migrate_table(work: Work, wanted: Table) -> tuple[str, ...]:
     """CREATE or ADD COLUMN, if anything is missing; the columns that were."""
-    existing = work.catalog.get(wanted.name.lower())
+    existing = work.catalog.columns_of(wanted.name)
     columns = ddl.new_columns(wanted, existing)
 
     if not columns:
@@ -31,6 +31,6 @@ def migrate_table(work: Work, wanted: Table) -> tuple[str, ...]:
         for one in columns:
             work.database.execute(ddl.add_column(work.dataset, wanted.name, one, duckdb_type, DIALECT))
 
-    work.catalog.setdefault(wanted.name.lower(), {}).update({one.name.lower(): None for one in columns})
+    work.catalog.add(wanted.name, [one.name for one in columns])
 
     return tuple(one.name for one in columns)

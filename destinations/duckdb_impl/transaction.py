@@ -8,11 +8,12 @@ from datetime import UTC, datetime
 
 import duckdb
 
+from asyncelt.destinations.duckdb_impl.catalog import Catalog
 from asyncelt.destinations.duckdb_impl.early import Early
 from asyncelt.destinations.duckdb_impl.errors import translate
 from asyncelt.destinations.duckdb_impl.job_paths import JobPaths, local_job_path
 from asyncelt.destinations.duckdb_impl.positions import move_positions
-from asyncelt.destinations.duckdb_impl.reading import committed, lease, read_catalog, read_columns
+from asyncelt.destinations.duckdb_impl.reading import committed, lease
 from asyncelt.destinations.duckdb_impl.statements import DIALECT, Statements
 from asyncelt.destinations.duckdb_impl.tables import migrate_table, require_dataset
 from asyncelt.destinations.duckdb_impl.writing import Work, write_package
@@ -69,7 +70,7 @@ def commit_packages(
         database.execute("BEGIN TRANSACTION")
 
     try:
-        work = Work(database, dataset, read_catalog(database, dataset), replace_strategy, paths)
+        work = Work(database, dataset, Catalog(database, dataset), replace_strategy, paths)
         result = _write(work, commit, newest_epoch, early)
         failpoint("duckdb.before_commit")
     except BaseException:
@@ -89,18 +90,18 @@ def commit_packages(
 
 def _write(work: Work, commit: Commit, newest_epoch: int, early: Early | None) -> CommitResult:
     load_ids = tuple(package.load_id for package in commit.packages)
-    done = _already_committed(work, load_ids)
+    current = lease(work.database, work.dataset, commit.target.pipeline_name, commit.target.member)
+    done: frozenset[LoadId] = frozenset()
+
+    # Each commit moves the head: where it is the parent, nothing of this commit is there.
+    if current is None or current.head_load_id is None or current.head_load_id != commit.parent_load_id:
+        done = committed(work.database, work.dataset, load_ids)
 
     if len(done) == len(load_ids):
         return CommitResult(load_ids=load_ids, already_committed=True)
 
     remaining = [package for package in commit.packages if package.load_id not in done]
     before = [load_id for load_id in load_ids if load_id in done]
-    current = (
-        lease(work.database, work.dataset, commit.target.pipeline_name, commit.target.member)
-        if system.LEASE_TABLE.name in work.catalog
-        else None
-    )
     head = before[-1] if before else commit.parent_load_id
     known = current or Lease(epoch=0)
     check_lease(work.dataset.name, commit, replace(known, epoch=max(known.epoch, newest_epoch)), head)
@@ -121,15 +122,6 @@ def _write(work: Work, commit: Commit, newest_epoch: int, early: Early | None) -
     _write_lease(work, commit, remaining[-1].load_id, has_lease=current is not None)
 
     return CommitResult(load_ids=load_ids, schema_updates=updates)
-
-
-def _already_committed(work: Work, load_ids: Sequence[LoadId]) -> frozenset[LoadId]:
-    if LOADS_TABLE not in work.catalog:
-        return frozenset()
-
-    found = work.database.rows(system.select_committed(work.dataset, len(load_ids), DIALECT), load_ids)
-
-    return frozenset(LoadId(str(row[0])) for row in found)
 
 
 def _prepare_tables(
@@ -160,7 +152,7 @@ def _drop_tables(work: Work, package: Package) -> None:
     for name in package.dropped_tables:
         if work.has(name):
             work.execute_for(package, name, ddl.drop_table(work.dataset, name, DIALECT))
-            del work.catalog[name.lower()]
+            work.catalog.drop(name)
 
     if package.dropped_tables and work.has(VERSION_TABLE):
         sql = system.delete_schema_versions(work.dataset, DIALECT)
@@ -169,10 +161,10 @@ def _drop_tables(work: Work, package: Package) -> None:
 
 def _migrate(work: Work, package: Package) -> Mapping[str, tuple[str, ...]]:
     """CREATE and ADD COLUMN for the system tables and the tables that the package touches."""
-    require_dataset(work)
     wanted = wanted_tables(package, work.has)
+    work.catalog.read(wanted)
+    require_dataset(work)
     updates: dict[str, tuple[str, ...]] = {}
-    read_columns(work.database, work.dataset, work.catalog, wanted)
 
     for one in wanted.values():
         columns = migrate_table(work, one)

@@ -8,10 +8,10 @@ from typing import Final
 
 import duckdb
 
+from asyncelt.destinations.duckdb_impl.catalog import Catalog
 from asyncelt.destinations.duckdb_impl.errors import translate
 from asyncelt.destinations.duckdb_impl.files import insert_jobs
 from asyncelt.destinations.duckdb_impl.job_paths import JobPaths, local_job_path
-from asyncelt.destinations.duckdb_impl.reading import Catalog
 from asyncelt.destinations.duckdb_impl.statements import DIALECT, Statements
 from asyncelt.destinations.sql.names import Dataset
 from asyncelt.destinations.sql.writing import Append, Place, Stage, Statement, package_work
@@ -26,7 +26,7 @@ _ROOT_ROW_COLUMN: Final = Column(name=ROOT_ROW, data_type="bigint")
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """One transaction on one dataset. The catalog is kept up to date by whoever creates, changes and drops tables."""
+    """One transaction on one dataset."""
 
     database: Statements
     dataset: Dataset
@@ -37,7 +37,7 @@ class Work:
 
     def has(self, name: str) -> bool:
         """Whether the dataset has the table."""
-        return name.lower() in self.catalog
+        return name in self.catalog
 
     def execute_for(self, package: Package, name: str, sql: str, parameters: Sequence[object] = ()) -> None:
         """Run a statement that writes a table of a package; an error says which."""
@@ -60,7 +60,7 @@ def write_package(work: Work, package: Package, *, emptied: Iterable[TableName] 
         dataset=work.dataset,
         dialect=DIALECT,
         arrival="rowid",
-        columns_of=lambda name: work.catalog.get(name.lower()),
+        columns_of=work.catalog.columns_of,
         replace_strategy=work.replace_strategy,
     )
 

@@ -15,6 +15,7 @@ from urllib.parse import unquote, urlsplit
 from anyio.to_thread import run_sync
 
 from asyncelt.arguments import PATH, SECONDS, SIZE, TEXT, expect, expect_if_given
+from asyncelt.destinations._threads import Threads
 from asyncelt.destinations.filesystem_impl.catalogs import CatalogConfig, catalog_config
 from asyncelt.destinations.filesystem_impl.dataset import FileDataset
 from asyncelt.destinations.filesystem_impl.layout import DEFAULT_LAYOUT, Layout, Moment, Placeholder, path_part
@@ -109,6 +110,8 @@ class Filesystem:
     iceberg_catalog: CatalogConfig = field(default_factory=CatalogConfig)
     compact_files: int | None = None
     memory_limit: str | None = "1GB"
+    threads: Threads = field(default_factory=lambda: Threads("asyncelt-filesystem"), repr=False, compare=False)
+    """Those of the sessions."""
 
     @property
     def destination_type(self) -> str:
@@ -147,7 +150,7 @@ class Filesystem:
     async def staging(self, target: Target, reader: str) -> AsyncIterator[FileStaging]:
         """See `StagingDestination.staging`. Files lie in the dataset's folder, as if they were loaded."""
         async with self.site.opened(path_part(target.dataset_name), target) as place:
-            staging = FileStaging(place, self.layout, target, reader)
+            staging = FileStaging(place, self.layout, target, reader, self.threads)
 
             try:
                 yield staging
@@ -167,7 +170,7 @@ class Filesystem:
                 compact_files=self.compact_files,
                 memory_limit=self.memory_limit,
             )
-            session = FilesystemSession(dataset, target, busy_timeout_s=self.busy_timeout_s)
+            session = FilesystemSession(dataset, target, self.threads, busy_timeout_s=self.busy_timeout_s)
 
             try:
                 yield session

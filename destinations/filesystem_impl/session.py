@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TypeVar, cast
 import anyio
 import pyarrow as pa
 
+from asyncelt.destinations._threads import Threads
 from asyncelt.destinations._worker import Worker
 from asyncelt.destinations.busy import OwnerAlive, patiently
 from asyncelt.destinations.filesystem_impl.dataset import FileDataset
@@ -38,12 +39,13 @@ class FilesystemSession:
         removed. A commit that has begun goes on to its end.
     """
 
-    def __init__(self, dataset: FileDataset, target: Target, *, busy_timeout_s: float) -> None:
+    def __init__(self, dataset: FileDataset, target: Target, threads: Threads, *, busy_timeout_s: float) -> None:
         self._dataset = dataset
         self._place = dataset.place
         self._target = target
         self._busy_timeout_s = busy_timeout_s
-        self._worker = Worker(f"asyncelt-filesystem-{target.dataset_name}")
+        self._threads = threads
+        self._worker = Worker(threads)
         self._migrated: tuple[int, Sequence[LoadId]] | None = None
         """Epoch and loads of what has been checked and announced last."""
 
@@ -130,7 +132,7 @@ class FilesystemSession:
     ) -> AsyncIterator[BatchStream]:
         """See `SupportsStream.stream`. A file that a later load has replaced ends the stream with an error."""
         # A thread of its own: the session can be used for other calls while rows are read.
-        own = FilesystemSession(self._dataset, self._target, busy_timeout_s=self._busy_timeout_s)
+        own = FilesystemSession(self._dataset, self._target, self._threads, busy_timeout_s=self._busy_timeout_s)
 
         try:
             query = await own._query_of(sql, parameters)
@@ -144,13 +146,13 @@ class FilesystemSession:
                     await own._worker.call(query.close)
         finally:
             # Only its thread: what is held of the dataset belongs to this session.
-            with anyio.CancelScope(shield=True):
-                await own._worker.ended()
+            own._worker.stop()
 
     async def close(self) -> None:
-        """End the threads, also while the task is being cancelled."""
+        """Give the threads back, also while the task is being cancelled."""
+        self._worker.stop()
+
         with anyio.CancelScope(shield=True):
-            await self._worker.ended()
             await self._place.carrier.close()
 
     async def _is_committed(self, load_ids: Sequence[LoadId]) -> bool:

@@ -17,6 +17,7 @@ from typing import TypeVar
 import anyio
 import orjson
 
+from asyncelt.destinations._threads import Threads
 from asyncelt.destinations._worker import Worker
 from asyncelt.destinations.filesystem_impl.layout import Layout, path_part
 from asyncelt.destinations.filesystem_impl.storage import Place
@@ -43,14 +44,15 @@ class FileStaging:
         layout: Of the files.
         target: Whose they are.
         reader: Who loads them.
+        threads: For what blocks.
     """
 
-    def __init__(self, place: Place, layout: Layout, target: Target, reader: str) -> None:
+    def __init__(self, place: Place, layout: Layout, target: Target, reader: str, threads: Threads) -> None:
         digest = hashlib.sha256(reader.encode()).hexdigest()[:12]
         self._place = place
         self._layout = layout
         self._folder = f"{FOLDER}/{path_part(target.pipeline_name)}__{path_part(target.member)}__{digest}"
-        self._worker = Worker(f"asyncelt-staging-{target.dataset_name}")
+        self._worker = Worker(threads)
         self._announcing = anyio.Lock()
         self._announced: set[LoadId] = set()
         self._there: set[str] = set()
@@ -109,9 +111,10 @@ class FileStaging:
         return self._place.store.span(path, start, stop)
 
     async def close(self) -> None:
-        """End the threads, also while the task is being cancelled."""
+        """Give the threads back, also while the task is being cancelled."""
+        self._worker.stop()
+
         with anyio.CancelScope(shield=True):
-            await self._worker.ended()
             await self._place.carrier.close()
 
     def _announce(self, package: Package) -> Sequence[str]:

@@ -9,6 +9,7 @@ import time
 
 import pytest
 
+from asyncelt.destinations._threads import Threads
 from asyncelt.destinations._worker import Worker
 
 VARIABLE = contextvars.ContextVar("VARIABLE", default="unset")
@@ -16,7 +17,7 @@ VARIABLE = contextvars.ContextVar("VARIABLE", default="unset")
 
 @pytest.fixture
 def worker():
-    worker = Worker("test-worker", grace_s=5)
+    worker = Worker(Threads("test-worker"), grace_s=5)
     yield worker
     worker.stop()
 
@@ -98,7 +99,7 @@ async def test_work_that_waits_its_turn_is_dropped_and_does_not_disturb_what_run
 
 
 async def test_a_call_that_never_ends_is_left_after_the_grace():
-    worker, stop = Worker("stuck", grace_s=0.02), threading.Event()
+    worker, stop = Worker(Threads("stuck"), grace_s=0.02), threading.Event()
     task = asyncio.ensure_future(worker.call(stop.wait))
     await asyncio.sleep(0.01)
     task.cancel()
@@ -118,4 +119,4 @@ async def test_a_thread_that_the_system_does_not_allow_is_told_and_there_is_none
     finally:
         threading.stack_size(before)
 
-    await worker.ended()
+    await worker.ended(lambda: None)
