@@ -50,8 +50,8 @@ if TYPE_CHECKING:
 
 __all__ = ["DataFiles", "View", "columns_of", "field_type", "see", "value_of"]
 
-_GROUP_BYTES: Final = 32 * 1024 * 1024
-"""Of Arrow, in a row group: what is in memory at once."""
+_GROUP_BYTES: Final = 16 * 1024 * 1024
+"""Of Arrow, in a row group: what is in memory three times, as rows, in the table's types and as pages of the file."""
 _TARGET_BYTES: Final = 512 * 1024 * 1024
 """Of Arrow, in a file. A tenth of it, or a third, on the disk; an upsert writes files anew that it touches."""
 _MOST_OPEN: Final = 16
