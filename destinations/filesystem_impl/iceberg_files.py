@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import posixpath
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Literal
 from uuid import uuid4
@@ -40,6 +40,7 @@ from pyiceberg.types import (
 from sqlglot import exp
 
 from asyncelt.destinations.filesystem_impl.iceberg_partitions import Splitter
+from asyncelt.destinations.filesystem_impl.row_groups import row_groups
 from asyncelt.destinations.sql.names import column, table
 from asyncelt.errors import DestinationRejected
 from asyncelt.schema.model import Column, Table
@@ -50,8 +51,6 @@ if TYPE_CHECKING:
 
 __all__ = ["DataFiles", "View", "columns_of", "field_type", "see", "value_of"]
 
-_GROUP_BYTES: Final = 16 * 1024 * 1024
-"""Of Arrow, in a row group: what is in memory three times, as rows, in the table's types and as pages of the file."""
 _TARGET_BYTES: Final = 512 * 1024 * 1024
 """Of Arrow, in a file. A tenth of it, or a third, on the disk; an upsert writes files anew that it touches."""
 _MOST_OPEN: Final = 16
@@ -130,7 +129,10 @@ class DataFiles:
         splitter = Splitter(self.metadata.spec(), self.metadata.schema())
         writing: dict[Record, _OpenFile] = {}
 
-        for group in _gathered(batches, self._conformed):
+        schema = schema_to_pyarrow(self.metadata.schema(), include_field_ids=True)
+        where = f"Iceberg table {self.target.name()[-1]}, load {self.load_id}"
+
+        for group in row_groups(batches, schema, where):
             for partition, rows in splitter.split(group):
                 # The one that was written last is the last of them.
                 writing[partition] = one = writing.pop(partition, None) or self._opened(partition)
@@ -175,23 +177,6 @@ class DataFiles:
         self._paths.append(self.target.location_provider().new_data_location(name))
 
         return self._paths[-1]
-
-    def _conformed(self, rows: pa.Table) -> pa.Table:
-        """With all columns of the table, in their order and types."""
-        schema = schema_to_pyarrow(self.metadata.schema(), include_field_ids=True)
-        arrays = []
-
-        for one in schema:
-            try:
-                known = one.name in rows.schema.names
-                arrays.append(rows.column(one.name).cast(one.type) if known else pa.nulls(rows.num_rows, one.type))
-            except pa.ArrowException as error:
-                raise DestinationRejected(
-                    f"Iceberg table {self.target.name()[-1]}, load {self.load_id}, column {one.name}: a value does not "
-                    f"fit the column's type {one.type}: {error}. Change the column's type, or load into another table."
-                ) from error
-
-        return pa.Table.from_arrays(arrays, schema=schema)
 
 
 @dataclass(slots=True)
@@ -345,21 +330,3 @@ def _place_of(io: object, location: str) -> tuple[FileSystem, str]:
     scheme, netloc, path = PyArrowFileIO.parse_location(location, io.properties)
 
     return io.fs_by_scheme(scheme, netloc), path
-
-
-def _gathered(batches: Iterable[pa.RecordBatch], conformed: Callable[[pa.Table], pa.Table]) -> Iterator[pa.Table]:
-    """Rows of a row group's size; nothing where there are no rows."""
-    pending: list[pa.RecordBatch] = []
-    nbytes = 0
-
-    for batch in batches:
-        if batch.num_rows:
-            pending.append(batch)
-            nbytes += batch.nbytes
-
-        if nbytes >= _GROUP_BYTES:
-            yield conformed(pa.Table.from_batches(pending))
-            pending, nbytes = [], 0
-
-    if pending:
-        yield conformed(pa.Table.from_batches(pending))

@@ -28,7 +28,18 @@ from asyncelt.types import ColumnName, TableName
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
-__all__ = ["DOOMED", "Doomed", "Staged", "bounds", "check_types", "flag_of", "read", "small_database", "staged_rows"]
+__all__ = [
+    "DOOMED",
+    "Doomed",
+    "Staged",
+    "bounds",
+    "check_types",
+    "flag_of",
+    "plain_type",
+    "read",
+    "small_database",
+    "staged_rows",
+]
 
 DOOMED: Final = "_asyncelt_doomed"
 """Table of the values by which rows of the target are found that go."""
@@ -170,7 +181,9 @@ def check_types(store: Store, write: LakeWrite, definition: Table, cast: Cast, t
         values = {one.name: exp.Alias(this=cast(one), alias=identifier(one.name)) for one in known}
         nothing = exp.select(*values.values()).from_(table(definition.name)).limit(0)
         found = connection.execute(nothing.sql(dialect="duckdb")).to_arrow_table().schema
-        others = [name for name in found.names if _plain(found.field(name).type) != _plain(types.field(name).type)]
+        others = [
+            name for name in found.names if plain_type(found.field(name).type) != plain_type(types.field(name).type)
+        ]
 
         if not others:
             return
@@ -192,7 +205,8 @@ def _check_fits(values: pa.Array[pa.Scalar[pa.DataType]], wanted: pa.DataType, w
         ) from error
 
 
-def _plain(kind: pa.DataType) -> pa.DataType:
+def plain_type(kind: pa.DataType) -> pa.DataType:
+    """The form of a type that all who use Arrow have: texts and bytes may come as views, or be large."""
     if pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
         return pa.string()
 
