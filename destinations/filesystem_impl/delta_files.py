@@ -28,7 +28,7 @@ from asyncelt.destinations.filesystem_impl.delta_views import schema_of
 from asyncelt.destinations.filesystem_impl.row_groups import row_groups
 from asyncelt.destinations.filesystem_impl.staged import plain_type
 
-__all__ = ["DeltaFiles", "is_plain"]
+__all__ = ["DeltaFiles", "is_plain", "now_ms"]
 
 _FILE_BYTES: Final = 64 * 1024 * 1024
 _FEATURES: Final = frozenset({"appendOnly", "invariants", "timestampNtz"})
@@ -51,6 +51,11 @@ def is_plain(found: DeltaTable) -> bool:
     )
 
 
+def now_ms() -> int:
+    """The time, as it stands in the log."""
+    return int(time.time() * 1000)
+
+
 @dataclass(slots=True)
 class DeltaFiles:
     """The data files that one commit brings.
@@ -69,8 +74,11 @@ class DeltaFiles:
     _written: list[AddAction] = field(default_factory=list)
     _id: str = field(default_factory=lambda: uuid4().hex)
 
-    def write(self, batches: Iterable[pa.RecordBatch]) -> None:
+    def write(self, batches: Iterable[pa.RecordBatch]) -> list[AddAction]:
         """Write rows; a file is begun when the one before is large enough.
+
+        Returns:
+            What the table has to know of the files.
 
         Raises:
             DestinationRejected: A column of the table has a type that a value does not fit.
@@ -81,9 +89,6 @@ class DeltaFiles:
         for group in groups:
             self._written.append(self._write_file(group, groups))
 
-    @property
-    def written(self) -> list[AddAction]:
-        """What the table has to know of them."""
         return list(self._written)
 
     def remove(self) -> None:
@@ -115,7 +120,7 @@ class DeltaFiles:
 
         stats = json.dumps(_stats(writer.writer.metadata))
 
-        return AddAction(path, size, {}, int(time.time() * 1000), data_change=True, stats=stats)
+        return AddAction(path, size, {}, now_ms(), data_change=True, stats=stats)
 
 
 def _stats(metadata: pq.FileMetaData) -> dict[str, object]:

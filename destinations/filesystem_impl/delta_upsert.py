@@ -7,7 +7,6 @@ else there is to do, and keeps the rows of a load in memory.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Mapping
 from typing import Final
 
@@ -18,7 +17,7 @@ from deltalake.schema import PrimitiveType
 from deltalake.transaction import RemoveAction
 from sqlglot import exp
 
-from asyncelt.destinations.filesystem_impl.delta_files import DeltaFiles, is_plain
+from asyncelt.destinations.filesystem_impl.delta_files import DeltaFiles, is_plain, now_ms
 from asyncelt.destinations.filesystem_impl.delta_views import files_of, see
 from asyncelt.destinations.filesystem_impl.lake import LakeWrite
 from asyncelt.destinations.filesystem_impl.staged import DOOMED, Doomed, Staged, bounds, flag_of
@@ -74,22 +73,22 @@ def _replace(
     address, options = store.table_address(write.table)
     files = DeltaFiles(target, address, options, f"Delta table {write.table}")
 
-    try:
+    def rows() -> Iterator[pa.RecordBatch]:
         if touched.num_rows:
             see(staged.connection, _SEEN, store, write.table, target, touched)
             names = [column(one.name) for one in target.schema().fields]
-            goes = _goes(doomed)
-            files.write(staged.read(exp.select(*names).from_(table(_SEEN)).where(exp.Not(this=goes))))
+            yield from staged.read(exp.select(*names).from_(table(_SEEN)).where(exp.Not(this=_goes(doomed))))
 
-        files.write(staged.reader())
-        now = int(time.time() * 1000)
+        # Into the same files: small loads would leave many small ones.
+        yield from staged.reader()
+
+    try:
+        come = files.write(rows())
         gone = [
-            RemoveAction(path, data_change=True, deletion_timestamp=now, size=size, partition_values={})
+            RemoveAction(path, data_change=True, deletion_timestamp=now_ms(), size=size, partition_values={})
             for path, size in zip(*(touched.column(one).to_pylist() for one in ("path", "size_bytes")), strict=True)
         ]
-        target.create_write_transaction(
-            [*files.written, *gone], "append", target.schema(), commit_properties=properties
-        )
+        target.create_write_transaction([*come, *gone], "append", target.schema(), commit_properties=properties)
     except BaseException:
         files.remove()
         raise
