@@ -22,6 +22,7 @@ from asyncelt.destinations.local_sql import bounded_database
 from asyncelt.destinations.sql.names import all_of, column, identifier, table
 from asyncelt.errors import DestinationRejected
 from asyncelt.flow import ROOT_ROW
+from asyncelt.normalize.memory import let_go_of_memory
 from asyncelt.schema.model import Column, Table
 from asyncelt.types import ColumnName, TableName
 
@@ -54,7 +55,7 @@ _ROWS: Final = "kept"
 _AT: Final = "_asyncelt_at"
 _BATCH_ROWS: Final = 8_192
 """Drivers hold several batches on their way: with eight times as many rows in each they take twice the memory."""
-_MEMORY: Final = "256MB"
+_MEMORY: Final = "64MB"
 _NUMBER: Final = Column(name=ROOT_ROW, data_type="bigint")
 
 Cast: TypeAlias = Callable[[Column], exp.Expression]
@@ -152,7 +153,11 @@ def staged_rows(
     """
     with store.reading(), small_database() as connection:
         try:
-            yield _prepared(connection, store, write, tables, cast, target)
+            staged = _prepared(connection, store, write, tables, cast, target)
+            # Telling rows apart takes memory, which allocators keep. So will writing them.
+            let_go_of_memory()
+
+            yield staged
         except duckdb.Error as error:
             raise DestinationRejected(f"Table {write.table}: its staged rows cannot be read: {error}") from error
 
