@@ -35,6 +35,7 @@ from asyncelt.types import FileFormat, TableName
 __all__ = ["TableKey", "TableWriters", "WritingPlan"]
 
 _MUCH_MEMORY = 32 * 1024 * 1024
+_LARGE_CHUNK = 8 * 1024 * 1024
 TableKey = tuple[str, TableName]
 """Schema name and table name."""
 _Boxed = tuple[TableKey, list[Chunk]]
@@ -270,9 +271,15 @@ class TableWriters:
 
 def _append(files: TableFiles, box: list[Chunk], *, is_last: bool) -> int:
     chunk = box.pop()
+    nbytes = chunk.nbytes
     files.append(chunk)
+    del chunk
 
     if is_last:
         files.finish()
 
-    return chunk.nbytes
+    if nbytes >= _LARGE_CHUNK:
+        # Every thread that has made rows has an allocator that keeps their memory for others.
+        let_go_of_memory()
+
+    return nbytes
