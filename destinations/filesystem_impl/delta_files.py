@@ -6,29 +6,30 @@ files go for them.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from contextlib import suppress
 from datetime import date, datetime
-from typing import Final
+from pathlib import Path
+from typing import Any, Final
 from uuid import uuid4
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 from deltalake import DeltaTable
-from deltalake.fs import DeltaStorageHandler
 from deltalake.schema import PrimitiveType
 from deltalake.transaction import AddAction
-from pyarrow.fs import FileSystem, PyFileSystem
 
 from asyncelt.destinations.filesystem_impl.delta_views import schema_of
+from asyncelt.destinations.filesystem_impl.layout import path_part
 from asyncelt.destinations.filesystem_impl.row_groups import row_groups
 from asyncelt.destinations.filesystem_impl.staged import plain_type
+from asyncelt.destinations.filesystem_impl.storage import Store
+from asyncelt.types import TableName
 
-__all__ = ["DeltaFiles", "is_plain", "now_ms"]
+__all__ = ["is_plain", "now_ms", "write_files"]
 
 _FILE_BYTES: Final = 64 * 1024 * 1024
 _FEATURES: Final = frozenset({"appendOnly", "invariants", "timestampNtz"})
@@ -56,71 +57,59 @@ def now_ms() -> int:
     return int(time.time() * 1000)
 
 
-@dataclass(slots=True)
-class DeltaFiles:
-    """The data files that one commit brings.
+def write_files(
+    store: Store, name: TableName, target: DeltaTable, batches: Iterable[pa.RecordBatch]
+) -> list[AddAction]:
+    """Write rows; a file is begun when the one before is large enough. Leaves none behind when that fails.
 
     Args:
+        store: Where the table is.
+        name: How it is called there.
         target: The table.
-        address: Where it is.
-        options: With which its driver gets there.
-        where: For messages.
+        batches: The rows.
+
+    Returns:
+        What the table has to know of the files.
+
+    Raises:
+        DestinationRejected: A column of the table has a type that a value does not fit.
     """
+    schema = pa.schema([one.with_type(plain_type(one.type)) for one in schema_of(target)])
+    groups = row_groups(batches, schema, f"Delta table {name}")
+    own = uuid4().hex
+    paths: list[str] = []
+    written: list[AddAction] = []
 
-    target: DeltaTable
-    address: str
-    options: dict[str, str]
-    where: str
-    _written: list[AddAction] = field(default_factory=list)
-    _id: str = field(default_factory=lambda: uuid4().hex)
-
-    def write(self, batches: Iterable[pa.RecordBatch]) -> list[AddAction]:
-        """Write rows; a file is begun when the one before is large enough.
-
-        Returns:
-            What the table has to know of the files.
-
-        Raises:
-            DestinationRejected: A column of the table has a type that a value does not fit.
-        """
-        schema = pa.schema([one.with_type(plain_type(one.type)) for one in schema_of(self.target)])
-        groups = row_groups(batches, schema, self.where)
-
+    try:
         for group in groups:
-            self._written.append(self._write_file(group, groups))
+            file = f"part-{len(paths):05}-{own}.snappy.parquet"
+            paths.append(f"{path_part(name)}/{file}")
 
-        return list(self._written)
+            with store.writing(paths[-1]) as place:
+                size, stats = _write_file(place, group, groups)
 
-    def remove(self) -> None:
-        """Remove what was written, after a commit that failed."""
-        files = self._place()
+            written.append(AddAction(file, size, {}, now_ms(), data_change=True, stats=stats))
+    except BaseException:
+        store.remove(paths)
+        raise
 
-        for number in range(len(self._written) + 1):
-            # The last one may not have come to be.
-            with contextlib.suppress(OSError):
-                files.delete_file(self._path(number))
+    return written
 
-    def _place(self) -> FileSystem:
-        return PyFileSystem(DeltaStorageHandler(self.address, self.options))
 
-    def _path(self, number: int) -> str:
-        return f"part-{number:05}-{self._id}.snappy.parquet"
+def _write_file(place: Path, first: pa.Table, others: Iterator[pa.Table]) -> tuple[int, str]:
+    """Write row groups until the file is large enough.
 
-    def _write_file(self, first: pa.Table, others: Iterator[pa.Table]) -> AddAction:
-        path = self._path(len(self._written))
+    Returns:
+        Its size, and what the log says of its columns.
+    """
+    with place.open("wb") as file:
+        with pq.ParquetWriter(file, first.schema, compression="snappy", store_schema=False) as writer:
+            writer.write_table(first)
 
-        with self._place().open_output_stream(path) as stream:
-            with pq.ParquetWriter(stream, first.schema, compression="snappy", store_schema=False) as writer:
-                writer.write_table(first)
+            while file.tell() < _FILE_BYTES and (group := next(others, None)) is not None:
+                writer.write_table(group)
 
-                while stream.tell() < _FILE_BYTES and (group := next(others, None)) is not None:
-                    writer.write_table(group)
-
-            size = stream.tell()
-
-        stats = json.dumps(_stats(writer.writer.metadata))
-
-        return AddAction(path, size, {}, now_ms(), data_change=True, stats=stats)
+        return file.tell(), json.dumps(_stats(writer.writer.metadata))
 
 
 def _stats(metadata: pq.FileMetaData) -> dict[str, object]:
@@ -129,23 +118,23 @@ def _stats(metadata: pq.FileMetaData) -> dict[str, object]:
 
     for number in range(metadata.num_columns):
         chunks = [metadata.row_group(group).column(number) for group in range(metadata.num_row_groups)]
-        found = [one.statistics for one in chunks if one.statistics is not None and one.statistics.has_null_count]
+        found = [one.statistics for one in chunks if one.statistics is not None]
+        nulls = [one.null_count for one in found if one.null_count is not None]
+        valued = [one for one in found if one.num_values]
 
-        if len(found) < len(chunks):
+        if len(nulls) < len(chunks):
             continue
 
         name = chunks[0].path_in_schema
-        told["nullCount"][name] = sum(one.null_count for one in found)
-        valued = [one for one in found if one.num_values]
+        told["nullCount"][name] = sum(nulls)
 
-        if not valued or not all(one.has_min_max for one in valued):
-            continue
+        # Python does not have all times.
+        with suppress(ValueError, OverflowError):
+            bounds: list[tuple[Any, Any]] = [(one.min, one.max) for one in valued if one.has_min_max]
 
-        # A time that Python does not have.
-        with contextlib.suppress(ValueError, OverflowError):
-            least, most = min(one.min for one in valued), max(one.max for one in valued)
-            told["minValues"] |= _said(name, least)
-            told["maxValues"] |= _said(name, most)
+            if bounds and len(bounds) == len(valued):
+                told["minValues"] |= _said(name, min(least for least, _ in bounds))
+                told["maxValues"] |= _said(name, max(most for _, most in bounds))
 
     return {"numRecords": metadata.num_rows, **told}
 

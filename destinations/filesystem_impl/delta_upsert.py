@@ -17,7 +17,7 @@ from deltalake.schema import PrimitiveType
 from deltalake.transaction import RemoveAction
 from sqlglot import exp
 
-from asyncelt.destinations.filesystem_impl.delta_files import DeltaFiles, is_plain, now_ms
+from asyncelt.destinations.filesystem_impl.delta_files import is_plain, now_ms, write_files
 from asyncelt.destinations.filesystem_impl.delta_views import files_of, see
 from asyncelt.destinations.filesystem_impl.lake import LakeWrite
 from asyncelt.destinations.filesystem_impl.staged import DOOMED, Doomed, Staged, bounds, flag_of
@@ -70,8 +70,6 @@ def _replace(
     properties: CommitProperties,
 ) -> None:
     touched = _touched(staged, doomed, store, write, target)
-    address, options = store.table_address(write.table)
-    files = DeltaFiles(target, address, options, f"Delta table {write.table}")
 
     def rows() -> Iterator[pa.RecordBatch]:
         if touched.num_rows:
@@ -82,16 +80,13 @@ def _replace(
         # Into the same files: small loads would leave many small ones.
         yield from staged.reader()
 
-    try:
-        come = files.write(rows())
-        gone = [
-            RemoveAction(path, data_change=True, deletion_timestamp=now_ms(), size=size, partition_values={})
-            for path, size in zip(*(touched.column(one).to_pylist() for one in ("path", "size_bytes")), strict=True)
-        ]
-        target.create_write_transaction([*come, *gone], "append", target.schema(), commit_properties=properties)
-    except BaseException:
-        files.remove()
-        raise
+    # Not removed when the commit fails: it may have been made all the same, and then they are the table's.
+    come = write_files(store, write.table, target, rows())
+    gone = [
+        RemoveAction(path, data_change=True, deletion_timestamp=now_ms(), size=size, partition_values={})
+        for path, size in zip(*(touched.column(one).to_pylist() for one in ("path", "size_bytes")), strict=True)
+    ]
+    target.create_write_transaction([*come, *gone], "append", target.schema(), commit_properties=properties)
 
 
 def _touched(staged: Staged, doomed: Doomed, store: Store, write: LakeWrite, target: DeltaTable) -> pa.Table:
@@ -100,11 +95,9 @@ def _touched(staged: Staged, doomed: Doomed, store: Store, write: LakeWrite, tar
 
     for name, least, most in _bounds(staged, doomed, target):
         if {f"min.{name}", f"max.{name}"}.issubset(files.column_names):
-            outside = pc.or_(
-                pc.greater(files.column(f"min.{name}"), pa.scalar(most)),
-                pc.less(files.column(f"max.{name}"), pa.scalar(least)),
-            )
-            files = files.filter(pc.invert(pc.fill_null(outside, pa.scalar(value=False))))
+            lowest, highest = pc.field(f"min.{name}"), pc.field(f"max.{name}")
+            may = (lowest.is_null() | (lowest <= most)) & (highest.is_null() | (highest >= least))
+            files = files.filter(may)
 
     if not files.num_rows:
         return files
@@ -176,7 +169,7 @@ def _between(staged: Staged, doomed: Doomed, target: DeltaTable) -> Iterator[str
         yield f"target.{_quoted(name)} BETWEEN {_literal(least)} AND {_literal(most)}"
 
 
-def _bounds(staged: Staged, doomed: Doomed, target: DeltaTable) -> Iterator[tuple[str, int | str, int | str]]:
+def _bounds(staged: Staged, doomed: Doomed, target: DeltaTable) -> Iterator[tuple[str, object, object]]:
     """The least and the greatest value of columns by which rows are found that go."""
     types = {one.name: str(one.type.type) for one in target.schema().fields if isinstance(one.type, PrimitiveType)}
 
