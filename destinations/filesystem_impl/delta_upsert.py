@@ -106,7 +106,14 @@ def _touched(staged: Staged, doomed: Doomed, store: Store, write: LakeWrite, tar
     select = exp.select(column(FILE_COLUMN)).distinct().from_(table(_SEEN)).where(_goes(doomed))
     found = staged.connection.execute(select.sql(dialect="duckdb")).to_arrow_table().column(0)
 
-    return files.filter(pc.is_in(pa.array(attached, pa.string()), found.combine_chunks()))
+    touched = files.filter(pc.is_in(pa.array(attached, pa.string()), found.combine_chunks()))
+
+    if touched.num_rows < len(found):
+        raise AssertionError(
+            f"{write.table}: DuckDB calls files otherwise than they were given: {found.to_pylist()[:3]}"
+        )
+
+    return touched
 
 
 def _goes(doomed: Doomed) -> exp.Expression:
