@@ -16,6 +16,7 @@ from uuid import uuid4
 
 import pyarrow as pa
 import pyarrow.dataset as ds
+import pyarrow.parquet as pq
 from pyarrow.fs import FileSelector, FileSystem
 from pyiceberg.expressions import AlwaysTrue
 from pyiceberg.io import OutputFile
@@ -55,6 +56,7 @@ _TARGET_BYTES: Final = 512 * 1024 * 1024
 """Of Arrow, in a file. A tenth of it, or a third, on the disk; an upsert writes files anew that it touches."""
 _MOST_OPEN: Final = 16
 """Files of partitions that are written at once: each may hold ten megabytes for a part of an upload."""
+_BATCH_ROWS: Final = 8_192
 _OURS: Final = "asyncelt-"
 _SIMPLE: Final[dict[str, tuple[PrimitiveType, str]]] = {
     "text": (StringType(), "VARCHAR"),
@@ -242,11 +244,20 @@ class View:
         )
 
 
-def see(connection: DuckDBPyConnection, name: str, view: View, tasks: Iterable[FileScanTask]) -> None:
+def see(
+    connection: DuckDBPyConnection, name: str, view: View, tasks: Iterable[FileScanTask], *, once: bool = False
+) -> None:
     """Make a view over some data files, under a name.
 
     Files that were written here are read by DuckDB through Arrow, only the columns and row groups that it needs.
     Others, and those with deleted rows, are read by pyiceberg, one at a time, into a table of this DuckDB.
+
+    Args:
+        connection: Where.
+        name: Of the view.
+        view: The table.
+        tasks: Its files.
+        once: They will be read whole, once: in small memory.
     """
     plain: list[FileScanTask] = []
     others: list[FileScanTask] = []
@@ -258,9 +269,9 @@ def see(connection: DuckDBPyConnection, name: str, view: View, tasks: Iterable[F
     plain.sort(key=lambda task: _place_in_time(task.file.file_path))
     sources = []
 
-    for number, dataset in enumerate(_datasets(view, plain)):
+    for number, rows in enumerate([_streamed(view, plain)] if once else _datasets(view, plain)):
         sources.append(f"{name}_files_{number}")
-        connection.register(sources[-1], dataset)
+        connection.register(sources[-1], rows)
 
     if others:
         sources.append(f"{name}_rows")
@@ -307,6 +318,31 @@ def _datasets(view: View, tasks: Sequence[FileScanTask]) -> Iterator[ds.Dataset]
 
     if not groups:
         yield ds.dataset(pa.Table.from_batches([], view.schema))
+
+
+def _streamed(view: View, tasks: Sequence[FileScanTask]) -> pa.RecordBatchReader:
+    """All rows of files that were written here, a batch at a time. A dataset of Arrow reads row groups ahead."""
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        for task in tasks:
+            filesystem, path = _place_of(view.io, task.file.file_path)
+
+            with filesystem.open_input_file(path) as file:
+                for batch in pq.ParquetFile(file).iter_batches(_BATCH_ROWS):
+                    yield _as_shown(batch, view.schema)
+
+    return pa.RecordBatchReader.from_batches(view.schema, batches())
+
+
+def _as_shown(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
+    """With the columns that the table has by now."""
+    names = batch.schema.names
+    arrays = [
+        batch.column(one.name).cast(one.type) if one.name in names else pa.nulls(batch.num_rows, one.type)
+        for one in schema
+    ]
+
+    return pa.RecordBatch.from_arrays(arrays, schema=schema)
 
 
 def _copy(connection: DuckDBPyConnection, name: str, view: View, tasks: Sequence[FileScanTask]) -> None:
