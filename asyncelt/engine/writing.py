@@ -35,6 +35,7 @@ from asyncelt.types import FileFormat, TableName
 __all__ = ["TableKey", "TableWriters", "WritingPlan"]
 
 _MUCH_MEMORY = 32 * 1024 * 1024
+_LARGE_CHUNK = 8 * 1024 * 1024
 _FILES_OF_A_CALL = 4
 TableKey = tuple[str, TableName]
 """Schema name and table name."""
@@ -81,8 +82,6 @@ class TableWriters:
         self._threads = anyio.CapacityLimiter(plan.limits.normalize_workers + 1)
         self._buffers: dict[TableKey, TableBuffer] = {}
         self._buffered = 0
-        self._written = 0
-        """Bytes since memory was let go of."""
         self._files: dict[TableKey, TableFiles] = {}
         self._declared: set[TableKey] = set()
         self._lanes: list[MemoryObjectSendStream[_Boxed]] = []
@@ -216,23 +215,14 @@ class TableWriters:
     async def _write_chunk(self, key: TableKey, box: list[Chunk]) -> None:
         files, table = self._files_of(key), box[0].table
         early = self._early_of(key)
-        load_id, nbytes = self._plan.drafts[key[0]].load_id, box[0].nbytes
-        is_due = early is not None and early.is_due(load_id, table, nbytes)
+        load_id = self._plan.drafts[key[0]].load_id
+        is_due = early is not None and early.is_due(load_id, table, box[0].nbytes)
         known = len(files.jobs)
         self._budget.release(await in_thread(partial(_append, files, box, is_last=is_due), self._threads))
-        await self._let_go_of_memory(nbytes)
 
         if early is not None:
             for job in files.jobs[known:]:
                 early.offer(load_id, table, job, self._plan.drafts[key[0]].jobs_folder)
-
-    async def _let_go_of_memory(self, written: int) -> None:
-        """Now and then. Allocators keep what pages have used; in pieces, of which the next pages use some."""
-        self._written += written
-
-        if self._written >= _MUCH_MEMORY:
-            self._written = 0
-            await in_thread(let_go_of_memory, self._threads)
 
     def _early_of(self, key: TableKey) -> EarlyLoading | None:
         """Who takes the table's files before the run is complete."""
@@ -294,12 +284,18 @@ class TableWriters:
 
 def _append(files: TableFiles, box: list[Chunk], *, is_last: bool) -> int:
     chunk = box.pop()
+    nbytes = chunk.nbytes
     files.append(chunk)
+    del chunk
 
     if is_last:
         files.finish()
 
-    return chunk.nbytes
+    if nbytes >= _LARGE_CHUNK:
+        # Every thread that has made rows has an allocator that keeps their memory for others.
+        let_go_of_memory()
+
+    return nbytes
 
 
 def _call_all(calls: Sequence[Callable[[], None]]) -> None:

@@ -13,24 +13,23 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import TYPE_CHECKING, Final
-from urllib.parse import unquote
 
 import pyarrow as pa
 import pyarrow.compute as pc
 from deltalake import CommitProperties, DeltaTable, Transaction, WriterProperties, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
-from deltalake.schema import PrimitiveType
 from sqlglot import exp
 
 from asyncelt.destinations.filesystem_impl.catalogs import CatalogConfig
+from asyncelt.destinations.filesystem_impl.delta_upsert import upsert
+from asyncelt.destinations.filesystem_impl.delta_views import schema_of, see
 from asyncelt.destinations.filesystem_impl.lake import SMALL_BYTES, LakeWrite
 from asyncelt.destinations.filesystem_impl.lakes import Author, pause
-from asyncelt.destinations.filesystem_impl.layout import path_part
 from asyncelt.destinations.filesystem_impl.partitioning import partition_columns
-from asyncelt.destinations.filesystem_impl.staged import DOOMED, Staged, bounds, check_types, flag_of, staged_rows
+from asyncelt.destinations.filesystem_impl.staged import check_types, staged_rows
 from asyncelt.destinations.filesystem_impl.storage import Store
-from asyncelt.destinations.filesystem_impl.views import FILE_COLUMN, view_of_files, view_of_partitions, view_over
-from asyncelt.destinations.sql.names import column, table
+from asyncelt.destinations.filesystem_impl.views import view_over
+from asyncelt.destinations.sql.names import column
 from asyncelt.errors import DestinationRejected, DestinationUnavailable, Unsupported
 from asyncelt.failpoints import failpoint
 from asyncelt.schema.model import Column, Table
@@ -47,13 +46,9 @@ _FILE_BYTES: Final = 64 * 1024 * 1024
 _ATTEMPTS = 20
 _PANIC: Final = "PanicException"
 """Of the Rust runtime; no module has it."""
-_GOES: Final = "_asyncelt_goes"
-"""Column of an upsert's source: the row says which nested rows go, and is no row itself."""
 _STATUS: Final = re.compile(r"status (?:code:? )?(\d{3})")
 _PASSING: Final = ("HTTP error", "error sending request", "timed out", "onnection reset", "onnection closed")
 """What the driver says when a server did not answer."""
-_ORDERED: Final[Mapping[str, type]] = {"long": int, "integer": int, "string": str}
-"""Types of keys by whose bounds files are left out."""
 _UNREAD: Final = frozenset({"deletionVectors", "columnMapping"})
 """Features of tables whose files do not have the rows and columns as they are."""
 _AS_TEXT = frozenset({"time", "json"})
@@ -115,8 +110,7 @@ class DeltaLake:
 
             if found is not None:
                 self._checked[address] = found
-                types = pa.schema(found.schema())  # type: ignore[arg-type]  # see _see
-                check_types(self.store, write, definition, _value, types, where)
+                check_types(self.store, write, definition, _value, schema_of(found), where)
 
     def write(self, write: LakeWrite, tables: Mapping[TableName, Table], author: Author, load_id: LoadId) -> None:
         """See `Lake.write`.
@@ -184,11 +178,16 @@ class DeltaLake:
         """See `Lake.attach`."""
         name = f"_asyncelt_delta_{definition.name}".replace('"', "_")
 
-        with _guarded(self.store.table_address(definition.name)[0]):
-            columns = _see(connection, self.store, definition.name, name)
+        address, options = self.store.table_address(definition.name)
 
-        if columns is None:
-            return False
+        with _guarded(address):
+            found = _found(address, options)
+
+            if found is None:
+                return False
+
+            see(connection, name, self.store, definition.name, found)
+            columns = schema_of(found).names
 
         connection.execute(view_over(name, definition, columns))
 
@@ -276,52 +275,6 @@ def _found(address: str, options: dict[str, str]) -> DeltaTable | None:
     return found
 
 
-def _see(connection: DuckDBPyConnection, store: Store, table_name: TableName, name: str) -> Sequence[str] | None:
-    """Make the newest version of a table known by a name.
-
-    Returns:
-        Its columns; None: there is no such table.
-    """
-    found = _found(*store.table_address(table_name))
-
-    if found is None:
-        return None
-
-    schema = pa.schema(found.schema())  # type: ignore[arg-type]  # it exports itself, which the stubs do not know
-    files = _files(found)
-    paths = [f"{path_part(table_name)}/{unquote(str(path))}" for path in files.column("path").to_pylist()]
-    partitions = found.metadata().partition_columns
-    # The table may have columns that no file has.
-    shape = f"{name}_shape"
-    _create_empty(connection, shape, schema)
-    # Not through Arrow: an upsert writes texts as views of texts, which Arrow cannot filter.
-    attached = store.attach(connection, paths)
-
-    if paths and partitions:
-        values = files.select([f"partition.{one}" for one in partitions]).rename_columns(partitions)
-        connection.register(f"{name}_values", values.append_column(FILE_COLUMN, pa.array(attached)))
-        connection.execute(view_of_partitions(name, attached, f"{name}_values", partitions, shape=shape))
-    else:
-        connection.execute(view_of_files(name, attached, shape=shape))
-
-    return schema.names
-
-
-def _create_empty(connection: DuckDBPyConnection, name: str, schema: pa.Schema) -> None:
-    incoming = f"{name}_incoming"
-    connection.register(incoming, schema.empty_table())
-    select = exp.select(exp.Star()).from_(table(incoming))
-    connection.execute(exp.Create(this=table(name), kind="TABLE", expression=select).sql(dialect="duckdb"))
-    connection.unregister(incoming)
-
-
-def _files(found: DeltaTable) -> pa.Table:
-    """The files of a table, by when each was written: so rows come in the order in which they were loaded."""
-    return pa.table(found.get_add_actions(flatten=True)).sort_by(
-        [("modification_time", "ascending"), ("path", "ascending")]
-    )
-
-
 def _write(
     store: Store,
     write: LakeWrite,
@@ -338,17 +291,20 @@ def _write(
         return
 
     def root(connection: DuckDBPyConnection, name: str, columns: Sequence[str]) -> bool:
-        found = _see(connection, store, write.root or write.table, name)
+        seen = write.root or write.table
+        found = _found(*store.table_address(seen))
 
-        return found is not None and set(columns) <= set(found)
+        if found is None or not set(columns) <= set(schema_of(found).names):
+            return False
+
+        see(connection, name, store, seen, found)
+
+        return True
 
     definition = tables[write.table]
 
     with staged_rows(store, write, tables, _value, root) as staged:
-        # Without the column nothing in the table can be found by it: all rows are new.
-        if write.mode == "upsert" and known and set(_found_by(staged)) <= {one.name for one in known.schema().fields}:
-            _merge(staged, write, definition, known, properties)
-
+        if write.mode == "upsert" and known and upsert(staged, store, write, definition, known, properties):
             return
 
         write_deltalake(
@@ -363,82 +319,6 @@ def _write(
             storage_options=store.table_address(write.table)[1],
             commit_properties=properties,
         )
-
-
-def _merge(
-    staged: Staged, write: LakeWrite, definition: Table, target: DeltaTable, properties: CommitProperties
-) -> None:
-    """Rows of a root table are updated; nested rows go with those of the old root row, and others come."""
-    # Before the rows are asked for: nothing else may be asked meanwhile.
-    between = list(_between(staged, target))
-
-    if write.root is None:
-        same = " AND ".join([*(f"target.{_quoted(key)} = source.{_quoted(key)}" for key in write.keys), *between])
-        flagged = flag_of(definition, "source")
-        gone = None if flagged is None else flagged.sql(dialect="databricks")
-        merger = target.merge(
-            staged.read(staged.select),
-            same,
-            source_alias="source",
-            target_alias="target",
-            merge_schema=True,
-            commit_properties=properties,
-        )
-
-        if gone is not None:
-            merger = merger.when_matched_delete(gone)
-
-        coming = None if gone is None else f"NOT {gone}"
-        merger.when_matched_update_all().when_not_matched_insert_all(coming).execute()
-
-        return
-
-    (link,), names = _found_by(staged), staged.select.named_selects
-    rows = staged.select.select(exp.alias_(exp.false(), _GOES, quoted=True))
-    going = exp.select(
-        exp.alias_(column("row_key"), link, quoted=True), exp.alias_(exp.true(), _GOES, quoted=True)
-    ).from_(table(DOOMED))
-    merger = target.merge(
-        staged.read(exp.Union(this=rows, expression=going, distinct=False, by_name=True)),
-        " AND ".join([f"source.{_GOES} AND target.{_quoted(link)} = source.{_quoted(link)}", *between]),
-        source_alias="source",
-        target_alias="target",
-        merge_schema=True,
-        commit_properties=properties,
-    )
-    columns = {_quoted(name): f"source.{_quoted(name)}" for name in names}
-    merger.when_matched_delete().when_not_matched_insert(columns, predicate=f"NOT source.{_GOES}").execute()
-
-
-def _found_by(staged: Staged) -> Sequence[str]:
-    """The columns by which rows of the table are found that go: keys of a root table, or what leads to the root row."""
-    if staged.doomed is None:
-        raise AssertionError("an upsert says which rows go")
-
-    return staged.doomed.columns
-
-
-def _between(staged: Staged, target: DeltaTable) -> Iterator[str]:
-    """What all keys of the load lie between: files whose bounds say that they have none of them are not read."""
-    if staged.doomed is None:
-        return
-
-    types = {one.name: str(one.type.type) for one in target.schema().fields if isinstance(one.type, PrimitiveType)}
-
-    for name, value in zip(staged.doomed.columns, staged.doomed.values, strict=True):
-        kind = _ORDERED.get(types.get(name, ""))
-        least, most = bounds(staged.connection, value) if kind else (None, None)
-
-        if kind and isinstance(least, kind) and isinstance(most, kind):
-            yield f"target.{_quoted(name)} BETWEEN {_literal(least)} AND {_literal(most)}"
-
-
-def _literal(value: object) -> str:
-    return "'" + value.replace("'", "''") + "'" if isinstance(value, str) else str(value)
-
-
-def _quoted(name: str) -> str:
-    return "`" + name.replace("`", "``") + "`"
 
 
 def _value(one: Column) -> exp.Expression:

@@ -367,6 +367,7 @@ class _Rest:
 
             if self.staged.connection.execute(some).fetchone() is not None:
                 self.touched.append(task.file)
+                see(self.staged.connection, _FILE, self.view, [task], once=True)
                 yield from self.staged.read(others)
 
 
@@ -391,7 +392,7 @@ def _compact(current: IcebergTable, small: Sequence[FileScanTask], load_id: Load
             small_database() as connection,
             change.update_snapshot({"asyncelt.compacted-files": str(len(small))}).overwrite() as overwrite,
         ):
-            see(connection, _FILE, View.of(current), small)
+            see(connection, _FILE, View.of(current), small, once=True)
 
             for come in files.write(read(connection, exp.select(exp.Star()).from_(table(_FILE)))):
                 overwrite.append_data_file(come)

@@ -9,13 +9,14 @@ from __future__ import annotations
 import contextlib
 import itertools
 import posixpath
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Literal
 from uuid import uuid4
 
 import pyarrow as pa
 import pyarrow.dataset as ds
+import pyarrow.parquet as pq
 from pyarrow.fs import FileSelector, FileSystem
 from pyiceberg.expressions import AlwaysTrue
 from pyiceberg.io import OutputFile
@@ -40,6 +41,7 @@ from pyiceberg.types import (
 from sqlglot import exp
 
 from asyncelt.destinations.filesystem_impl.iceberg_partitions import Splitter
+from asyncelt.destinations.filesystem_impl.row_groups import row_groups
 from asyncelt.destinations.sql.names import column, table
 from asyncelt.errors import DestinationRejected
 from asyncelt.schema.model import Column, Table
@@ -50,12 +52,11 @@ if TYPE_CHECKING:
 
 __all__ = ["DataFiles", "View", "columns_of", "field_type", "see", "value_of"]
 
-_GROUP_BYTES: Final = 32 * 1024 * 1024
-"""Of Arrow, in a row group: what is in memory at once."""
 _TARGET_BYTES: Final = 512 * 1024 * 1024
 """Of Arrow, in a file. A tenth of it, or a third, on the disk; an upsert writes files anew that it touches."""
 _MOST_OPEN: Final = 16
 """Files of partitions that are written at once: each may hold ten megabytes for a part of an upload."""
+_BATCH_ROWS: Final = 8_192
 _OURS: Final = "asyncelt-"
 _SIMPLE: Final[dict[str, tuple[PrimitiveType, str]]] = {
     "text": (StringType(), "VARCHAR"),
@@ -130,7 +131,10 @@ class DataFiles:
         splitter = Splitter(self.metadata.spec(), self.metadata.schema())
         writing: dict[Record, _OpenFile] = {}
 
-        for group in _gathered(batches, self._conformed):
+        schema = schema_to_pyarrow(self.metadata.schema(), include_field_ids=True)
+        where = f"Iceberg table {self.target.name()[-1]}, load {self.load_id}"
+
+        for group in row_groups(batches, schema, where):
             for partition, rows in splitter.split(group):
                 # The one that was written last is the last of them.
                 writing[partition] = one = writing.pop(partition, None) or self._opened(partition)
@@ -175,23 +179,6 @@ class DataFiles:
         self._paths.append(self.target.location_provider().new_data_location(name))
 
         return self._paths[-1]
-
-    def _conformed(self, rows: pa.Table) -> pa.Table:
-        """With all columns of the table, in their order and types."""
-        schema = schema_to_pyarrow(self.metadata.schema(), include_field_ids=True)
-        arrays = []
-
-        for one in schema:
-            try:
-                known = one.name in rows.schema.names
-                arrays.append(rows.column(one.name).cast(one.type) if known else pa.nulls(rows.num_rows, one.type))
-            except pa.ArrowException as error:
-                raise DestinationRejected(
-                    f"Iceberg table {self.target.name()[-1]}, load {self.load_id}, column {one.name}: a value does not "
-                    f"fit the column's type {one.type}: {error}. Change the column's type, or load into another table."
-                ) from error
-
-        return pa.Table.from_arrays(arrays, schema=schema)
 
 
 @dataclass(slots=True)
@@ -257,11 +244,20 @@ class View:
         )
 
 
-def see(connection: DuckDBPyConnection, name: str, view: View, tasks: Iterable[FileScanTask]) -> None:
+def see(
+    connection: DuckDBPyConnection, name: str, view: View, tasks: Iterable[FileScanTask], *, once: bool = False
+) -> None:
     """Make a view over some data files, under a name.
 
     Files that were written here are read by DuckDB through Arrow, only the columns and row groups that it needs.
     Others, and those with deleted rows, are read by pyiceberg, one at a time, into a table of this DuckDB.
+
+    Args:
+        connection: Where.
+        name: Of the view.
+        view: The table.
+        tasks: Its files.
+        once: They will be read whole, once: in small memory.
     """
     plain: list[FileScanTask] = []
     others: list[FileScanTask] = []
@@ -273,9 +269,9 @@ def see(connection: DuckDBPyConnection, name: str, view: View, tasks: Iterable[F
     plain.sort(key=lambda task: _place_in_time(task.file.file_path))
     sources = []
 
-    for number, dataset in enumerate(_datasets(view, plain)):
+    for number, rows in enumerate([_streamed(view, plain)] if once else _datasets(view, plain)):
         sources.append(f"{name}_files_{number}")
-        connection.register(sources[-1], dataset)
+        connection.register(sources[-1], rows)
 
     if others:
         sources.append(f"{name}_rows")
@@ -324,6 +320,31 @@ def _datasets(view: View, tasks: Sequence[FileScanTask]) -> Iterator[ds.Dataset]
         yield ds.dataset(pa.Table.from_batches([], view.schema))
 
 
+def _streamed(view: View, tasks: Sequence[FileScanTask]) -> pa.RecordBatchReader:
+    """All rows of files that were written here, a batch at a time. A dataset of Arrow reads row groups ahead."""
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        for task in tasks:
+            filesystem, path = _place_of(view.io, task.file.file_path)
+
+            with filesystem.open_input_file(path) as file:
+                for batch in pq.ParquetFile(file).iter_batches(_BATCH_ROWS):
+                    yield _as_shown(batch, view.schema)
+
+    return pa.RecordBatchReader.from_batches(view.schema, batches())
+
+
+def _as_shown(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
+    """With the columns that the table has by now."""
+    names = batch.schema.names
+    arrays = [
+        batch.column(one.name).cast(one.type) if one.name in names else pa.nulls(batch.num_rows, one.type)
+        for one in schema
+    ]
+
+    return pa.RecordBatch.from_arrays(arrays, schema=schema)
+
+
 def _copy(connection: DuckDBPyConnection, name: str, view: View, tasks: Sequence[FileScanTask]) -> None:
     scan = ArrowScan(view.metadata, view.io, view.metadata.schema(), AlwaysTrue())
     batches = itertools.chain.from_iterable(scan.to_record_batches([task]) for task in tasks)
@@ -345,21 +366,3 @@ def _place_of(io: object, location: str) -> tuple[FileSystem, str]:
     scheme, netloc, path = PyArrowFileIO.parse_location(location, io.properties)
 
     return io.fs_by_scheme(scheme, netloc), path
-
-
-def _gathered(batches: Iterable[pa.RecordBatch], conformed: Callable[[pa.Table], pa.Table]) -> Iterator[pa.Table]:
-    """Rows of a row group's size; nothing where there are no rows."""
-    pending: list[pa.RecordBatch] = []
-    nbytes = 0
-
-    for batch in batches:
-        if batch.num_rows:
-            pending.append(batch)
-            nbytes += batch.nbytes
-
-        if nbytes >= _GROUP_BYTES:
-            yield conformed(pa.Table.from_batches(pending))
-            pending, nbytes = [], 0
-
-    if pending:
-        yield conformed(pa.Table.from_batches(pending))

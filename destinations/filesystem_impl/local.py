@@ -105,6 +105,10 @@ class LocalStore:
             target.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(target, content, durable=True)
 
+    def writing(self, path: str) -> AbstractContextManager[Path]:
+        """See `Store.writing`."""
+        return nullcontext(self._path / path)
+
     def remove(self, paths: Sequence[str]) -> None:
         """See `Store.remove`."""
         for path in paths:

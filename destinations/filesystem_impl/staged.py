@@ -22,13 +22,25 @@ from asyncelt.destinations.local_sql import bounded_database
 from asyncelt.destinations.sql.names import all_of, column, identifier, table
 from asyncelt.errors import DestinationRejected
 from asyncelt.flow import ROOT_ROW
+from asyncelt.normalize.memory import let_go_of_memory
 from asyncelt.schema.model import Column, Table
 from asyncelt.types import ColumnName, TableName
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
-__all__ = ["DOOMED", "Doomed", "Staged", "bounds", "check_types", "flag_of", "read", "small_database", "staged_rows"]
+__all__ = [
+    "DOOMED",
+    "Doomed",
+    "Staged",
+    "bounds",
+    "check_types",
+    "flag_of",
+    "plain_type",
+    "read",
+    "small_database",
+    "staged_rows",
+]
 
 DOOMED: Final = "_asyncelt_doomed"
 """Table of the values by which rows of the target are found that go."""
@@ -41,8 +53,9 @@ _WINNERS: Final = "_asyncelt_winners"
 _NESTED_WINNERS: Final = "_asyncelt_nested_winners"
 _ROWS: Final = "kept"
 _AT: Final = "_asyncelt_at"
-_BATCH_ROWS: Final = 65_536
-_MEMORY: Final = "256MB"
+_BATCH_ROWS: Final = 2_048
+"""As DuckDB makes them. Delta's driver has many batches on their way: larger ones take up to 0.2 GB more."""
+_MEMORY: Final = "64MB"
 _NUMBER: Final = Column(name=ROOT_ROW, data_type="bigint")
 
 Cast: TypeAlias = Callable[[Column], exp.Expression]
@@ -140,7 +153,11 @@ def staged_rows(
     """
     with store.reading(), small_database() as connection:
         try:
-            yield _prepared(connection, store, write, tables, cast, target)
+            staged = _prepared(connection, store, write, tables, cast, target)
+            # Telling rows apart takes memory, which allocators keep. So will writing them.
+            let_go_of_memory()
+
+            yield staged
         except duckdb.Error as error:
             raise DestinationRejected(f"Table {write.table}: its staged rows cannot be read: {error}") from error
 
@@ -169,7 +186,9 @@ def check_types(store: Store, write: LakeWrite, definition: Table, cast: Cast, t
         values = {one.name: exp.Alias(this=cast(one), alias=identifier(one.name)) for one in known}
         nothing = exp.select(*values.values()).from_(table(definition.name)).limit(0)
         found = connection.execute(nothing.sql(dialect="duckdb")).to_arrow_table().schema
-        others = [name for name in found.names if _plain(found.field(name).type) != _plain(types.field(name).type)]
+        others = [
+            name for name in found.names if plain_type(found.field(name).type) != plain_type(types.field(name).type)
+        ]
 
         if not others:
             return
@@ -191,7 +210,8 @@ def _check_fits(values: pa.Array[pa.Scalar[pa.DataType]], wanted: pa.DataType, w
         ) from error
 
 
-def _plain(kind: pa.DataType) -> pa.DataType:
+def plain_type(kind: pa.DataType) -> pa.DataType:
+    """The form of a type that all who use Arrow have: texts and bytes may come as views, or be large."""
     if pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
         return pa.string()
 

@@ -60,6 +60,10 @@ class Store(Protocol):
         """Write small files. Each is there with all of its content or not at all; durable on return."""
         ...
 
+    def writing(self, path: str) -> AbstractContextManager[Path]:
+        """A file of this machine that is written inside the block. Afterwards it is, or a copy of it, in its place."""
+        ...
+
     def remove(self, paths: Sequence[str]) -> None:
         """Remove files; one that is not there is fine."""
         ...

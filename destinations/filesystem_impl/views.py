@@ -13,8 +13,9 @@ from asyncelt.schema.model import Column, Table
 __all__ = ["FILE_COLUMN", "view_of", "view_of_files", "view_of_partitions", "view_over"]
 
 FILE_COLUMN = "_asyncelt_file"
-"""Of what a view over partitions is joined with: the file in which rows are."""
+"""The file in which rows are."""
 _DIALECT = "duckdb"
+_FILENAME = option("filename", exp.Literal.string(FILE_COLUMN))
 
 
 def view_of(one: Table, paths: Sequence[str], *, distinct: bool = False) -> str:
@@ -43,14 +44,14 @@ def _nothing(columns: Sequence[Column]) -> exp.Select:
 
 
 def view_of_files(name: str, paths: Sequence[str], *, shape: str) -> str:
-    """CREATE VIEW over Parquet files, with the columns that they have.
+    """CREATE VIEW over Parquet files, with the columns that they have, and `FILE_COLUMN`.
 
     Args:
         name: Of the view.
         paths: The files; none is fine.
         shape: A relation without rows, for columns that no file has.
     """
-    return _shaped(name, _parquet(paths) if paths else None, shape)
+    return _shaped(name, _parquet(paths, _FILENAME) if paths else None, shape)
 
 
 def view_of_partitions(name: str, paths: Sequence[str], values: str, columns: Sequence[str], *, shape: str) -> str:
@@ -64,8 +65,7 @@ def view_of_partitions(name: str, paths: Sequence[str], values: str, columns: Se
         shape: See `view_of_files`.
     """
     # Names of folders are not the values: characters are written in another form there.
-    own = option("hive_partitioning", exp.false()), option("filename", exp.Literal.string(FILE_COLUMN))
-    files = _parquet(paths, *own).subquery("files")
+    files = _parquet(paths, option("hive_partitioning", exp.false()), _FILENAME).subquery("files")
     file = exp.EQ(this=column(FILE_COLUMN, "files"), expression=column(FILE_COLUMN, values))
     all_others = exp.Column(this=exp.Star(except_=[identifier(FILE_COLUMN)]), table=identifier("files"))
     select = exp.select(all_others, *(column(one, values) for one in columns)).from_(files).join(table(values), on=file)
@@ -79,7 +79,7 @@ def _shaped(name: str, rows: exp.Select | None, shape: str) -> str:
     if rows is not None:
         select = exp.Union(this=select, expression=rows, distinct=False, by_name=True)
 
-    return exp.Create(this=table(name), kind="VIEW", expression=select).sql(dialect=_DIALECT)
+    return exp.Create(this=table(name), kind="VIEW", expression=select, replace=True).sql(dialect=_DIALECT)
 
 
 def _parquet(paths: Sequence[str], *options: exp.Expression) -> exp.Select:

@@ -61,7 +61,7 @@ class Bucketeer:
             bucket = Bucket(client, config)
             holding = Holding(bucket, prefix, self._process)
             carrier = S3Carrier(bucket, prefix, target, holding)
-            store = S3Store(bucket, prefix, carrier.brought)
+            store = S3Store(bucket, prefix, carrier)
 
             yield S3Place(store, S3Journal(store, holding), carrier)
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Coroutine, Mapping, Sequence, Set as AbstractSet
-from contextlib import AbstractContextManager
+from collections.abc import Collection, Coroutine, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from asyncelt._async import each
 from asyncelt.destinations.filesystem_impl.layout import path_part
 from asyncelt.destinations.filesystem_impl.s3.bucket import AT_ONCE, Bucket
+from asyncelt.destinations.filesystem_impl.s3.carrier import S3Carrier
 from asyncelt.destinations.objects import SCHEME, Objects
 from asyncelt.errors import DestinationUnavailable
 
@@ -30,13 +33,13 @@ class S3Store:
     Args:
         bucket: Where.
         prefix: Of the dataset, with a slash at its end.
-        brought: Paths of data files that are known to be there.
+        carrier: Brings data files, and knows which are there.
     """
 
-    def __init__(self, bucket: Bucket, prefix: str, brought: AbstractSet[str]) -> None:
+    def __init__(self, bucket: Bucket, prefix: str, carrier: S3Carrier) -> None:
         self._bucket = bucket
         self._prefix = prefix
-        self._brought = brought
+        self._carrier = carrier
         self._loop = asyncio.get_running_loop()
         self._objects = Objects(self.span, self.size)
 
@@ -103,6 +106,16 @@ class S3Store:
         """Write a small file where none is; whether it was."""
         return self.wait(self._bucket.create(self._prefix + path, content)) is not None
 
+    @contextmanager
+    def writing(self, path: str) -> Iterator[Path]:
+        """See `Store.writing`."""
+        with TemporaryDirectory(prefix="asyncelt-") as folder:
+            file = Path(folder) / "file"
+
+            yield file
+
+            self.wait(self._carrier.bring(file, path, ""))
+
     def remove(self, paths: Sequence[str]) -> None:
         """See `Store.remove`."""
         if paths:
@@ -114,7 +127,7 @@ class S3Store:
         async def missing(path: str) -> bool:
             return await self._bucket.size(self._prefix + path) is None
 
-        unknown = [path for path in paths if path not in self._brought]
+        unknown = [path for path in paths if path not in self._carrier.brought]
         answers = self.wait(each(missing, unknown, at_once=AT_ONCE))
 
         return next((path for path, is_missing in zip(unknown, answers, strict=True) if is_missing), None)
