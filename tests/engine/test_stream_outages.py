@@ -152,6 +152,31 @@ async def test_a_destination_that_is_away_holds_the_source_back(tmp_path: Path) 
 
 
 @pytest.mark.filterwarnings("ignore:.*away Trying again")
+async def test_what_waits_for_a_slow_destination_becomes_one_package(tmp_path: Path) -> None:
+    gone = [True]
+
+    def fault(step: str) -> None:
+        if step == "commit" and gone[0]:
+            raise DestinationUnavailable("away")
+
+    class Slowly(Log):
+        async def fetch(self, most: int) -> Sequence[asyncelt.Message]:
+            await anyio.sleep(0.01)
+            gone[0] = bool(self.batches)
+
+            return await super().fetch(most)
+
+    destination = asyncelt.destinations.memory(fault=fault)
+    pipeline = within(tmp_path, asyncelt.ByteBudget(10_000_000), destination)
+
+    stats = await pipeline.stream(Slowly([[n] for n in range(40)]), roll=asyncelt.Roll(seconds=0.001))
+
+    # One that waits for its commit, one that is packed and one that is open; the others end with the stream.
+    assert stats.packages <= 5
+    assert destination.tables("data")["log"].column("n").to_pylist() == list(range(40))
+
+
+@pytest.mark.filterwarnings("ignore:.*away Trying again")
 @pytest.mark.parametrize("is_repeated", [False, True])
 async def test_what_is_held_of_messages_counts_too(is_repeated: bool, tmp_path: Path) -> None:
     """Rows of a few bytes, or messages that are delivered again and again and have none: what is kept until they are

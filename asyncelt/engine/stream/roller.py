@@ -183,6 +183,8 @@ class Roller:
         """Whether the open segment has been handed out."""
         self._segments: deque[Segment] = deque()
         self._news = anyio.Event()
+        self._moved = anyio.Event()
+        """Set, and replaced, when a segment is handed out or closed."""
         self._armed = anyio.Event()
         """Set when the open segment, or what is held for it, has something."""
         self._began_at: float | None = None
@@ -225,7 +227,9 @@ class Roller:
         """Each segment as soon as it has something, in order; ends with the stream."""
         while True:
             while self._segments:
-                yield self._segments.popleft()
+                segment = self._segments.popleft()
+                self._move()
+                yield segment
 
             if self._has_ended:
                 return
@@ -234,7 +238,11 @@ class Roller:
             await self._news.wait()
 
     async def roll_by_time(self) -> None:
-        """Ask for a cut when the open segment is old enough. A task of its own, which an idle stream leaves asleep."""
+        """Ask for a cut when the open segment is old enough. A task of its own, which an idle stream leaves asleep.
+
+        While others wait to be packed it goes on growing, up to the other limits: it would not be committed any sooner,
+        and few large packages are quicker than many small ones.
+        """
         while True:
             await self._armed.wait()
 
@@ -246,6 +254,9 @@ class Roller:
 
             with anyio.move_on_after(self._roll.seconds):
                 await segment.closed.wait()
+
+            while self._segments and not segment.closed.is_set():
+                await self._moved.wait()
 
             if not segment.closed.is_set():
                 self._ask()
@@ -348,6 +359,10 @@ class Roller:
             self._segments.append(self._open)
             self._news.set()
 
+    def _move(self) -> None:
+        moved, self._moved = self._moved, anyio.Event()
+        moved.set()
+
     def _ask(self) -> None:
         if not self._is_cutting:
             self._is_cutting = True
@@ -388,6 +403,7 @@ class Roller:
             self.began()
 
         segment.close()
+        self._move()
 
     def _keep_state(self, plan: ResourcePlan, cut: Cut) -> None:
         """Lay the state of one resource over the document; what its source shares goes with whoever is cut last."""
