@@ -89,8 +89,7 @@ async def month(
         within_s: No more are sent after that.
         address: A database file or a connection string.
         every_s: Between two samples.
-        per_second: Messages; endless: as fast as they are accepted, which is faster than packages of 0.2 s can be
-            committed while the sender takes half of the processor.
+        per_second: Messages; endless: as fast as they are accepted.
     """
     watch = _Watch()
     is_server = address.startswith("postgresql:")
@@ -115,8 +114,7 @@ async def month(
             if number % _BURST == 0:
                 await asyncio.sleep(number / per_second - (time.perf_counter() - began))
 
-            items = [{"sku": f"s{number % 97}", "count": 1 + number % 3}]
-            await orders.send({"id": number, "status": "paid", "items": items}, until="accepted")
+            await orders.send(_order(number), until="accepted")
             sent += 1
 
         orders.end()
@@ -153,6 +151,10 @@ async def month(
     await _check(pipeline, sent)
 
     return samples
+
+
+def _order(number: int) -> dict[str, object]:
+    return {"id": number, "status": "paid", "items": [{"sku": f"s{number % 97}", "count": 1 + number % 3}]}
 
 
 def _sizes(folder: Path) -> dict[Path, int]:

@@ -6,6 +6,7 @@ import threading
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Final, TypeAlias
 
@@ -63,9 +64,13 @@ class BorrowedThread:
         """Do this, after all that has been handed over before. It must not raise."""
         self._inbox.put(work)
 
-    def give_back(self) -> None:
-        """Let another session have it, as soon as it has done everything. Nothing may be handed over afterwards."""
-        self._inbox.put(self._rest)
+    def give_back(self, then: Work | None = None) -> None:
+        """Let another session have it, as soon as it has done everything. Nothing may be handed over afterwards.
+
+        Args:
+            then: Called in the thread when it holds nothing of that any more. It must not raise.
+        """
+        self._inbox.put(partial(self._rest, then))
 
     def end(self) -> None:
         """End, instead of waiting for a session."""
@@ -92,11 +97,14 @@ class BorrowedThread:
             # What it refers to should not live until the next one comes.
             del work
 
-    def _rest(self) -> None:
+    def _rest(self, then: Work | None) -> None:
         self._patience, self._thread.name = _IDLE_S, "asyncelt idle"
 
         if not self._idle.joined_by(self):
             self.end()
+
+        if then is not None:
+            then()
 
 
 @dataclass(slots=True)

@@ -67,13 +67,13 @@ class Worker:
 
     def stop(self) -> None:
         """Give the thread back after the calls that were made. Nothing can be called afterwards."""
-        if self._thread is not None and not self._is_stopped:
-            self._thread.give_back()
-
-        self._is_stopped = True
+        self._give_back(None)
 
     async def ended(self, last: Callable[[], None]) -> None:
-        """Make a last call, if any was made before, and stop.
+        """Make a last call, if any was made before, and stop; wait until the thread holds nothing of the session.
+
+        What a driver has made is taken apart in C++ where its last reference goes. In a thread that is at that while
+        the interpreter ends, this would abort the process.
 
         Raises:
             BaseException: That of ``last``. The thread is given back all the same.
@@ -82,10 +82,31 @@ class Worker:
             self._is_stopped = True
             return
 
+        loop = asyncio.get_running_loop()
+        let_go: asyncio.Future[None] = loop.create_future()
+
+        def heard() -> None:
+            if not let_go.done():
+                let_go.set_result(None)
+
+        def tell() -> None:
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(heard)
+
         job = _Job()
         future = self._submit(last, job)
-        self.stop()
-        await self._answer(future, job, None)
+        self._give_back(tell)
+
+        try:
+            await self._answer(future, job, None)
+        finally:
+            await wait_out(let_go, grace_s=self._grace_s)
+
+    def _give_back(self, then: Callable[[], None] | None) -> None:
+        if self._thread is not None and not self._is_stopped:
+            self._thread.give_back(then)
+
+        self._is_stopped = True
 
     async def _answer(self, future: asyncio.Future[T], job: _Job, interrupt: Callable[[], None] | None) -> T:
         """What comes of a call that was submitted; see `call`."""
