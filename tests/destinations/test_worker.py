@@ -120,3 +120,21 @@ async def test_a_thread_that_the_system_does_not_allow_is_told_and_there_is_none
         threading.stack_size(before)
 
     await worker.ended(lambda: None)
+
+
+async def test_when_it_has_ended_the_thread_holds_nothing_of_the_session(worker):
+    """What a driver has made must not be taken apart in a thread while the interpreter ends."""
+    taken_apart = []
+
+    class Held:
+        def __del__(self):
+            time.sleep(0.05)
+            taken_apart.append(threading.current_thread().name)
+
+        def close(self):
+            pass
+
+    await worker.call(lambda: None)
+    await worker.ended(Held().close)
+
+    assert len(taken_apart) == 1
