@@ -122,19 +122,25 @@ async def test_a_thread_that_the_system_does_not_allow_is_told_and_there_is_none
     await worker.ended(lambda: None)
 
 
-async def test_when_it_has_ended_the_thread_holds_nothing_of_the_session(worker):
+async def test_when_it_has_ended_the_thread_holds_nothing_of_the_session(worker, monkeypatch):
     """What a driver has made must not be taken apart in a thread while the interpreter ends."""
     taken_apart = []
+    loop = asyncio.get_running_loop()
+    deliver = loop.call_soon_threadsafe
+
+    def deliver_and_dawdle(*arguments):
+        deliver(*arguments)
+        time.sleep(0.1)
 
     class Held:
         def __del__(self):
-            time.sleep(0.05)
             taken_apart.append(threading.current_thread().name)
 
         def close(self):
             pass
 
     await worker.call(lambda: None)
+    monkeypatch.setattr(loop, "call_soon_threadsafe", deliver_and_dawdle)
     await worker.ended(Held().close)
 
     assert len(taken_apart) == 1
