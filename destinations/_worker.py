@@ -69,7 +69,7 @@ class Worker:
         """Give the thread back after the calls that were made. Nothing can be called afterwards."""
         self._give_back(None)
 
-    async def ended(self, last: Callable[[], None]) -> None:
+    async def ended(self, last: Callable[[], None] | None = None) -> None:
         """Make a last call, if any was made before, and stop; wait until the thread holds nothing of the session.
 
         What a driver has made is taken apart in C++ where its last reference goes. In a thread that is at that while
@@ -94,11 +94,12 @@ class Worker:
                 loop.call_soon_threadsafe(heard)
 
         job = _Job()
-        future = self._submit(last, job)
+        future = None if last is None else self._submit(last, job)
         self._give_back(tell)
 
         try:
-            await self._answer(future, job, None)
+            if future is not None:
+                await self._answer(future, job, None)
         finally:
             await wait_out(let_go, grace_s=self._grace_s)
 

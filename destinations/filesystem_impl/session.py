@@ -146,13 +146,13 @@ class FilesystemSession:
                     await own._worker.call(query.close)
         finally:
             # Only its thread: what is held of the dataset belongs to this session.
-            own._worker.stop()
+            with anyio.CancelScope(shield=True):
+                await own._worker.ended()
 
     async def close(self) -> None:
         """Give the threads back, also while the task is being cancelled."""
-        self._worker.stop()
-
         with anyio.CancelScope(shield=True):
+            await self._worker.ended()
             await self._place.carrier.close()
 
     async def _is_committed(self, load_ids: Sequence[LoadId]) -> bool:

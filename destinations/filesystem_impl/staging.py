@@ -112,9 +112,8 @@ class FileStaging:
 
     async def close(self) -> None:
         """Give the threads back, also while the task is being cancelled."""
-        self._worker.stop()
-
         with anyio.CancelScope(shield=True):
+            await self._worker.ended()
             await self._place.carrier.close()
 
     def _announce(self, package: Package) -> Sequence[str]:
