@@ -146,9 +146,7 @@ async def month(
             await asyncio.wait([ended], timeout=every_s)
             await asyncio.to_thread(look, stream.stats)
 
-        sent = await sending
-
-    await _check(pipeline, sent)
+    await _check(pipeline, await sending)
 
     return samples
 
