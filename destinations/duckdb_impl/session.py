@@ -163,12 +163,11 @@ class DuckDbSession:
 
     async def idle(self) -> None:
         """See `SupportsIdle.idle`: close the file, so that other processes can open it."""
-        if self._database is not None and self._database.early.is_under_way:
+        if (database := self._database) is None or database.early.is_under_way:
             return
 
-        if self._database is not None:
-            with anyio.CancelScope(shield=True):
-                await self._worker.call(self._let_go)
+        with anyio.CancelScope(shield=True):
+            await self._worker.call(self._let_go)
 
     async def close(self) -> None:
         """Close the connection and give the thread back, also while the task is being cancelled."""
@@ -191,8 +190,9 @@ class DuckDbSession:
             try:
                 return await self._worker.call(run, interrupt=self._interrupt)
             except Busy:
-                if self._database is not None:
-                    self._database.ask_others()
+                # Once: the thread may let go of it at any time.
+                if (database := self._database) is not None:
+                    database.ask_others()
 
                 raise
             except PermissionError as error:
@@ -233,8 +233,9 @@ class DuckDbSession:
             database.close()
 
     def _interrupt(self) -> None:
-        if self._database is not None:
-            self._database.interrupt()
+        # Called by the event loop, while the thread may let go of it.
+        if (database := self._database) is not None:
+            database.interrupt()
 
 
 class DuckDbTransaction:
