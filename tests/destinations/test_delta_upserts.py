@@ -17,10 +17,10 @@ from asyncelt.destinations.filesystem_impl import delta_files, row_groups
 from asyncelt.destinations.filesystem_impl.delta_files import is_plain, write_files
 from asyncelt.destinations.filesystem_impl.local import LocalStore
 from asyncelt.errors import DestinationRejected
-from asyncelt.failpoints import installed
 from asyncelt.schema.model import Column, Table
 from asyncelt.testing.fixture import Owner
 from asyncelt.types import ColumnName, TableName
+from tests.destinations.meanwhile import finished_by_another
 
 pytestmark = pytest.mark.slow
 
@@ -100,18 +100,9 @@ async def test_a_load_that_changes_nothing_is_a_commit_all_the_same(owner, path)
 async def test_an_upsert_whose_commit_somebody_else_has_made_is_not_made_again(owner, path):
     await owner.run({"one": rows(1, 2)}, tables=[KEYED])
     package = await owner.make({"one": rows(2, 3, v="new")})
-    entered = []
 
     async with owner.destination.connect(owner.target) as other:
-
-        def twice(point):
-            if point == "filesystem.before_table" and not entered:
-                entered.append(point)
-                dataset = other._dataset
-                [marker] = dataset.unsettled()
-                dataset.lakes.write(marker)
-
-        with installed(twice):
+        with finished_by_another(other, "filesystem.before_table") as entered:
             await owner.commit(package)
 
     assert entered

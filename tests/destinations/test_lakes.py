@@ -32,6 +32,7 @@ from asyncelt.load.protocol import Target
 from asyncelt.schema.model import Column, Table
 from asyncelt.testing.fixture import Owner
 from asyncelt.types import ColumnName, TableName
+from tests.destinations.meanwhile import finished_by_another
 
 pytestmark = pytest.mark.slow
 
@@ -230,18 +231,9 @@ async def test_of_two_sessions_that_finish_a_commit_one_writes(owner, kind, tabl
     """At the very moment of the commit somebody else looks at the dataset, and makes the commit of the same package."""
     await owner.run({"one": ONE}, tables=[table("one")])
     package = await owner.make({"one": TWO})
-    entered = []
 
     async with owner.destination.connect(owner.target) as other:
-
-        def twice(point):
-            if point == MOMENTS[kind] and not entered:
-                entered.append(point)
-                dataset = other._dataset
-                [marker] = dataset.unsettled()
-                dataset.lakes.write(marker)
-
-        with installed(twice):
+        with finished_by_another(other, MOMENTS[kind]) as entered:
             await owner.commit(package)
 
     assert entered
