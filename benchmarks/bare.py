@@ -87,7 +87,7 @@ def _write(tables: Iterable[pa.Table], stem: Path) -> None:
                 writer.close()
 
             schema = table.schema
-            writer = pq.ParquetWriter(f"{stem}{number}.parquet", table.schema, compression="zstd", use_dictionary=False)
+            writer = pq.ParquetWriter(f"{stem}{number}.parquet", table.schema)
             number += 1
 
         writer.write_table(table)

@@ -2,28 +2,27 @@
 
 ::
 
-    add ──▶ a buffer per table ──▶ lanes ──▶ writers (threads) ──▶ job files
+    add ──▶ a buffer per table ──▶ a line per table ──▶ writers (threads) ──▶ job files
 
-A table always takes the same lane, so its rows reach its files in the order in which they were added, however many
+A line has one writer at a time, so a table's rows reach its files in the order in which they were added, however many
 writers there are. Buffers go when they are full, when all of them hold too much, or when a stage waits for memory.
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 
 import anyio
-from anyio.abc import TaskGroup
-from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
 from asyncelt._async import each, in_thread, shielded
 from asyncelt.budget import BudgetAccount
 from asyncelt.config import Limits
 from asyncelt.engine.book import SchemaBook
 from asyncelt.engine.early import EarlyLoading
+from asyncelt.engine.lines import Lines
 from asyncelt.flow import JobFile, TableBatch
 from asyncelt.normalize.memory import let_go_of_memory
 from asyncelt.observe import Advanced, Event
@@ -35,12 +34,20 @@ from asyncelt.types import FileFormat, TableName
 __all__ = ["TableKey", "TableWriters", "WritingPlan"]
 
 _MUCH_MEMORY = 32 * 1024 * 1024
-_LARGE_CHUNK = 8 * 1024 * 1024
 _FILES_OF_A_CALL = 4
+_COLUMN_BYTES = 16 * 1024
+"""A column takes as long to write as so many bytes."""
 TableKey = tuple[str, TableName]
 """Schema name and table name."""
-_Boxed = tuple[TableKey, list[Chunk]]
-"""A table's chunk in a box, from which the thread that writes it takes it: there it is freed too, not on the loop."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Box:
+    """A table's chunk on its way to a thread, which takes it out: there it is freed too, not on the loop."""
+
+    chunks: list[Chunk]
+    is_last: bool
+    """Whether there is nothing more of its table."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,10 +91,12 @@ class TableWriters:
         self._buffered = 0
         self._files: dict[TableKey, TableFiles] = {}
         self._declared: set[TableKey] = set()
-        self._lanes: list[MemoryObjectSendStream[_Boxed]] = []
-        self._lane_of: dict[TableKey, int] = {}
+        self._lines = Lines(self._write, workers=plan.limits.normalize_workers)
         self._pressure = anyio.Event()
-        self._flushing = anyio.Lock()
+        self._ends = False
+        """Whether everything has been added."""
+        self._written = 0
+        """Bytes, since memory was given back."""
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[None]:
@@ -102,15 +111,14 @@ class TableWriters:
         remove_listener = self._budget.budget.on_pressure(self._relieve)
 
         try:
-            with ExitStack() as ends:
-                async with anyio.create_task_group() as tasks:
-                    self._open_lanes(tasks, ends)
-                    tasks.start_soon(self._flush_on_pressure)
+            async with self._lines.open(), anyio.create_task_group() as tasks:
+                tasks.start_soon(self._flush_on_pressure)
 
-                    yield
+                yield
 
-                    await self._flush_all()
-                    await self._close_lanes()
+                self._ends = True
+                self._pressure.set()
+                await self._flush_all()
 
             await self._finish()
         except BaseException:
@@ -158,12 +166,15 @@ class TableWriters:
         """The job files of each table, in order."""
         return {key: files.jobs for key, files in self._files.items()}
 
-    # ------------------------------------------------------------------ from buffers into lanes
+    # ------------------------------------------------------------------ from buffers into lines
 
     async def _flush_all(self) -> None:
-        async with self._flushing:
-            for key in list(self._buffers):
-                await self._flush(key)
+        """Those that take longest first: nobody waits for them alone in the end."""
+        for key in sorted(self._buffers, key=self._effort, reverse=True):
+            await self._flush(key)
+
+    def _effort(self, key: TableKey) -> int:
+        return self._buffers[key].nbytes + _COLUMN_BYTES * len(self._book[key[0]].tables[key[1]].columns)
 
     async def _flush(self, key: TableKey) -> None:
         buffer = self._buffers[key]
@@ -172,57 +183,40 @@ class TableWriters:
             return
 
         self._buffered -= buffer.nbytes
-        lane = self._lane_of.setdefault(key, len(self._lane_of) % len(self._lanes))
-        await self._lanes[lane].send((key, [buffer.take(self._book[key[0]].tables[key[1]])]))
+        box = _Box([buffer.take(self._book[key[0]].tables[key[1]])], is_last=self._ends)
+        await self._lines.put(key, box)
 
     def _relieve(self) -> None:
         self._pressure.set()
 
     async def _flush_on_pressure(self) -> None:
-        while self._lanes:
+        while not self._ends:
             await self._pressure.wait()
-
-            if not self._lanes:
-                return
-
             self._pressure = anyio.Event()
-            await self._flush_all()
 
-    # ------------------------------------------------------------------ from lanes into files
+            if not self._ends:
+                await self._flush_all()
 
-    def _open_lanes(self, tasks: TaskGroup, ends: ExitStack) -> None:
-        for _ in range(self._plan.limits.normalize_workers):
-            send, receive = anyio.create_memory_object_stream[_Boxed](1)
-            self._lanes.append(send)
-            ends.enter_context(send)
-            ends.enter_context(receive)
-            tasks.start_soon(self._write, receive)
+    # ------------------------------------------------------------------ into files
 
-    async def _close_lanes(self) -> None:
-        """End the writers once their lanes are empty, and the flusher, which has nothing left to wait for."""
-        async with self._flushing:
-            for lane in self._lanes:
-                lane.close()
-
-            self._lanes = []
-            self._pressure.set()
-
-    async def _write(self, chunks: MemoryObjectReceiveStream[_Boxed]) -> None:
-        async with chunks:
-            async for key, box in chunks:
-                await self._write_chunk(key, box)
-
-    async def _write_chunk(self, key: TableKey, box: list[Chunk]) -> None:
-        files, table = self._files_of(key), box[0].table
+    async def _write(self, key: TableKey, box: _Box) -> None:
+        files, table, nbytes = self._files_of(key), box.chunks[0].table, box.chunks[0].nbytes
         early = self._early_of(key)
         load_id = self._plan.drafts[key[0]].load_id
-        is_due = early is not None and early.is_due(load_id, table, box[0].nbytes)
+        is_last = box.is_last or (early is not None and early.is_due(load_id, table, nbytes))
         known = len(files.jobs)
-        self._budget.release(await in_thread(partial(_append, files, box, is_last=is_due), self._threads))
+        await in_thread(partial(_append, files, box.chunks, is_last=is_last), self._threads)
+        self._budget.release(nbytes)
+        self._written += nbytes
 
         if early is not None:
             for job in files.jobs[known:]:
                 early.offer(load_id, table, job, self._plan.drafts[key[0]].jobs_folder)
+
+        if self._written >= _MUCH_MEMORY:
+            # Every thread that has made rows has an allocator that keeps their memory for others.
+            self._written = 0
+            await in_thread(let_go_of_memory, self._threads)
 
     def _early_of(self, key: TableKey) -> EarlyLoading | None:
         """Who takes the table's files before the run is complete."""
@@ -247,9 +241,11 @@ class TableWriters:
 
         if files is None:
             schema_name, table = key
-            plan = self._plan
-            form = plan.capabilities.file_format_for(self._book[schema_name].root_of(table).hints, plan.file_format)
-            files = self._files[key] = TableFiles(plan.drafts[schema_name], table, form, plan.limits, plan.capabilities)
+            plan, can = self._plan, self._plan.capabilities
+            hints = self._book[schema_name].root_of(table).hints
+            form, parquet = can.file_format_for(hints, plan.file_format), can.parquet_for(hints)
+            files = TableFiles(plan.drafts[schema_name], table, form, plan.limits, can, parquet)
+            self._files[key] = files
 
         return files
 
@@ -264,7 +260,7 @@ class TableWriters:
 
         await each(finish, groups, at_once=self._plan.limits.normalize_workers + 1)
 
-        if self._budget.budget.peak > _MUCH_MEMORY:
+        if self._written and self._budget.budget.peak > _MUCH_MEMORY:
             # What loads the files next takes memory of its own.
             await in_thread(let_go_of_memory, self._threads)
 
@@ -282,20 +278,11 @@ class TableWriters:
             files.abandon()
 
 
-def _append(files: TableFiles, box: list[Chunk], *, is_last: bool) -> int:
-    chunk = box.pop()
-    nbytes = chunk.nbytes
-    files.append(chunk)
-    del chunk
+def _append(files: TableFiles, chunks: list[Chunk], *, is_last: bool) -> None:
+    files.append(chunks.pop())
 
     if is_last:
         files.finish()
-
-    if nbytes >= _LARGE_CHUNK:
-        # Every thread that has made rows has an allocator that keeps their memory for others.
-        let_go_of_memory()
-
-    return nbytes
 
 
 def _call_all(calls: Sequence[Callable[[], None]]) -> None:

@@ -11,8 +11,9 @@ from typing import Protocol
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from asyncelt.schema.capabilities import ParquetForm
 from asyncelt.storage.jsonl import json_lines
-from asyncelt.types import Compression, FileFormat
+from asyncelt.types import FileFormat
 
 __all__ = ["EXTENSIONS", "FileWriter", "open_writer"]
 
@@ -35,25 +36,23 @@ class FileWriter(Protocol):
         ...
 
 
-def open_writer(path: Path, schema: pa.Schema, file_format: FileFormat, compression: Compression) -> FileWriter:
+def open_writer(path: Path, schema: pa.Schema, file_format: FileFormat, form: ParquetForm) -> FileWriter:
     """Create the file and return its writer."""
     if file_format == "parquet":
-        return _ParquetFile(path, schema, compression)
+        return _ParquetFile(path, schema, form)
 
     return _JsonLinesFile(path)
 
 
 class _ParquetFile:
-    """No dictionary pages: they cost 10-30 % of the writing time and the file lives only until its commit."""
-
-    def __init__(self, path: Path, schema: pa.Schema, compression: Compression) -> None:
+    def __init__(self, path: Path, schema: pa.Schema, form: ParquetForm) -> None:
         self._sink = pa.OSFile(str(path), "wb")
         self._writer = pq.ParquetWriter(
             self._sink,
             schema,
-            compression=compression,
-            use_dictionary=False,
-            write_statistics=False,
+            compression=form.compression,
+            use_dictionary=form.is_kept,
+            write_statistics=form.is_kept,
             store_schema=False,
         )
 

@@ -8,7 +8,7 @@ file. A file has one schema: when the table has grown a column, the next chunk o
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias, cast
 
 import pyarrow as pa
@@ -17,7 +17,7 @@ from asyncelt.config import Limits
 from asyncelt.failpoints import failpoint
 from asyncelt.flow import ROOT_ROW, JobFile, TableBatch
 from asyncelt.schema.arrow import arrow_type
-from asyncelt.schema.capabilities import Capabilities
+from asyncelt.schema.capabilities import Capabilities, ParquetForm
 from asyncelt.schema.model import Table
 from asyncelt.storage.draft import PackageDraft
 from asyncelt.storage.files import fsync_file
@@ -88,15 +88,27 @@ class TableFiles:
         file_format: Of all files.
         limits: When to roll: ``file_max_items``, ``file_max_bytes``.
         capabilities: Decide the Arrow types.
+        parquet: How Parquet files are written; None: as ``capabilities`` say.
     """
 
     def __init__(
-        self, draft: PackageDraft, table: TableName, file_format: FileFormat, limits: Limits, capabilities: Capabilities
+        self,
+        draft: PackageDraft,
+        table: TableName,
+        file_format: FileFormat,
+        limits: Limits,
+        capabilities: Capabilities,
+        parquet: ParquetForm | None = None,
     ) -> None:
         self._folder = draft.jobs_folder
         self._disk = draft.disk
         self._table = table
         self._format: FileFormat = file_format
+        self._parquet = parquet or capabilities.parquet
+
+        if limits.parquet_compression is not None:
+            self._parquet = replace(self._parquet, compression=limits.parquet_compression)
+
         self._limits = limits
         self._capabilities = capabilities
         self._writer: FileWriter | None = None
@@ -174,8 +186,7 @@ class TableFiles:
             # The counter in front keeps the order of files in the order of their names.
             self._file_id = f"{len(self.jobs):04x}{os.urandom(3).hex()}"
             self._rows = self._nbytes = 0
-            compression = self._limits.parquet_compression or self._capabilities.parquet_compression
-            self._writer = open_writer(self._folder / self._file_name(), self._schema, self._format, compression)
+            self._writer = open_writer(self._folder / self._file_name(), self._schema, self._format, self._parquet)
 
         return self._writer
 

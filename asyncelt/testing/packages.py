@@ -13,7 +13,7 @@ import pyarrow as pa
 from asyncelt.flow import ROOT_ROW, JobFile, Package
 from asyncelt.load.protocol import Commit, Lease, Target
 from asyncelt.schema.arrow import arrow_type, column_from_arrow
-from asyncelt.schema.capabilities import Capabilities
+from asyncelt.schema.capabilities import UNTIL_COMMIT, Capabilities
 from asyncelt.schema.evolve import bump
 from asyncelt.schema.model import Column, Schema, Table
 from asyncelt.schema.system import new_schema
@@ -167,7 +167,7 @@ def _write_job(
     file_id = f"{number:05x}conf"
     # Table names may have any character; this one ends a file name on no system, and the engine's never has it.
     file_name = f"{table.name.replace('/', '_')}.{file_id}.0.{EXTENSIONS[file_format]}"
-    writer = open_writer(folder / file_name, conformed.schema, file_format, "zstd")
+    writer = open_writer(folder / file_name, conformed.schema, file_format, UNTIL_COMMIT)
     writer.write(conformed)
     writer.close()
 

@@ -29,7 +29,6 @@ _CAPABILITIES = Capabilities(
     stores_positions=True,
     file_formats=("parquet", "jsonl"),
     staging_file_formats=("parquet", "jsonl"),
-    parquet_compression="lz4",  # job files live until the commit: half the time of zstd counts more than their size
     write_dispositions=("append", "replace", "merge", "skip"),
     merge_strategies=("delete-insert", "upsert", "scd2", "insert-only", "cdc"),
     replace_strategies=("truncate-and-insert", "insert-from-staging"),

@@ -26,12 +26,13 @@ from asyncelt.destinations.filesystem_impl.staging import FileStaging
 from asyncelt.destinations.filesystem_impl.storage import Place
 from asyncelt.errors import ConfigError
 from asyncelt.load.protocol import Session, Target
-from asyncelt.schema.capabilities import Capabilities
+from asyncelt.schema.capabilities import FOR_READERS, Capabilities
 
 __all__ = ["Filesystem", "filesystem"]
 
 _CAPABILITIES = Capabilities(
     file_formats=("jsonl", "parquet"),
+    parquet=FOR_READERS,
     write_dispositions=("append", "replace", "skip"),
     merge_strategies=(),
     table_formats=("delta", "iceberg"),

@@ -24,7 +24,6 @@ __all__ = ["Postgres", "postgres"]
 
 _CAPABILITIES = Capabilities(
     file_formats=("parquet",),
-    parquet_compression="lz4",  # job files live until the commit
     write_dispositions=("append", "replace", "merge", "skip"),
     merge_strategies=("delete-insert", "upsert", "scd2", "insert-only", "cdc"),
     replace_strategies=("truncate-and-insert", "insert-from-staging"),

@@ -12,7 +12,7 @@ from hypothesis import given, strategies as st
 
 from asyncelt.config import Limits
 from asyncelt.flow import ROOT_ROW, TableBatch
-from asyncelt.schema.capabilities import Capabilities
+from asyncelt.schema.capabilities import FOR_READERS, UNTIL_COMMIT, Capabilities, ParquetForm
 from asyncelt.schema.model import Column, Table
 from asyncelt.storage.jsonl import json_lines
 from asyncelt.storage.package import PackageDraft, PackageStore
@@ -131,6 +131,36 @@ def test_files_roll_by_bytes(tmp_path: Path) -> None:
     files.finish()
 
     assert len(files.jobs) == 3
+
+
+@pytest.mark.parametrize("form", [FOR_READERS, UNTIL_COMMIT])
+def test_files_that_are_kept_have_statistics_and_dictionaries(tmp_path: Path, form: ParquetForm) -> None:
+    draft = draft_in(tmp_path / "package")
+    files = TableFiles(draft, NAME, "parquet", Limits(), Capabilities(parquet=form))
+    files.append(chunk_of(table_of(a="text"), {"a": ["x", "y"] * 50}))
+    files.finish()
+    column = pq.read_metadata(draft.jobs_folder / files.jobs[0].file_name).row_group(0).column(0)
+
+    assert column.is_stats_set == column.has_dictionary_page == form.is_kept
+    assert column.compression == ("SNAPPY" if form.is_kept else "LZ4")
+
+
+def test_the_chosen_compression_is_taken(tmp_path: Path) -> None:
+    draft = draft_in(tmp_path / "package")
+    files = TableFiles(draft, NAME, "parquet", Limits(parquet_compression="zstd"), Capabilities(parquet=FOR_READERS))
+    files.append(chunk_of(table_of(a="text"), {"a": ["x"]}))
+    files.finish()
+    column = pq.read_metadata(draft.jobs_folder / files.jobs[0].file_name).row_group(0).column(0)
+
+    assert (column.compression, column.is_stats_set) == ("ZSTD", True)
+
+
+def test_a_table_kept_in_a_table_format_has_plain_job_files() -> None:
+    capabilities = Capabilities(parquet=FOR_READERS, table_formats=("delta",))
+
+    assert capabilities.parquet_for({"table_format": "delta"}) is UNTIL_COMMIT
+    assert capabilities.parquet_for({"table_format": "native"}) is FOR_READERS
+    assert capabilities.parquet_for({}) is FOR_READERS
 
 
 def test_json_lines_leave_out_nulls_and_keep_times() -> None:
