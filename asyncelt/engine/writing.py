@@ -209,7 +209,8 @@ class TableWriters:
         self._budget.release(nbytes)
         self._written += nbytes
 
-        if early is not None:
+        # The last ones are as well left to the commit, which is about to begin.
+        if early is not None and not box.is_last:
             for job in files.jobs[known:]:
                 early.offer(load_id, table, job, self._plan.drafts[key[0]].jobs_folder)
 
