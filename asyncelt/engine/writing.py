@@ -163,8 +163,10 @@ class TableWriters:
             await self._flush(max(self._buffers, key=lambda key: self._buffers[key].nbytes))
 
     def written(self) -> dict[TableKey, list[JobFile]]:
-        """The job files of each table, in order."""
-        return {key: files.jobs for key, files in self._files.items()}
+        """The job files of each table, in order; the tables in the order in which their first rows came."""
+        known = dict.fromkeys((*self._buffers, *self._files))
+
+        return {key: self._files[key].jobs for key in known if key in self._files}
 
     # ------------------------------------------------------------------ from buffers into lines
 
