@@ -29,7 +29,7 @@ from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
 import asyncelt
-from asyncelt.observe import Event, PackageCommitted
+from asyncelt.extract.messages import Bodies
 from benchmarks.stream_data import FETCH, GROUP
 
 __all__ = ["SIDES", "Figures", "Job"]
@@ -227,20 +227,28 @@ async def _copied(
     await connection.copy_records_to_table(table, schema_name=schema, columns=names, records=rows)
 
 
-class _Committed:
-    """Knows when so many messages have been committed; the end of the stream acknowledges the last of them."""
+def _until_read(source: asyncelt.EventSource, count: int) -> asyncio.Event:
+    """Set when so many messages have been fetched: those by hand know it too, and their last roll waits for no more."""
+    all_read, left = asyncio.Event(), count
 
-    def __init__(self, count: int) -> None:
-        self.left = count
-        self.all_there = asyncio.Event()
+    def counting(fetch: Callable[[int], Awaitable[Sequence[Any]]]) -> Callable[[int], Awaitable[Sequence[Any]]]:
+        async def fetched(most: int) -> Sequence[Any]:
+            nonlocal left
+            found = await fetch(most)
+            left -= sum(len(one.values) if isinstance(one, Bodies) else 1 for one in found)
 
-    def on_event(self, event: Event, /) -> None:
-        """Count."""
-        if isinstance(event, PackageCommitted):
-            self.left -= event.rows
+            if left <= 0:
+                all_read.set()
 
-            if self.left <= 0:
-                self.all_there.set()
+            return found
+
+        return fetched
+
+    for name in ("fetch", "fetch_bodies"):
+        if hasattr(source, name):
+            setattr(source, name, counting(getattr(source, name)))
+
+    return all_read
 
 
 async def streamed(job: Job) -> None:
@@ -256,12 +264,12 @@ async def streamed(job: Job) -> None:
             destination=asyncelt.destinations.postgres(job.dsn),
             dataset_name=f"asyncelt_{job.topic}",
             pipelines_dir=Path(folder),
-            progress=(progress := _Committed(job.count)),
         )
+        all_read = _until_read(source, job.count)
         orders = asyncelt.sources.events(source, table_name="orders", batch=FETCH)
 
         async with pipeline.stream(orders, roll=asyncelt.Roll(seconds=job.roll_s)):
-            await progress.all_there.wait()
+            await all_read.wait()
 
 
 def main() -> None:

@@ -18,8 +18,10 @@ from asyncelt.extract.tickets import Tickets
 
 __all__ = [
     "Accepted",
+    "Bodies",
     "Checkpoint",
     "Custody",
+    "DeliversBodies",
     "EventSource",
     "Message",
     "Messages",
@@ -75,6 +77,33 @@ class Message:
     """Its partition's number in the topic, where there is one; None: the receipt's name of it."""
     timestamp: float | None = None
     """Unix time in seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bodies:
+    """Messages of which only the payload is wanted, in columns: many of them, and no object for each.
+
+    Args:
+        values: In bytes.
+        receipts: As many.
+        origin: See `Message`; as are the others.
+    """
+
+    values: Sequence[bytes]
+    receipts: Sequence[Receipt]
+    origin: EventSource | None = None
+    topic: str | None = None
+
+    def part(self, first: int, end: int) -> Bodies:
+        """Some of them, from one place to before another."""
+        return Bodies(self.values[first:end], self.receipts[first:end], self.origin, self.topic)
+
+    def messages(self) -> Sequence[Message]:
+        """Each by itself."""
+        return [
+            Message(value, receipt, self.origin, topic=self.topic)
+            for value, receipt in zip(self.values, self.receipts, strict=True)
+        ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +178,20 @@ class EventSource(Protocol):
 
     async def close(self) -> None:
         """Let go of everything. Called once, whatever has failed."""
+        ...
+
+
+@runtime_checkable
+class DeliversBodies(EventSource, Protocol):
+    """An event source that can deliver payloads alone, where nobody wants to know more of a message."""
+
+    @property
+    def has_bodies(self) -> bool:
+        """Whether it can, as it was made."""
+        ...
+
+    async def fetch_bodies(self, most: int) -> Sequence[Bodies]:
+        """See `EventSource.fetch`, in whose place it is called again and again."""
         ...
 
 

@@ -42,6 +42,19 @@ class Columns:
         self.tokens.append(receipt.token)
         self.again.append(receipt.again)
 
+    def extend(self, others: Columns, first: int, end: int) -> None:
+        """Take some of others, from one place to before another."""
+        positions = others.positions[first:end]
+
+        if isinstance(self.positions, array) and isinstance(positions, array):
+            self.positions.extend(positions)
+        else:
+            self.positions = [*self.positions, *positions]
+
+        self.partitions.extend(others.partitions[first:end])
+        self.tokens.extend(others.tokens[first:end])
+        self.again.extend(others.again[first:end])
+
     def part(self, first: int, end: int) -> Columns:
         """Some of them, from one place to before another."""
         found = Columns()
@@ -96,6 +109,25 @@ class Receipts(Sequence[Receipt]):
             return part.receipt(0)
 
         raise IndexError(f"There are {self._count} receipts, and no number {index}.")
+
+    @classmethod
+    def fresh(cls, partition: str, positions: array[int], tokens: Sequence[object]) -> Receipts:
+        """Of messages of one partition, none of which was delivered before."""
+        columns = Columns()
+        columns.partitions, columns.positions = [partition] * len(tokens), positions
+        columns.tokens, columns.again = list(tokens), bytearray(len(tokens))
+
+        return cls([columns])
+
+    @property
+    def columns(self) -> Sequence[Columns]:
+        """They are these, one after the other."""
+        return self._parts
+
+    @property
+    def are_fresh(self) -> bool:
+        """Whether none of them was delivered before."""
+        return not any(1 in part.again for part in self._parts)
 
     def parts(self) -> Iterator[tuple[str, int | None, object]]:
         """See `parts_of`."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 __all__ = ["Tickets"]
 
@@ -38,6 +38,17 @@ class Tickets:
         else:
             bounds.append(first)
             bounds.append(first + count)
+
+    @classmethod
+    def of(cls, numbers: Sequence[int]) -> Tickets:
+        """Numbers that go up."""
+        if numbers and numbers[-1] - numbers[0] + 1 == len(numbers):
+            found = cls()
+            found.add(numbers[0], len(numbers))
+
+            return found
+
+        return cls(numbers)
 
     def extend(self, others: Tickets) -> None:
         """Take those of another."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Final, TypeAlias, get_args
@@ -13,7 +13,17 @@ import orjson
 
 from asyncelt.arguments import COUNT, FUNCTION, SEQUENCE, TEXT, Kind, expect, expect_if_given
 from asyncelt.errors import ConfigError
-from asyncelt.extract.messages import EventSource, Message, Messages, Renewable, required_stream_side
+from asyncelt.extract.messages import (
+    Accepted,
+    DeliversBodies,
+    EventSource,
+    Message,
+    Messages,
+    Renewable,
+    StreamSide,
+    required_stream_side,
+)
+from asyncelt.extract.receipts import Receipts
 from asyncelt.extract.resource import Resource
 from asyncelt.extract.tickets import Tickets
 from asyncelt.flow import DESCRIPTION_CHARS, JsonBody, Unloadable
@@ -29,6 +39,8 @@ Decode: TypeAlias = Callable[[Message], object]
 _BATCH: Final = 1000
 _PIECE: Final = 100
 """Messages until others have their turn."""
+_BODIES: Final = 500
+"""The same, of payloads alone."""
 _raw = msgspec.json.Decoder(msgspec.Raw)
 _LINE_ENDS = bytes.maketrans(b"\n\r", b"  ")
 
@@ -86,9 +98,15 @@ def events(
     key_column = source.key_column if isinstance(source, Keyed) else None
     table_of = table_name if callable(table_name) else _own_table if table_name is None else None
     arranger = _Arranger(table_of, decode, tuple(metadata), key_column)
+    are_bodies_enough = decode is None and not metadata and key_column is None and not callable(table_name)
+
+    if are_bodies_enough and isinstance(source, DeliversBodies) and source.has_bodies:
+        deliveries = partial(_body_deliveries, source, arranger, batch)
+    else:
+        deliveries = partial(_deliveries, source, arranger, batch)
 
     return Resource(
-        partial(_deliveries, source, arranger, batch),
+        deliveries,
         resource_name,
         hints=TableHints(name=resource_name) if key_column is None else keyed_hints(resource_name, key_column),
         table_name=table_name if isinstance(table_name, str) else None,
@@ -102,24 +120,64 @@ async def _deliveries(source: EventSource, arranger: _Arranger, batch: int) -> A
     await side.open(source)
 
     while fetched := await source.fetch(batch):
-        # After its crash a broker may deliver thousands again: known ones are not asked about.
-        if any(one.receipt.again and not side.knows(source, one.receipt) for one in fetched):
-            await side.refresh()
+        async for item in _arranged(side, source, arranger, fetched):
+            yield item
 
-        # All of this runs on the loop, which others share with threads that want the interpreter lock: a few at a time.
-        for start in range(0, len(fetched), _PIECE):
-            piece = fetched[start : start + _PIECE]
-            accepted = side.accept(source, [message.receipt for message in piece])
-            numbered = zip(accepted.tickets, piece, strict=True)
 
-            for item in arranger.items([one for one in numbered if one[0] not in accepted.repeated]):
-                yield item
+async def _body_deliveries(source: DeliversBodies, arranger: _Arranger, batch: int) -> AsyncIterator[Messages]:
+    """The same of payloads alone, which nobody looks at one by one unless something is wrong with them."""
+    side = required_stream_side()
+    await side.open(source)
 
-            # After what they may be repetitions of: so they are acknowledged with it, or later.
-            if accepted.repeated:
-                yield Messages([], Tickets(sorted(accepted.repeated)))
+    while fetched := await source.fetch_bodies(batch):
+        for bodies in fetched:
+            if not isinstance(bodies.receipts, Receipts) or not bodies.receipts.are_fresh:
+                async for item in _arranged(side, source, arranger, bodies.messages()):
+                    yield item
 
-            await anyio.lowlevel.checkpoint()
+                continue
+
+            for start in range(0, len(bodies.values), _BODIES):
+                piece = bodies.part(start, start + _BODIES)
+                accepted = side.accept(source, piece.receipts)
+                lines = None if accepted.repeated else _lines(piece.values)
+
+                if lines is not None:
+                    yield Messages(JsonBody(lines), Tickets.of(accepted.tickets))
+                else:
+                    for item in _sorted_out(arranger, accepted, piece.messages()):
+                        yield item
+
+                await anyio.lowlevel.checkpoint()
+
+
+async def _arranged(
+    side: StreamSide, source: EventSource, arranger: _Arranger, fetched: Sequence[Message]
+) -> AsyncIterator[Messages]:
+    # After its crash a broker may deliver thousands again: known ones are not asked about.
+    if any(one.receipt.again and not side.knows(source, one.receipt) for one in fetched):
+        await side.refresh()
+
+    # All of this runs on the loop, which others share with threads that want the interpreter lock: a few at a time.
+    for start in range(0, len(fetched), _PIECE):
+        piece = fetched[start : start + _PIECE]
+        accepted = side.accept(source, [message.receipt for message in piece])
+
+        for item in _sorted_out(arranger, accepted, piece):
+            yield item
+
+        await anyio.lowlevel.checkpoint()
+
+
+def _sorted_out(arranger: _Arranger, accepted: Accepted, messages: Sequence[Message]) -> Iterator[Messages]:
+    """Those whose rows are wanted, and the others."""
+    numbered = zip(accepted.tickets, messages, strict=True)
+
+    yield from arranger.items([one for one in numbered if one[0] not in accepted.repeated])
+
+    # After what they may be repetitions of: so they are acknowledged with it, or later.
+    if accepted.repeated:
+        yield Messages([], Tickets(sorted(accepted.repeated)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,6 +295,19 @@ def _unloadable(message: Message, error: Exception) -> Unloadable:
         origin="/".join(where) or None,
         position=None if receipt.position is None else str(receipt.position),
     )
+
+
+def _lines(values: Sequence[bytes]) -> bytes | None:
+    """JSON objects, each on a line of its own; None: one of them is something else, or has line ends inside."""
+    lines, ends = b"\n".join(values), len(values) - 1
+
+    if lines[:1] != b"{" or b"\r" in lines or not lines.count(b"\n{") == lines.count(b"\n") == ends:
+        return None
+
+    try:
+        return lines if len(_raw.decode_lines(lines)) == len(values) else None
+    except (msgspec.DecodeError, RecursionError):
+        return None
 
 
 def _checked(body: bytes, *, as_object: bool) -> object:

@@ -5,12 +5,41 @@ from __future__ import annotations
 import importlib
 from collections.abc import Mapping
 from types import ModuleType
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final, cast
 from urllib.parse import parse_qs, urlsplit
 
 from asyncelt.errors import ConfigError
 
-__all__ = ["address_of", "arguments_of", "away", "check_url", "failing_over", "is_lost_group", "is_passing"]
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
+
+__all__ = [
+    "FORGET",
+    "address_of",
+    "arguments_of",
+    "ask",
+    "away",
+    "check_url",
+    "client_of",
+    "failing_over",
+    "is_lost_group",
+    "is_passing",
+]
+
+FORGET: Final = """
+for _, one in ipairs(redis.call('XINFO', 'CONSUMERS', KEYS[1], ARGV[1])) do
+    local known = {}
+    for at = 1, #one, 2 do known[one[at]] = one[at + 1] end
+    local is_made_up = string.match(known.name, '%-%d+%-%x%x%x%x%x%x%x%x$')
+    if is_made_up and known.name ~= ARGV[3] and known.pending == 0 and known.idle > tonumber(ARGV[2]) then
+        redis.call('XGROUP', 'DELCONSUMER', KEYS[1], ARGV[1], known.name)
+    end
+end
+"""
+"""Takes names out of a group that nobody will use again. In one step: entries that a consumer is given before it is
+deleted would be lost."""
+_UNTOUCHED: Final = ("XREADGROUP", "XAUTOCLAIM")
+"""Commands whose answers are taken as they come: the client would make a dictionary of each entry."""
 
 _OURS: Final = frozenset({"decode_responses", "encoding", "legacy_responses", "protocol"})
 """Arguments that would make the client read answers in another way."""
@@ -26,6 +55,25 @@ def arguments_of(options: Mapping[str, object], timeout_s: float) -> dict[str, o
     ours = {"decode_responses": False, "encoding": "utf-8", "protocol": 2}
 
     return {**_driver_info(), "socket_timeout": timeout_s, **options, **ours}
+
+
+def client_of(module: ModuleType, url: str, options: Mapping[str, object]) -> Redis:
+    """A client that hands out entries as the server has sent them."""
+    client = cast("Redis", module.from_url(url, **options))
+
+    for command in _UNTOUCHED:
+        cast("Any", client).set_response_callback(command, _as_it_is)
+
+    return client
+
+
+async def ask(client: Redis, *command: str | int) -> object:
+    """Send a command as it is."""
+    return await cast("Any", client).execute_command(*command)
+
+
+def _as_it_is(answer: Any, **_: Any) -> Any:
+    return answer
 
 
 def _driver_info() -> dict[str, object]:

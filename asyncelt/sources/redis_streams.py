@@ -11,7 +11,7 @@ import uuid
 from collections.abc import Mapping, Sequence
 from functools import partial
 from types import ModuleType
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Final
 
 import anyio
 
@@ -19,19 +19,33 @@ from asyncelt._async import in_thread
 from asyncelt.arguments import NAMES, SECONDS, TEXT, expect, expect_if_given
 from asyncelt.errors import ConfigError, ExtractError, UsageError
 from asyncelt.extract.intervals import EMPTY, Intervals
-from asyncelt.extract.messages import Message, Receipt, Tell
+from asyncelt.extract.messages import Bodies, Message, Receipt, Tell
 from asyncelt.sources.clients import import_client
 from asyncelt.sources.outages import Outage
 from asyncelt.sources.redis_client import (
+    FORGET,
     address_of,
     arguments_of,
+    ask,
     away,
     check_url,
+    client_of,
     failing_over,
     is_lost_group,
     is_passing,
 )
-from asyncelt.sources.redis_entries import Entries, by_stream, entries_of, entry_id, position_of, text_of, texts_of
+from asyncelt.sources.redis_entries import (
+    Entries,
+    Given,
+    bodies_of,
+    by_stream,
+    claimed_of,
+    entries_of,
+    entry_id,
+    messages_of,
+    position_of,
+    text_of,
+)
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -45,17 +59,6 @@ _WEIGHED: Final = 16
 """Entries of an answer whose size stands for all."""
 _FIRST_ENTRIES: Final = 10
 """To ask for as long as nothing is known of their size."""
-_FORGET: Final = """
-for _, one in ipairs(redis.call('XINFO', 'CONSUMERS', KEYS[1], ARGV[1])) do
-    local known = {}
-    for at = 1, #one, 2 do known[one[at]] = one[at + 1] end
-    local is_made_up = string.match(known.name, '%-%d+%-%x%x%x%x%x%x%x%x$')
-    if is_made_up and known.name ~= ARGV[3] and known.pending == 0 and known.idle > tonumber(ARGV[2]) then
-        redis.call('XGROUP', 'DELCONSUMER', KEYS[1], ARGV[1], known.name)
-    end
-end
-"""
-"""In one step: entries that a consumer is given before it is deleted would be lost."""
 _PIECE: Final = 1000
 """Ids in a command."""
 
@@ -134,11 +137,16 @@ class RedisStreamSource:
         self._claimed_at = None
         arguments = partial(arguments_of, self._options, _LONG_POLL_S * 3)
         options = await in_thread(arguments, anyio.CapacityLimiter(1))
-        self._client = module.from_url(self._url, **options)
+        self._client = client_of(module, self._url, options)
         self._is_member = False
         await self._make_groups_patiently(is_again=self._was_open)
         self._was_open = self._is_member = True
         self._read_again()
+
+    @property
+    def has_bodies(self) -> bool:
+        """See `DeliversBodies.has_bodies`."""
+        return self._field is not None
 
     async def fetch(self, most: int) -> Sequence[Message]:
         """See `EventSource.fetch`. Never ends by itself; a server that is away is waited for.
@@ -147,6 +155,16 @@ class RedisStreamSource:
             ExtractError: The server knows the password no more.
             redis.exceptions.ResponseError: It answers with an error that does not pass.
         """
+        return [one for given in await self._fetched(most) for one in messages_of(given, self._field, self)]
+
+    async def fetch_bodies(self, most: int) -> Sequence[Bodies]:
+        """See `DeliversBodies.fetch_bodies`. Raises what `fetch` does."""
+        if self._field is None:
+            raise UsageError(f"Redis source {self.name!r} has no payloads: it was made without field=.")
+
+        return [bodies_of(given, self._field, self) for given in await self._fetched(most)]
+
+    async def _fetched(self, most: int) -> Sequence[Given]:
         errors = importlib.import_module("redis.exceptions")  # imported off the loop before
 
         while True:
@@ -277,14 +295,11 @@ class RedisStreamSource:
     def _read_again(self) -> None:
         self._mine = dict.fromkeys(self._streams, "0-0")
 
-    async def _mine_again(self, most: int) -> list[Message]:
+    async def _mine_again(self, most: int) -> list[Given]:
         """What this consumer was given and has not acknowledged: before a crash, or with an answer that was lost."""
-        client = self._required()
-
         while self._mine:
             stream, after = next(iter(self._mine.items()))
-            answer = await client.xreadgroup(self._group, self._consumer, {stream: after}, count=most)
-            entries = entries_of(answer).get(stream, [])
+            entries = (await self._read({stream: after}, most)).get(stream, [])
 
             if not entries:
                 del self._mine[stream]
@@ -297,7 +312,7 @@ class RedisStreamSource:
 
         return []
 
-    async def _claimed(self, most: int) -> list[Message]:
+    async def _claimed(self, most: int) -> list[Given]:
         """What other consumers were given long ago and have not acknowledged: they are dead, or slow."""
         client = self._required()
         now = time.monotonic()
@@ -313,7 +328,7 @@ class RedisStreamSource:
             answer = await client.xautoclaim(
                 stream, self._group, self._consumer, self._claim_after_ms, start_id=start, count=most
             )
-            following, entries = cast("tuple[bytes, Entries]", tuple(answer)[:2])
+            following, entries = claimed_of(answer)
 
             if following == b"0-0":
                 del self._claims[stream]
@@ -332,63 +347,44 @@ class RedisStreamSource:
         for stream in self._streams:
             # Where scripts may not be run, names stay: nothing depends on it.
             with contextlib.suppress(errors.ResponseError):
-                await client.eval(_FORGET, 1, stream, self._group, str(10 * self._claim_after_ms), self._consumer)
+                await client.eval(FORGET, 1, stream, self._group, str(10 * self._claim_after_ms), self._consumer)
 
-    async def _fresh(self, most: int) -> list[Message]:
+    async def _fresh(self, most: int) -> list[Given]:
         wait_ms = min(int(_LONG_POLL_S * 1000), self._claim_after_ms)
-        wanted: dict[str | bytes | memoryview, str | int | bytes | memoryview] = dict.fromkeys(self._streams, ">")
-        answer = await self._required().xreadgroup(
-            self._group,
-            self._consumer,
-            wanted,
-            count=most,
-            block=wait_ms,
-        )
+        found = await self._read(dict.fromkeys(self._streams, ">"), most, wait_ms)
 
-        return [
-            message
-            for stream, entries in entries_of(answer).items()
-            for message in self._messages(stream, entries, again=False)
-        ]
+        return [given for stream, entries in found.items() for given in self._given(stream, entries, again=False)]
 
-    async def _taken(self, stream: str, entries: Entries) -> list[Message]:
+    async def _read(self, after: Mapping[str, str], most: int, wait_ms: int | None = None) -> dict[str, Entries]:
+        """Entries by stream. Past the client's own method, which goes through each answer once more."""
+        wait = () if wait_ms is None else ("BLOCK", wait_ms)
+        command = ("XREADGROUP", "GROUP", self._group, self._consumer, "COUNT", most, *wait)
+
+        client = self._required()
+
+        return entries_of(await ask(client, *command, "STREAMS", *after.keys(), *after.values()))
+
+    async def _taken(self, stream: str, entries: Entries) -> list[Given]:
         """Of what somebody had before. Entries that were deleted meanwhile would keep the floor down for ever."""
         gone = [one for one, fields in entries if one and not fields and one not in self._open[stream]]
 
         if gone:
             await self._required().xack(stream, self._group, *gone)
 
-        return self._messages(stream, entries, again=True)
+        return self._given(stream, entries, again=True)
 
-    def _messages(self, stream: str, entries: Entries, *, again: bool) -> list[Message]:
-        if sizes := [sum(map(len, fields.values())) for _, fields in entries[:_WEIGHED] if fields]:
-            self._nbytes = max(sum(sizes) // len(sizes), 1)
+    def _given(self, stream: str, entries: Entries, *, again: bool) -> list[Given]:
+        weighed = [fields for _, fields in entries[:_WEIGHED] if fields]
+
+        if weighed:
+            self._nbytes = max(sum(sum(map(len, fields)) for fields in weighed) // len(weighed), 1)
 
         # One that is open here may be claimed by ourselves, which tells the server that somebody is at it.
         known = self._open[stream]
         found = [(one, fields) for one, fields in entries if fields and one not in known]
-        known.update(one for one, _ in found)
+        known.update([one for one, _ in found])
 
-        return [self._message(stream, one, fields, again=again) for one, fields in found]
-
-    def _message(self, stream: str, entry: bytes, fields: Mapping[bytes, bytes], *, again: bool) -> Message:
-        milliseconds, position = position_of(entry)
-        receipt = Receipt(stream, position, entry, again)
-        value: object
-        headers: Mapping[str, str]
-
-        if self._field is None:
-            value, headers = texts_of(fields), {}
-        else:
-            value, headers = fields.get(self._field), {}
-
-            if value is None:
-                # Without the field it is no JSON, and so a dead letter.
-                value, headers = repr(dict(fields)).encode(), texts_of(fields)
-            elif len(fields) > 1:
-                headers = texts_of({name: one for name, one in fields.items() if name != self._field})
-
-        return Message(value, receipt, self, headers=headers, topic=stream, timestamp=milliseconds / 1000)
+        return [Given(stream, found, again)] if found else []
 
     # ------------------------------------------------------------------ letting go
 

@@ -60,6 +60,29 @@ class Deliveries:
 
         return block.first + at
 
+    def note_all(self, source: EventSource | None, receipts: Columns) -> list[int]:
+        """Take several whose rows are wanted.
+
+        Returns:
+            Their tickets.
+        """
+        tickets: list[int] = []
+
+        while (done := len(tickets)) < len(receipts):
+            block = self._begun.get(id(source)) or self._begin(source)
+            at = len(block.settled)
+            count = min(_BLOCK - at, len(receipts) - done)
+            block.columns.extend(receipts, done, done + count)
+            block.repeated.extend(bytes(count))
+            block.settled.extend(bytes(count))
+            block.left += count
+            tickets.extend(range(block.first + at, block.first + at + count))
+
+            if at + count == _BLOCK:
+                del self._begun[id(source)]
+
+        return tickets
+
     def by_source(self, tickets: Tickets) -> list[tuple[EventSource | None, Tickets]]:
         """The same, sorted by where they come from."""
         found: dict[int, tuple[EventSource | None, Tickets]] = {}

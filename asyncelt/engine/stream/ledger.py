@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -21,6 +22,7 @@ from asyncelt.extract.messages import (
     SharesPartitions,
     SupportsReopening,
 )
+from asyncelt.extract.receipts import Columns, Receipts
 from asyncelt.extract.tickets import Tickets
 from asyncelt.failpoints import failpoint
 from asyncelt.flow import PositionClaim, PositionMove
@@ -63,6 +65,22 @@ class _Partition:
             return False
 
         self.in_flight.add(position)
+
+        return True
+
+    def take_all(self, positions: array[int]) -> bool:
+        """Whether all of them are new, and each is there once; then they are on their way from here on."""
+        new = set(positions)
+
+        if len(new) < len(positions) or not self.in_flight.isdisjoint(new):
+            return False
+
+        between = Intervals(None, ((min(new), max(new)),))
+
+        if self.committed.overlap(between) is not None and any(one in self.committed for one in new):
+            return False
+
+        self.in_flight |= new
 
         return True
 
@@ -154,6 +172,35 @@ class Ledger:
 
         tickets: list[int] = []
         repeated: set[int] = set()
+
+        for some in receipts.columns if isinstance(receipts, Receipts) else ():
+            if source is not None and self._takes_all(source.name, some):
+                tickets += self._deliveries.note_all(source, some)
+            else:
+                self._accept_each(source, Receipts([some]), tickets, repeated)
+
+        if not isinstance(receipts, Receipts):
+            self._accept_each(source, receipts, tickets, repeated)
+
+        self.repeated += len(repeated)
+
+        return Accepted(tickets, repeated)
+
+    def _takes_all(self, source: str, receipts: Columns) -> bool:
+        """Whether they are of one partition, and all of them new."""
+        positions, partitions = receipts.positions, receipts.partitions
+
+        if self._look is None or not isinstance(positions, array) or not positions:
+            return False
+
+        if partitions.count(partitions[0]) < len(partitions):
+            return False
+
+        return self._partition(source, partitions[0]).take_all(positions)
+
+    def _accept_each(
+        self, source: EventSource | None, receipts: Sequence[Receipt], tickets: list[int], repeated: set[int]
+    ) -> None:
         name = None if source is None else source.name
 
         for receipt in receipts:
@@ -170,10 +217,6 @@ class Ledger:
 
             if is_repeated:
                 repeated.add(ticket)
-
-        self.repeated += len(repeated)
-
-        return Accepted(tickets, repeated)
 
     def standing(self) -> Standing:
         """Floors and epochs as of now."""
