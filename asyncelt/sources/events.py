@@ -297,6 +297,16 @@ def _unloadable(message: Message, error: Exception) -> Unloadable:
     )
 
 
+def _check_text(body: bytes) -> None:
+    """Parsers that look for structure alone pass over bytes that are no text.
+
+    Raises:
+        UnicodeDecodeError: It has some.
+    """
+    if not body.isascii():
+        body.decode("utf-8", "surrogatepass")
+
+
 def _lines(values: Sequence[bytes]) -> bytes | None:
     """JSON objects, each on a line of its own; None: one of them is something else, or has line ends inside."""
     lines, ends = b"\n".join(values), len(values) - 1
@@ -305,8 +315,10 @@ def _lines(values: Sequence[bytes]) -> bytes | None:
         return None
 
     try:
+        _check_text(lines)
+
         return lines if len(_raw.decode_lines(lines)) == len(values) else None
-    except (msgspec.DecodeError, RecursionError):
+    except (ValueError, RecursionError):
         return None
 
 
@@ -320,6 +332,7 @@ def _checked(body: bytes, *, as_object: bool) -> object:
         return orjson.loads(body)
 
     _raw.decode(body)
+    _check_text(body)
 
     # Line ends cannot be inside of strings.
     return body.translate(_LINE_ENDS) if b"\n" in body or b"\r" in body else body

@@ -1,12 +1,14 @@
 """A stream: extraction, packing and committing side by side, each package as soon as it is cut.
 
-While package N is committed, N+1 is normalized and the pages of N+2 are read. Commits keep their order: one task makes
-them. When the destination is slow or gone, a sealed package waits for it, the next one is packed and waits too, as far
-as ``max_disk`` lets it, and what is read after that fills the memory budget, until the sources wait.
+While package N is committed, the messages of N-1 are acknowledged, N+1 is normalized, and the pages of N+2 are read.
+Commits keep their order: one task makes them. When the destination is slow or gone, a sealed package waits for it, the
+next one is packed and waits too, as far as ``max_disk`` lets it, and what is read after that fills the memory budget,
+until the sources wait.
 """
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,7 +17,7 @@ from functools import partial
 import anyio
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
-from asyncelt._async import in_thread, retrying, shielded
+from asyncelt._async import in_thread, retrying
 from asyncelt.config import Retry, Roll
 from asyncelt.engine.book import SchemaBook
 from asyncelt.engine.extraction import Extraction, Port, document_of
@@ -117,6 +119,10 @@ class Streaming:
     """Bundles that wait for their commit."""
     _committed: anyio.Event = field(default_factory=anyio.Event)
     """Set, and replaced, with each commit."""
+    _unacknowledged: int = 0
+    """Packages that are committed, and whose messages are not acknowledged."""
+    _acknowledged: anyio.Event = field(default_factory=anyio.Event)
+    """Set, and replaced, with each that is."""
     _let_go_at: float = field(default_factory=time.monotonic)
 
     async def run(self) -> None:
@@ -323,14 +329,31 @@ class Streaming:
     # ------------------------------------------------------------------ committing
 
     async def _commit_all(self, packed: MemoryObjectReceiveStream[_Packed], roller: Roller) -> None:
-        with packed:
-            while True:
-                try:
-                    one = await self._next(packed)
-                except anyio.EndOfStream:
-                    return
+        done, to_acknowledge = anyio.create_memory_object_stream[_Packed](math.inf)
 
-                await self._commit(one, roller)
+        with packed:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(self._acknowledge_all, to_acknowledge, roller)
+
+                with done:
+                    await self._commit_each(packed, done)
+
+    async def _commit_each(
+        self, packed: MemoryObjectReceiveStream[_Packed], done: MemoryObjectSendStream[_Packed]
+    ) -> None:
+        while True:
+            try:
+                one = await self._next(packed)
+            except anyio.EndOfStream:
+                return
+
+            # While one is committed, the one before it is acknowledged.
+            while self._unacknowledged > 1:
+                await self._acknowledged.wait()
+
+            await self._commit(one)
+            self._unacknowledged += 1
+            done.send_nowait(one)
 
     async def _next(self, packed: MemoryObjectReceiveStream[_Packed]) -> _Packed:
         """Wait for a package; if that takes long, let the destination go meanwhile."""
@@ -344,7 +367,7 @@ class Streaming:
 
         return await packed.receive()
 
-    async def _commit(self, one: _Packed, roller: Roller) -> None:
+    async def _commit(self, one: _Packed) -> None:
         if one.bundle:
             await load_bundles(self.owned, [one.bundle], Loaded(), raise_on_failed_jobs=True, is_fresh=True)
             self._count(one)
@@ -354,16 +377,22 @@ class Streaming:
 
         failpoint("stream.committed")
 
-        # Whoever has sent these may have been waiting to hear of it.
-        with shielded(_ACKNOWLEDGE_S):
-            await roller.ledger.committed(one.moves, self.owned.threads)
-            self.counts.messages += await roller.ledger.acknowledge(one.tickets)
+    async def _acknowledge_all(self, done: MemoryObjectReceiveStream[_Packed], roller: Roller) -> None:
+        """In the order of the commits. Cancelled or not: whoever has sent these may be waiting to hear of it."""
+        with done, anyio.CancelScope(shield=True):
+            async for one in done:
+                with anyio.move_on_after(_ACKNOWLEDGE_S):
+                    await roller.ledger.committed(one.moves, self.owned.threads)
+                    self.counts.messages += await roller.ledger.acknowledge(one.tickets)
 
-        roller.committed(len(one.tickets))
+                roller.committed(len(one.tickets))
+                self._unacknowledged -= 1
+                self._acknowledged.set()
+                self._acknowledged = anyio.Event()
 
-        if time.monotonic() - self._let_go_at > _LET_GO_EVERY_S:
-            await in_thread(let_go_of_memory, self.owned.threads)
-            self._let_go_at = time.monotonic()
+                if time.monotonic() - self._let_go_at > _LET_GO_EVERY_S:
+                    await in_thread(let_go_of_memory, self.owned.threads)
+                    self._let_go_at = time.monotonic()
 
     def _emit(self, emit: Callable[[Event], None], event: Event) -> None:
         """Hand an event on, and count while the destination is away what is known otherwise only after the commit."""
