@@ -85,24 +85,25 @@ class Bodies:
 
     Args:
         values: In bytes.
-        receipts: As many.
-        origin: See `Message`; as are the others.
+        topics: As many, as are the others.
+        receipts: Where they stand in their source.
+        origin: The source.
     """
 
     values: Sequence[bytes]
+    topics: Sequence[str]
     receipts: Sequence[Receipt]
-    origin: EventSource | None = None
-    topic: str | None = None
+    origin: EventSource
 
     def part(self, first: int, end: int) -> Bodies:
         """Some of them, from one place to before another."""
-        return Bodies(self.values[first:end], self.receipts[first:end], self.origin, self.topic)
+        return Bodies(self.values[first:end], self.topics[first:end], self.receipts[first:end], self.origin)
 
     def messages(self) -> Sequence[Message]:
         """Each by itself."""
         return [
-            Message(value, receipt, self.origin, topic=self.topic)
-            for value, receipt in zip(self.values, self.receipts, strict=True)
+            Message(value, receipt, self.origin, topic=topic)
+            for value, topic, receipt in zip(self.values, self.topics, self.receipts, strict=True)
         ]
 
 

@@ -17,10 +17,10 @@ from asyncelt._async import in_thread
 from asyncelt.arguments import NAMES, SECONDS, TEXT, expect, expect_if_given
 from asyncelt.errors import ConfigError, ExtractError, UsageError
 from asyncelt.extract.intervals import EMPTY, Intervals
-from asyncelt.extract.messages import Message, Receipt, Tell
+from asyncelt.extract.messages import Bodies, Message, Receipt, Tell
 from asyncelt.extract.receipts import parts_of
 from asyncelt.sources.clients import import_client
-from asyncelt.sources.jetstream_consumer import DurableConsumer, PullLimits, delivery_of
+from asyncelt.sources.jetstream_consumer import DurableConsumer, PullLimits, bodies_of, delivery_of
 from asyncelt.sources.outages import Outage
 
 if TYPE_CHECKING:
@@ -204,6 +204,9 @@ class NatsSource:
 
         return True
 
+    has_bodies = True
+    """See `DeliversBodies.has_bodies`."""
+
     async def fetch(self, most: int) -> Sequence[Message]:
         """See `EventSource.fetch`. Never ends by itself; a server that is away is waited for.
 
@@ -211,6 +214,13 @@ class NatsSource:
             ConfigError: The consumer was changed, so that messages would be lost.
             ExtractError: The stream was deleted, or deleted and made anew.
         """
+        return [self._message(one) for one in await self._fetched(most)]
+
+    async def fetch_bodies(self, most: int) -> Sequence[Bodies]:
+        """See `DeliversBodies.fetch_bodies`. Raises what `fetch` does."""
+        return [bodies_of(await self._fetched(most), self._partition, self)]
+
+    async def _fetched(self, most: int) -> Sequence[Msg]:
         while not self._arrived:
             self._news = anyio.Event()
 
@@ -239,7 +249,7 @@ class NatsSource:
 
         self._outage.over()
 
-        return [self._message(self._arrived.popleft()) for _ in range(min(most, len(self._arrived)))]
+        return [self._arrived.popleft() for _ in range(min(most, len(self._arrived)))]
 
     async def _request(self, most: int, waiting_s: float) -> None:
         client = self._required()

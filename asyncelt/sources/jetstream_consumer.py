@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import importlib
 import warnings
+from array import array
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, cast
 
 import orjson
 
 from asyncelt.errors import AsynceltWarning, ConfigError
+from asyncelt.extract.messages import Bodies, EventSource, Receipt
+from asyncelt.extract.receipts import Receipts
 
 if TYPE_CHECKING:
     from nats.aio.client import Client
+    from nats.aio.msg import Msg
 
-__all__ = ["DurableConsumer", "PullLimits", "delivery_of"]
+__all__ = ["DurableConsumer", "PullLimits", "bodies_of", "delivery_of"]
 
 _MANY: Final = 100_000
 """Messages that a package has by default."""
@@ -152,3 +157,29 @@ def delivery_of(reply: str) -> tuple[int, bool, float]:
     first = 4 if len(parts) == _SHORT_REPLY else 6
 
     return int(parts[first + 1]), parts[first] != "1", int(parts[first + 3]) / 1e9
+
+
+def bodies_of(arrived: Sequence[Msg], partition: str, origin: EventSource) -> Bodies:
+    """Payloads alone, of messages that can be acknowledged."""
+    replies = [one.reply for one in arrived]
+
+    return Bodies(
+        [one.data for one in arrived], [one.subject for one in arrived], _receipts(replies, partition), origin
+    )
+
+
+def _receipts(replies: Sequence[str], partition: str) -> Sequence[Receipt]:
+    """As `delivery_of` says each; in columns where all of them are new, and told in one way."""
+    parts = [one.split(".") for one in replies]
+    width = len(parts[0])
+    first = 4 if width == _SHORT_REPLY else 6
+
+    if all(len(one) == width and one[first] == "1" for one in parts):
+        return Receipts.fresh(partition, array("q", [int(one[first + 1]) for one in parts]), replies)
+
+    deliveries = [delivery_of(one) for one in replies]
+
+    return [
+        Receipt(partition, position, reply, again=is_again)
+        for (position, is_again, _), reply in zip(deliveries, replies, strict=True)
+    ]

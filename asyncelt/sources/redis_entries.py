@@ -89,7 +89,7 @@ def bodies_of(given: Given, field: bytes, origin: EventSource) -> Bodies:
     else:
         receipts = Receipts.fresh(given.stream, positions_of(ids), ids)
 
-    return Bodies(values, receipts, origin, given.stream)
+    return Bodies(values, [given.stream] * len(ids), receipts, origin)
 
 
 def position_of(entry: bytes | str) -> tuple[int, int]:

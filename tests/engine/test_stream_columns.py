@@ -57,7 +57,7 @@ class InColumns:
         if self.again:
             receipts = [asyncelt.Receipt("p", number, number, again=True) for number in numbers]
 
-        return [Bodies(values, receipts, self, "topic")]
+        return [Bodies(values, ["topic"] * len(values), receipts, self)]
 
     async def fetch(self, most: int) -> Sequence[asyncelt.Message]:
         return [one for bodies in await self.fetch_bodies(most) for one in bodies.messages()]
@@ -136,7 +136,9 @@ async def test_what_is_no_json_object_is_told_apart_among_columns(again: bool, t
 
 
 async def test_many_columns_keep_their_order_and_their_receipts(tmp_path: Path) -> None:
-    source = InColumns([[orjson.dumps({"n": number}) for number in range(at, at + 1700)] for at in range(0, 5100, 1700)])
+    source = InColumns(
+        [[orjson.dumps({"n": number}) for number in range(at, at + 1700)] for at in range(0, 5100, 1700)]
+    )
     pipeline = make(tmp_path)
     await pipeline.stream(asyncelt.sources.events(source, table_name="t"), roll=asyncelt.Roll(rows=1000))
 
