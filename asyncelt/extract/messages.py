@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol, TypeAlias, runtime_checkable
 
 from asyncelt.errors import ConfigError
@@ -84,25 +84,29 @@ class Bodies:
     """Messages of which only the payload is wanted, in columns: many of them, and no object for each.
 
     Args:
-        values: In bytes.
+        values: In bytes; None: a message without one.
         topics: As many, as are the others.
         receipts: Where they stand in their source.
         origin: The source.
+        table_name: The table they all go to; None: the resource's.
     """
 
-    values: Sequence[bytes]
+    values: Sequence[bytes | None]
     topics: Sequence[str]
     receipts: Sequence[Receipt]
     origin: EventSource
+    table_name: str | None = None
 
     def part(self, first: int, end: int) -> Bodies:
         """Some of them, from one place to before another."""
-        return Bodies(self.values[first:end], self.topics[first:end], self.receipts[first:end], self.origin)
+        some = slice(first, end)
+
+        return replace(self, values=self.values[some], topics=self.topics[some], receipts=self.receipts[some])
 
     def messages(self) -> Sequence[Message]:
         """Each by itself."""
         return [
-            Message(value, receipt, self.origin, topic=topic)
+            Message(value, receipt, self.origin, self.table_name, topic=topic)
             for value, topic, receipt in zip(self.values, self.topics, self.receipts, strict=True)
         ]
 

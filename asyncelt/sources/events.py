@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Final, TypeAlias, get_args
+from typing import Final, TypeAlias, cast, get_args
 
 import anyio.lowlevel
 import msgspec
@@ -143,7 +143,8 @@ async def _body_deliveries(source: DeliversBodies, arranger: _Arranger, batch: i
                 lines = None if accepted.repeated else _lines(piece.values)
 
                 if lines is not None:
-                    yield Messages(JsonBody(lines), Tickets.of(accepted.tickets))
+                    table = None if arranger.table_of is None else bodies.table_name
+                    yield Messages(JsonBody(lines), Tickets.of(accepted.tickets), table)
                 else:
                     for item in _sorted_out(arranger, accepted, piece.messages()):
                         yield item
@@ -307,9 +308,12 @@ def _check_text(body: bytes) -> None:
         body.decode("utf-8", "surrogatepass")
 
 
-def _lines(values: Sequence[bytes]) -> bytes | None:
+def _lines(values: Sequence[bytes | None]) -> bytes | None:
     """JSON objects, each on a line of its own; None: one of them is something else, or has line ends inside."""
-    lines, ends = b"\n".join(values), len(values) - 1
+    if None in values:
+        return None
+
+    lines, ends = b"\n".join(cast("Sequence[bytes]", values)), len(values) - 1
 
     if lines[:1] != b"{" or b"\r" in lines or not lines.count(b"\n{") == lines.count(b"\n") == ends:
         return None

@@ -155,6 +155,7 @@ class NatsSource:
             ) from error
 
         client.options["max_reconnect_attempts"] = given["max_reconnect_attempts"]
+        self._last_error = None
 
     async def _find(self, committed: Mapping[str, Intervals]) -> bool:
         """Look whether stream and consumer are there; the consumer is made if it is not.
@@ -333,7 +334,9 @@ class NatsSource:
         self._news.set()
 
     async def _on_error(self, error: Exception) -> None:
-        self._last_error = error
+        # What a server says tells more than that a connection broke, which may be how it takes leave.
+        if self._last_error is None or not isinstance(error, OSError):
+            self._last_error = error
 
         if self._client is None:
             return

@@ -17,12 +17,12 @@ from asyncelt._async import in_thread
 from asyncelt.arguments import NAMES, SECONDS, TEXT, choice, expect
 from asyncelt.errors import ConfigError, ExtractError, UsageError, warn
 from asyncelt.extract.intervals import Intervals
-from asyncelt.extract.messages import Custody, Message, Receipt, Tell
+from asyncelt.extract.messages import Bodies, Custody, Message, Receipt, Tell
 from asyncelt.extract.receipts import parts_of
 from asyncelt.sources.clients import import_client
 from asyncelt.sources.kafka_client import arguments_of, check_options, is_passing
 from asyncelt.sources.kafka_holding import Holding, end_of, name_of
-from asyncelt.sources.kafka_records import message_of
+from asyncelt.sources.kafka_records import bodies_of, message_of
 from asyncelt.sources.outages import Outage
 from asyncelt.types import OnGap, StartAt
 
@@ -159,8 +159,18 @@ class KafkaSource:
 
             return consumer, existing
 
+    has_bodies = True
+    """See `DeliversBodies.has_bodies`."""
+
     async def fetch(self, most: int) -> Sequence[Message]:
         """See `EventSource.fetch`. Never ends by itself; brokers that are away are waited for."""
+        return [message_of(one, holding, self) for holding, some in await self._fetched(most) for one in some]
+
+    async def fetch_bodies(self, most: int) -> Sequence[Bodies]:
+        """See `DeliversBodies.fetch_bodies`."""
+        return [bodies_of(some, holding, self) for holding, some in await self._fetched(most)]
+
+    async def _fetched(self, most: int) -> Sequence[tuple[Holding, Sequence[ConsumerRecord]]]:
         consumer = self._required()
 
         while True:
@@ -184,15 +194,18 @@ class KafkaSource:
             if not await self._is_there(has_sent=bool(found)):
                 continue
 
-            messages = [
-                self._message(self._held[partition], one)
+            taken = [
+                (self._held[partition], records)
                 for partition, records in found.items()
-                if partition in self._held and self._assigned is None
-                for one in records
+                if partition in self._held and self._assigned is None and records
             ]
 
-            if messages:
-                return messages
+            for holding, records in taken:
+                holding.open += len(records)
+                holding.following = records[-1].offset + 1
+
+            if taken:
+                return taken
 
     async def ack(self, receipts: Sequence[Receipt]) -> Mapping[str, int]:
         """See `EventSource.ack`. One owner reads a partition, in order, so what was committed last is a floor."""
@@ -399,12 +412,6 @@ class KafkaSource:
         self._settled.set()
 
     # ------------------------------------------------------------------ parts
-
-    def _message(self, holding: Holding, one: ConsumerRecord) -> Message:
-        holding.open += 1
-        holding.following = one.offset + 1
-
-        return message_of(one, holding, self)
 
     @property
     def _kafka(self) -> ModuleType:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -177,6 +179,34 @@ async def test_a_server_that_cannot_be_reached_is_said(options: dict[str, object
     finally:
         if server is not None:
             server.kill()
+
+
+async def test_what_a_server_says_is_told_although_its_connections_break_then(tmp_path: Path) -> None:
+    tries = 0
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal tries
+        tries += 1
+
+        if tries == 1:
+            writer.write(b'INFO {"max_payload":1048576}\r\n')
+            await reader.readline()
+            writer.write(b"-ERR 'Authorization Violation'\r\n")
+            await writer.drain()
+        else:
+            broken: socket.socket = writer.get_extra_info("socket")
+            broken.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+        writer.close()
+
+    async with await asyncio.start_server(answer, "127.0.0.1") as server:
+        port = server.sockets[0].getsockname()[1]
+        source = asyncelt.sources.nats("s", durable="d", servers=f"nats://127.0.0.1:{port}")
+
+        with pytest.raises(PipelineStepFailed, match=r"cannot connect to .*Authoriz"):
+            await pipeline_in(tmp_path).stream(source)
+
+    assert tries > 1
 
 
 async def test_a_stream_that_does_not_exist_is_said(server: NatsServer, tmp_path: Path) -> None:
