@@ -9,6 +9,9 @@ from contextlib import asynccontextmanager
 from typing import Generic, TypeVar
 
 import anyio
+from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
+
+from asyncelt.errors import UsageError
 
 __all__ = ["Lines"]
 
@@ -35,7 +38,7 @@ class Lines(Generic[Key, Item]):
         """Items that have not been handled to their end."""
         self._moved = anyio.Event()
         """Set, and replaced, when one has."""
-        self._ready, self._taken = anyio.create_memory_object_stream[Key](math.inf)
+        self._ready: MemoryObjectSendStream[Key] | None = None
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[None]:
@@ -44,10 +47,12 @@ class Lines(Generic[Key, Item]):
         Cancellation:
             Safe, as are errors of the block: items that nobody has taken are let go of.
         """
-        with self._ready, self._taken:
+        self._ready, taken = anyio.create_memory_object_stream[Key](math.inf)
+
+        with self._ready, taken:
             async with anyio.create_task_group() as tasks:
                 for _ in range(self._workers):
-                    tasks.start_soon(self._work)
+                    tasks.start_soon(self._work, self._ready, taken)
 
                 yield
 
@@ -55,7 +60,13 @@ class Lines(Generic[Key, Item]):
                 self._ready.close()
 
     async def put(self, key: Key, item: Item) -> None:
-        """Add an item to a line, at once; then wait while more than one for each worker, and one more, are held."""
+        """Add an item to a line, at once; then wait until at most ``workers + 1`` items are held, this one included.
+
+        Only while it is open.
+        """
+        if self._ready is None:
+            raise UsageError("Lines takes items while it is open.")
+
         self._held += 1
         line = self._waiting.get(key)
 
@@ -69,13 +80,13 @@ class Lines(Generic[Key, Item]):
         del item
         await self._until_at_most(self._workers + 1)
 
-    async def _work(self) -> None:
-        async for key in self._taken:
+    async def _work(self, ready: MemoryObjectSendStream[Key], taken: MemoryObjectReceiveStream[Key]) -> None:
+        async for key in taken:
             line = self._waiting[key]
             await self._handle(key, line.popleft())
 
             if line:
-                self._ready.send_nowait(key)
+                ready.send_nowait(key)
             else:
                 del self._waiting[key]
 

@@ -47,7 +47,7 @@ class _Box:
 
     chunks: list[Chunk]
     is_last: bool
-    """Whether there is nothing more of its table."""
+    """Known to be the last of its table; False says nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,6 +139,11 @@ class TableWriters:
 
         buffer.add(batch, size)
         self._buffered += size
+
+        # Whoever waits has said so once, before this came.
+        if self._budget.budget.waiting:
+            self._relieve()
+
         self._emit(
             Advanced(
                 pipeline_name=self._plan.pipeline_name, stage="normalize", name=batch.table, rows=batch.rows, bytes=size
@@ -205,9 +210,9 @@ class TableWriters:
         files, table, nbytes = self._files_of(key), box.chunks[0].table, box.chunks[0].nbytes
         early = self._early_of(key)
         load_id = self._plan.drafts[key[0]].load_id
-        is_last = box.is_last or (early is not None and early.is_due(load_id, table, nbytes))
+        ends_file = box.is_last or (early is not None and early.is_due(load_id, table, nbytes))
         known = len(files.jobs)
-        await in_thread(partial(_append, files, box.chunks, is_last=is_last), self._threads)
+        await in_thread(partial(_append, files, box.chunks, ends_file=ends_file), self._threads)
         self._budget.release(nbytes)
         self._written += nbytes
 
@@ -281,10 +286,10 @@ class TableWriters:
             files.abandon()
 
 
-def _append(files: TableFiles, chunks: list[Chunk], *, is_last: bool) -> None:
+def _append(files: TableFiles, chunks: list[Chunk], *, ends_file: bool) -> None:
     files.append(chunks.pop())
 
-    if is_last:
+    if ends_file:
         files.finish()
 
 

@@ -25,7 +25,7 @@ class ParquetForm:
 
 
 FOR_READERS: Final = ParquetForm("snappy", is_kept=True)
-"""Of files that become the tables: as the reference writes them."""
+"""Of files that become the tables: what most readers expect."""
 UNTIL_COMMIT: Final = ParquetForm("lz4", is_kept=False)
 """Of files that are read once: half the time of zstd counts more than their size."""
 

@@ -305,7 +305,7 @@ def _check_text(body: bytes) -> None:
         UnicodeDecodeError: It has some.
     """
     if not body.isascii():
-        body.decode("utf-8", "surrogatepass")
+        body.decode()
 
 
 def _lines(values: Sequence[bytes | None]) -> bytes | None:
@@ -321,9 +321,13 @@ def _lines(values: Sequence[bytes | None]) -> bytes | None:
     try:
         _check_text(lines)
 
-        return lines if len(_raw.decode_lines(lines)) == len(values) else None
+        # Each by itself: of all lines together a parser takes one that goes on in the next, too.
+        for value in values:
+            _raw.decode(cast("bytes", value))
     except (ValueError, RecursionError):
         return None
+
+    return lines
 
 
 def _checked(body: bytes, *, as_object: bool) -> object:

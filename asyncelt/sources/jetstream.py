@@ -107,6 +107,11 @@ class NatsSource:
         """See `SupportsReopening.can_reopen`."""
         return True
 
+    @property
+    def has_bodies(self) -> bool:
+        """See `DeliversBodies.has_bodies`."""
+        return True
+
     def report_to(self, tell: Tell) -> None:
         """See `ReportsOutages`."""
         self._outage.report_to(tell)
@@ -204,9 +209,6 @@ class NatsSource:
             return False
 
         return True
-
-    has_bodies = True
-    """See `DeliversBodies.has_bodies`."""
 
     async def fetch(self, most: int) -> Sequence[Message]:
         """See `EventSource.fetch`. Never ends by itself; a server that is away is waited for.

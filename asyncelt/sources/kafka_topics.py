@@ -95,6 +95,11 @@ class KafkaSource:
         """See `SupportsReopening.can_reopen`."""
         return True
 
+    @property
+    def has_bodies(self) -> bool:
+        """See `DeliversBodies.has_bodies`."""
+        return True
+
     def report_to(self, tell: Tell) -> None:
         """See `ReportsOutages`."""
         self._outage.report_to(tell)
@@ -158,9 +163,6 @@ class KafkaSource:
             self._outage.over()
 
             return consumer, existing
-
-    has_bodies = True
-    """See `DeliversBodies.has_bodies`."""
 
     async def fetch(self, most: int) -> Sequence[Message]:
         """See `EventSource.fetch`. Never ends by itself; brokers that are away are waited for."""

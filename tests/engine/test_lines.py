@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import random
 
 import anyio
@@ -9,6 +10,7 @@ import anyio.lowlevel
 import pytest
 
 from asyncelt.engine.lines import Lines
+from asyncelt.errors import UsageError
 
 
 @pytest.mark.parametrize("workers", [1, 2, 5])
@@ -94,6 +96,20 @@ async def test_who_puts_waits_while_one_more_than_there_are_workers_is_held() ->
             released.set()
 
     assert put == list(range(10))
+
+
+async def test_it_takes_nothing_and_leaves_nothing_as_long_as_it_is_not_open() -> None:
+    async def handle(key: str, item: int) -> None:
+        pass
+
+    lines = Lines(handle, workers=2)
+
+    with pytest.raises(UsageError):
+        await lines.put("a", 0)
+
+    # Streams that nobody has closed would warn, which is an error here.
+    del lines
+    gc.collect()
 
 
 async def test_an_error_of_the_work_reaches_who_opened_it() -> None:

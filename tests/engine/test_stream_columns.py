@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,6 +15,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 import asyncelt
+from asyncelt.engine.stream import ledger as ledgers, streaming as streamings
 from asyncelt.engine.stream.deliveries import Deliveries
 from asyncelt.engine.stream.ledger import Ledger
 from asyncelt.errors import AsynceltWarning, DestinationRejected
@@ -135,6 +138,27 @@ async def test_what_is_no_json_object_is_told_apart_among_columns(again: bool, t
     assert sorted(source.acked) == list(range(len(good) + 4 * len(bad)))  # type: ignore[type-var]
 
 
+@pytest.mark.parametrize(
+    "broken",
+    [
+        [b'{"x":', b'{"b":1}}{"c":2}'],
+        [b'{"a":1}{"b":2}', b'{"c":', b'{"d":4}}'],
+        [b'{"s":"\xed\xa0\x80"}'],
+        [b"{", b"}"],
+    ],
+)
+async def test_payloads_are_not_joined_to_something_that_nobody_has_sent(broken: list[bytes], tmp_path: Path) -> None:
+    source = InColumns([[b'{"n":1}', *broken, b'{"n":2}']])
+    pipeline = make(tmp_path)
+
+    with pytest.warns(AsynceltWarning, match=f"{len(broken)} row"):
+        await pipeline.stream(asyncelt.sources.events(source, table_name="t"))
+
+    assert await ask(pipeline, "SELECT COLUMNS(c -> c NOT LIKE '_dlt%') FROM t ORDER BY n") == [(1,), (2,)]
+    dead = await ask(pipeline, "SELECT origin, position FROM _asyncelt_quarantine ORDER BY CAST(position AS INT)")
+    assert dead == [("topic/p", str(number + 1)) for number in range(len(broken))]
+
+
 async def test_many_columns_keep_their_order_and_their_receipts(tmp_path: Path) -> None:
     source = InColumns(
         [[orjson.dumps({"n": number}) for number in range(at, at + 1700)] for at in range(0, 5100, 1700)]
@@ -180,6 +204,88 @@ async def test_a_package_is_acknowledged_while_the_next_one_is_committed(tmp_pat
 
     assert source.acked == list(range(6))
     assert max(most) <= 2
+
+
+@pytest.mark.parametrize("is_cancelled", [False, True])
+async def test_a_source_that_does_not_answer_keeps_nobody_else_from_hearing(
+    is_cancelled: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Silent(Log):
+        async def ack(self, receipts: Sequence[asyncelt.Receipt]) -> Mapping[str, int]:
+            asked.set()
+            await anyio.sleep_forever()
+
+            raise AssertionError
+
+    asked = anyio.Event()
+    monkeypatch.setattr(ledgers, "_ACKNOWLEDGE_S", 0.3)
+    silent, other = Silent([[1]], name="silent", waits=True), Log([[1]], name="other", waits=True)
+    sources = [asyncelt.sources.events(one, table_name="t") for one in (silent, other)]
+
+    async def use() -> None:
+        async with make(tmp_path).stream(sources, roll=asyncelt.Roll(rows=2)) as stream:
+            await asked.wait()
+            await anyio.wait_all_tasks_blocked()
+            assert other.acked == [1]
+
+            if is_cancelled:
+                await stream.drain(deadline=0)
+
+    with pytest.warns(AsynceltWarning, match="1 messages of 'silent'.*it does not answer"), anyio.fail_after(20):
+        await use()
+
+    assert (silent.nacked, other.nacked) == ([], [])
+
+
+async def test_a_stream_that_is_cancelled_waits_for_acknowledgements_no_longer_than_it_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Silent(Log):
+        async def ack(self, receipts: Sequence[asyncelt.Receipt]) -> Mapping[str, int]:
+            asked.set()
+            await anyio.sleep_forever()
+
+            raise AssertionError
+
+    asked = anyio.Event()
+    monkeypatch.setattr(streamings, "_ACKNOWLEDGE_S", 0.2)
+
+    with anyio.fail_after(20):
+        async with make(tmp_path).stream(
+            asyncelt.sources.events(Silent([[1], [2], [3]]), table_name="t"), roll=asyncelt.Roll(rows=1)
+        ) as stream:
+            await asked.wait()
+            await stream.drain(deadline=0)
+
+
+async def test_senders_hear_of_a_commit_during_which_the_stream_was_cancelled(tmp_path: Path) -> None:
+    channel = asyncelt.sources.channel("rows")
+    heard: list[int] = []
+    loop = asyncio.get_running_loop()
+
+    def cancel(point: str) -> None:
+        if point == "duckdb.after_commit":
+            loop.call_soon_threadsafe(scope.cancel)
+            time.sleep(0.2)
+
+    async def send(number: int) -> None:
+        await channel.send({"n": number})
+        heard.append(number)
+
+    pipeline = make(tmp_path)
+
+    async with anyio.create_task_group() as senders:
+        for number in range(3):
+            senders.start_soon(send, number)
+
+        await anyio.wait_all_tasks_blocked()
+
+        with installed(cancel), anyio.CancelScope() as scope:
+            await pipeline.stream(asyncelt.sources.events(channel, table_name="t"), roll=asyncelt.Roll(rows=3))
+
+    assert scope.cancelled_caught
+    assert sorted(heard) == [0, 1, 2]
+    assert len(await ask(pipeline, "SELECT n FROM t")) == 3
 
 
 async def test_a_commit_that_fails_keeps_nobody_from_hearing_of_the_one_before(tmp_path: Path) -> None:

@@ -157,3 +157,18 @@ async def test_an_error_or_a_cancellation_leaves_no_file_open(
     assert scope.cancelled_caught == is_cancelled
     assert writers.written() == {("s", TABLES[0]): []}
     assert open_files(tmp_path) == []
+
+
+async def test_what_is_added_while_somebody_waits_for_memory_does_not_keep_him_waiting(draft: PackageDraft) -> None:
+    account = ByteBudget(100).account()
+    writers = make_writers(draft, account, Limits(max_memory=1000))
+
+    with anyio.fail_after(5):
+        async with writers.open(), anyio.create_task_group() as tasks:
+            await account.reserve(60)
+            tasks.start_soon(account.reserve, 90)
+            await anyio.wait_all_tasks_blocked()
+            assert account.budget.waiting == 1
+            writers.add("s", batch_of(TABLES[0], 1), 60)
+
+    assert account.held == 90

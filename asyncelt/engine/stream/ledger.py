@@ -10,6 +10,7 @@ from functools import partial
 import anyio
 
 from asyncelt._async import CLEANUP_S, in_thread, shielded
+from asyncelt.engine.steps import one_error
 from asyncelt.engine.stream.deliveries import Deliveries
 from asyncelt.errors import ConfigError, warn
 from asyncelt.extract.intervals import EMPTY, Intervals
@@ -30,6 +31,8 @@ from asyncelt.load.protocol import StoredPosition
 
 __all__ = ["Ledger", "Standing"]
 
+_ACKNOWLEDGE_S = 60.0
+"""How long a source may take for what a package has of its messages, even if the stream is cancelled meanwhile."""
 _GIVE_BACK_S = 5.0
 _Key = tuple[str, str]
 """Name of the source, and partition."""
@@ -173,13 +176,13 @@ class Ledger:
         tickets: list[int] = []
         repeated: set[int] = set()
 
-        for some in receipts.columns if isinstance(receipts, Receipts) else ():
-            if source is not None and self._takes_all(source.name, some):
-                tickets += self._deliveries.note_all(source, some)
-            else:
-                self._accept_each(source, Receipts([some]), tickets, repeated)
-
-        if not isinstance(receipts, Receipts):
+        if isinstance(receipts, Receipts):
+            for some in receipts.columns:
+                if source is not None and self._takes_all(source.name, some):
+                    tickets += self._deliveries.note_all(source, some)
+                else:
+                    self._accept_each(source, Receipts([some]), tickets, repeated)
+        else:
             self._accept_each(source, receipts, tickets, repeated)
 
         self.repeated += len(repeated)
@@ -282,37 +285,53 @@ class Ledger:
                         await anyio.lowlevel.checkpoint()
 
     async def acknowledge(self, taken: Tickets) -> int:
-        """Tell the sources that these have been committed. One that cannot be told will deliver them again.
+        """Tell the sources, beside each other, that these have been committed.
+
+        One that cannot be told, or does not answer, will deliver them again.
 
         Returns:
             How many were acknowledged.
         """
-        count = 0
+        counts: list[int] = []
 
-        for source, tickets in self._deliveries.by_source(taken):
-            if source is None:
-                await self._settle(tickets)
-                continue
+        async def tell(source: EventSource, tickets: Tickets) -> None:
+            counts.append(await self._tell(source, tickets))
 
-            failpoint("stream.before_ack")
+        with one_error():
+            async with anyio.create_task_group() as tasks:
+                for source, tickets in self._deliveries.by_source(taken):
+                    if source is None:
+                        await self._settle(tickets)
+                    else:
+                        tasks.start_soon(tell, source, tickets)
 
-            try:
+        return sum(counts)
+
+    async def _tell(self, source: EventSource, tickets: Tickets) -> int:
+        failpoint("stream.before_ack")
+        floors: Mapping[str, int] | None = None
+        why = "it does not answer"
+
+        try:
+            with anyio.move_on_after(_ACKNOWLEDGE_S):
                 floors = await source.ack(self._deliveries.receipts(tickets))
-            except Exception as error:  # whatever a broker's client raises: nothing is lost by it
-                _warn(
-                    f"{len(tickets)} messages of {source.name!r} have been committed, but could not be acknowledged: "
-                    f"{type(error).__name__}: {error}. They will be delivered again, and left out then."
-                )
-                continue
-            finally:
-                await self._settle(tickets)
+        except Exception as error:  # whatever a broker's client raises: nothing is lost by it
+            why = f"{type(error).__name__}: {error}"
+        finally:
+            await self._settle(tickets)
 
-            failpoint("stream.after_ack")
+        if floors is None:
+            _warn(
+                f"{len(tickets)} messages of {source.name!r} have been committed, but could not be acknowledged: "
+                f"{why}. They will be delivered again, and left out then."
+            )
 
-            count += len(tickets)
-            self._raise_floors(source, floors)
+            return 0
 
-        return count
+        failpoint("stream.after_ack")
+        self._raise_floors(source, floors)
+
+        return len(tickets)
 
     async def close(self) -> None:
         """Give back what was delivered and not committed, and close the sources."""

@@ -11,13 +11,14 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 
 import anyio
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
-from asyncelt._async import in_thread, retrying
+from asyncelt._async import in_thread, retrying, shielded
 from asyncelt.config import Retry, Roll
 from asyncelt.engine.book import SchemaBook
 from asyncelt.engine.extraction import Extraction, Port, document_of
@@ -30,7 +31,7 @@ from asyncelt.engine.steps import one_error, step
 from asyncelt.engine.stream.ledger import Ledger
 from asyncelt.engine.stream.outages import SourceOutages
 from asyncelt.engine.stream.roller import Roller, Segment
-from asyncelt.errors import Unsupported
+from asyncelt.errors import AsynceltError, Unsupported
 from asyncelt.extract.resource import Resource
 from asyncelt.extract.safety import is_automatic, is_repeatable
 from asyncelt.extract.tickets import Tickets
@@ -53,8 +54,9 @@ _IDLE_AFTER_S = 0.25
 _LET_GO_EVERY_S = 30.0
 """Allocators keep what packages have used, in pieces that fit worse and worse: without this a stream's process grew by
 a seventh in seven minutes of a thousand packages."""
-_ACKNOWLEDGE_S = 60.0
-"""How long that may take, even if the stream is cancelled meanwhile."""
+_ACKNOWLEDGE_S = 75.0
+"""How long the messages of the last packages may take, once nothing is committed any more: a little longer than a
+source has for those of one."""
 _ALWAYS = 1_000_000_000
 _LONGEST_S = 15.0
 """Between two attempts while a destination is gone."""
@@ -333,10 +335,15 @@ class Streaming:
 
         with packed:
             async with anyio.create_task_group() as tasks:
-                tasks.start_soon(self._acknowledge_all, to_acknowledge, roller)
+                # Cancelled or not: whoever has sent these may be waiting to hear of it.
+                shield = anyio.CancelScope(shield=True)
+                tasks.start_soon(self._acknowledge_all, to_acknowledge, roller, shield)
 
-                with done:
-                    await self._commit_each(packed, done)
+                try:
+                    with done:
+                        await self._commit_each(packed, done)
+                finally:
+                    shield.deadline = anyio.current_time() + _ACKNOWLEDGE_S
 
     async def _commit_each(
         self, packed: MemoryObjectReceiveStream[_Packed], done: MemoryObjectSendStream[_Packed]
@@ -347,13 +354,26 @@ class Streaming:
             except anyio.EndOfStream:
                 return
 
-            # While one is committed, the one before it is acknowledged.
+            # Of what is committed, at most two packages are not acknowledged: this one, and the one before.
             while self._unacknowledged > 1:
                 await self._acknowledged.wait()
 
-            await self._commit(one)
+            try:
+                await self._commit(one)
+            except anyio.get_cancelled_exc_class():
+                # A COMMIT that was sent is awaited: it may have happened all the same.
+                if await self._is_committed(one):
+                    self._unacknowledged += 1
+                    done.send_nowait(one)
+
+                raise
+
             self._unacknowledged += 1
             done.send_nowait(one)
+
+            if time.monotonic() - self._let_go_at > _LET_GO_EVERY_S:
+                await in_thread(let_go_of_memory, self.owned.threads)
+                self._let_go_at = time.monotonic()
 
     async def _next(self, packed: MemoryObjectReceiveStream[_Packed]) -> _Packed:
         """Wait for a package; if that takes long, let the destination go meanwhile."""
@@ -377,22 +397,27 @@ class Streaming:
 
         failpoint("stream.committed")
 
-    async def _acknowledge_all(self, done: MemoryObjectReceiveStream[_Packed], roller: Roller) -> None:
-        """In the order of the commits. Cancelled or not: whoever has sent these may be waiting to hear of it."""
-        with done, anyio.CancelScope(shield=True):
-            async for one in done:
-                with anyio.move_on_after(_ACKNOWLEDGE_S):
-                    await roller.ledger.committed(one.moves, self.owned.threads)
-                    self.counts.messages += await roller.ledger.acknowledge(one.tickets)
+    async def _is_committed(self, one: _Packed) -> bool:
+        """Whether the destination has a package whose commit was cancelled; not if it cannot be asked."""
+        load_ids = [sealed.package.load_id for sealed in one.bundle]
 
+        with shielded(), suppress(AsynceltError):
+            return bool(load_ids) and await self.owned.session.committed(load_ids) == frozenset(load_ids)
+
+        return False
+
+    async def _acknowledge_all(
+        self, done: MemoryObjectReceiveStream[_Packed], roller: Roller, shield: anyio.CancelScope
+    ) -> None:
+        """In the order of the commits; ends when ``done`` is closed, or at the deadline that the shield has then."""
+        with done, shield:
+            async for one in done:
+                await roller.ledger.committed(one.moves, self.owned.threads)
+                self.counts.messages += await roller.ledger.acknowledge(one.tickets)
                 roller.committed(len(one.tickets))
                 self._unacknowledged -= 1
                 self._acknowledged.set()
                 self._acknowledged = anyio.Event()
-
-                if time.monotonic() - self._let_go_at > _LET_GO_EVERY_S:
-                    await in_thread(let_go_of_memory, self.owned.threads)
-                    self._let_go_at = time.monotonic()
 
     def _emit(self, emit: Callable[[Event], None], event: Event) -> None:
         """Hand an event on, and count while the destination is away what is known otherwise only after the commit."""
