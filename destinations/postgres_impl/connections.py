@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     Connection: TypeAlias = "asyncpg.Connection[Record] | PoolConnectionProxy[Record]"
 
-__all__ = ["Connection", "Connections", "commit_now", "copying", "max_copies"]
+__all__ = ["Connection", "Connections", "commit_now", "copying", "cut", "max_copies"]
 
 if not TYPE_CHECKING:
     Connection = object
@@ -242,6 +242,27 @@ def copying(connection: Connection) -> Iterator[Callable[[], bool]]:
         # One that has ended is not the pool's any more, and has none.
         with suppress(asyncpg.InterfaceError):
             connection.remove_termination_listener(end)
+
+
+async def cut(connection: Connection) -> None:
+    """End a connection at once, of which a statement may be under way that was cancelled: the server ends it too.
+
+    The driver forgets to ask for that when the connection ends first. The server would work on for nobody then, until
+    it has something to send; and a pooler does not know any more whom a request that comes later means.
+
+    Cancellation:
+        Takes effect when the connection is cut.
+    """
+    # There is no public way to the requests that are on their way.
+    requests = tuple(getattr(connection, "_cancellations", ()))
+
+    try:
+        for request in requests:
+            await wait_out(request, grace_s=_CLEANUP_S)
+    finally:
+        # What has broken is out of the pool already.
+        with suppress(asyncpg.InterfaceError):
+            connection.terminate()
 
 
 async def _keep_alive(connection: Connection) -> None:

@@ -12,7 +12,7 @@ import asyncelt
 from asyncelt import destinations
 from asyncelt.errors import AsynceltError, ConfigError, PipelineStepFailed
 from asyncelt.load.protocol import Target
-from tests.destinations.postgres_runs import numbers, pipeline_on
+from tests.destinations.postgres_runs import leave_endless_query, numbers, pipeline_on
 from tests.support.pooler import Pooler
 from tests.support.postgres import left_behind
 
@@ -74,6 +74,13 @@ async def test_several_pipelines_share_the_connections_of_a_pooler(pooler, raw, 
                 tasks.start_soon(lambda one=one: one.run(numbers(20), table_name="items"))
 
     assert await raw.fetchval("SELECT count(*) FROM raw.items") == 80
+
+
+@pytest.mark.slow
+async def test_the_server_ends_a_query_that_nobody_waits_for(pooler, raw, tmp_path):
+    pipeline = pipeline_on(destinations.postgres(pooler.dsn, pooled=True), tmp_path)
+    await pipeline.run(numbers(10), table_name="items")
+    await leave_endless_query(pipeline, raw)
 
 
 @pytest.mark.slow

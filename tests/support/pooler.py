@@ -172,8 +172,12 @@ class Pooler:
             while first is not None and first[0] != b"X":
                 server = self._busy[number] = await self._idle.get()
                 self.handed_out += 1
-                first = await self._transaction(server, writer, inbox, first)
-                del self._busy[number]
+
+                try:
+                    first = await self._transaction(server, writer, inbox, first)
+                finally:
+                    # As PgBouncer: nobody can cancel what a client that has gone has left.
+                    del self._busy[number]
         finally:
             reading.cancel()
 
