@@ -6,6 +6,8 @@ is our part, from the hint to the column, not what PostGIS makes of a point.
 
 from __future__ import annotations
 
+import asyncio
+
 import asyncpg
 import pytest
 from dlt.destinations.impl.postgres import postgres_adapter as reference
@@ -89,6 +91,37 @@ async def test_text_becomes_a_geometry(raw, dsn, tmp_path, disposition, threshol
     points = [row[0] for row in await raw.fetch("SELECT loc::text FROM raw.places ORDER BY id")]
     assert points == (["POINT(2 0)"] if disposition == "replace" else ["POINT(1 0)", "POINT(2 0)"])
     assert await raw.fetchval("SELECT count(*) FROM pg_indexes WHERE indexdef LIKE '%(name)'") == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("threshold", [None, 0])
+@pytest.mark.parametrize("disposition", ["append", "merge"])
+async def test_bytes_become_a_geometry(raw, dsn, tmp_path, disposition, threshold):
+    """The server reads WKB by its digits; for the stand-in they are a text like others."""
+    await raw.execute(STAND_IN)
+    pipeline = pipeline_on(asyncelt.destinations.postgres(dsn, staging_threshold=threshold), tmp_path)
+
+    async def pages():
+        for number in range(3):
+            yield [{"id": number, "loc": bytes([1, number]), "at": f"POINT({number} 0)"}]
+
+            # A file of its own: its staging table has rows then.
+            await asyncio.sleep(0)
+
+    data = asyncelt.resource(pages, name="places", write_disposition=disposition, primary_key="id")
+    await pipeline.run(postgres_adapter(data, geometry=["loc", "at"]))
+    found = [tuple(row) for row in await raw.fetch("SELECT loc::text, at::text FROM raw.places ORDER BY id")]
+    assert found == [(f"010{number}", f"POINT({number} 0)") for number in range(3)]
+
+
+@pytest.mark.slow
+async def test_the_column_is_named_whose_value_is_no_geometry(raw, dsn, tmp_path):
+    # The stand-in reads numbers only.
+    await raw.execute(STAND_IN.replace("'textin'", "'int4in'"))
+    data = asyncelt.resource(places(), name="places")
+
+    with pytest.raises(PipelineStepFailed, match=r"table 'places' of load .*invalid input.* \(column 'loc'\)"):
+        await pipeline_on(asyncelt.destinations.postgres(dsn), tmp_path).run(postgres_adapter(data, geometry="loc"))
 
 
 @pytest.mark.slow
