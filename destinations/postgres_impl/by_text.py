@@ -55,7 +55,7 @@ async def to_types(connection: Connection, path: str, columns: Mapping[str, str]
             await _alter(connection, path, {name: (kind, f"{forms[arrived[name]]}::{kind}")})
         except asyncpg.PostgresError as error:
             # The server does not say it.
-            error.column_name = name  # type: ignore[attr-defined]
+            error.column_name = name
             raise
 
 
