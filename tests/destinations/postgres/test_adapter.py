@@ -7,6 +7,7 @@ is our part, from the hint to the column, not what PostGIS makes of a point.
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import asyncpg
 import pytest
@@ -14,7 +15,10 @@ from dlt.destinations.impl.postgres import postgres_adapter as reference
 
 import asyncelt
 from asyncelt.destinations.adapters import postgres_adapter
+from asyncelt.destinations.postgres_impl.indexing import create_index, wanted_indexes
+from asyncelt.destinations.sql.names import Dataset
 from asyncelt.errors import ConfigError, PipelineStepFailed
+from asyncelt.schema.system import new_schema
 from tests.destinations.postgres_runs import pipeline_on
 
 STAND_IN = """
@@ -112,6 +116,17 @@ async def test_bytes_become_a_geometry(raw, dsn, tmp_path, disposition, threshol
     await pipeline.run(postgres_adapter(data, geometry=["loc", "at"]))
     found = [tuple(row) for row in await raw.fetch("SELECT loc::text, at::text FROM raw.places ORDER BY id")]
     assert found == [(f"010{number}", f"POINT({number} 0)") for number in range(3)]
+
+
+def test_a_geometry_is_indexed_by_where_it_is():
+    """A plain index would refuse long ones, and answer nothing that is asked of places."""
+    data = postgres_adapter(asyncelt.resource([{"loc": ""}], name="places"), geometry="loc", index=["loc", "name"])
+    table = data.compute_table_schema()
+    typed = {name: replace(one, data_type="text") for name, one in table.columns.items()}
+    schema = replace(new_schema("s"), tables={table.name: replace(table, columns=typed)})
+    found = {index.columns[0]: create_index(Dataset("d"), index) for index in wanted_indexes(schema, table.name)}
+    assert found["loc"] == 'CREATE INDEX ON "d"."places" USING gist("loc")'
+    assert found["name"] == 'CREATE INDEX ON "d"."places" USING btree("name")'
 
 
 @pytest.mark.slow
