@@ -29,7 +29,8 @@ def postgres_adapter(
 
     Args:
         data: A resource, which is changed, or anything that a resource can be made of.
-        geometry: Columns of the PostGIS type ``geometry``; their values are text, WKT or WKB in hexadecimal digits.
+        geometry: Columns of the PostGIS type ``geometry``; their values are text, WKT or WKB in hexadecimal digits,
+            or bytes, WKB.
         srid: Their spatial reference system.
         index: Columns that get an index each. Not in the reference.
 

@@ -16,6 +16,7 @@ import orjson
 
 from asyncelt.destinations.busy import Busy, OwnerAlive
 from asyncelt.destinations.filesystem_impl import documents
+from asyncelt.destinations.filesystem_impl.behind import Behind
 from asyncelt.destinations.filesystem_impl.catalogs import CatalogConfig
 from asyncelt.destinations.filesystem_impl.changes import schema_updates
 from asyncelt.destinations.filesystem_impl.documents import Marker
@@ -188,7 +189,7 @@ class FileDataset:
         load_ids = tuple(package.load_id for package in commit.packages)
 
         with self.place.journal.turn():
-            recent = self._finish_unlocked(commit.target)
+            recent, behind = self._finish_unlocked(commit.target)
             done = self._committed_of(load_ids, commit.target, recent)
 
             self.lakes.try_again(commit)
@@ -209,6 +210,7 @@ class FileDataset:
 
                 return CommitResult(load_ids=load_ids, schema_updates=updates)
 
+            behind.check(marker)
             self._settle_data(marker)
             self.lakes.check_rows(commit, marker)
             failpoint("filesystem.before_marker")
@@ -422,22 +424,28 @@ class FileDataset:
         old = sorted(own, reverse=True)[self.max_state_files :]
         self.store.remove([f"{STATE_TABLE}/{name}" for _, name in old])
 
-    def _finish_unlocked(self, target: Target) -> Sequence[Marker]:
+    def _finish_unlocked(self, target: Target) -> tuple[Sequence[Marker], Behind]:
         """Finish what others have left, and make a checkpoint if it is time.
 
         Returns:
-            Commits behind the last checkpoint but one.
+            Commits behind the last checkpoint but one; what others have left that cannot be finished now.
+
+        Raises:
+            TablesBehind: What this owner has left cannot be finished now.
         """
-        journal = self.place.journal
+        journal, behind = self.place.journal, Behind()
         recent = journal.recent()
         unsettled = self._unsettled_of(recent)
 
         for marker in unsettled:
             is_own = (marker.pipeline_name, marker.member) == (target.pipeline_name, target.member)
 
-            # What another owner is doing at this moment would only be done twice.
-            if is_own or journal.owner_of(marker) is None:
+            if is_own:
+                behind.check(marker)
                 self._follow_committed(marker)
+            elif journal.owner_of(marker) is None:
+                # What another owner is doing at this moment would only be done twice.
+                behind.follow(marker, self._follow_committed)
 
         if not unsettled and journal.is_long:
             blocked = {one.name for one in journal.blocked()}
@@ -445,7 +453,7 @@ class FileDataset:
             self._settled.clear()
             fold_load_rows(self.store, [marker for marker in recent if marker.name not in blocked])
 
-        return recent
+        return recent, behind
 
     def _committed_of(self, load_ids: Sequence[LoadId], target: Target, recent: Sequence[Marker]) -> frozenset[LoadId]:
         """What is newer than the head of a pipeline's chain, and not recent, cannot be."""

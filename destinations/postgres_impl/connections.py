@@ -17,15 +17,15 @@ from asyncpg.pool import PoolConnectionProxy
 from asyncelt._async import shielded
 from asyncelt.destinations._worker import wait_out
 from asyncelt.destinations.postgres_impl.config import PostgresConfig
-from asyncelt.destinations.postgres_impl.errors import DRIVER_ERRORS, translated
-from asyncelt.errors import ConfigError, DestinationRejected, DestinationUnavailable
+from asyncelt.destinations.postgres_impl.errors import DRIVER_ERRORS, POOLED, translated
+from asyncelt.errors import ConfigError, DestinationRejected, LoadError
 
 if TYPE_CHECKING:
     from asyncpg import Pool, Record
 
     Connection: TypeAlias = "asyncpg.Connection[Record] | PoolConnectionProxy[Record]"
 
-__all__ = ["Connection", "Connections", "commit_now", "copying", "max_copies"]
+__all__ = ["Connection", "Connections", "commit_now", "copying", "cut", "max_copies"]
 
 if not TYPE_CHECKING:
     Connection = object
@@ -34,13 +34,15 @@ _CLEANUP_S = 5.0
 """How long a connection may take to end a transaction that nobody wants; then it is cut, which ends it too."""
 _LEAST_S = 0.01
 _KEEPALIVE = """
-SELECT set_config('tcp_keepalives_idle', '10', false), set_config('tcp_keepalives_interval', '5', false),
+SELECT pg_backend_pid(), set_config('tcp_keepalives_idle', '10', false),
+    set_config('tcp_keepalives_interval', '5', false),
     set_config('tcp_keepalives_count', '3', false)
 """
 """The lock of an owner whose machine has vanished is free after 25 seconds."""
 _KEEPALIVE_OPTIONS = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 120_000}
 """The same on our side; what was sent, of which keepalive knows nothing, may stay unanswered for two minutes."""
 _logger = logging.getLogger("asyncelt.destinations.postgres")
+_PROCESS = "SELECT pg_backend_pid()"
 _SETTINGS = "SELECT set_config('search_path', $1, true), set_config('TimeZone', 'UTC', true)"
 
 
@@ -84,10 +86,12 @@ class Connections:
                 await connection.fetchrow(_SETTINGS, search_path)
 
             yield connection
-        except DestinationUnavailable as error:
-            if isinstance(error.__cause__, asyncpg.ReadOnlySQLTransactionError):
+        except LoadError as error:
+            if _is_read_only(error):
                 # Connections of before a failover would find the same server for ever; new ones may find the primary.
                 await pool.expire_connections()
+                # In the middle of a transaction, so that a pooler lets go of its own connection too.
+                await cut(connection)
 
             raise
         finally:
@@ -99,25 +103,63 @@ class Connections:
         return self._dedicated is not None and not self._dedicated.is_closed()
 
     async def dedicated(self) -> Connection:
-        """A connection that stays open until the session is closed; always the same."""
+        """A connection that stays open until the session is closed; always the same.
+
+        Raises:
+            DestinationRejected: A pooler stands before the server that gives it to others after each transaction.
+        """
         if self._dedicated is not None and self._dedicated.is_closed():
             # Its lock went with it.
             broken, self._dedicated = self._dedicated, None
             await self._release(broken)
 
         if self._dedicated is None:
-            pool = self._config.pool
-
-            if pool is None:
-                await self._check_files()
-                self._dedicated = await asyncpg.connect(**self._arguments())
-            else:
-                self._dedicated = await pool.acquire(timeout=self._config.address.timeout_s)
-
-            await _keep_alive(self._dedicated)
-            await self._dedicated.fetchrow(_KEEPALIVE)
+            self._dedicated = await self._open_dedicated()
 
         return self._dedicated
+
+    async def _open_dedicated(self) -> Connection:
+        pool = self._config.pool
+
+        if pool is None:
+            await self._check_files()
+            made: Connection = await asyncpg.connect(**self._arguments())
+        else:
+            made = await pool.acquire(timeout=self._config.address.timeout_s)
+
+        try:
+            await _keep_alive(made)
+
+            if await made.fetchval(_KEEPALIVE) != made.get_server_pid():
+                await self._refuse_pooler(made)
+        except BaseException:
+            with shielded(_CLEANUP_S):
+                await self._release(made)
+
+            raise
+
+        return made
+
+    async def _refuse_pooler(self, dedicated: Connection) -> None:
+        """Refuse what stands before the server if a lock could not be held there.
+
+        A connection to the server itself, or by a pooler of sessions, is always the same process of the server, and
+        nobody else has that meanwhile.
+        """
+        before = await dedicated.fetchval(_PROCESS)
+
+        async with self.transaction("public", doing="looking for a pooler") as other:
+            taken = await other.fetchval(_PROCESS)
+            after = await dedicated.fetchval(_PROCESS)
+
+        if before == after != taken:
+            return
+
+        raise DestinationRejected(
+            f"A pooler stands before the server {self._config.location} and gives a connection to others after each "
+            "transaction. Nobody would know who owns a pipeline.",
+            hint=POOLED,
+        )
 
     async def close(self) -> None:
         """Close what this session has opened, also while the task is being cancelled."""
@@ -147,7 +189,11 @@ class Connections:
             if self._pool is None:
                 await self._check_files()
                 size = self._config.pool_size
-                self._pool = await asyncpg.create_pool(min_size=0, max_size=size, init=_keep_alive, **self._arguments())
+                # Nothing of ours outlives a transaction behind a pooler; what was undone would be somebody else's.
+                reset = _leave_as_it_is if self._config.pooled else None
+                self._pool = await asyncpg.create_pool(
+                    min_size=0, max_size=size, init=_keep_alive, reset=reset, **self._arguments()
+                )
 
             return self._pool
 
@@ -242,6 +288,37 @@ def copying(connection: Connection) -> Iterator[Callable[[], bool]]:
         # One that has ended is not the pool's any more, and has none.
         with suppress(asyncpg.InterfaceError):
             connection.remove_termination_listener(end)
+
+
+def _is_read_only(error: LoadError) -> bool:
+    return isinstance(error.__cause__, asyncpg.ReadOnlySQLTransactionError) or (
+        isinstance(error, DestinationRejected) and error.code == asyncpg.ReadOnlySQLTransactionError.sqlstate
+    )
+
+
+async def _leave_as_it_is(_connection: Connection) -> None:
+    pass
+
+
+async def cut(connection: Connection) -> None:
+    """End a connection at once, of which a statement may be under way that was cancelled: the server ends it too.
+
+    The driver forgets to ask for that when the connection ends first. The server would work on for nobody then, until
+    it has something to send; and a pooler does not know any more whom a request that comes later means.
+
+    Cancellation:
+        Takes effect when the connection is cut.
+    """
+    # There is no public way to the requests that are on their way.
+    requests = tuple(getattr(connection, "_cancellations", ()))
+
+    try:
+        for request in requests:
+            await wait_out(request, grace_s=_CLEANUP_S)
+    finally:
+        # What has broken is out of the pool already.
+        with suppress(asyncpg.InterfaceError):
+            connection.terminate()
 
 
 async def _keep_alive(connection: Connection) -> None:

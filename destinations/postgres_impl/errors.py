@@ -12,7 +12,7 @@ import asyncpg
 
 from asyncelt.errors import DestinationRejected, DestinationUnavailable, LoadError, LoadTimeout, UndefinedRelation
 
-__all__ = ["DRIVER_ERRORS", "translate", "translated"]
+__all__ = ["DRIVER_ERRORS", "POOLED", "translate", "translated"]
 
 DRIVER_ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError, TimeoutError)
 """Everything that a call of the driver raises. The internal one: the server has said goodbye while nobody listened."""
@@ -46,10 +46,14 @@ _PASSING_STATES = frozenset(
 _STALE = (asyncpg.InvalidCachedStatementError, asyncpg.OutdatedSchemaCacheError)
 """What the driver remembers of a table was true once."""
 _CANCELED = "57014"
+_OF_POOLER = "08P01"
 _UNDEFINED = frozenset({"42P01", "3F000"})
+POOLED = "a pooler in transaction mode seems to stand before the server: postgres(..., pooled=True)."
 _HINTS = {
-    "26000": "a pooler in transaction mode seems to stand before the server: postgres(..., pooled=True).",
-    "42P05": "a pooler in transaction mode seems to stand before the server: postgres(..., pooled=True).",
+    "08P01": "leave the parameter out of the credentials, ALTER ROLE ... SET gives a role its settings; or have the "
+    "pooler take no notice of it (ignore_startup_parameters).",
+    "26000": POOLED,
+    "42P05": POOLED,
     "28P01": "check username and password in the credentials.",
     "28000": "check the credentials, and pg_hba.conf of the server.",
     "3D000": "create the database first; asyncelt creates schemas and tables in it.",
@@ -64,6 +68,12 @@ _HINTS = {
     "57014": "if the server did it, give the role time enough: ALTER ROLE ... SET statement_timeout.",
     "22021": "Postgres cannot store the character NUL in text; remove it in a map step (add_map).",
 }
+_REFUSED_BY_POOLER = (
+    (re.compile("(password|SASL) authentication failed|no such user"), "28P01"),
+    (re.compile('(no such database|database ".*" does not exist)'), "3D000"),
+    (re.compile("unsupported startup parameter"), "08P01"),
+)
+"""What PgBouncer says in one state, 08P01, and does not think better of; and the state of Postgres for it."""
 _UNREACHED = "check host and port in the credentials, and that the server runs and can be reached from here."
 _UNTRUSTED = (
     "sslrootcert names the file with the certificate of the authority that has signed the server's; verify-full also "
@@ -113,6 +123,11 @@ def _of_server(error: asyncpg.PostgresError, message: str) -> LoadError:
     if state == _CANCELED:
         return LoadTimeout(_with_hint(message, _HINTS[state]))
 
+    refused = _refused_by_pooler(error) if state == _OF_POOLER else None
+
+    if refused is not None:
+        return DestinationRejected(message, code=refused, hint=_HINTS[refused])
+
     if state[:2] in _PASSING or state in _PASSING_STATES or isinstance(error, _STALE) or _is_race(error):
         return DestinationUnavailable(_with_hint(message, _HINTS.get(state)))
 
@@ -120,6 +135,10 @@ def _of_server(error: asyncpg.PostgresError, message: str) -> LoadError:
     hint = _HINTS.get(state) or _text(error, "hint")
 
     return kind(message + _place_of(error), code=state, detail=_text(error, "detail"), hint=hint)
+
+
+def _refused_by_pooler(error: asyncpg.PostgresError) -> str | None:
+    return next((state for pattern, state in _REFUSED_BY_POOLER if pattern.match(str(error))), None)
 
 
 def _with_hint(message: str, hint: str | None) -> str:

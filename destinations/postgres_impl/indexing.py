@@ -9,7 +9,7 @@ from typing import Final
 from sqlglot import exp
 
 from asyncelt.destinations.postgres_impl.reading import DIALECT
-from asyncelt.destinations.postgres_impl.types import INDEX_HINT
+from asyncelt.destinations.postgres_impl.types import GEOMETRY_HINT, INDEX_HINT
 from asyncelt.destinations.postgres_impl.writing import WORTH_STATISTICS, Work
 from asyncelt.destinations.sql.names import Dataset, column, table
 from asyncelt.flow import Package
@@ -39,6 +39,7 @@ class Index:
     table: TableName
     columns: tuple[ColumnName, ...]
     is_unique: bool = False
+    method: str = "btree"
 
 
 def wanted_indexes(schema: Schema, name: TableName) -> tuple[Index, ...]:
@@ -51,15 +52,18 @@ def wanted_indexes(schema: Schema, name: TableName) -> tuple[Index, ...]:
 
     for keys in (*_merged_by(schema, one), *_ordered_by(one)):
         if keys and all(_is_typed(one, key) for key in keys) and not any(_covers(index, keys) for index in found):
-            found.append(Index(name, keys))
+            found.append(Index(name, keys, method=_method_of(one, keys)))
 
     return tuple(found)
 
 
 def create_index(dataset: Dataset, index: Index) -> str:
     """CREATE INDEX; the server finds a name that is free."""
-    columns = [exp.Ordered(this=column(name), nulls_first=False) for name in index.columns]
-    on = exp.Index(table=table(index.table, dataset), params=exp.IndexParameters(columns=columns))
+    has_order = index.method == "btree"
+    named = [column(name) for name in index.columns]
+    columns = [exp.Ordered(this=one, nulls_first=False) for one in named] if has_order else named
+    using = exp.Var(this=index.method)
+    on = exp.Index(table=table(index.table, dataset), params=exp.IndexParameters(columns=columns, using=using))
 
     return exp.Create(this=on, kind="INDEX", unique=index.is_unique).sql(dialect=DIALECT)
 
@@ -135,6 +139,11 @@ def _ordered_by(one: Table) -> Iterator[tuple[ColumnName, ...]]:
         yield tuple(name for name, spec in one.columns.items() if spec.extra.get(hint))
 
     yield from ((name,) for name, spec in one.columns.items() if spec.extra.get(INDEX_HINT))
+
+
+def _method_of(one: Table, columns: Sequence[ColumnName]) -> str:
+    # A tree of places finds what is near or within; the plain one refuses geometries of more than a few hundred points.
+    return "gist" if any(one.columns[name].extra.get(GEOMETRY_HINT) for name in columns) else "btree"
 
 
 def _is_typed(one: Table, name: ColumnName) -> bool:

@@ -6,7 +6,6 @@ import asyncio
 import json
 import re
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +16,7 @@ from anyio import from_thread
 
 from asyncelt._async import in_thread
 from asyncelt.destinations._worker import wait_out
-from asyncelt.destinations.postgres_impl.connections import Connection, copying
+from asyncelt.destinations.postgres_impl.connections import Connection, copying, cut
 from asyncelt.destinations.postgres_impl.copy import CopyColumn, decode
 from asyncelt.destinations.postgres_impl.results import Result, arrow_schema, result_of
 from asyncelt.types import SqlValue
@@ -137,17 +136,16 @@ class CopyReader:
         return batch
 
     async def close(self) -> None:
-        """Stop the COPY. If it was still under way, the connection is cut.
+        """Stop the COPY. If it was still under way, the server ends the query, and the connection is cut.
 
-        The driver asks the server to stop, but may then wait in vain for the rest of the rows on this connection.
+        The driver may wait in vain for the rest of the rows on this connection.
         """
         is_over = self._copy.done()
         self._copy.cancel()
         await wait_out(self._copy, grace_s=_GRACE_S)
 
         if not is_over:
-            with suppress(asyncpg.InterfaceError):
-                self._connection.terminate()
+            await cut(self._connection)
 
         self._send.close()
         self._receive.close()

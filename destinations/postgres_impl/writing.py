@@ -9,7 +9,7 @@ from typing import Final
 
 import anyio
 
-from asyncelt.destinations.postgres_impl.by_text import read_by_server, to_text, to_types
+from asyncelt.destinations.postgres_impl.by_text import arrivals, read_by_server, to_arrivals, to_types
 from asyncelt.destinations.postgres_impl.connections import Connection
 from asyncelt.destinations.postgres_impl.copy import CopyValueError
 from asyncelt.destinations.postgres_impl.copying import copy_files
@@ -92,25 +92,26 @@ class Work:
     ) -> None:
         """COPY the rows of a table's job files into it, or into its staging table, which may be new."""
         types = self.catalog[name] if staged is None else {**self.catalog[name], ROOT_ROW: "bigint"}
-        texts = read_by_server(types) if staged is not None else {}
+        unread = read_by_server(types) if staged is not None else {}
+        arrived = arrivals(package.schema.tables[name], unread)
         path = table(staged or name).sql(dialect=DIALECT)
 
         try:
-            if texts:
-                await to_text(self.connection, path, texts)
+            if unread:
+                await to_arrivals(self.connection, path, arrived)
 
             await copy_files(
                 self.connection,
                 [package.path_of(job) for job in jobs],
-                {**types, **dict.fromkeys(texts, "text")},
+                {**types, **arrived},
                 target=staged or name,
                 schema=self.dataset.name if staged is None else None,
                 threads=self.threads,
                 freeze=freeze,
             )
 
-            if texts:
-                await to_types(self.connection, path, texts)
+            if unread:
+                await to_types(self.connection, path, unread, arrived)
         except CopyValueError as error:
             raise DestinationRejected(
                 f"Table {name!r} of load {package.load_id}, column {error.column!r}, row {error.row + 1}: the value "

@@ -16,7 +16,7 @@ from asyncelt.errors import AsynceltWarning
 from asyncelt.failpoints import installed
 from asyncelt.load.protocol import Target
 from asyncelt.testing.fixture import Owner
-from tests.destinations.postgres_runs import numbers, pipeline_on
+from tests.destinations.postgres_runs import leave_endless_query, numbers, pipeline_on
 
 
 @pytest.fixture
@@ -88,6 +88,13 @@ async def test_a_run_that_is_cancelled_anywhere_leaves_its_package_and_nothing_e
     assert await raw.fetchval(busy) == 0
     await run(on_pending="load_then_run", data=numbers(20))
     assert await raw.fetchval("SELECT count(*) FROM raw.items") == 20
+
+
+@pytest.mark.slow
+async def test_the_server_ends_a_query_that_nobody_waits_for(destination, tmp_path, raw):
+    pipeline = pipeline_on(destination, tmp_path)
+    await pipeline.run(numbers(10), table_name="items")
+    await leave_endless_query(pipeline, raw)
 
 
 @pytest.mark.slow

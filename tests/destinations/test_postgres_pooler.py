@@ -3,16 +3,29 @@
 from __future__ import annotations
 
 import ssl
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import anyio
+import asyncpg
+import pyarrow as pa
 import pytest
 
 import asyncelt
 from asyncelt import destinations
-from asyncelt.errors import AsynceltError, ConfigError, PipelineStepFailed
+from asyncelt.config import Retry, Settings
+from asyncelt.errors import (
+    AsynceltError,
+    ConfigError,
+    DestinationRejected,
+    DestinationUnavailable,
+    PipelineStepFailed,
+)
+from asyncelt.load.committing import load_bundle
 from asyncelt.load.protocol import Target
-from tests.destinations.postgres_runs import numbers, pipeline_on
+from asyncelt.testing.fixture import Owner
+from asyncelt.testing.packages import make_commit
+from tests.destinations.postgres_runs import leave_endless_query, numbers, pipeline_on
 from tests.support.pooler import Pooler
 from tests.support.postgres import left_behind
 
@@ -50,16 +63,101 @@ async def test_runs_go_through_a_pooler(pooler, raw, postgres_dsn, tmp_path, dis
     assert left_behind(postgres_dsn) == []
 
 
+@pytest.mark.parametrize("arguments", [{}, {"statement_cache_size": 0}])
+async def test_a_pooler_that_nobody_has_mentioned_is_named_before_anything_is_done(pooler, raw, tmp_path, arguments):
+    """Also where statements survive, as they do in newer poolers: locks do not."""
+    async with asyncpg.create_pool(pooler.dsn, min_size=0, max_size=2, **arguments) as pool:
+        with pytest.raises(AsynceltError, match=r"Hint: a pooler .*pooled=True"):
+            await pipeline_on(destinations.postgres(pool), tmp_path).run(numbers(10), table_name="items")
+
+    assert await raw.fetchval("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'") == 0
+    assert await raw.fetchval("SELECT to_regnamespace('raw')") is None
+
+
+@pytest.mark.parametrize(
+    "said, message",
+    [
+        ("password authentication failed", "check username and password"),
+        ("SASL authentication failed", "check username and password"),
+        ('database "nothing" does not exist', "create the database first"),
+        ("unsupported startup parameter: options", "ignore_startup_parameters"),
+        ("unsupported startup parameter in options: statement_timeout", "ignore_startup_parameters"),
+    ],
+)
+async def test_what_a_pooler_refuses_is_not_tried_again(postgres_dsn, said, message):
+    async with (
+        Pooler(postgres_dsn, refusal=said) as pooler,
+        destinations.postgres(pooler.dsn, pooled=True).connect(TARGET) as session,
+    ):
+        with pytest.raises(DestinationRejected, match=f"{said} Hint: .*{message}"):
+            await session.restore("pg")
+
+
+async def test_a_pooler_that_has_no_connection_now_may_have_one_later(postgres_dsn):
+    async with (
+        Pooler(postgres_dsn, refusal="query_wait_timeout") as pooler,
+        destinations.postgres(pooler.dsn, pooled=True).connect(TARGET) as session,
+    ):
+        with pytest.raises(DestinationUnavailable, match="query_wait_timeout"):
+            await session.restore("pg")
+
+
+@asynccontextmanager
+async def all_connections(pooler):
+    """Each connection of the pooler to the server, in a transaction."""
+    async with AsyncExitStack() as stack:
+        clients = [await asyncpg.connect(pooler.dsn, statement_cache_size=0) for _ in range(pooler.size)]
+
+        for client in clients:
+            stack.push_async_callback(client.close)
+            await stack.enter_async_context(client.transaction())
+
+        yield clients
+
+
 @pytest.mark.slow
-async def test_a_pooler_that_nobody_has_mentioned_is_named(pooler, tmp_path):
-    pipeline = pipeline_on(destinations.postgres(pooler.dsn), tmp_path)
+async def test_what_others_have_set_stays(pooler, tmp_path):
+    async with all_connections(pooler) as clients:
+        for client in clients:
+            await client.execute("SET my.mark = 'here'")
 
-    async def run_often():
-        for _ in range(3):
-            await pipeline.run(numbers(10), table_name="items")
+    await pipeline_on(destinations.postgres(pooler.dsn, pooled=True), tmp_path).run(numbers(10), table_name="items")
 
-    with pytest.raises(AsynceltError, match=r"prepared statement .* Hint: a pooler .*pooled=True"):
-        await run_often()
+    async with all_connections(pooler) as clients:
+        assert [await client.fetchval("SHOW my.mark") for client in clients] == ["here"] * pooler.size
+
+
+@pytest.mark.slow
+async def test_a_pooler_lets_go_of_connections_to_a_server_that_is_no_primary_any_more(pooler, raw, tmp_path):
+    """It would keep them, since they work: as well as a server works that only answers queries."""
+    owner = Owner(destinations.postgres(pooler.dsn, pooled=True), tmp_path / "packages", "parquet")
+    await owner.run({"one": pa.table({"id": [1]})})
+    package = await owner.make({"one": pa.table({"id": [2]})})
+
+    async def demote():
+        async with all_connections(pooler) as clients:
+            for client in clients:
+                await client.execute("SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY")
+
+    async with owner.destination.connect(owner.target) as session:
+        await demote()
+
+        for _ in range(pooler.size):
+            with pytest.raises(DestinationRejected, match="read-only"):
+                await session.acquire(owner.target.pipeline_name, "")
+
+        commit = make_commit(owner.target, await session.acquire(owner.target.pipeline_name, ""), package)
+        await demote()
+        report = await load_bundle(
+            session,
+            commit,
+            Settings(retry=Retry(attempts=8, first_s=0.01, max_s=0.1)),
+            lambda event: None,
+            max_parallel=None,
+        )
+
+    assert report.retries == pooler.size
+    assert await raw.fetchval("SELECT count(*) FROM data.one") == 2
 
 
 @pytest.mark.slow
@@ -74,6 +172,13 @@ async def test_several_pipelines_share_the_connections_of_a_pooler(pooler, raw, 
                 tasks.start_soon(lambda one=one: one.run(numbers(20), table_name="items"))
 
     assert await raw.fetchval("SELECT count(*) FROM raw.items") == 80
+
+
+@pytest.mark.slow
+async def test_the_server_ends_a_query_that_nobody_waits_for(pooler, raw, tmp_path):
+    pipeline = pipeline_on(destinations.postgres(pooler.dsn, pooled=True), tmp_path)
+    await pipeline.run(numbers(10), table_name="items")
+    await leave_endless_query(pipeline, raw)
 
 
 @pytest.mark.slow

@@ -50,11 +50,13 @@ class Pooler:
         upstream: Connection string of the server, which asks for no password.
         size: Connections to it.
         certificate: For TLS.
+        refusal: With which every client is sent away, in the state that PgBouncer has for all that it refuses.
     """
 
     upstream: str
     size: int = 3
     certificate: ssl.SSLContext | None = None
+    refusal: str | None = None
     handed_out: int = 0
     """How often a client got a server connection."""
     _idle: asyncio.Queue[_Server] = field(default_factory=asyncio.Queue)
@@ -110,6 +112,16 @@ class Pooler:
         server = _Server(*await asyncio.open_connection(url.hostname, url.port))
         wanted = f"user\0{url.username}\0database\0{url.path[1:]}\0client_encoding\0UTF8\0\0".encode()
         server.writer.write(struct.pack("!ii", len(wanted) + 8, 196608) + wanted)
+
+        try:
+            await self._welcomed(server)
+        except BaseException:
+            server.writer.transport.abort()
+            raise
+
+        return server
+
+    async def _welcomed(self, server: _Server) -> None:
         greeting = b""
 
         while True:
@@ -120,7 +132,7 @@ class Pooler:
             elif kind == b"Z":
                 self._greeting = greeting
 
-                return server
+                return
             elif kind == b"E":
                 raise RuntimeError(f"the server refuses the pooler: {body!r}")
             else:
@@ -156,6 +168,11 @@ class Pooler:
                 await writer.start_tls(self.certificate)
             elif code == _SSL_REQUEST:
                 writer.write(b"N")
+            elif self.refusal is not None:
+                writer.write(_framed(b"E", f"SFATAL\0C08P01\0M{self.refusal}\0\0".encode()))
+                await writer.drain()
+
+                return False
             else:
                 writer.write(self._greeting + _framed(b"K", struct.pack("!ii", number, 0)) + _framed(b"Z", b"I"))
 
@@ -172,8 +189,14 @@ class Pooler:
             while first is not None and first[0] != b"X":
                 server = self._busy[number] = await self._idle.get()
                 self.handed_out += 1
-                first = await self._transaction(server, writer, inbox, first)
-                del self._busy[number]
+
+                try:
+                    coming = await self._transaction(server, writer, inbox, first)
+                finally:
+                    # As PgBouncer: nobody can cancel what a client that has gone has left.
+                    del self._busy[number]
+
+                first = None if coming is None else await coming
         finally:
             reading.cancel()
 
@@ -183,8 +206,8 @@ class Pooler:
         writer: asyncio.StreamWriter,
         inbox: asyncio.Queue[_Message | None],
         message: _Message | None,
-    ) -> _Message | None:
-        """Pass on what client and server say until the transaction is over; returns what the client says next."""
+    ) -> asyncio.Future[_Message | None] | None:
+        """Pass on what client and server say until the transaction is over; returns what the client will say next."""
         asks = _Asks()
         answers = asyncio.ensure_future(_answer(server, writer, asks))
         is_clean = False
@@ -200,7 +223,7 @@ class Pooler:
                     answers.result()
                     is_clean = True
 
-                    return await coming
+                    return coming
 
                 message = coming.result()
 
@@ -226,9 +249,12 @@ class Pooler:
         if server is not None:
             url = urlsplit(self.upstream)
             reader, writer = await asyncio.open_connection(url.hostname, url.port)
-            writer.write(struct.pack("!ii", len(server.key) + 8, _CANCEL_REQUEST) + server.key)
-            await reader.read()
-            writer.close()
+
+            try:
+                writer.write(struct.pack("!ii", len(server.key) + 8, _CANCEL_REQUEST) + server.key)
+                await reader.read()
+            finally:
+                writer.transport.abort()
 
 
 async def _answer(server: _Server, client: asyncio.StreamWriter, asks: _Asks) -> None:

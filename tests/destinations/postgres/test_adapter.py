@@ -6,13 +6,19 @@ is our part, from the hint to the column, not what PostGIS makes of a point.
 
 from __future__ import annotations
 
+import asyncio
+from dataclasses import replace
+
 import asyncpg
 import pytest
 from dlt.destinations.impl.postgres import postgres_adapter as reference
 
 import asyncelt
 from asyncelt.destinations.adapters import postgres_adapter
+from asyncelt.destinations.postgres_impl.indexing import create_index, wanted_indexes
+from asyncelt.destinations.sql.names import Dataset
 from asyncelt.errors import ConfigError, PipelineStepFailed
+from asyncelt.schema.system import new_schema
 from tests.destinations.postgres_runs import pipeline_on
 
 STAND_IN = """
@@ -89,6 +95,48 @@ async def test_text_becomes_a_geometry(raw, dsn, tmp_path, disposition, threshol
     points = [row[0] for row in await raw.fetch("SELECT loc::text FROM raw.places ORDER BY id")]
     assert points == (["POINT(2 0)"] if disposition == "replace" else ["POINT(1 0)", "POINT(2 0)"])
     assert await raw.fetchval("SELECT count(*) FROM pg_indexes WHERE indexdef LIKE '%(name)'") == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("threshold", [None, 0])
+@pytest.mark.parametrize("disposition", ["append", "merge"])
+async def test_bytes_become_a_geometry(raw, dsn, tmp_path, disposition, threshold):
+    """The server reads WKB by its digits; for the stand-in they are a text like others."""
+    await raw.execute(STAND_IN)
+    pipeline = pipeline_on(asyncelt.destinations.postgres(dsn, staging_threshold=threshold), tmp_path)
+
+    async def pages():
+        for number in range(3):
+            yield [{"id": number, "loc": bytes([1, number]), "at": f"POINT({number} 0)"}]
+
+            # A file of its own: its staging table has rows then.
+            await asyncio.sleep(0)
+
+    data = asyncelt.resource(pages, name="places", write_disposition=disposition, primary_key="id")
+    await pipeline.run(postgres_adapter(data, geometry=["loc", "at"]))
+    found = [tuple(row) for row in await raw.fetch("SELECT loc::text, at::text FROM raw.places ORDER BY id")]
+    assert found == [(f"010{number}", f"POINT({number} 0)") for number in range(3)]
+
+
+def test_a_geometry_is_indexed_by_where_it_is():
+    """A plain index would refuse long ones, and answer nothing that is asked of places."""
+    data = postgres_adapter(asyncelt.resource([{"loc": ""}], name="places"), geometry="loc", index=["loc", "name"])
+    table = data.compute_table_schema()
+    typed = {name: replace(one, data_type="text") for name, one in table.columns.items()}
+    schema = replace(new_schema("s"), tables={table.name: replace(table, columns=typed)})
+    found = {index.columns[0]: create_index(Dataset("d"), index) for index in wanted_indexes(schema, table.name)}
+    assert found["loc"] == 'CREATE INDEX ON "d"."places" USING gist("loc")'
+    assert found["name"] == 'CREATE INDEX ON "d"."places" USING btree("name")'
+
+
+@pytest.mark.slow
+async def test_the_column_is_named_whose_value_is_no_geometry(raw, dsn, tmp_path):
+    # The stand-in reads numbers only.
+    await raw.execute(STAND_IN.replace("'textin'", "'int4in'"))
+    data = asyncelt.resource(places(), name="places")
+
+    with pytest.raises(PipelineStepFailed, match=r"table 'places' of load .*invalid input.* \(column 'loc'\)"):
+        await pipeline_on(asyncelt.destinations.postgres(dsn), tmp_path).run(postgres_adapter(data, geometry="loc"))
 
 
 @pytest.mark.slow
