@@ -24,6 +24,7 @@ from asyncelt.destinations.filesystem_impl.staged import DOOMED, Doomed, Staged,
 from asyncelt.destinations.filesystem_impl.storage import Store
 from asyncelt.destinations.filesystem_impl.views import FILE_COLUMN
 from asyncelt.destinations.sql.names import column, table
+from asyncelt.failpoints import failpoint
 from asyncelt.schema.model import Table
 
 __all__ = ["upsert"]
@@ -86,6 +87,7 @@ def _replace(
         RemoveAction(path, data_change=True, deletion_timestamp=now_ms(), size=size, partition_values={})
         for path, size in zip(*(touched.column(one).to_pylist() for one in ("path", "size_bytes")), strict=True)
     ]
+    failpoint("filesystem.before_table_commit")
     target.create_write_transaction([*come, *gone], "append", target.schema(), commit_properties=properties)
 
 

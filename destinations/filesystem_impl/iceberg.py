@@ -332,6 +332,7 @@ class _Commit:
                 name,
                 View.of(found),
                 _files_between(connection, columns[0], columns[0], found) if inserted else found.scan().plan_files(),
+                once=columns,
             )
 
             return True
@@ -363,11 +364,11 @@ class _Rest:
         others = exp.select(exp.Star()).from_(table(_FILE)).where(exp.Not(this=goes.copy()))
 
         for task in self.candidates:
-            see(self.staged.connection, _FILE, self.view, [task])
+            see(self.staged.connection, _FILE, self.view, [task], once=self.doomed.columns)
 
             if self.staged.connection.execute(some).fetchone() is not None:
                 self.touched.append(task.file)
-                see(self.staged.connection, _FILE, self.view, [task], once=True)
+                see(self.staged.connection, _FILE, self.view, [task], once=self.view.schema.names)
                 yield from self.staged.read(others)
 
 
@@ -392,7 +393,8 @@ def _compact(current: IcebergTable, small: Sequence[FileScanTask], load_id: Load
             small_database() as connection,
             change.update_snapshot({"asyncelt.compacted-files": str(len(small))}).overwrite() as overwrite,
         ):
-            see(connection, _FILE, View.of(current), small, once=True)
+            view = View.of(current)
+            see(connection, _FILE, view, small, once=view.schema.names)
 
             for come in files.write(read(connection, exp.select(exp.Star()).from_(table(_FILE)))):
                 overwrite.append_data_file(come)
