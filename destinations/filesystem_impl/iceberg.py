@@ -376,6 +376,7 @@ class _Rest:
 
             if gone:
                 self.touched.append(task.file)
+                self.staged.let_go_of_memory()
                 see(self.staged.connection, _FILE, self.view, [task], once=self.view.schema.names)
                 yield from self._rest(gone)
 
