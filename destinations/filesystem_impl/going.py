@@ -59,4 +59,4 @@ def places_of(column: pa.Array[pa.Scalar[pa.DataType]]) -> Places:
 
 
 def _bit_of(places: Places) -> npt.NDArray[np.uint8]:
-    return np.left_shift(1, places & 7).astype(np.uint8)
+    return cast("npt.NDArray[np.uint8]", np.left_shift(1, places & 7).astype(np.uint8))
