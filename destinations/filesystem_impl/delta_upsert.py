@@ -77,7 +77,7 @@ def _replace(
     files = _candidates(staged, doomed, target)
     going = _going(staged, doomed, store, write, target, files)
     touched = files.take(pa.array(list(going), pa.int64()))
-    staged.let_go_of_memory()
+    staged.forget_doomed()
 
     def rows() -> Iterator[pa.RecordBatch]:
         for at, gone in going.items():

@@ -314,6 +314,7 @@ class _Commit:
                 come = files.write(rest.rows())
 
                 yield rest.touched, come
+                staged.forget_doomed()
 
             yield [], files.write(staged.reader())
 

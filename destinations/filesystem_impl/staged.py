@@ -110,6 +110,12 @@ class Staged:
         self.connection.execute(f"SET memory_limit = '{_MEMORY}'")
         let_go_of_memory()
 
+    def forget_doomed(self) -> None:
+        """Let go of the values in `DOOMED`, once it is known which rows of the table go."""
+        drop = exp.Drop(tables=[table(DOOMED)], kind="TABLE", exists=True)
+        self.connection.execute(drop.sql(dialect="duckdb"))
+        self.let_go_of_memory()
+
     def reader(self) -> pa.RecordBatchReader:
         """The rows that get into the table. Nothing else can be asked of the connection while they are read."""
         return self.read(self.select.where(*self.unflagged))
