@@ -51,6 +51,8 @@ _ROOT: Final = "_asyncelt_root"
 _WINNERS: Final = "_asyncelt_winners"
 """Which of the staged root rows are kept, by their place: a narrow table, since whole rows may not fit into memory."""
 _NESTED_WINNERS: Final = "_asyncelt_nested_winners"
+_OWNED: Final = "_asyncelt_owned"
+"""Nested rows that have come with a root row that is kept."""
 _ROWS: Final = "kept"
 _AT: Final = "_asyncelt_at"
 _BATCH_ROWS: Final = 2_048
@@ -112,8 +114,7 @@ class Staged:
 
     def forget_doomed(self) -> None:
         """Let go of the values in `DOOMED`, once it is known which rows of the table go."""
-        drop = exp.Drop(tables=[table(DOOMED)], kind="TABLE", exists=True)
-        self.connection.execute(drop.sql(dialect="duckdb"))
+        _drop(self.connection, DOOMED)
         self.let_go_of_memory()
 
     def reader(self) -> pa.RecordBatchReader:
@@ -358,9 +359,12 @@ def _of_owners(
     if not own_key:
         return exp.select(*values).from_(table(name)).where(is_owned)
 
-    first = exp.select(exp.alias_(exp.Min(this=column(_AT)), _AT, quoted=True)).from_(_numbered(name, name))
+    # Two statements: what a join and a grouping keep in memory is too much at once, and neither would yield.
     group = [column(own_key[0]), column(ROOT_ROW)]
-    _create(connection, _NESTED_WINNERS, first.where(is_owned).group_by(*group))
+    _create(connection, _OWNED, exp.select(*group, column(_AT)).from_(_numbered(name, name)).where(is_owned))
+    first = exp.select(exp.alias_(exp.Min(this=column(_AT)), _AT, quoted=True)).from_(table(_OWNED)).group_by(*group)
+    _create(connection, _NESTED_WINNERS, first)
+    _drop(connection, _OWNED)
 
     return _winning(values, name, _NESTED_WINNERS)
 
@@ -372,6 +376,10 @@ def _view(connection: DuckDBPyConnection, store: Store, definition: Table, files
 
 def _create(connection: DuckDBPyConnection, name: str, select: exp.Expression) -> None:
     connection.execute(exp.Create(this=table(name), kind="TABLE", expression=select).sql(dialect="duckdb"))
+
+
+def _drop(connection: DuckDBPyConnection, name: str) -> None:
+    connection.execute(exp.Drop(tables=[table(name)], kind="TABLE", exists=True).sql(dialect="duckdb"))
 
 
 def _distinct_keys(name: str, keys: Sequence[str]) -> exp.Select:

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pytest
 from sqlglot import exp
 
+import asyncelt
 from asyncelt import destinations
 from asyncelt.destinations.filesystem_impl import delta_files, iceberg_files, row_groups, staged
 from asyncelt.destinations.filesystem_impl.staged import Staged, small_database
@@ -134,3 +135,25 @@ def keyed(kind):
         hints={"table_format": kind},
         columns={key.name: key},
     )
+
+
+@pytest.mark.slow
+async def test_nested_rows_that_do_not_fit_into_memory_are_told_apart_on_the_disk(tmp_path, monkeypatch):
+    """Joining and grouping at once took more than there may be, and nothing of it could be put aside."""
+    monkeypatch.setattr(staged, "_MEMORY", "24MB")
+    pipeline = asyncelt.pipeline(
+        "nested", destination=destinations.filesystem(tmp_path / "lake"), pipelines_dir=tmp_path / "work"
+    )
+    rows = [{"id": n, "parts": [{"nr": nr} for nr in range(3)]} for n in range(100_000)]
+    await pipeline.run(
+        rows,
+        table_name="one",
+        primary_key="id",
+        write_disposition={"disposition": "merge", "strategy": "upsert"},
+        table_format="delta",
+    )
+
+    async with pipeline.sql_client() as client:
+        found = await client.query("SELECT count(*) AS rows, count(DISTINCT _dlt_id) AS ids FROM one__parts")
+
+    assert found.to_pylist() == [{"rows": 300_000, "ids": 300_000}]
