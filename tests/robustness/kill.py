@@ -252,7 +252,8 @@ def kill_everywhere(
             home.mkdir()
             target = _target(home, server, kind)
             scenario = Scenario(name, home, target, tally, starter, is_staged=plan.staged, folded=plan.folded)
-            points = scenario.failpoints()
+            # Of a table that is there, and of commits that are folded, only a later run passes some.
+            points = scenario.failpoints() | scenario.failpoints()
             scenario.check()
             alive.append(scenario)
 
