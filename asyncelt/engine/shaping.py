@@ -34,7 +34,7 @@ from asyncelt.engine.working import (
     unsifted,
 )
 from asyncelt.engine.writing import TableWriters
-from asyncelt.flow import ArrowPage, Conformed, JobFile, Notice, RawBatch, Rows
+from asyncelt.flow import ArrowPage, Conformed, JobFile, JsonPages, Notice, RawBatch, Rows
 from asyncelt.normalize.page import Normalizer
 from asyncelt.normalize.sifting import REFUSALS, Sifted
 from asyncelt.observe import Event, Warned
@@ -47,7 +47,7 @@ __all__ = ["Shaping", "ShapingPlan", "ShapingResult"]
 _SHAPED_AT_ONCE: Final = 1000
 """Rows. Meanwhile no other page is going to change the schema, as it may while more are taken apart."""
 _FREED_HERE: Final = 256
-"""Rows. Letting go of so few takes less than handing them to a thread."""
+"""Rows, or bodies of any size. Letting go of so few takes less than handing them to a thread."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,6 +150,9 @@ class Shaping:
 
                 await done.send(unsifted(raw, self._book[raw.schema_name]))
 
+            # Not while it waits for the next one.
+            del raw
+
     async def _shaped(self, raw: RawBatch) -> Done:
         normalizer = self._plan.normalizers[raw.schema_name]
         spent, self._spent = self._spent, []
@@ -189,6 +192,7 @@ class Shaping:
 
         async for result in results:
             early[result.raw.page] = result
+            del result
 
             while self._accepted in early:
                 await self._accept(early.pop(self._accepted))
@@ -223,7 +227,10 @@ class Shaping:
             self._writers.declare(name, done.raw.table)
 
         self._budget.adjust(kept - done.raw.nbytes)
-        self._spent.append(done)
+
+        if not _is_freed_at_once(done.raw):
+            self._spent.append(done)
+
         del conformed, done
         await self._writers.flush_full()
 
@@ -291,6 +298,10 @@ class Shaping:
             counts[table] = counts.get(table, 0) + sum(job.rows for job in jobs)
 
         return result
+
+
+def _is_freed_at_once(raw: RawBatch) -> bool:
+    return isinstance(raw.payload, JsonPages) and len(raw.payload.bodies) <= _FREED_HERE
 
 
 def _sum(first: Notice, second: Notice) -> Notice:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from asyncelt.flow import ArrowPage, Conformed, RawBatch, Rows
+from asyncelt.normalize.memory import let_go_of_own_memory
 from asyncelt.normalize.page import Normalizer, Shredded
 from asyncelt.normalize.sifting import Sifted, check_required, check_storable, refused_whole, sift
 from asyncelt.schema.model import Schema, SchemaDelta
@@ -42,8 +43,9 @@ def free(spent: list[Done]) -> None:
 
 
 def shredded_page(normalizer: Normalizer, raw: RawBatch, schema: Schema, spent: list[Done]) -> Shredded:
-    """Take a page apart, and free those in ``spent``."""
+    """Take a page apart, and free those in ``spent`` and what the page before has left."""
     free(spent)
+    let_go_of_own_memory(raw.nbytes)
 
     return normalizer.shred(raw, schema)
 

@@ -24,7 +24,7 @@ from asyncelt.engine.book import SchemaBook
 from asyncelt.engine.early import EarlyLoading
 from asyncelt.engine.lines import Lines
 from asyncelt.flow import JobFile, TableBatch
-from asyncelt.normalize.memory import let_go_of_memory
+from asyncelt.normalize.memory import let_go_of_memory, let_go_of_own_memory
 from asyncelt.observe import Advanced, Event
 from asyncelt.schema.capabilities import Capabilities
 from asyncelt.storage.package import PackageDraft
@@ -287,7 +287,9 @@ class TableWriters:
 
 
 def _append(files: TableFiles, chunks: list[Chunk], *, ends_file: bool) -> None:
+    nbytes = chunks[0].nbytes
     files.append(chunks.pop())
+    let_go_of_own_memory(nbytes)
 
     if ends_file:
         files.finish()

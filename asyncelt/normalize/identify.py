@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, cast
 
@@ -240,9 +240,12 @@ def _key_hashes(part: Part, identity: Identity) -> Array:
     if all(len(found) == 1 and _carries_json(found[0]) for found in lanes):
         columns = [cast("Any", found[0].values).to_pylist() for found in lanes]
         names = identity.key
-        keys = [dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True)]
+        # One at a time: those of a page would take more memory than the page.
+        keys: Iterable[dict[str, object]] = (
+            dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True)
+        )
     else:
-        keys = [_key_of(part, row, identity) for row in range(root.rows)]
+        keys = (_key_of(part, row, identity) for row in range(root.rows))
 
     return cast("Array", pa.array([row_hash(typed_json(key)) for key in keys], pa.string()))
 

@@ -304,8 +304,11 @@ def _write(
     definition = tables[write.table]
 
     with staged_rows(store, write, tables, _value, root) as staged:
-        if write.mode == "upsert" and known and upsert(staged, store, write, definition, known, properties):
-            return
+        if write.mode == "upsert":
+            if known and upsert(staged, store, write, definition, known, properties):
+                return
+
+            staged.forget_doomed()
 
         write_deltalake(
             target,

@@ -82,11 +82,13 @@ def write_files(
 
     try:
         for group in groups:
+            box = [group]
+            del group
             file = f"part-{len(paths):05}-{own}.snappy.parquet"
             paths.append(f"{path_part(name)}/{file}")
 
             with store.writing(paths[-1]) as place:
-                size, stats = _write_file(place, group, groups)
+                size, stats = _write_file(place, schema, box, groups)
 
             written.append(AddAction(file, size, {}, now_ms(), data_change=True, stats=stats))
     except BaseException:
@@ -96,18 +98,21 @@ def write_files(
     return written
 
 
-def _write_file(place: Path, first: pa.Table, others: Iterator[pa.Table]) -> tuple[int, str]:
-    """Write row groups until the file is large enough.
+def _write_file(place: Path, schema: pa.Schema, box: list[pa.Table], others: Iterator[pa.Table]) -> tuple[int, str]:
+    """Write the row group that is in the box, which is empty afterwards, and others until the file is large enough.
+
+    None is in memory when the next one is made.
 
     Returns:
         Its size, and what the log says of its columns.
     """
     with place.open("wb") as file:
-        with pq.ParquetWriter(file, first.schema, compression="snappy", store_schema=False) as writer:
-            writer.write_table(first)
+        with pq.ParquetWriter(file, schema, compression="snappy", store_schema=False) as writer:
+            writer.write_table(box.pop())
 
             while file.tell() < _FILE_BYTES and (group := next(others, None)) is not None:
                 writer.write_table(group)
+                del group
 
         return file.tell(), json.dumps(_stats(writer.writer.metadata))
 

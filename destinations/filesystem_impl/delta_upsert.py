@@ -1,8 +1,8 @@
 """Upserts into Delta tables: in one commit, rows go and others come. Blocking.
 
-Files of a plain table that have rows that go are written anew without them, as files of Iceberg tables are: rows stream
-through a DuckDB that goes to disk where memory ends. Any other table is left to the driver's MERGE, which knows what
-else there is to do, and keeps the rows of a load in memory.
+Files of a plain table that have rows that go are written anew without them, as files of Iceberg tables are: a DuckDB
+that goes to disk where memory ends finds out by their keys which these are, and then all rows stream past once. Any
+other table is left to the driver's MERGE, which knows what else there is to do, and keeps the rows of a load in memory.
 """
 
 from __future__ import annotations
@@ -19,11 +19,13 @@ from sqlglot import exp
 
 from asyncelt.destinations.filesystem_impl.delta_files import is_plain, now_ms, write_files
 from asyncelt.destinations.filesystem_impl.delta_views import files_of, see
+from asyncelt.destinations.filesystem_impl.going import Going, places_of
 from asyncelt.destinations.filesystem_impl.lake import LakeWrite
 from asyncelt.destinations.filesystem_impl.staged import DOOMED, Doomed, Staged, bounds, flag_of
 from asyncelt.destinations.filesystem_impl.storage import Store
-from asyncelt.destinations.filesystem_impl.views import FILE_COLUMN
+from asyncelt.destinations.filesystem_impl.views import FILE_COLUMN, PLACE_COLUMN
 from asyncelt.destinations.sql.names import column, table
+from asyncelt.failpoints import failpoint
 from asyncelt.schema.model import Table
 
 __all__ = ["upsert"]
@@ -34,6 +36,9 @@ _ORDERED: Final[Mapping[str, type]] = {"long": int, "integer": int, "string": st
 """Types of keys by whose bounds files are left out."""
 _SEEN: Final = "_asyncelt_target"
 """View over files of the table."""
+_FILES: Final = "_asyncelt_files"
+_AT: Final = "_asyncelt_at"
+"""A file's place among them."""
 
 
 def upsert(
@@ -53,7 +58,7 @@ def upsert(
         return False
 
     # Columns that only one of the two has: the driver adds those of the load, and keeps the values of the others.
-    if is_plain(target) and fields == set(staged.select.named_selects):
+    if is_plain(target) and fields == set(staged.select.named_selects) and PLACE_COLUMN not in fields:
         _replace(staged, staged.doomed, store, write, target, properties)
     else:
         _merge(staged, staged.doomed, write, definition, target, properties)
@@ -69,13 +74,14 @@ def _replace(
     target: DeltaTable,
     properties: CommitProperties,
 ) -> None:
-    touched = _touched(staged, doomed, store, write, target)
+    files = _candidates(staged, doomed, target)
+    going = _going(staged, doomed, store, write, target, files)
+    touched = files.take(pa.array(list(going), pa.int64()))
+    staged.forget_doomed()
 
     def rows() -> Iterator[pa.RecordBatch]:
-        if touched.num_rows:
-            see(staged.connection, _SEEN, store, write.table, target, touched)
-            names = [column(one.name) for one in target.schema().fields]
-            yield from staged.read(exp.select(*names).from_(table(_SEEN)).where(exp.Not(this=_goes(doomed))))
+        for at, gone in going.items():
+            yield from _rest(staged, store, write, target, files.slice(at, 1), gone)
 
         # Into the same files: small loads would leave many small ones.
         yield from staged.reader()
@@ -86,11 +92,12 @@ def _replace(
         RemoveAction(path, data_change=True, deletion_timestamp=now_ms(), size=size, partition_values={})
         for path, size in zip(*(touched.column(one).to_pylist() for one in ("path", "size_bytes")), strict=True)
     ]
+    failpoint("filesystem.before_table_commit")
     target.create_write_transaction([*come, *gone], "append", target.schema(), commit_properties=properties)
 
 
-def _touched(staged: Staged, doomed: Doomed, store: Store, write: LakeWrite, target: DeltaTable) -> pa.Table:
-    """Files that have rows that go: of those that may have some, by their bounds, only the keys are read."""
+def _candidates(staged: Staged, doomed: Doomed, target: DeltaTable) -> pa.Table:
+    """Files that may have rows that go, by their bounds."""
     files = files_of(target)
 
     for name, least, most in _bounds(staged, doomed, target):
@@ -99,25 +106,46 @@ def _touched(staged: Staged, doomed: Doomed, store: Store, write: LakeWrite, tar
             may = (lowest.is_null() | (lowest <= most)) & (highest.is_null() | (highest >= least))
             files = files.filter(may)
 
+    return files
+
+
+def _going(
+    staged: Staged, doomed: Doomed, store: Store, write: LakeWrite, target: DeltaTable, files: pa.Table
+) -> dict[int, Going]:
+    """Rows that go, by the place of their file among the files that may have some: only their keys are read."""
     if not files.num_rows:
-        return files
+        return {}
 
-    attached = see(staged.connection, _SEEN, store, write.table, target, files)
-    select = exp.select(column(FILE_COLUMN)).distinct().from_(table(_SEEN)).where(_goes(doomed))
-    found = staged.connection.execute(select.sql(dialect="duckdb")).to_arrow_table().column(0)
+    attached = see(staged.connection, _SEEN, store, write.table, target, files, placed=True)
+    staged.connection.register(_FILES, pa.table({FILE_COLUMN: attached, _AT: range(len(attached))}))
+    goes = exp.Exists(this=exp.select(exp.Literal.number(1)).from_(table(DOOMED)).where(doomed.matches(_SEEN)))
+    same = exp.EQ(this=column(FILE_COLUMN, _SEEN), expression=column(FILE_COLUMN, _FILES))
+    select = exp.select(column(_AT, _FILES), column(PLACE_COLUMN, _SEEN)).from_(table(_SEEN)).where(goes)
+    found: dict[int, Going] = {}
 
-    touched = files.filter(pc.is_in(pa.array(attached, pa.string()), found.combine_chunks()))
+    # Outer: a file that DuckDB called otherwise than it was given must not count as one that stays as it is.
+    for batch in staged.read(select.join(table(_FILES), on=same, join_type="left")):
+        files_at, places = batch.columns
 
-    if touched.num_rows < len(found):
-        raise AssertionError(
-            f"{write.table}: DuckDB calls files otherwise than they were given: {found.to_pylist()[:3]}"
-        )
+        for at in pc.unique(files_at).to_pylist():
+            if at is None:
+                raise AssertionError(f"{write.table}: DuckDB calls files otherwise than they were given: {attached}")
 
-    return touched
+            found.setdefault(at, Going()).add(places_of(places.filter(pc.equal(files_at, at))))
+
+    return dict(sorted(found.items()))
 
 
-def _goes(doomed: Doomed) -> exp.Expression:
-    return exp.Exists(this=exp.select(exp.Literal.number(1)).from_(table(DOOMED)).where(doomed.matches(_SEEN)))
+def _rest(
+    staged: Staged, store: Store, write: LakeWrite, target: DeltaTable, file: pa.Table, gone: Going
+) -> Iterator[pa.RecordBatch]:
+    """The rows of one file that stay."""
+    see(staged.connection, _SEEN, store, write.table, target, file, placed=True)
+    names = [one.name for one in target.schema().fields]
+    select = exp.select(*map(column, (*names, PLACE_COLUMN))).from_(table(_SEEN))
+
+    for batch in staged.read(select):
+        yield gone.rest_of(batch.select(names), places_of(batch.column(PLACE_COLUMN)))
 
 
 def _merge(

@@ -28,6 +28,8 @@ def see(
     table_name: TableName,
     found: DeltaTable,
     files: pa.Table | None = None,
+    *,
+    placed: bool = False,
 ) -> list[str]:
     """Make a view over a table, under a name. Its `FILE_COLUMN` says in which file a row is, if it has no partitions.
 
@@ -38,6 +40,7 @@ def see(
         table_name: How it is called there.
         found: The table.
         files: Some of `files_of`; None: all of them.
+        placed: See `view_of_files`; of a table that has no partitions.
 
     Returns:
         The files as they are called in `FILE_COLUMN`, in order.
@@ -56,7 +59,7 @@ def see(
         connection.register(f"{name}_values", values.append_column(FILE_COLUMN, pa.array(attached)))
         connection.execute(view_of_partitions(name, attached, f"{name}_values", partitions, shape=shape))
     else:
-        connection.execute(view_of_files(name, attached, shape=shape))
+        connection.execute(view_of_files(name, attached, shape=shape, placed=placed))
 
     return attached
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING, Final
 
+import numpy as np
 import pyarrow as pa
 from pyiceberg.exceptions import (
     CommitFailedException,
@@ -36,6 +37,7 @@ from pyiceberg.types import IntegerType, LongType, StringType
 from sqlglot import exp
 
 from asyncelt.destinations.filesystem_impl.catalogs import CatalogConfig
+from asyncelt.destinations.filesystem_impl.going import Going, places_of
 from asyncelt.destinations.filesystem_impl.iceberg_catalog import Source, Tables, opened
 from asyncelt.destinations.filesystem_impl.iceberg_files import DataFiles, View, columns_of, field_type, see, value_of
 from asyncelt.destinations.filesystem_impl.iceberg_partitions import is_writable, spec_of
@@ -54,7 +56,7 @@ from asyncelt.destinations.filesystem_impl.staged import (
 )
 from asyncelt.destinations.filesystem_impl.storage import Store
 from asyncelt.destinations.filesystem_impl.views import view_over
-from asyncelt.destinations.sql.names import table
+from asyncelt.destinations.sql.names import column, table
 from asyncelt.errors import AsynceltError, DestinationRejected, DestinationUnavailable
 from asyncelt.failpoints import failpoint
 from asyncelt.schema.model import Table
@@ -69,6 +71,7 @@ __all__ = ["IcebergLake", "Origin", "lake"]
 
 _ATTEMPTS: Final = 20
 _FILE: Final = "_asyncelt_file"
+_AT: Final = "_asyncelt_at"
 _ORDERED: Final = frozenset({(int, LongType), (int, IntegerType), (str, StringType)})
 """Types of keys by whose bounds files are left out."""
 _PROPERTIES: Final = {
@@ -311,6 +314,7 @@ class _Commit:
                 come = files.write(rest.rows())
 
                 yield rest.touched, come
+                staged.forget_doomed()
 
             yield [], files.write(staged.reader())
 
@@ -332,6 +336,7 @@ class _Commit:
                 name,
                 View.of(found),
                 _files_between(connection, columns[0], columns[0], found) if inserted else found.scan().plan_files(),
+                once=columns,
             )
 
             return True
@@ -359,16 +364,30 @@ class _Rest:
 
     def rows(self) -> Iterator[pa.RecordBatch]:
         goes = exp.Exists(this=exp.select(exp.Literal.number(1)).from_(table(DOOMED)).where(self.doomed.matches(_FILE)))
-        some = exp.select(exp.Literal.number(1)).from_(table(_FILE)).where(goes).limit(1).sql(dialect="duckdb")
-        others = exp.select(exp.Star()).from_(table(_FILE)).where(exp.Not(this=goes.copy()))
+        numbered = exp.alias_(exp.Window(this=exp.RowNumber()), _AT, quoted=True)
+        keys = exp.select(*map(column, self.doomed.columns), numbered).from_(table(_FILE)).subquery(_FILE)
+        places = exp.select(exp.Sub(this=column(_AT), expression=exp.Literal.number(1))).from_(keys).where(goes)
 
         for task in self.candidates:
-            see(self.staged.connection, _FILE, self.view, [task])
+            see(self.staged.connection, _FILE, self.view, [task], once=self.doomed.columns)
+            gone = Going()
 
-            if self.staged.connection.execute(some).fetchone() is not None:
+            for batch in self.staged.read(places):
+                gone.add(places_of(batch.column(0)))
+
+            if gone:
                 self.touched.append(task.file)
-                see(self.staged.connection, _FILE, self.view, [task], once=True)
-                yield from self.staged.read(others)
+                self.staged.let_go_of_memory()
+                see(self.staged.connection, _FILE, self.view, [task], once=self.view.schema.names)
+                yield from self._rest(gone)
+
+    def _rest(self, gone: Going) -> Iterator[pa.RecordBatch]:
+        """Rows of the file that stay. DuckDB gives all of them in the order in which it has numbered them."""
+        seen = 0
+
+        for batch in self.staged.read(exp.select(exp.Star()).from_(table(_FILE))):
+            yield gone.rest_of(batch, np.arange(seen, seen + batch.num_rows))
+            seen += batch.num_rows
 
 
 def _small(tasks: Sequence[FileScanTask], at_least: int) -> list[FileScanTask]:
@@ -392,7 +411,8 @@ def _compact(current: IcebergTable, small: Sequence[FileScanTask], load_id: Load
             small_database() as connection,
             change.update_snapshot({"asyncelt.compacted-files": str(len(small))}).overwrite() as overwrite,
         ):
-            see(connection, _FILE, View.of(current), small, once=True)
+            view = View.of(current)
+            see(connection, _FILE, view, small, once=view.schema.names)
 
             for come in files.write(read(connection, exp.select(exp.Star()).from_(table(_FILE)))):
                 overwrite.append_data_file(come)

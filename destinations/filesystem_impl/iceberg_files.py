@@ -11,7 +11,7 @@ import itertools
 import posixpath
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal, cast
 from uuid import uuid4
 
 import pyarrow as pa
@@ -42,6 +42,7 @@ from sqlglot import exp
 
 from asyncelt.destinations.filesystem_impl.iceberg_partitions import Splitter
 from asyncelt.destinations.filesystem_impl.row_groups import row_groups
+from asyncelt.destinations.filesystem_impl.staged import plain_type
 from asyncelt.destinations.sql.names import column, table
 from asyncelt.errors import DestinationRejected
 from asyncelt.schema.model import Column, Table
@@ -145,6 +146,11 @@ class DataFiles:
                 elif len(writing) > _MOST_OPEN:
                     files.append(writing.pop(next(iter(writing))).close())
 
+                del rows
+
+            # None is in memory when the next one is made.
+            del group
+
         return [*files, *(one.close() for one in writing.values())]
 
     def remove(self) -> None:
@@ -245,7 +251,12 @@ class View:
 
 
 def see(
-    connection: DuckDBPyConnection, name: str, view: View, tasks: Iterable[FileScanTask], *, once: bool = False
+    connection: DuckDBPyConnection,
+    name: str,
+    view: View,
+    tasks: Iterable[FileScanTask],
+    *,
+    once: Sequence[str] | None = None,
 ) -> None:
     """Make a view over some data files, under a name.
 
@@ -257,7 +268,7 @@ def see(
         name: Of the view.
         view: The table.
         tasks: Its files.
-        once: They will be read whole, once: in small memory.
+        once: Of files that were written here these columns are seen, once, in small memory.
     """
     plain: list[FileScanTask] = []
     others: list[FileScanTask] = []
@@ -269,7 +280,7 @@ def see(
     plain.sort(key=lambda task: _place_in_time(task.file.file_path))
     sources = []
 
-    for number, rows in enumerate([_streamed(view, plain)] if once else _datasets(view, plain)):
+    for number, rows in enumerate(_datasets(view, plain) if once is None else [_streamed(view, plain, once)]):
         sources.append(f"{name}_files_{number}")
         connection.register(sources[-1], rows)
 
@@ -320,18 +331,32 @@ def _datasets(view: View, tasks: Sequence[FileScanTask]) -> Iterator[ds.Dataset]
         yield ds.dataset(pa.Table.from_batches([], view.schema))
 
 
-def _streamed(view: View, tasks: Sequence[FileScanTask]) -> pa.RecordBatchReader:
-    """All rows of files that were written here, a batch at a time. A dataset of Arrow reads row groups ahead."""
+def _streamed(view: View, tasks: Sequence[FileScanTask], columns: Sequence[str]) -> object:
+    """Rows of files that were written here, a batch at a time, as DuckDB takes them.
+
+    Neither a dataset nor a reader: DuckDB gives both to a scanner of Arrow, which reads up to a gigabyte ahead in
+    threads of its own.
+    """
+    schema = pa.schema([one.with_type(plain_type(one.type)) for one in view.schema if one.name in columns])
 
     def batches() -> Iterator[pa.RecordBatch]:
         for task in tasks:
             filesystem, path = _place_of(view.io, task.file.file_path)
 
             with filesystem.open_input_file(path) as file:
-                for batch in pq.ParquetFile(file).iter_batches(_BATCH_ROWS):
-                    yield _as_shown(batch, view.schema)
+                parquet = pq.ParquetFile(file)
+                known = [one for one in schema.names if one in parquet.schema_arrow.names]
 
-    return pa.RecordBatchReader.from_batches(view.schema, batches())
+                # One after the other: it would keep what it has of all of them until the last one ends.
+                for number in range(parquet.num_row_groups):
+                    for batch in parquet.iter_batches(
+                        _BATCH_ROWS, row_groups=[number], columns=known, use_threads=False
+                    ):
+                        yield _as_shown(batch, schema)
+
+    stream: Any = pa.RecordBatchReader.from_batches(schema, batches())
+
+    return cast("object", stream.__arrow_c_stream__())
 
 
 def _as_shown(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:

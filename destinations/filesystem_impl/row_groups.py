@@ -8,10 +8,11 @@ from typing import Final
 import pyarrow as pa
 
 from asyncelt.errors import DestinationRejected
+from asyncelt.normalize.memory import let_go_of_own_memory
 
 __all__ = ["row_groups"]
 
-_GROUP_BYTES: Final = 16 * 1024 * 1024
+_GROUP_BYTES: Final = 8 * 1024 * 1024
 """Of Arrow: what is in memory three times, as rows, in the table's types and as pages of the file."""
 
 
@@ -34,15 +35,23 @@ def row_groups(batches: Iterable[pa.RecordBatch], schema: pa.Schema, where: str)
             pending.append(batch)
             nbytes += batch.nbytes
 
+        del batch
+
         if nbytes >= _GROUP_BYTES:
-            yield _conformed(pa.Table.from_batches(pending), schema, where)
-            pending, nbytes = [], 0
+            yield _conformed(pending, schema, where)
+
+            # Of the group before, which has been written by now.
+            let_go_of_own_memory(nbytes)
+            nbytes = 0
 
     if pending:
-        yield _conformed(pa.Table.from_batches(pending), schema, where)
+        yield _conformed(pending, schema, where)
 
 
-def _conformed(rows: pa.Table, schema: pa.Schema, where: str) -> pa.Table:
+def _conformed(batches: list[pa.RecordBatch], schema: pa.Schema, where: str) -> pa.Table:
+    """Rows in the table's types. Empties the list: whoever writes them does not have them in memory twice."""
+    rows = pa.Table.from_batches(batches)
+    batches.clear()
     arrays = []
 
     for one in schema:

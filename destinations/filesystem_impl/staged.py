@@ -51,6 +51,8 @@ _ROOT: Final = "_asyncelt_root"
 _WINNERS: Final = "_asyncelt_winners"
 """Which of the staged root rows are kept, by their place: a narrow table, since whole rows may not fit into memory."""
 _NESTED_WINNERS: Final = "_asyncelt_nested_winners"
+_OWNED: Final = "_asyncelt_owned"
+"""Nested rows that have come with a root row that is kept."""
 _ROWS: Final = "kept"
 _AT: Final = "_asyncelt_at"
 _BATCH_ROWS: Final = 2_048
@@ -61,7 +63,7 @@ _NUMBER: Final = Column(name=ROOT_ROW, data_type="bigint")
 Cast: TypeAlias = Callable[[Column], exp.Expression]
 """A column's value, in the type that the format keeps it in."""
 Target: TypeAlias = Callable[["DuckDBPyConnection", str, Sequence[str]], bool]
-"""Make a view over some columns of the root table, under a name; False: there is none."""
+"""Make a view over some columns of the root table, to be read once, under a name; False: there is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +105,17 @@ class Staged:
             raise AssertionError("Staged rows are being read: nothing else may be asked of their connection meanwhile.")
 
         return self._connection
+
+    def let_go_of_memory(self) -> None:
+        """Give memory back that a query has taken. Allocators keep it, and the next one takes another kind."""
+        # This is when DuckDB's own allocator does so.
+        self.connection.execute(f"SET memory_limit = '{_MEMORY}'")
+        let_go_of_memory()
+
+    def forget_doomed(self) -> None:
+        """Let go of the values in `DOOMED`, once it is known which rows of the table go."""
+        _drop(self.connection, DOOMED)
+        self.let_go_of_memory()
 
     def reader(self) -> pa.RecordBatchReader:
         """The rows that get into the table. Nothing else can be asked of the connection while they are read."""
@@ -154,8 +167,11 @@ def staged_rows(
     with store.reading(), small_database() as connection:
         try:
             staged = _prepared(connection, store, write, tables, cast, target)
+            # From here on whole rows meet tables of keys: none but these may be kept in memory for it, however few
+            # rows DuckDB believes to see in files that come through Arrow.
+            connection.execute("SET disabled_optimizers = 'build_side_probe_side'")
             # Telling rows apart takes memory, which allocators keep. So will writing them.
-            let_go_of_memory()
+            staged.let_go_of_memory()
 
             yield staged
         except duckdb.Error as error:
@@ -245,8 +261,9 @@ def _prepared(
     if write.root is None:
         _create(connection, DOOMED, _distinct_keys(write.table, write.keys))
         doomed, unflagged = Doomed(write.keys, write.keys), _unflagged(definition)
+        is_unique = _count(connection, DOOMED) == _count(connection, write.table)
 
-        kept = _kept(connection, values, definition, write)
+        kept = _kept(connection, values, definition, write, is_unique=is_unique)
 
         if not write.keeps_first:
             return Staged(connection, kept, doomed, unflagged)
@@ -342,9 +359,12 @@ def _of_owners(
     if not own_key:
         return exp.select(*values).from_(table(name)).where(is_owned)
 
-    first = exp.select(exp.alias_(exp.Min(this=column(_AT)), _AT, quoted=True)).from_(_numbered(name, name))
+    # Two statements: what a join and a grouping keep in memory is too much at once, and neither would yield.
     group = [column(own_key[0]), column(ROOT_ROW)]
-    _create(connection, _NESTED_WINNERS, first.where(is_owned).group_by(*group))
+    _create(connection, _OWNED, exp.select(*group, column(_AT)).from_(_numbered(name, name)).where(is_owned))
+    first = exp.select(exp.alias_(exp.Min(this=column(_AT)), _AT, quoted=True)).from_(table(_OWNED)).group_by(*group)
+    _create(connection, _NESTED_WINNERS, first)
+    _drop(connection, _OWNED)
 
     return _winning(values, name, _NESTED_WINNERS)
 
@@ -356,6 +376,10 @@ def _view(connection: DuckDBPyConnection, store: Store, definition: Table, files
 
 def _create(connection: DuckDBPyConnection, name: str, select: exp.Expression) -> None:
     connection.execute(exp.Create(this=table(name), kind="TABLE", expression=select).sql(dialect="duckdb"))
+
+
+def _drop(connection: DuckDBPyConnection, name: str) -> None:
+    connection.execute(exp.Drop(tables=[table(name)], kind="TABLE", exists=True).sql(dialect="duckdb"))
 
 
 def _distinct_keys(name: str, keys: Sequence[str]) -> exp.Select:
@@ -371,24 +395,43 @@ def _number(of: str | None = None) -> exp.Expression:
     return exp.Coalesce(this=column(ROOT_ROW, of), expressions=[exp.Literal.number(-1)])
 
 
+def _count(connection: DuckDBPyConnection, name: str) -> object:
+    return connection.execute(
+        exp.select(exp.Count(this=exp.Star())).from_(table(name)).sql(dialect="duckdb")
+    ).fetchone()
+
+
 def _kept(
-    connection: DuckDBPyConnection, values: Sequence[exp.Expression], root: Table, write: LakeWrite
+    connection: DuckDBPyConnection,
+    values: Sequence[exp.Expression],
+    root: Table,
+    write: LakeWrite,
+    *,
+    is_unique: bool = False,
 ) -> exp.Select:
     """Of rows with one key the first by ``dedup_sort``, else the one that came last.
 
     Where rows are inserted only, flags delete first, and then the one stays that came first.
+
+    Args:
+        connection: Where the rows are.
+        values: Of a row.
+        root: Their table.
+        write: The write.
+        is_unique: No two of them have one key, so that none has to be found out about.
     """
+    unflagged = _unflagged(root) if write.keeps_first else []
+
+    if is_unique:
+        return exp.select(*values).from_(exp.alias_(table(root.name), _ROWS, table=True)).where(*unflagged)
+
     order = [
         exp.Ordered(this=column(name), desc=one.dedup_sort == "desc", nulls_first=False)
         for name, one in root.columns.items()
         if one.dedup_sort and one.data_type is not None
     ]
     arrival = exp.Ordered(this=column(_AT), desc=not write.keeps_first, nulls_first=False)
-    first = exp.select(column(_AT)).from_(_numbered(root.name, _ROWS))
-
-    if write.keeps_first:
-        first = first.where(*_unflagged(root))
-
+    first = exp.select(column(_AT)).from_(_numbered(root.name, _ROWS)).where(*unflagged)
     first.set("qualify", _first_of([column(key) for key in write.keys], [*order, arrival]))
     _create(connection, _WINNERS, first)
 

@@ -10,10 +10,12 @@ from asyncelt.destinations.duckdb_impl.types import duckdb_type, json_type
 from asyncelt.destinations.sql.names import column, identifier, option, table
 from asyncelt.schema.model import Column, Table
 
-__all__ = ["FILE_COLUMN", "view_of", "view_of_files", "view_of_partitions", "view_over"]
+__all__ = ["FILE_COLUMN", "PLACE_COLUMN", "view_of", "view_of_files", "view_of_partitions", "view_over"]
 
 FILE_COLUMN = "_asyncelt_file"
 """The file in which rows are."""
+PLACE_COLUMN = "file_row_number"
+"""A row's place in its file; DuckDB takes no other name."""
 _DIALECT = "duckdb"
 _FILENAME = option("filename", exp.Literal.string(FILE_COLUMN))
 
@@ -43,15 +45,18 @@ def _nothing(columns: Sequence[Column]) -> exp.Select:
     return exp.select(*nulls).where(exp.false())
 
 
-def view_of_files(name: str, paths: Sequence[str], *, shape: str) -> str:
+def view_of_files(name: str, paths: Sequence[str], *, shape: str, placed: bool = False) -> str:
     """CREATE VIEW over Parquet files, with the columns that they have, and `FILE_COLUMN`.
 
     Args:
         name: Of the view.
         paths: The files; none is fine.
         shape: A relation without rows, for columns that no file has.
+        placed: With `PLACE_COLUMN`, where there is a file. No column of a file may have this name.
     """
-    return _shaped(name, _parquet(paths, _FILENAME) if paths else None, shape)
+    options = [_FILENAME, option(PLACE_COLUMN, exp.true())] if placed else [_FILENAME]
+
+    return _shaped(name, _parquet(paths, *options) if paths else None, shape)
 
 
 def view_of_partitions(name: str, paths: Sequence[str], values: str, columns: Sequence[str], *, shape: str) -> str:

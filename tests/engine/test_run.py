@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import anyio
@@ -337,6 +338,38 @@ async def test_memory_stays_in_the_budget_and_all_is_returned(tmp_path: Path) ->
     assert budget.used == 0
     # Converting a page may take more than was guessed for it: a page and a half for each of the two workers.
     assert budget.peak < 200_000 + 4 * 50_000
+
+
+class Body(bytes):
+    """One that says when it goes."""
+
+    when_gone: Callable[[], object]
+
+    def __del__(self) -> None:
+        self.when_gone()
+
+
+async def test_nobody_keeps_a_body_whose_rows_are_columns(tmp_path: Path) -> None:
+    """Not even while the next page does not come: five pages of 12 MiB each would be kept that way."""
+    loop = asyncio.get_running_loop()
+
+    async def pages() -> AsyncIterator[asyncelt.JsonPage]:
+        for number in range(4):
+            gone = asyncio.Event()
+            body = Body(b'[{"id": %d}]' % number)
+            body.when_gone = partial(loop.call_soon_threadsafe, gone.set)
+            page = asyncelt.JsonPage(body)
+            del body
+            yield page
+            del page
+
+            async with asyncio.timeout(60):
+                await gone.wait()
+
+    settings = asyncelt.Settings(limits=asyncelt.Limits(gather_bytes=1))
+    info = await make(tmp_path, settings=settings).run(pages(), table_name="t")
+
+    assert info.row_counts["t"] == 4
 
 
 async def test_what_is_reported_is_the_step_that_failed_first(tmp_path: Path) -> None:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from dataclasses import replace
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Any
 
+import orjson
 import pytest
 
 from asyncelt.errors import BadRecord, ConfigError
-from asyncelt.flow import ROOT_ROW
+from asyncelt.flow import ROOT_ROW, JsonBody, JsonPages
 from asyncelt.normalize.ids import random_ids
 from asyncelt.schema.model import Column, Schema, Table
 from asyncelt.schema.system import new_schema
@@ -175,3 +177,20 @@ def test_random_ids_need_no_numbers_and_ids_of_the_users_own_do() -> None:
         "items",
         "items__l",
     }
+
+
+def test_ids_from_keys_take_no_object_of_each_row_for_longer_than_its_turn() -> None:
+    """A dict of each key of a page weighs as much as two pages; and there is a page in each worker."""
+    count = 20_000
+    payload = JsonPages((JsonBody(orjson.dumps([{"k": number} for number in range(count)])),))
+    schema = merging("upsert", "k")
+    run([payload], schema=schema)
+    tracemalloc.start()
+
+    try:
+        run([payload], schema=schema)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert peak < 200 * count

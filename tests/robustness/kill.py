@@ -24,7 +24,7 @@ from typing import Any
 
 from asyncelt.storage.state import decode_state
 from tests.robustness.targets import BucketTarget, DuckDbTarget, PostgresTarget, Server, Target
-from tests.robustness.worker import CHILDREN, PAGES, ROWS, run_once
+from tests.robustness.worker import CHILDREN, FOLDED, PAGES, ROWS, run_once
 from tests.support.killing import KILLED, Doomed, Nursery
 from tests.support.postgres import PostgresServer
 from tests.support.seaweed import Seaweed
@@ -71,6 +71,7 @@ class Scenario:
     took: float = 0.0
     """Seconds that the last whole run has taken; the machine may be busy with other things."""
     is_staged: bool = False
+    folded: int = 0
 
     def run(self, failpoint: str | None = None, kill_after_s: float | None = None) -> bool:
         """Run once; True when it was killed."""
@@ -99,7 +100,7 @@ class Scenario:
 
     def _start(self, environment: Mapping[str, str]) -> Doomed:
         arguments = (self.name, self.folder, self.round, self.target.address)
-        more = _STAGED if self.is_staged else {}
+        more = (_STAGED if self.is_staged else {}) | ({FOLDED: str(self.folded)} if self.folded else {})
 
         return self.nursery.start(run_once, *arguments, environment={**environment, **more})
 
@@ -217,6 +218,8 @@ class Plan:
     total: int = 0
     """Kills that hit a run, at least; what is missing in the end comes at random moments."""
     staged: bool = False
+    folded: int = 0
+    """After how many commits a dataset of files folds them; 0: as always."""
     seed: int = 1
     only: tuple[str, ...] = ("",)
     """What the names of the failpoints begin with."""
@@ -247,8 +250,10 @@ def kill_everywhere(
         for name in plan.scenarios:
             home = folder / name
             home.mkdir()
-            scenario = Scenario(name, home, _target(home, server, kind), tally, starter, is_staged=plan.staged)
-            points = scenario.failpoints()
+            target = _target(home, server, kind)
+            scenario = Scenario(name, home, target, tally, starter, is_staged=plan.staged, folded=plan.folded)
+            # Of a table that is there, and of commits that are folded, only a later run passes some.
+            points = scenario.failpoints() | scenario.failpoints()
             scenario.check()
             alive.append(scenario)
 
@@ -326,6 +331,7 @@ def main() -> None:
         "--total", type=int, default=0, help="go on at random moments until so many kills have hit a run"
     )
     parser.add_argument("--staged", action="store_true", help="by way of staging tables, with --destination postgres")
+    parser.add_argument("--folded", type=int, default=0, help="datasets of files fold so many commits, not 64")
     arguments = parser.parse_args()
     has_merge = arguments.destination != "s3"
     plan = Plan(
@@ -335,6 +341,7 @@ def main() -> None:
         servers=arguments.servers,
         total=arguments.total,
         staged=arguments.staged,
+        folded=arguments.folded,
         seed=arguments.seed,
         only=tuple(arguments.only),
     )

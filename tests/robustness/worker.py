@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import asyncelt
+from asyncelt.destinations.filesystem_impl import pieces
 from asyncelt.load.protocol import Destination
 from tests.support.seaweed import KEY, SECRET
 
 PAGES = 6
 ROWS = 50
 CHILDREN = 3
+FOLDED = "ASYNCELT_TEST_FOLDED"
+"""Variable of the environment: after how many commits a dataset of files folds them."""
 
 Row = dict[str, object]
 
@@ -84,6 +88,10 @@ def _table_format_of(address: str) -> str | None:
 
 def run_once(scenario: str, folder: str, this_round: int, address: str) -> None:
     """One run, from start to end, into a database file or a server."""
+    if folded := os.environ.get(FOLDED):
+        # Else a journal has to be very long.
+        pieces.FOLDED = int(folded)  # type: ignore[misc]
+
     asyncio.run(_run(scenario, Path(folder), this_round, address))
 
 
