@@ -97,7 +97,8 @@ async def fetching(job: Job) -> AsyncIterator[Fetching]:
         await client.close()
         return
 
-    async with Redis.from_url(job.url) as redis:
+    # It would give up after as long as it waits at the server.
+    async with Redis.from_url(job.url, socket_timeout=30) as redis:
         try:
             await redis.xgroup_create(job.topic, GROUP, id="0", mkstream=True)
         except ResponseError as error:
@@ -228,17 +229,19 @@ async def _copied(
 
 
 def _until_read(source: asyncelt.EventSource, count: int) -> asyncio.Event:
-    """Set when so many messages have been fetched: those by hand know it too, and their last roll waits for no more."""
+    """Set when so many messages are on their way: those by hand know it too, and their last roll waits for no more."""
     all_read, left = asyncio.Event(), count
 
     def counting(fetch: Callable[[int], Awaitable[Sequence[Any]]]) -> Callable[[int], Awaitable[Sequence[Any]]]:
         async def fetched(most: int) -> Sequence[Any]:
             nonlocal left
-            found = await fetch(most)
-            left -= sum(len(one.values) if isinstance(one, Bodies) else 1 for one in found)
 
             if left <= 0:
+                # Now that it is asked again, the last ones are on their way.
                 all_read.set()
+
+            found = await fetch(most)
+            left -= sum(len(one.values) if isinstance(one, Bodies) else 1 for one in found)
 
             return found
 
