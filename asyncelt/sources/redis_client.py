@@ -43,6 +43,7 @@ _UNTOUCHED: Final = ("XREADGROUP", "XAUTOCLAIM")
 
 _OURS: Final = frozenset({"decode_responses", "encoding", "legacy_responses", "protocol"})
 """Arguments that would make the client read answers in another way."""
+_SCHEMES: Final = ("redis", "rediss", "unix")
 
 
 def arguments_of(options: Mapping[str, object], timeout_s: float) -> dict[str, object]:
@@ -88,8 +89,14 @@ def check_url(url: str) -> None:
     """Arguments in an address win over those of the program.
 
     Raises:
-        ConfigError: They would make answers unreadable.
+        ConfigError: They would make answers unreadable, or it is no address of a Redis.
     """
+    if (scheme := urlsplit(url).scheme) not in _SCHEMES:
+        raise ConfigError(
+            f"redis_stream(url=...): an address begins with {', '.join(f'{one}://' for one in _SCHEMES)}, not with "
+            f"{scheme + '://' if scheme else 'its host'!r}."
+        )
+
     if found := sorted(_OURS & parse_qs(urlsplit(url).query, keep_blank_values=True).keys()):
         raise ConfigError(f"redis_stream(url=...?{found[0]}=): answers are read as they come; leave it out.")
 

@@ -372,6 +372,12 @@ def test_arguments_that_would_change_the_answers_are_refused(argument: str) -> N
         asyncelt.sources.redis_stream("s", group="g", url=f"redis://localhost?db=1&{argument}")
 
 
+@pytest.mark.parametrize("url", ["http://localhost", "localhost:6379", "localhost", "valkey://localhost"])
+def test_an_address_of_something_else_is_refused(url: str) -> None:
+    with pytest.raises(ConfigError, match="begins with redis://, rediss://, unix://, not with"):
+        asyncelt.sources.redis_stream("s", group="g", url=url)
+
+
 async def test_a_server_that_is_not_there_is_said_without_the_password(tmp_path: Path) -> None:
     source = asyncelt.sources.redis_stream("s", group="g", url=f"redis://me:secret@127.0.0.1:{free_port()}/2")
 
