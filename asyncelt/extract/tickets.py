@@ -41,7 +41,7 @@ class Tickets:
 
     @classmethod
     def of(cls, numbers: Sequence[int]) -> Tickets:
-        """Numbers that go up."""
+        """Of numbers that go up."""
         if numbers and numbers[-1] - numbers[0] + 1 == len(numbers):
             found = cls()
             found.add(numbers[0], len(numbers))

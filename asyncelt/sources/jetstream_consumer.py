@@ -153,10 +153,14 @@ def delivery_of(reply: str) -> tuple[int, bool, float]:
         Its position in the stream, whether it has been delivered before, and when it was published (Unix time).
     """
     parts = reply.split(".")
-    # Newer servers put domain and account before the stream.
-    first = 4 if len(parts) == _SHORT_REPLY else 6
+    first = _first_of(len(parts))
 
     return int(parts[first + 1]), parts[first] != "1", int(parts[first + 3]) / 1e9
+
+
+def _first_of(width: int) -> int:
+    """Where the counts begin in a reply of so many parts: newer servers put domain and account before the stream."""
+    return 4 if width == _SHORT_REPLY else 6
 
 
 def bodies_of(arrived: Sequence[Msg], partition: str, origin: EventSource) -> Bodies:
@@ -172,7 +176,7 @@ def _receipts(replies: Sequence[str], partition: str) -> Sequence[Receipt]:
     """As `delivery_of` says each; in columns where all of them are new, and told in one way."""
     parts = [one.split(".") for one in replies]
     width = len(parts[0])
-    first = 4 if width == _SHORT_REPLY else 6
+    first = _first_of(width)
 
     if all(len(one) == width and one[first] == "1" for one in parts):
         return Receipts.fresh(partition, array("q", [int(one[first + 1]) for one in parts]), replies)

@@ -141,15 +141,15 @@ def _named(fields: Fields) -> dict[bytes, bytes]:
     return dict(zip(fields[::2], fields[1::2], strict=True))
 
 
-def _texts_of(fields: Mapping[bytes, bytes]) -> dict[str, str]:
+def _texts_of(fields: dict[bytes, bytes]) -> dict[str, str]:
     return {text_of(name): text_of(one) for name, one in fields.items()}
 
 
-def _payload(fields: Mapping[bytes, bytes], field: bytes) -> bytes:
+def _payload(fields: dict[bytes, bytes], field: bytes) -> bytes:
     """Without the field it is no JSON, and so a dead letter."""
     value = fields.get(field)
 
-    return repr(dict(fields)).encode() if value is None else value
+    return repr(fields).encode() if value is None else value
 
 
 def _message(given: Given, entry: bytes, fields: Fields, field: bytes | None, origin: EventSource) -> Message:

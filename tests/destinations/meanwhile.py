@@ -4,11 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from asyncelt.failpoints import installed
+from asyncelt.load.protocol import Target
+from asyncelt.testing.fixture import Owner
 
-__all__ = ["finished_by_another"]
+__all__ = ["finished_by_another", "other_owner"]
+
+
+def other_owner(destination: Any, folder: Path) -> Owner:
+    """Another pipeline's owner of the same dataset, whose load ids come after those of the first."""
+    owner = Owner(destination, folder, "parquet", Target(pipeline_name="other", dataset_name="data"))
+    owner.clock = 1_800_000_000
+
+    return owner
 
 
 @contextmanager

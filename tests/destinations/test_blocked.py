@@ -18,10 +18,10 @@ from asyncelt.destinations.filesystem_impl.catalogs import catalog_config
 from asyncelt.destinations.filesystem_impl.iceberg_catalog import Tables, opened
 from asyncelt.errors import DestinationRejected, PipelineStepFailed, TableBlocked, UsageError
 from asyncelt.failpoints import installed
-from asyncelt.load.protocol import Target
 from asyncelt.schema.model import Column, Table
 from asyncelt.testing.fixture import Owner
 from asyncelt.types import ColumnName, TableName
+from tests.destinations.meanwhile import other_owner
 
 pytestmark = pytest.mark.slow
 
@@ -64,10 +64,7 @@ def owner(destination, tmp_path):
 
 @pytest.fixture
 def other(destination, tmp_path):
-    owner = Owner(destination, tmp_path / "others", "parquet", Target(pipeline_name="other", dataset_name="data"))
-    owner.clock = 1_800_000_000
-
-    return owner
+    return other_owner(destination, tmp_path / "others")
 
 
 @pytest.fixture

@@ -14,13 +14,13 @@ from asyncelt.config import Retry, Settings
 from asyncelt.errors import TablesBehind
 from asyncelt.failpoints import installed
 from asyncelt.load.committing import load_bundle
-from asyncelt.load.protocol import Target
 from asyncelt.observe import DestinationAway
 from asyncelt.schema.model import Column, Table
 from asyncelt.schema.system import new_schema
 from asyncelt.testing.fixture import Owner
 from asyncelt.testing.packages import make_commit, make_package
 from asyncelt.types import ColumnName, TableName
+from tests.destinations.meanwhile import other_owner
 
 pytestmark = pytest.mark.slow
 
@@ -45,10 +45,7 @@ def owner(destination, tmp_path):
 
 @pytest.fixture
 def other(destination, tmp_path):
-    owner = Owner(destination, tmp_path / "others", "parquet", Target(pipeline_name="other", dataset_name="data"))
-    owner.clock = 1_800_000_000
-
-    return owner
+    return other_owner(destination, tmp_path / "others")
 
 
 @pytest.fixture

@@ -30,6 +30,19 @@ from tests.engine.streamed import Log, ask, make
 STORED = [StoredPosition(source="log", partition="p", epoch=0, position="..3;7-9")]
 
 
+@dataclass
+class Silent(Log):
+    """Its broker does not answer when it is told of a commit."""
+
+    asked: anyio.Event = field(default_factory=anyio.Event)
+
+    async def ack(self, receipts: Sequence[asyncelt.Receipt]) -> Mapping[str, int]:
+        self.asked.set()
+        await anyio.sleep_forever()
+
+        raise AssertionError
+
+
 async def stored() -> Sequence[StoredPosition]:
     return STORED
 
@@ -210,21 +223,13 @@ async def test_a_package_is_acknowledged_while_the_next_one_is_committed(tmp_pat
 async def test_a_source_that_does_not_answer_keeps_nobody_else_from_hearing(
     is_cancelled: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Silent(Log):
-        async def ack(self, receipts: Sequence[asyncelt.Receipt]) -> Mapping[str, int]:
-            asked.set()
-            await anyio.sleep_forever()
-
-            raise AssertionError
-
-    asked = anyio.Event()
     monkeypatch.setattr(ledgers, "_ACKNOWLEDGE_S", 0.3)
     silent, other = Silent([[1]], name="silent", waits=True), Log([[1]], name="other", waits=True)
     sources = [asyncelt.sources.events(one, table_name="t") for one in (silent, other)]
 
     async def use() -> None:
         async with make(tmp_path).stream(sources, roll=asyncelt.Roll(rows=2)) as stream:
-            await asked.wait()
+            await silent.asked.wait()
             await anyio.wait_all_tasks_blocked()
             assert other.acked == [1]
 
@@ -240,21 +245,14 @@ async def test_a_source_that_does_not_answer_keeps_nobody_else_from_hearing(
 async def test_a_stream_that_is_cancelled_waits_for_acknowledgements_no_longer_than_it_says(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Silent(Log):
-        async def ack(self, receipts: Sequence[asyncelt.Receipt]) -> Mapping[str, int]:
-            asked.set()
-            await anyio.sleep_forever()
-
-            raise AssertionError
-
-    asked = anyio.Event()
     monkeypatch.setattr(streamings, "_ACKNOWLEDGE_S", 0.2)
+    silent = Silent([[1], [2], [3]])
 
     with anyio.fail_after(20):
         async with make(tmp_path).stream(
-            asyncelt.sources.events(Silent([[1], [2], [3]]), table_name="t"), roll=asyncelt.Roll(rows=1)
+            asyncelt.sources.events(silent, table_name="t"), roll=asyncelt.Roll(rows=1)
         ) as stream:
-            await asked.wait()
+            await silent.asked.wait()
             await stream.drain(deadline=0)
 
 
