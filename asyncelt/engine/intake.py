@@ -7,7 +7,7 @@ so the schema as of a page's number always has the hints of its table.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from time import perf_counter
 
 import anyio
@@ -25,7 +25,7 @@ from asyncelt.schema.capabilities import Capabilities
 from asyncelt.schema.hints import TableHints, merge_table_hints
 from asyncelt.schema.model import Schema
 from asyncelt.schema.naming import Naming
-from asyncelt.schema.system import is_system_table
+from asyncelt.schema.system import DLT_PREFIX, is_system_table
 from asyncelt.types import OnError, TableName
 
 __all__ = ["Announcer", "Intake", "ResourcePlan"]
@@ -59,6 +59,11 @@ class Announcer:
     """(schema, resource, raw table name) of every table that has been announced -> its final name, None if refused."""
     hinted: dict[str, Schema] = field(default_factory=dict)
     """The schemas as they would be if only hints had changed them: the reference counts that as a version."""
+    old: frozenset[tuple[str, TableName]] = field(init=False)
+    """Tables, by schema, that were there before the run."""
+
+    def __post_init__(self) -> None:
+        self.old = frozenset((name, table) for name, one in self.book.all().items() for table in one.tables)
 
     def announce(self, plan: ResourcePlan, raw_name: str, news: TableHints | None = None) -> TableName | None:
         """Merge the resource's hints for this table into the schema, once per run and when there are news of them.
@@ -93,6 +98,9 @@ class Announcer:
         if is_refused(name, schema, merged):
             return None
 
+        if news is not None and (plan.schema_name, name) not in self.old:
+            merged = _own_columns_last(schema, merged, name)
+
         self.book.set(merged)
         hinted = self.hinted.get(plan.schema_name, schema)
         # Until rows have changed a schema, both are the same.
@@ -119,6 +127,19 @@ class Announcer:
                 # Its rows have been set aside, or there were none.
                 if plan.on_error == "fail":
                     raise
+
+
+def _own_columns_last(schema: Schema, merged: Schema, name: TableName) -> Schema:
+    """Columns of late hints go before those that each row has got: as if no row had been quicker than the hints."""
+    before, after = schema.tables.get(name), merged.tables[name]
+
+    if before is None or after.columns.keys() == before.columns.keys():
+        return merged
+
+    own = {key: one for key, one in before.columns.items() if key.lower().startswith(DLT_PREFIX)}
+    table = replace(after, columns={**{key: one for key, one in after.columns.items() if key not in own}, **own})
+
+    return replace(merged, tables={**merged.tables, name: table})
 
 
 @dataclass(slots=True)
