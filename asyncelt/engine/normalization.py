@@ -120,18 +120,17 @@ class Normalization:
         for failure in failures:
             self._environment.emit(withdrawn(self._environment.pipeline_name, failure))
 
-    async def keep_contract(self) -> None:
-        """Remember the contract of a run without a package, which would carry it: later runs go by it all the same."""
-        if not self._plan.schema_contract:
+    async def keep_schemas(self) -> None:
+        """Remember hints and contract of a run without a package, which would carry them: later runs go by them too."""
+        folder, known = self._folder, self._tip.schemas
+        said = {name: bump(schema) for name, schema in self._book.all().items()}
+        news = {name: one for name, one in said.items() if name not in known or one.version_hash != known[name].version_hash}
+
+        if not news:
             return
 
-        folder, capabilities = self._folder, self._environment.capabilities
-        schemas = {
-            name: bump(under_contract(self._plan, starting_schema(self._plan, self._tip, name, capabilities)))
-            for name in self._plan.schema_names
-        }
-        await folder.save_head(replace(folder.head, schemas={**folder.head.schemas, **schemas}))
-        folder.tip = replace(folder.tip, schemas={**folder.tip.schemas, **schemas})
+        await folder.save_head(replace(folder.head, schemas={**folder.head.schemas, **news}))
+        folder.tip = replace(folder.tip, schemas={**folder.tip.schemas, **news})
 
     def _drafts(self) -> dict[str, PackageDraft]:
         return {name: self._folder.store.draft(load_id) for name, load_id in self._plan.load_ids.items()}

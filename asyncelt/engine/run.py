@@ -129,7 +129,7 @@ async def run_fused(
     if bundle:
         await load_bundles(owned, [bundle], ran.loaded, raise_on_failed_jobs=raise_on_failed_jobs, is_fresh=True)
     else:
-        await run.keep_contract()
+        await run.keep_schemas()
 
 
 async def run_extract(
@@ -233,7 +233,7 @@ async def _normalize_bundle(folder: Folder, bundle: Sequence[ExtractedPackage], 
         account.close()
 
     if not sealed:
-        await run.keep_contract()
+        await run.keep_schemas()
 
     return _normalized(folder, run, sealed, started_at)
 

@@ -197,6 +197,7 @@ CASES: tuple[Case, ...] = (
         row_version_column_name="h",
     ),
     _scd2("flag-is-data", FLAGGED, table={"columns": FLAG}),
+    _scd2("nothing-arrives-twice-before", [[], [], [{"id": 1, "v": 0}]]),
     Case(
         id="7.5-scd2-boundary-is-forgotten-by-none",
         runs=(

@@ -37,6 +37,13 @@ CASES: tuple[Case, ...] = (
     Case(id="5.13-a-bare-schema-at-first", runs=(_with(LATER, _schema()), FIRST)),
     Case(id="5.13-a-schema-later", runs=(FIRST, _with(LATER, TYPED))),
     Case(id="5.13-a-schema-later-then-none", runs=(FIRST, _with(LATER, TYPED), LATER)),
+    *(
+        Case(
+            id=f"5.13-hints-of-a-run-without-rows-{name}",
+            runs=(first, Run(pages=((),), arguments={"columns": {"v": {"data_type": "text"}}}), LATER, LATER),
+        )
+        for name, first in (("after-rows", FIRST), ("before-rows", Run(pages=((),))))
+    ),
     Case(id="5.13-settings-are-replaced", runs=(_with(FIRST, TYPED), _with(LATER, _schema()))),
     Case(
         id="5.13-a-contract-comes-with-a-schema",
