@@ -122,9 +122,10 @@ class Normalization:
 
     async def keep_schemas(self) -> None:
         """Remember hints and contract of a run without a package, which would carry them: later runs go by them too."""
-        folder, known = self._folder, self._tip.schemas
+        folder = self._folder
+        known = {name: schema.version_hash for name, schema in self._tip.schemas.items()}
         said = {name: bump(schema) for name, schema in self._book.all().items()}
-        news = {name: one for name, one in said.items() if name not in known or one.version_hash != known[name].version_hash}
+        news = {name: schema for name, schema in said.items() if schema.version_hash != known.get(name)}
 
         if not news:
             return

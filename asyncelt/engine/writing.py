@@ -23,13 +23,16 @@ from asyncelt.config import Limits
 from asyncelt.engine.book import SchemaBook
 from asyncelt.engine.early import EarlyLoading
 from asyncelt.engine.lines import Lines
+from asyncelt.errors import SchemaConflict
 from asyncelt.flow import JobFile, TableBatch
 from asyncelt.normalize.memory import let_go_of_memory, let_go_of_own_memory
 from asyncelt.observe import Advanced, Event
+from asyncelt.schema.arrow import arrow_type
 from asyncelt.schema.capabilities import Capabilities
+from asyncelt.schema.model import Column
 from asyncelt.storage.package import PackageDraft
 from asyncelt.storage.writer import Chunk, TableBuffer, TableFiles
-from asyncelt.types import FileFormat, TableName
+from asyncelt.types import ColumnName, FileFormat, TableName
 
 __all__ = ["TableKey", "TableWriters", "WritingPlan"]
 
@@ -91,6 +94,8 @@ class TableWriters:
         self._buffered = 0
         self._files: dict[TableKey, TableFiles] = {}
         self._declared: set[TableKey] = set()
+        self._settled: dict[TableKey, Mapping[ColumnName, Column]] = {}
+        """Columns of each table as of the rows that were added last."""
         self._lines = Lines(self._write, workers=plan.limits.normalize_workers)
         self._pressure = anyio.Event()
         self._ends = False
@@ -130,8 +135,13 @@ class TableWriters:
             remove_listener()
 
     def add(self, schema_name: str, batch: TableBatch, size: int) -> None:
-        """Take a batch of ``size`` bytes that is valid under its schema as of now. Never waits: see `flush_full`."""
+        """Take a batch of ``size`` bytes that is valid under its schema as of now. Never waits: see `flush_full`.
+
+        Raises:
+            SchemaConflict: Hints have given a column another type than rows have that were added before.
+        """
         key = (schema_name, batch.table)
+        self._settle(key)
         buffer = self._buffers.get(key)
 
         if buffer is None:
@@ -172,6 +182,29 @@ class TableWriters:
         known = dict.fromkeys((*self._buffers, *self._files))
 
         return {key: self._files[key].jobs for key in known if key in self._files}
+
+    def _settle(self, key: TableKey) -> None:
+        known, columns = self._settled.get(key), self._book[key[0]].tables[key[1]].columns
+
+        if columns is known:
+            return
+
+        can = self._plan.capabilities
+
+        for name, before in (known or {}).items():
+            now = columns.get(name, before)
+
+            if now is before or before.data_type is None:
+                continue
+
+            if arrow_type(now, can) != arrow_type(before, can):
+                raise SchemaConflict(
+                    f"Column {name!r} of table {key[1]!r} is {before.data_type} in rows of this run, and hints that "
+                    f"came with later rows want {now.data_type}. A column has one type in a run: give it with the "
+                    "resource (columns=...), or with the first rows."
+                )
+
+        self._settled[key] = columns
 
     # ------------------------------------------------------------------ from buffers into lines
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+import anyio
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -12,6 +13,7 @@ import pytest
 import asyncelt
 from asyncelt import mark
 from asyncelt.errors import ConfigError, PipelineStepFailed
+from asyncelt.observe import Advanced, Event
 from tests.engine.test_run import ask, make
 
 Row = dict[str, object]
@@ -208,3 +210,32 @@ async def test_rows_for_a_system_table_are_refused(tmp_path: Path, name: str) ->
 
     with pytest.raises(ConfigError, match="in which asyncelt keeps its own records"):
         await pipeline.run([{"load_id": "1"}], table_name=name)
+
+
+@pytest.mark.parametrize("wanted", ["text", "bigint"])
+async def test_rows_keep_the_type_that_they_have_got(tmp_path: Path, wanted: str) -> None:
+    written = anyio.Event()
+
+    class Watching:
+        def on_event(self, event: Event) -> None:
+            if isinstance(event, Advanced) and event.stage == "normalize":
+                written.set()
+
+    @asyncelt.resource
+    async def events() -> AsyncIterator[object]:
+        yield pa.table({"n": range(200_000)})  # too many to be kept for more to come
+
+        with anyio.fail_after(30):
+            await written.wait()
+
+        yield mark.with_hints(pa.table({"n": [3]}), mark.make_hints(columns={"n": {"data_type": wanted}}))
+
+    pipeline = make(tmp_path, progress=Watching())
+
+    if wanted == "bigint":
+        await pipeline.run(events)
+
+        assert await ask(pipeline, "SELECT count(*), max(n) FROM events") == [(200_001, 199_999)]
+    else:
+        with pytest.raises(PipelineStepFailed, match=r"Column 'n' of table 'events' is bigint in rows .* want text"):
+            await pipeline.run(events)
