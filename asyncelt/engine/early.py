@@ -54,6 +54,7 @@ class EarlyLoading:
         self._waiting: list[EarlyJob] = []
         self._news = anyio.Event()
         self._ends = False
+        self._ended = anyio.Event()
         self.is_on = True
         """False once it has been given up."""
 
@@ -91,6 +92,12 @@ class EarlyLoading:
         Cancellation:
             Safe. Nothing is kept of what was loaded.
         """
+        try:
+            await self._run()
+        finally:
+            self._ended.set()
+
+    async def _run(self) -> None:
         has_begun = False
 
         while self.is_on and not self._ends:
@@ -105,14 +112,25 @@ class EarlyLoading:
                 self._news = anyio.Event()
                 continue
 
-            jobs, self._waiting = self._waiting, []
             has_begun = True
-            self.is_on = await self._session.load_early(jobs)
+            self.is_on = await self._session.load_early(self._next())
 
-    def end(self) -> None:
-        """Leave the rest to the commit."""
+    def _next(self) -> list[EarlyJob]:
+        """The first file of each table: when the run ends, no more than these are waited for."""
+        jobs: dict[tuple[LoadId, TableName], EarlyJob] = {}
+
+        for one in self._waiting:
+            jobs.setdefault((one.load_id, one.table.name), one)
+
+        self._waiting = [one for one in self._waiting if jobs[one.load_id, one.table.name] is not one]
+
+        return list(jobs.values())
+
+    async def end(self) -> None:
+        """Leave the rest to the commit; returns when no file is being read, so that the package may move."""
         self._ends = True
         self._news.set()
+        await self._ended.wait()
 
     def _of(self, load_id: LoadId, table: Table) -> _Progress:
         progress = self._progress.get((load_id, table.name))
@@ -145,4 +163,4 @@ async def early_loading(
 
             yield early
 
-            early.end()
+            await early.end()

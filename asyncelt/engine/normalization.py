@@ -99,6 +99,9 @@ class Normalization:
         try:
             harvest = await self._shape(drafts, feed)
 
+            if self._early is not None:
+                await self._early.end()
+
             with step("normalize", pipeline_name=self._environment.pipeline_name, load_id=self._plan.first_id):
                 sealed = await in_thread(partial(self._seal, harvest), self._folder.threads)
 

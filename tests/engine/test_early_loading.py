@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,8 +16,10 @@ import pytest
 
 import asyncelt
 from asyncelt.destinations.duckdb_impl.instance import Instance
+from asyncelt.destinations.duckdb_impl.session import DuckDbSession
 from asyncelt.errors import PipelineStepFailed
 from asyncelt.failpoints import installed
+from asyncelt.load.protocol import EarlyJob
 
 Row = dict[str, object]
 WRITTEN = "duckdb.after_early_load"
@@ -159,6 +161,34 @@ async def test_a_cancelled_run_leaves_nothing_of_what_was_written(tmp_path: Path
 
     await pipeline.run(page(0), table_name="items")
     assert await ids(pipeline) == (2_000, 2_000)
+
+
+async def test_what_is_being_read_when_the_run_ends_is_not_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The package moves to another folder then."""
+    load = DuckDbSession.load_early
+    answers: list[bool] = []
+
+    async def slowly(self: DuckDbSession, jobs: Sequence[EarlyJob]) -> bool:
+        await anyio.sleep(0.1)
+        answers.append(await load(self, jobs))
+
+        return answers[-1]
+
+    monkeypatch.setattr(DuckDbSession, "load_early", slowly)
+
+    @asyncelt.resource(name="items")
+    async def items() -> AsyncIterator[list[Row]]:
+        for first in range(0, 10_000, 2_000):
+            yield page(first)
+
+    pipeline = make(tmp_path)
+    await pipeline.run(items)
+
+    assert answers
+    assert all(answers)
+    assert await ids(pipeline) == (10_000, 10_000)
 
 
 async def test_who_waits_for_the_file_gets_it_in_the_middle_of_the_run(tmp_path: Path) -> None:
