@@ -14,6 +14,7 @@ from asyncelt.destinations.postgres_impl.connections import Connection
 from asyncelt.destinations.postgres_impl.locks import living_owners, take_ddl_turn, take_part_turn
 from asyncelt.destinations.postgres_impl.parts import STAGING_PREFIX, Part, Parts, owner_prefix
 from asyncelt.destinations.postgres_impl.reading import DIALECT, Catalog, read_catalog
+from asyncelt.destinations.postgres_impl.statistics import analyze_keys
 from asyncelt.destinations.postgres_impl.writing import WORTH_STATISTICS, Work
 from asyncelt.destinations.sql.names import Dataset, table
 from asyncelt.destinations.sql.planning import foreign_columns
@@ -194,7 +195,9 @@ async def stage_next(work: Work, target: Target, package: Package, part: Part) -
     await work.copy(package, part.table, [job], staged=part.name, freeze=is_new)
 
     if part.is_merged and len(missing) == 1 and part.rows >= WORTH_STATISTICS:
-        await work.execute_for(package, part.table, f"ANALYZE {_path(work.dataset, part.name)}")
+        await work.execute_for(
+            package, part.table, analyze_keys(package.schema.tables[part.table], table(part.name, work.dataset))
+        )
 
     row = (target.pipeline_name, target.member, part.load_id, job.job_id, job.rows)
     await work.execute_for(package, part.table, _statements(work.dataset).record, row)

@@ -16,6 +16,8 @@ from asyncelt.destinations.postgres_impl.copying import copy_files
 from asyncelt.destinations.postgres_impl.errors import DRIVER_ERRORS, translate
 from asyncelt.destinations.postgres_impl.parts import Part
 from asyncelt.destinations.postgres_impl.reading import DIALECT, Catalog
+from asyncelt.destinations.postgres_impl.statistics import analyze_keys, bounds_of_keys
+from asyncelt.destinations.sql.merge_plan import Bounds
 from asyncelt.destinations.sql.names import Dataset, table
 from asyncelt.destinations.sql.temporary import copy_staging, create_staging, drop_staging
 from asyncelt.destinations.sql.writing import Append, Place, Stage, Statement, package_work
@@ -143,6 +145,7 @@ async def write_package(work: Work, package: Package, *, emptied: Iterable[Table
         package: What to write.
         emptied: Tables whose rows go first.
     """
+    bounds = await _bounds_of_parts(work, package)
     place = Place(
         dataset=work.dataset,
         dialect=DIALECT,
@@ -150,6 +153,7 @@ async def write_package(work: Work, package: Package, *, emptied: Iterable[Table
         columns_of=work.catalog.get,
         replace_strategy=work.replace_strategy,
         staged_in=lambda job: work.staged_in(package, job),
+        bounds_of=lambda staged: bounds.get(staged, {}),
         analyzes=True,
     )
 
@@ -160,13 +164,22 @@ async def write_package(work: Work, package: Package, *, emptied: Iterable[Table
             case Append(name, jobs):
                 await work.append(package, name, jobs)
             case Stage(name, staged, jobs):
-                await _stage(work, package, name, staged, jobs)
+                await work.copy(package, name, jobs, staged=staged)
+
+                if sum(job.rows for job in jobs) >= WORTH_STATISTICS:
+                    one = package.schema.tables[name]
+                    await work.execute_for(package, name, analyze_keys(one, table(staged)))
+                    bounds[staged] = await bounds_of_keys(work.connection, one, work.catalog[name], staged)
+
+                failpoint("postgres.staged")
 
 
-async def _stage(work: Work, package: Package, name: TableName, staged: str, jobs: Sequence[JobFile]) -> None:
-    await work.copy(package, name, jobs, staged=staged)
+async def _bounds_of_parts(work: Work, package: Package) -> dict[str, Bounds]:
+    """Of the keys in large staging tables that have been filled before."""
+    parts = {part.name: part for part in work.parts.values() if part.load_id == package.load_id}
 
-    if sum(job.rows for job in jobs) >= WORTH_STATISTICS:
-        await work.execute_for(package, name, f"ANALYZE {table(staged).sql(dialect=DIALECT)}")
-
-    failpoint("postgres.staged")
+    return {
+        name: await bounds_of_keys(work.connection, package.schema.tables[part.table], work.catalog[part.table], name)
+        for name, part in parts.items()
+        if part.is_merged and part.rows >= WORTH_STATISTICS
+    }

@@ -17,9 +17,11 @@ from asyncelt.destinations.sql.merge_plan import (
     delete_root_rows,
     insert_staged,
     is_set,
+    is_staged,
     row_key_of,
     same_key,
     staged_exists,
+    within_bounds,
 )
 from asyncelt.destinations.sql.merge_staged import drop_filtered, drop_flagged, flag_of, keep_nested, keep_one_per_key
 from asyncelt.destinations.sql.names import all_of, column, identifier
@@ -43,8 +45,9 @@ def delete_insert(plan: MergePlan) -> Iterator[Step]:
     if scope is not None:
         yield from delete_root_rows(plan, [scope])
     elif staged:
-        keys = [plan.root.keys(hint) for hint in ("primary_key", "merge_key")]
-        yield from delete_root_rows(plan, [staged_exists(plan, same_key(plan.root, one)) for one in keys if one])
+        keys = [found for hint in ("primary_key", "merge_key") if (found := plan.root.keys(hint))]
+        within = within_bounds(plan, keys[0]) if len(keys) == 1 else ()
+        yield from delete_root_rows(plan, [is_staged(plan, one) for one in keys], within=within)
 
     if staged:
         yield from keep_one_per_key(plan)
@@ -69,14 +72,13 @@ def upsert(plan: MergePlan) -> Iterator[Step]:
         if one.name in plan.staged and one.keys("row_key"):
             yield from _carry_over(plan, one, one.keys("row_key"))
 
-    match = same_key(root, keys)
-    unchanged = _unchanged(plan, match)
-    yield from delete_root_rows(plan, [staged_exists(plan, match)], keep=unchanged)
+    unchanged = _unchanged(plan, same_key(root, keys))
+    yield from delete_root_rows(plan, [is_staged(plan, keys)], keep=unchanged, within=within_bounds(plan, keys))
     yield from drop_flagged(plan)
     yield from keep_nested(plan)
 
     if unchanged is not None:
-        yield from _drop_known(plan, match)
+        yield from _drop_known(plan, keys)
 
     yield from _insert_tables(plan)
 
@@ -85,7 +87,7 @@ def insert_only(plan: MergePlan) -> Iterator[Step]:
     """Rows whose primary key the target does not have are inserted with what hangs below them."""
     yield from drop_flagged(plan)
     yield from keep_one_per_key(plan)
-    yield from _drop_known(plan, same_key(plan.root, plan.root.keys("primary_key")))
+    yield from _drop_known(plan, plan.root.keys("primary_key"))
     yield from _insert_all(plan)
 
 
@@ -118,14 +120,15 @@ def _delete_absent(plan: MergePlan, keys: Sequence[ColumnName]) -> Iterator[Step
     yield from delete_root_rows(plan, [absent if part is None else all_of([absent, part])])
 
 
-def _drop_known(plan: MergePlan, match: exp.Expression) -> Iterator[Step]:
+def _drop_known(plan: MergePlan, keys: Sequence[ColumnName]) -> Iterator[Step]:
     """Delete staged root rows whose key the target has."""
     root = plan.root
 
     if root.name in plan.existing:
         staged = plan.staged_root
         staged.set("alias", exp.TableAlias(this=identifier(STAGED)))
-        known = exp.select(exp.Literal.number(1)).from_(plan.target(root)).where(match.copy())
+        same = [same_key(root, keys), *within_bounds(plan, keys)]
+        known = exp.select(exp.Literal.number(1)).from_(plan.target(root)).where(all_of(same))
         yield root.name, exp.delete(staged).where(exp.Exists(this=known)), ()
 
 
@@ -142,7 +145,12 @@ def _carry_over(plan: MergePlan, one: Table, keys: Sequence[ColumnName]) -> Iter
         expressions=[exp.EQ(this=exp.column(identifier(name)), expression=column(name, one.name)) for name in foreign],
         from_=exp.From(this=plan.target(one)),
         where=exp.Where(
-            this=all_of(exp.EQ(this=column(key, one.name), expression=column(key, staged.name)) for key in keys)
+            this=all_of(
+                [
+                    *(exp.EQ(this=column(key, one.name), expression=column(key, staged.name)) for key in keys),
+                    *(within_bounds(plan, keys) if one is plan.root else ()),
+                ]
+            )
         ),
     )
     yield one.name, update, ()

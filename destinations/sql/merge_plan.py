@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, TypeAlias
 
 import sqlglot
 from sqlglot import exp
@@ -20,17 +20,22 @@ from asyncelt.types import ColumnName, MergeStrategy, TableName
 
 __all__ = [
     "STAGED",
+    "Bounds",
     "MergePlan",
     "Step",
     "delete_root_rows",
     "insert_staged",
     "is_set",
+    "is_staged",
     "link_of",
     "row_key_of",
     "same_key",
     "staged_exists",
+    "within_bounds",
 ]
 
+Bounds: TypeAlias = Mapping[ColumnName, tuple[exp.Expression, exp.Expression]]
+"""The smallest and the largest value of columns."""
 Step = tuple[TableName, exp.Expression, "tuple[object, ...]"]
 """A table's name, a statement on it, and the statement's parameters."""
 STAGED: Final = "_asyncelt_staged"
@@ -62,6 +67,8 @@ class MergePlan:
     strategy: MergeStrategy
     created_at: float
     foreign: Mapping[TableName, tuple[str, ...]] = field(default_factory=dict)
+    bounds: Callable[[], Bounds] = dict
+    """Of the keys of the staged root rows, where they are known; asked when those are staged."""
 
     @property
     def root(self) -> Table:
@@ -126,6 +133,25 @@ def staged_exists(plan: MergePlan, condition: exp.Expression) -> exp.Expression:
     return exp.Exists(this=exp.select(exp.Literal.number(_ONE)).from_(source).where(condition))
 
 
+def is_staged(plan: MergePlan, keys: Sequence[ColumnName]) -> exp.Expression:
+    """A row of the target has the same key as a staged root row."""
+    return all_of([staged_exists(plan, same_key(plan.root, keys)), *within_bounds(plan, keys)])
+
+
+def within_bounds(plan: MergePlan, keys: Sequence[ColumnName]) -> list[exp.Expression]:
+    """What every row of the target fulfils that has the key of a staged one, and that a planner can count with.
+
+    It does not see by itself that a load which brings the newest keys has nothing to do with all older rows.
+    """
+    known = plan.bounds()
+
+    return [
+        exp.Between(this=column(key, plan.root.name), low=known[key][0].copy(), high=known[key][1].copy())
+        for key in keys
+        if key in known
+    ]
+
+
 def is_set(flag: Column, of: str | None = None) -> exp.Expression:
     """A ``hard_delete`` column says that the row is deleted: true for a bool, anything but null for other types."""
     if flag.data_type == "bool":
@@ -140,6 +166,7 @@ def delete_root_rows(
     parameters: tuple[object, ...] = (),
     *,
     keep: exp.Expression | None = None,
+    within: Sequence[exp.Expression] = (),
 ) -> Iterator[Step]:
     """Delete target rows that fulfil any of the conditions, and before them everything that hangs below them.
 
@@ -150,6 +177,7 @@ def delete_root_rows(
         conditions: On the root table in the target.
         parameters: Of the conditions.
         keep: Root rows that stay although their nested rows go.
+        within: What all rows fulfil that fulfil any of the conditions.
     """
     root = plan.root
     nested = [one for one in plan.nested if one.name in plan.existing]
@@ -175,7 +203,7 @@ def delete_root_rows(
     for one in reversed(nested):
         yield one.name, exp.delete(plan.target(one)).where(_hangs_below_doomed(plan, one)), ()
 
-    gone = _within(row_key, _keys_of(table(DOOMED), row_key))
+    gone = all_of([_within(row_key, _keys_of(table(DOOMED), row_key)), *(one.copy() for one in within)])
     yield root.name, exp.delete(plan.target(root)).where(*_narrowed(gone, keep)), ()
     yield root.name, exp.Drop(tables=[table(DOOMED)], kind="TABLE"), ()
 

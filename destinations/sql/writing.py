@@ -15,6 +15,7 @@ from sqlglot import exp
 
 from asyncelt.destinations.sql import system
 from asyncelt.destinations.sql.merge import MergePlan, Statement, appends, merge_statements
+from asyncelt.destinations.sql.merge_plan import Bounds
 from asyncelt.destinations.sql.names import Dataset, table
 from asyncelt.destinations.sql.planning import Jobs, chain_of, foreign_columns, jobs_by_table
 from asyncelt.destinations.sql.temporary import copy_staging, create_staging, drop_staging
@@ -58,6 +59,11 @@ def _nowhere(_job: JobFile) -> None:
     """For destinations that take job files in the commit only."""
 
 
+def _unknown(_staged: str) -> Bounds:
+    """For destinations that see by themselves which of their rows a merge can have to do with."""
+    return {}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
     """Where the rows go, and what has to be known of the destination."""
@@ -72,6 +78,8 @@ class Place:
     """Of tables that do not name one."""
     staged_in: Callable[[JobFile], str | None] = _nowhere
     """The table in which the rows of a job stand already, alone or with those of all jobs that are merged with it."""
+    bounds_of: Callable[[str], Bounds] = _unknown
+    """Of keys, by the staging table that holds them; asked when it is filled."""
     keeps_order: bool = True
     """Whether rows are inserted in the order in which a query without ORDER BY finds them."""
     analyzes: bool = False
@@ -166,6 +174,7 @@ def _merge(place: Place, package: Package, chain: Sequence[Table], jobs: Jobs) -
     foreign = {one.name: foreign_columns(one, place.columns_of(one.name) or ()) for one in arriving}
     early = {one.name: name for one in arriving if (name := _one_table_of(place, jobs[one.name])) is not None}
     late = _temporary_tables(one for one in arriving if one.name not in early)
+    staged = early | late
 
     yield from _stage_all(place, chain, late, jobs, foreign)
 
@@ -173,7 +182,7 @@ def _merge(place: Place, package: Package, chain: Sequence[Table], jobs: Jobs) -
         MergePlan(
             dataset=place.dataset,
             chain=tuple(chain),
-            staged={name: table(staged) for name, staged in (early | late).items()},
+            staged={name: table(other) for name, other in staged.items()},
             existing=frozenset(one.name for one in chain if place.columns_of(one.name) is not None),
             arrival=lambda: exp.column(place.arrival),
             keeps_order=place.keeps_order,
@@ -182,6 +191,7 @@ def _merge(place: Place, package: Package, chain: Sequence[Table], jobs: Jobs) -
             strategy=strategy,
             created_at=package.created_at,
             foreign=foreign,
+            bounds=lambda: place.bounds_of(staged[root.name]) if root.name in staged else {},
         )
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import duckdb
 import pyarrow as pa
@@ -117,7 +118,15 @@ def by_rows(chain, strategy, batches):
     return {name: data.to_pylist() for name, data in found.items()}
 
 
-def by_sql(chain, strategy, batches):
+def bounds_of(connection, name):
+    """Of the keys of the staged root rows."""
+    row = connection.execute(f'SELECT min("id"), max("id"), min("part"), max("part") FROM "s_{name}"').fetchone()
+    low_id, high_id, low_part, high_part = (None if one is None else exp.Literal.number(one) for one in row)
+
+    return {} if low_id is None else {"id": (low_id, high_id), "part": (low_part, high_part)}
+
+
+def by_sql(chain, strategy, batches, *, bounded=False):
     with duckdb.connect(":memory:", config={"threads": 1}) as connection:
         connection.execute("SET TimeZone = 'UTC'")
         connection.execute(ddl.create_dataset(DATASET, "duckdb"))
@@ -144,6 +153,7 @@ def by_sql(chain, strategy, batches):
                 dialect="duckdb",
                 strategy=strategy,
                 created_at=CREATED_AT + number,
+                bounds=partial(bounds_of, connection, chain[0].name) if bounded else dict,
             )
 
             for statement in merge_statements(plan):
@@ -173,11 +183,12 @@ def bag(rows, *, without=()):
     flag=st.booleans(),
     order=st.sampled_from([None, "asc", "desc"]),
     skip_unchanged=st.booleans(),
+    bounded=st.booleans(),
 )
-def test_sql_does_what_the_plain_code_does(batches, strategy, merge_key, flag, order, skip_unchanged):
+def test_sql_does_what_the_plain_code_does(batches, strategy, merge_key, flag, order, skip_unchanged, bounded):
     chain = chain_of(strategy, merge_key=merge_key, flag=flag, order=order, skip_unchanged=skip_unchanged)
 
-    assert bag(by_sql(chain, strategy, batches)) == bag(by_rows(chain, strategy, batches))
+    assert bag(by_sql(chain, strategy, batches, bounded=bounded)) == bag(by_rows(chain, strategy, batches))
 
 
 @settings(max_examples=60, deadline=None)
