@@ -19,21 +19,20 @@ from asyncelt.destinations.duckdb_impl.tables import migrate_table, require_data
 from asyncelt.destinations.duckdb_impl.writing import Work, write_package
 from asyncelt.destinations.sql import ddl, system
 from asyncelt.destinations.sql.names import Dataset
-from asyncelt.destinations.sql.planning import (
-    check_lease,
-    lease_row,
-    load_row,
-    run_row,
-    tables_with_new_root_key,
-    version_row,
-    wanted_tables,
+from asyncelt.destinations.sql.planning import tables_with_new_root_key, wanted_tables
+from asyncelt.destinations.sql.records import (
+    closing_records,
+    may_be_committed,
+    new_schemas,
+    remaining_packages,
+    version_record,
 )
 from asyncelt.errors import CommitUnknown
 from asyncelt.failpoints import failpoint
 from asyncelt.flow import Package
-from asyncelt.load.protocol import Commit, CommitResult, Lease
+from asyncelt.load.protocol import Commit, CommitResult
 from asyncelt.schema.model import Table
-from asyncelt.schema.system import LOADS_TABLE, VERSION_TABLE
+from asyncelt.schema.system import VERSION_TABLE
 from asyncelt.types import LoadId, ReplaceStrategy
 
 __all__ = ["commit_packages"]
@@ -93,18 +92,14 @@ def _write(work: Work, commit: Commit, newest_epoch: int, early: Early | None) -
     current = lease(work.database, work.dataset, commit.target.pipeline_name, commit.target.member)
     done: frozenset[LoadId] = frozenset()
 
-    # Each commit moves the head: where it is the parent, nothing of this commit is there.
-    if current is None or current.head_load_id is None or current.head_load_id != commit.parent_load_id:
+    if may_be_committed(commit, current):
         done = committed(work.database, work.dataset, load_ids)
 
-    if len(done) == len(load_ids):
+    remaining = remaining_packages(work.dataset.name, commit, current, done, newest_epoch=newest_epoch)
+
+    if not remaining:
         return CommitResult(load_ids=load_ids, already_committed=True)
 
-    remaining = [package for package in commit.packages if package.load_id not in done]
-    before = [load_id for load_id in load_ids if load_id in done]
-    head = before[-1] if before else commit.parent_load_id
-    known = current or Lease(epoch=0)
-    check_lease(work.dataset.name, commit, replace(known, epoch=max(known.epoch, newest_epoch)), head)
     updates = _prepare_tables(work, remaining, {} if early is None else early.updates)
     failpoint("duckdb.after_migrate")
     _write_versions(work, remaining)
@@ -118,8 +113,10 @@ def _write(work: Work, commit: Commit, newest_epoch: int, early: Early | None) -
         write_package(work, rest, emptied=(*package.dropped_tables, *package.truncated_tables))
 
     move_positions(work, commit.target.pipeline_name, remaining)
-    _write_load_rows(work, remaining)
-    _write_lease(work, commit, remaining[-1].load_id, has_lease=current is not None)
+    now, has_lease = datetime.now(UTC), current is not None
+
+    for sql, parameters in closing_records(work.dataset, commit, remaining, now, DIALECT, has_lease=has_lease):
+        work.database.execute(sql, parameters)
 
     return CommitResult(load_ids=load_ids, schema_updates=updates)
 
@@ -186,38 +183,13 @@ def _fill_root_key(work: Work, child: Table, package: Package) -> None:
 
 
 def _write_versions(work: Work, packages: Sequence[Package]) -> None:
-    hashes = {package.schema.version_hash: package.schema for package in packages}
-    query = system.select_schema_hashes(work.dataset, len(hashes), DIALECT)
-    stored = {row[0] for row in work.database.rows(query, list(hashes))}
-    now = datetime.now(UTC)
+    hashes = list(dict.fromkeys(package.schema.version_hash for package in packages))
+    stored = {
+        row[0] for row in work.database.rows(system.select_schema_hashes(work.dataset, len(hashes), DIALECT), hashes)
+    }
 
-    for version_hash, schema in hashes.items():
-        if version_hash not in stored:
-            _insert(work, VERSION_TABLE, version_row(schema, now))
-
-
-def _write_load_rows(work: Work, packages: Sequence[Package]) -> None:
-    now = datetime.now(UTC)
-
-    for package in packages:
-        _insert(work, LOADS_TABLE, load_row(package, now))
-
-
-def _write_lease(work: Work, commit: Commit, head: LoadId, *, has_lease: bool) -> None:
-    now = datetime.now(UTC)
-    row = lease_row(commit, head, now)
-
-    if has_lease:
-        work.database.execute(system.advance_head(work.dataset, DIALECT), list(row.values()))
-    else:
-        _insert(work, system.LEASE_TABLE.name, row)
-
-    if commit.run_id is not None:
-        _insert(work, system.RUNS_TABLE.name, run_row(commit, now))
-
-
-def _insert(work: Work, name: str, row: Mapping[str, object]) -> None:
-    work.database.execute(system.insert_row(work.dataset, name, tuple(row), DIALECT), list(row.values()))
+    for schema in new_schemas(packages, stored):
+        work.database.execute(*version_record(work.dataset, schema, datetime.now(UTC), DIALECT))
 
 
 def _finish(database: Statements, dataset: Dataset, commit: Commit) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import partial
 
@@ -16,11 +16,17 @@ from asyncelt.destinations.postgres_impl.positions import move_positions
 from asyncelt.destinations.postgres_impl.reading import DIALECT, committed, lease, read_catalog
 from asyncelt.destinations.postgres_impl.writing import Work, write_package
 from asyncelt.destinations.sql import ddl, system
-from asyncelt.destinations.sql.planning import check_lease, lease_row, load_row, run_row, version_row
+from asyncelt.destinations.sql.records import (
+    closing_records,
+    may_be_committed,
+    new_schemas,
+    remaining_packages,
+    version_record,
+)
 from asyncelt.failpoints import failpoint
 from asyncelt.flow import Package
-from asyncelt.load.protocol import Commit, CommitResult, Lease
-from asyncelt.schema.system import LOADS_TABLE, VERSION_TABLE
+from asyncelt.load.protocol import Commit, CommitResult
+from asyncelt.schema.system import VERSION_TABLE
 from asyncelt.types import LoadId
 
 __all__ = ["write_commit"]
@@ -45,18 +51,14 @@ async def write_commit(work: Work, commit: Commit, updates: Updates, parts: Part
     current = await lease(work.connection, work.dataset, work.catalog, owner, for_update=True)
     done: frozenset[LoadId] = frozenset()
 
-    # Each commit moves the head: where it is the parent, nothing of this commit is there, and the table of loads, which
-    # a stream makes long, need not be searched.
-    if current is None or current.head_load_id is None or current.head_load_id != commit.parent_load_id:
+    if may_be_committed(commit, current):
         done = await committed(work.connection, work.dataset, work.catalog, load_ids)
 
-    if len(done) == len(load_ids):
+    remaining = remaining_packages(work.dataset.name, commit, current, done)
+
+    if not remaining:
         return CommitResult(load_ids=load_ids, already_committed=True)
 
-    remaining = [package for package in commit.packages if package.load_id not in done]
-    before = [load_id for load_id in load_ids if load_id in done]
-    head = before[-1] if before else commit.parent_load_id
-    check_lease(work.dataset.name, commit, current or Lease(epoch=0), head)
     failpoint("postgres.after_lease")
 
     # Two who fill a new table at once would each wait for the other before they make its indexes.
@@ -85,8 +87,10 @@ async def write_commit(work: Work, commit: Commit, updates: Updates, parts: Part
         failpoint("postgres.after_package")
 
     await drop_parts(work.connection, work.dataset, parts)
-    await _write_load_rows(work, remaining)
-    await _write_lease(work, commit, remaining[-1].load_id, has_lease=current is not None)
+    now, has_lease = datetime.now(UTC), current is not None
+
+    for sql, parameters in closing_records(work.dataset, commit, remaining, now, DIALECT, has_lease=has_lease):
+        await work.connection.execute(sql, *parameters)
 
     return CommitResult(load_ids=load_ids, schema_updates=_joined(updates, late))
 
@@ -132,40 +136,14 @@ async def _drop_tables(work: Work, package: Package) -> None:
 
 
 async def _write_versions(work: Work, packages: Sequence[Package]) -> None:
-    hashes = {package.schema.version_hash: package.schema for package in packages}
+    hashes = list(dict.fromkeys(package.schema.version_hash for package in packages))
     query = system.select_schema_hashes(work.dataset, len(hashes), DIALECT)
     stored = {row[0] for row in await work.connection.fetch(query, *hashes)}
-    now = datetime.now(UTC)
 
-    for version_hash, schema in hashes.items():
-        if version_hash not in stored:
-            # A large schema takes a while to become text.
-            row = await in_thread(partial(version_row, schema, now), work.threads)
-            await _insert(work, VERSION_TABLE, row)
-
-
-async def _write_load_rows(work: Work, packages: Sequence[Package]) -> None:
-    now = datetime.now(UTC)
-
-    for package in packages:
-        await _insert(work, LOADS_TABLE, load_row(package, now))
-
-
-async def _write_lease(work: Work, commit: Commit, head: LoadId, *, has_lease: bool) -> None:
-    now = datetime.now(UTC)
-    row = lease_row(commit, head, now)
-
-    if has_lease:
-        await work.connection.execute(system.advance_head(work.dataset, DIALECT), *row.values())
-    else:
-        await _insert(work, system.LEASE_TABLE.name, row)
-
-    if commit.run_id is not None:
-        await _insert(work, system.RUNS_TABLE.name, run_row(commit, now))
-
-
-async def _insert(work: Work, name: str, row: Mapping[str, object]) -> None:
-    await work.connection.execute(system.insert_row(work.dataset, name, tuple(row), DIALECT), *row.values())
+    for schema in new_schemas(packages, stored):
+        record = partial(version_record, work.dataset, schema, datetime.now(UTC), DIALECT)
+        sql, parameters = await in_thread(record, work.threads)
+        await work.connection.execute(sql, *parameters)
 
 
 def _joined(early: Updates, late: Updates) -> Updates:
