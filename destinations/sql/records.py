@@ -80,7 +80,7 @@ def new_schemas(packages: Iterable[Package], stored: Collection[object]) -> list
 
 def version_record(dataset: Dataset, schema: Schema, now: datetime, dialect: str) -> Record:
     """The row of ``_dlt_version`` that stores a schema. A large one takes a while to become text."""
-    row = {
+    row: dict[str, object] = {
         "version": schema.version,
         "engine_version": ENGINE_VERSION,
         "inserted_at": now,
@@ -108,7 +108,7 @@ def closing_records(
     target = commit.target
 
     for package in written:
-        load = {
+        load: dict[str, object] = {
             "load_id": package.load_id,
             "schema_name": package.schema.name,
             "status": 0,
@@ -122,14 +122,12 @@ def closing_records(
     if has_lease:
         yield system.advance_head(dataset, dialect), lease
     else:
-        row = dict(zip(system.LEASE_COLUMNS, lease, strict=True))
-        yield _insert(dataset, system.LEASE_TABLE.name, row, dialect)
+        yield system.insert_row(dataset, system.LEASE_TABLE.name, system.LEASE_COLUMNS, dialect), lease
 
     if commit.run_id is not None:
         load_ids = json.dumps([package.load_id for package in commit.packages])
         run = (target.pipeline_name, commit.run_id, load_ids, now)
-        row = dict(zip(system.RUN_COLUMNS, run, strict=True))
-        yield _insert(dataset, system.RUNS_TABLE.name, row, dialect)
+        yield system.insert_row(dataset, system.RUNS_TABLE.name, system.RUN_COLUMNS, dialect), run
 
 
 def _insert(dataset: Dataset, name: str, row: Mapping[str, object], dialect: str) -> Record:
