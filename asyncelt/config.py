@@ -41,7 +41,8 @@ class Limits:
     """Jobs that move to the destination at the same time."""
     gather_bytes: int = 12 * MIB
     """Small pages of one table are joined up to about this size, as JSON or Arrow, before they become columns; Python
-    rows, which take more room, up to twice as much. Wide documents gain most: each column of a page has its price."""
+    rows, which take more room, up to twice as much if they are few. Wide documents gain most: each column of a page has
+    its price."""
     gather_rows: int = 50_000
     """... and up to this many rows."""
     slice_s: float = 0.005

@@ -21,7 +21,9 @@ __all__ = ["Gatherer", "Page"]
 _HELD = 4
 """All tables of one resource together hold back at most this many times ``gather_bytes``."""
 _ROWS_WEIGH = 2
-"""Python rows take more bytes than their JSON, so as many more of them make one page."""
+"""Python rows take more bytes than their JSON, so as many more of them make one page ..."""
+_MANY_ROWS = 4_000
+"""... if it has fewer rows than this: what each of its columns costs is shared by enough of them then."""
 _SAMPLE_BYTES = 32 * 1024
 """Rows are measured so often that at most about this many bytes pass unmeasured ..."""
 _SAMPLE_ROWS = 64
@@ -147,8 +149,13 @@ class Gatherer:
                 buffer = self._open(table, Rows)
 
             self._settle(buffer)
-            fitting = int((_ROWS_WEIGH * self._limits.gather_bytes - buffer.nbytes) / average)
-            room = max(1, min(fitting, self._limits.gather_rows - len(buffer.rows)))
+            count = len(buffer.rows)
+            fitting = self._fitting(buffer, average, count + 1)
+
+            if count < _MANY_ROWS < count + fitting:
+                fitting = max(_MANY_ROWS - count, self._fitting(buffer, average, _MANY_ROWS))
+
+            room = max(1, min(fitting, self._limits.gather_rows - count))
             piece = rows[start : start + room]
             start += len(piece)
             buffer.rows += piece
@@ -244,7 +251,7 @@ class Gatherer:
         size = max(size_of(buffer.rows[-1]), 1)
         added = size * (count - buffer.measured)
         buffer.measured = count
-        room = int(_ROWS_WEIGH * self._limits.gather_bytes - buffer.nbytes - added)
+        room = int(self._most_bytes(Rows, count) - buffer.nbytes - added)
         every = max(1, min(_SAMPLE_ROWS, _SAMPLE_BYTES // size, room // size)) if count > 8 else 1
         buffer.check_at = min(count + every, max(self._limits.gather_rows, count + 1))
         self._grow(table, buffer, added)
@@ -262,16 +269,23 @@ class Gatherer:
     def _grow(self, table: str, buffer: _Buffer, added: float) -> None:
         buffer.nbytes += added
         self._held += added
-        limits = self._limits
         count = max(len(buffer.rows), buffer.count)
 
-        most = limits.gather_bytes * (_ROWS_WEIGH if buffer.kind is Rows else 1)
+        most = self._most_bytes(buffer.kind, count)
 
-        if buffer.nbytes >= most or count >= limits.gather_rows:
+        if buffer.nbytes >= most or count >= self._limits.gather_rows:
             self._seal(table, buffer)
         elif self._held > _HELD * most:
             largest = max(self._buffers, key=lambda name: self._buffers[name].nbytes)
             self._seal(largest, self._buffers[largest])
+
+    def _most_bytes(self, kind: type[Rows | JsonPages | ArrowPage], count: int) -> int:
+        """Of a page that has so many rows."""
+        return self._limits.gather_bytes * (_ROWS_WEIGH if kind is Rows and count < _MANY_ROWS else 1)
+
+    def _fitting(self, buffer: _Buffer, average: float, count: int) -> int:
+        """How many more rows, of so many bytes each, a page can take that has so many rows then."""
+        return int((self._most_bytes(Rows, count) - buffer.nbytes) / average)
 
     def _seal(self, table: str, buffer: _Buffer) -> None:
         self._settle(buffer)

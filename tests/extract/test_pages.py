@@ -73,6 +73,26 @@ def test_pages_are_about_as_large_as_asked_for() -> None:
     assert sum(page.rows for page in pages(gatherer)) == 2_000
 
 
+@pytest.mark.parametrize("at_once", [1, 700, 9_000, 40_000])
+@pytest.mark.parametrize(
+    ("size", "gather_bytes", "expected"),
+    [(50, 500_000, 10_000), (1_000, 3_600_000, 4_000), (5_000, 5_000_000, 2_000)],
+    ids=["small", "middling", "large"],
+)
+def test_pages_of_many_rows_are_half_as_large(at_once: int, size: int, gather_bytes: int, expected: int) -> None:
+    rows: list[object] = [f"{number:0{size - 49}}" for number in range(40_000 if size == 50 else 10_000)]
+    gatherer = Gatherer("r", Limits(gather_bytes=gather_bytes))
+
+    for start in range(0, len(rows), at_once):
+        gatherer.add_rows("t", rows[start : start + at_once])
+
+    whole = [page.rows for page in gatherer.ready]
+
+    assert whole
+    assert all(0.9 * expected <= rows <= 1.1 * expected for rows in whole), whole
+    assert sum(page.rows for page in pages(gatherer)) == len(rows)
+
+
 def test_one_huge_row_is_noticed_at_once() -> None:
     gatherer = Gatherer("r", Limits(gather_bytes=100_000))
     gatherer.add_row("t", {"text": "x" * 1_000_000})
