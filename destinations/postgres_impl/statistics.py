@@ -17,8 +17,8 @@ from asyncelt.schema.model import Column, Table
 __all__ = ["analyze_keys", "bounds_of_keys"]
 
 _KEYS: Final = ("primary_key", "merge_key", "row_key", "parent_key", "root_key", "unique")
-_RISING: Final = ("bigint", "integer", "date", "timestamp")
-"""What the types of keys begin with that are larger the newer a row is. Texts are seldom so, and dear to compare."""
+_RISING: Final = frozenset({"bigint", "integer", "date", "timestamp"})
+"""The first words of types of keys that are larger the newer a row is. Texts are seldom so, and dear to compare."""
 
 
 def analyze_keys(one: Table, staged: exp.Table) -> str:
@@ -41,7 +41,7 @@ async def bounds_of_keys(connection: Connection, one: Table, types: Mapping[str,
     keys = [
         name
         for name, column in one.columns.items()
-        if (column.primary_key or column.merge_key) and types.get(name, "").startswith(_RISING)
+        if (column.primary_key or column.merge_key) and _kind(types.get(name, "")) in _RISING
     ]
 
     if one.parent is not None or not keys:
@@ -57,6 +57,11 @@ async def bounds_of_keys(connection: Connection, one: Table, types: Mapping[str,
         for key, low, high in zip(keys, found[::2], found[1::2], strict=True)
         if low is not None
     }
+
+
+def _kind(text: str) -> str:
+    """Of "timestamp(6) with time zone", the first word."""
+    return text.partition(" ")[0].partition("(")[0]
 
 
 def _is_key(column: Column) -> bool:
