@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import dataclasses
 import json
 import statistics
 import subprocess
@@ -28,6 +29,9 @@ from rich.table import Table
 import asyncelt
 from asyncelt.extract.intervals import Intervals
 from benchmarks.data import SHAPES, pool
+from benchmarks.harness import address_of
+from benchmarks.job import WARM, Job
+from benchmarks.ours import destination_of
 
 TICK = 0.001
 
@@ -66,7 +70,10 @@ LOADS = (
     Load(name="a stream of messages", shape="flat", form="dict", page_rows=1_000, rows=300_000, apart=1),
     Load(name="messages with gaps", shape="flat", form="dict", page_rows=1_000, rows=300_000, apart=2),
 )
-DESTINATIONS = ("duckdb", "filesystem")
+TARGETS = {"duckdb": "duckdb", "filesystem": "parquet", "postgres": "postgres", "s3": "s3"}
+"""What the other programs call them."""
+STREAMED = ("duckdb", "postgres")
+"""Those that keep positions."""
 
 
 async def ticker(delays: list[float], stop: asyncio.Event) -> None:
@@ -99,7 +106,7 @@ def _summary(delays: Sequence[float]) -> Delays:
     )
 
 
-async def measure(load: Load, destination: str, folder: Path) -> dict[str, Any]:
+async def measure(load: Load, target: str, dsn: str, folder: Path) -> dict[str, Any]:
     """The idle loop, then the loop with the load, in this process."""
     made = pool(SHAPES[load.shape], page_rows=load.page_rows)
     held = list(made.pages(load.form, len(made.bodies) * load.page_rows))
@@ -107,22 +114,21 @@ async def measure(load: Load, destination: str, folder: Path) -> dict[str, Any]:
     if load.apart:
         held = [[orjson.dumps(row) for row in page] for page in held]
 
-    await _run(held[:1], load, destination, folder / "warm")
+    job = Job(side="ours", shape=load.shape, form=load.form, target=target, rows=load.rows, folder=str(folder), dsn=dsn)
+    await _run(held[:1], load, dataclasses.replace(job, folder=str(folder / WARM)))
     idle, _ = await watched(asyncio.sleep(2))
     pages = [held[number % len(held)] for number in range(load.rows // load.page_rows)]
-    busy, took = await watched(_run(pages, load, destination, folder))
+    busy, took = await watched(_run(pages, load, job))
 
     return {"idle": asdict(idle), "busy": asdict(busy), "rows_per_second": load.rows / took}
 
 
-async def _run(pages: list[Any], load: Load, destination: str, folder: Path) -> None:
+async def _run(pages: list[Any], load: Load, job: Job) -> None:
+    folder = Path(job.folder)
     await anyio.Path(folder).mkdir(parents=True, exist_ok=True)
-    target = (
-        asyncelt.destinations.duckdb(str(folder / "out.duckdb"))
-        if destination == "duckdb"
-        else asyncelt.destinations.filesystem((folder / "lake").as_uri())
+    pipeline = asyncelt.pipeline(
+        "loop", destination=destination_of(job), dataset_name=job.dataset, pipelines_dir=str(folder / "work")
     )
-    pipeline = asyncelt.pipeline("loop", destination=target, dataset_name="data", pipelines_dir=str(folder / "work"))
 
     if load.apart:
         await pipeline.stream(_Messages(pages, load.apart), table_name=load.shape, loader_file_format="parquet")
@@ -181,7 +187,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.bench_loop", description=__doc__)
     parser.add_argument("--one", help=argparse.SUPPRESS)
     parser.add_argument("--quick", action="store_true", help="a twentieth of the rows")
-    parser.add_argument("--destination", choices=DESTINATIONS, nargs="+", default=DESTINATIONS)
+    parser.add_argument("--destination", choices=TARGETS, nargs="+", default=tuple(TARGETS))
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
 
@@ -189,7 +195,7 @@ def main() -> None:
         asked = json.loads(options.one)
 
         with tempfile.TemporaryDirectory(prefix="asyncelt-bench-") as folder:
-            result = asyncio.run(measure(Load(**asked["load"]), asked["destination"], Path(folder)))
+            result = asyncio.run(measure(Load(**asked["load"]), asked["target"], asked["dsn"], Path(folder)))
 
         print(json.dumps(result))
         return
@@ -198,8 +204,7 @@ def main() -> None:
         _in_process(load, name, quick=options.quick)
         for load in LOADS
         for name in options.destination
-        # Files keep no positions.
-        if name == "duckdb" or not load.apart
+        if name in STREAMED or not load.apart
     ]
     _print(results)
 
@@ -209,7 +214,8 @@ def main() -> None:
 
 def _in_process(load: Load, destination: str, *, quick: bool) -> dict[str, Any]:
     rows = max(load.rows // (20 if quick else 1), load.page_rows)
-    asked = {"load": {**asdict(load), "rows": rows}, "destination": destination}
+    target = TARGETS[destination]
+    asked = {"load": {**asdict(load), "rows": rows}, "target": target, "dsn": address_of(target)}
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.bench_loop", "--one", json.dumps(asked)],
         capture_output=True,

@@ -15,7 +15,7 @@ from benchmarks.data import KEY as ID, Pool
 from benchmarks.job import WARM, Job, Measured, Meter, cpu_seconds
 from tests.support.seaweed import KEY, SECRET
 
-__all__ = ["measure", "run"]
+__all__ = ["destination_of", "measure", "run"]
 
 
 def measure(job: Job, pool: Pool) -> Measured:
@@ -41,7 +41,7 @@ async def run(job: Job, pages: Iterable[Any]) -> asyncelt.Pipeline:
     folder = Path(job.folder)
     await anyio.Path(folder).mkdir(parents=True, exist_ok=True)
     pipeline = asyncelt.pipeline(
-        "bench", destination=_destination(job), dataset_name=job.dataset, pipelines_dir=str(folder / "pipelines")
+        "bench", destination=destination_of(job), dataset_name=job.dataset, pipelines_dir=str(folder / "pipelines")
     )
     await pipeline.run(
         _source(pages),
@@ -67,7 +67,8 @@ async def _count(pipeline: asyncelt.Pipeline, table: str) -> int:
     return int(counted["rows"])
 
 
-def _destination(job: Job) -> Any:
+def destination_of(job: Job) -> Any:
+    """Where the rows of a job go."""
     if job.target == "duckdb":
         return asyncelt.destinations.duckdb(str(job.output))
 

@@ -293,7 +293,7 @@ class Database:
         async with self._transaction(doing) as connection:
             with translated(doing):
                 await connection.execute(_PATIENCE)
-                found = await claim_positions(connection, self._dataset, pipeline_name, claims)
+                found = await claim_positions(connection, self._dataset, pipeline_name, claims, self._threads)
                 await commit_now(connection, timeout_s=self._config.commit_timeout_s)
 
         return found

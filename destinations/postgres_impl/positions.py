@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TypeVar
 
+import anyio
+
+from asyncelt._async import in_thread
 from asyncelt.destinations.postgres_impl.connections import Connection
 from asyncelt.destinations.postgres_impl.locks import take_table_turns
 from asyncelt.destinations.postgres_impl.migrating import require_table
@@ -29,11 +33,15 @@ async def move_positions(work: Work, pipeline_name: str, packages: Sequence[Pack
         PositionsTaken: A message has been committed already, or its partition has a newer owner.
     """
     moves = [move for package in packages for move in package.positions]
-    await _decide(work.connection, work.dataset, pipeline_name, moves, moved)
+    await _decide(work.connection, work.dataset, pipeline_name, moves, moved, work.threads)
 
 
 async def claim_positions(
-    connection: Connection, dataset: Dataset, pipeline_name: str, claims: Sequence[PositionClaim]
+    connection: Connection,
+    dataset: Dataset,
+    pipeline_name: str,
+    claims: Sequence[PositionClaim],
+    threads: anyio.CapacityLimiter,
 ) -> list[StoredPosition]:
     """See `SupportsPositions.claim`. In a transaction that is not committed here.
 
@@ -42,9 +50,10 @@ async def claim_positions(
         dataset: Created if it is not there.
         pipeline_name: Whose sources they are.
         claims: The partitions.
+        threads: For what takes long to decide.
     """
     await require_table(connection, dataset, _TABLE)
-    found = await _decide(connection, dataset, pipeline_name, claims, claimed)
+    found = await _decide(connection, dataset, pipeline_name, claims, claimed, threads)
 
     return [found[one.source, one.partition] for one in claims]
 
@@ -55,8 +64,9 @@ async def _decide(
     pipeline_name: str,
     wanted: Sequence[_One],
     decide: Callable[[StoredPosition | None, _One], StoredPosition],
+    threads: anyio.CapacityLimiter,
 ) -> dict[tuple[str, str], StoredPosition]:
-    """Read each row, decide, and write what comes of it.
+    """Read each row, decide, in a thread, since a position may be a text of megabytes, and write what comes of it.
 
     Rows are locked, each partition's in one order for everybody. The first row of a partition cannot be locked before
     it is there: its writers take turns.
@@ -72,7 +82,7 @@ async def _decide(
             await take_table_turns(connection, dataset.name, [_TABLE.name])
             stored, is_first = await _locked(connection, dataset, key), True
 
-        after = found[key[1:]] = decide(stored, one)
+        after = found[key[1:]] = await in_thread(partial(decide, stored, one), threads)
 
         if stored is None:
             sql = system.insert_row(dataset, _TABLE.name, system.POSITION_COLUMNS, DIALECT)
