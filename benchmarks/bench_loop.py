@@ -106,7 +106,7 @@ def _summary(delays: Sequence[float]) -> Delays:
     )
 
 
-async def measure(load: Load, target: str, dsn: str, folder: Path) -> dict[str, Any]:
+async def measure(load: Load, target: str, folder: Path, *, dsn: str = "") -> dict[str, Any]:
     """The idle loop, then the loop with the load, in this process."""
     made = pool(SHAPES[load.shape], page_rows=load.page_rows)
     held = list(made.pages(load.form, len(made.bodies) * load.page_rows))
@@ -195,7 +195,7 @@ def main() -> None:
         asked = json.loads(options.one)
 
         with tempfile.TemporaryDirectory(prefix="asyncelt-bench-") as folder:
-            result = asyncio.run(measure(Load(**asked["load"]), asked["target"], asked["dsn"], Path(folder)))
+            result = asyncio.run(measure(Load(**asked["load"]), asked["target"], Path(folder), dsn=asked["dsn"]))
 
         print(json.dumps(result))
         return
