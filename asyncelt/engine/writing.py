@@ -184,6 +184,7 @@ class TableWriters:
         return {key: self._files[key].jobs for key in known if key in self._files}
 
     def _settle(self, key: TableKey) -> None:
+        """Rows of a table that lie in one file, or in one destination's column, have one type."""
         known, columns = self._settled.get(key), self._book[key[0]].tables[key[1]].columns
 
         if columns is known:

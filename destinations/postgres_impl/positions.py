@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import TypeVar
 
@@ -66,33 +66,62 @@ async def _decide(
     decide: Callable[[StoredPosition | None, _One], StoredPosition],
     threads: anyio.CapacityLimiter,
 ) -> dict[tuple[str, str], StoredPosition]:
-    """Read each row, decide, in a thread, since a position may be a text of megabytes, and write what comes of it.
+    """Read all rows, decide, and write what comes of it."""
+    if not wanted:
+        return {}
 
-    Rows are locked, each partition's in one order for everybody. The first row of a partition cannot be locked before
-    it is there: its writers take turns.
-    """
-    found: dict[tuple[str, str], StoredPosition] = {}
-    is_first = False
+    stored = await _locked_all(connection, dataset, pipeline_name, {(one.source, one.partition) for one in wanted})
+    # Off the loop: a position with gaps is a text of up to megabytes.
+    found = await in_thread(partial(_decided, stored, wanted, decide), threads)
 
-    for one in sorted(wanted, key=lambda one: (one.source, one.partition)):
-        key = (pipeline_name, one.source, one.partition)
-        stored = await _locked(connection, dataset, key)
-
-        if stored is None and not is_first:
-            await take_table_turns(connection, dataset.name, [_TABLE.name])
-            stored, is_first = await _locked(connection, dataset, key), True
-
-        after = found[key[1:]] = await in_thread(partial(decide, stored, one), threads)
-
-        if stored is None:
+    for where, after in found.items():
+        if stored[where] is None:
             sql = system.insert_row(dataset, _TABLE.name, system.POSITION_COLUMNS, DIALECT)
         else:
             sql = system.move_position(dataset, DIALECT)
 
-        if after != stored:
-            await connection.execute(sql, *key, after.epoch, after.position)
+        if after != stored[where]:
+            await connection.execute(sql, pipeline_name, *where, after.epoch, after.position)
 
     return found
+
+
+def _decided(
+    stored: Mapping[tuple[str, str], StoredPosition | None],
+    wanted: Sequence[_One],
+    decide: Callable[[StoredPosition | None, _One], StoredPosition],
+) -> dict[tuple[str, str], StoredPosition]:
+    """What each partition comes to, by one decision after the other."""
+    found: dict[tuple[str, str], StoredPosition] = {}
+
+    for one in wanted:
+        where = (one.source, one.partition)
+        found[where] = decide(found.get(where, stored[where]), one)
+
+    return found
+
+
+async def _locked_all(
+    connection: Connection, dataset: Dataset, pipeline_name: str, partitions: Iterable[tuple[str, str]]
+) -> dict[tuple[str, str], StoredPosition | None]:
+    """The rows of partitions, locked in one order for everybody.
+
+    The first row of a partition cannot be locked before it is there: its writers take turns.
+    """
+    stored: dict[tuple[str, str], StoredPosition | None] = {}
+    has_turn = False
+
+    for source, partition in sorted(partitions):
+        key = (pipeline_name, source, partition)
+        row = await _locked(connection, dataset, key)
+
+        if row is None and not has_turn:
+            await take_table_turns(connection, dataset.name, [_TABLE.name])
+            row, has_turn = await _locked(connection, dataset, key), True
+
+        stored[source, partition] = row
+
+    return stored
 
 
 async def _locked(connection: Connection, dataset: Dataset, key: tuple[str, str, str]) -> StoredPosition | None:

@@ -164,14 +164,22 @@ async def write_package(work: Work, package: Package, *, emptied: Iterable[Table
             case Append(name, jobs):
                 await work.append(package, name, jobs)
             case Stage(name, staged, jobs):
-                await work.copy(package, name, jobs, staged=staged)
+                bounds[staged] = await _stage(work, package, name, staged, jobs)
 
-                if sum(job.rows for job in jobs) >= WORTH_STATISTICS:
-                    one = package.schema.tables[name]
-                    await work.execute_for(package, name, analyze_keys(one, table(staged)))
-                    bounds[staged] = await bounds_of_keys(work.connection, one, work.catalog[name], staged)
 
-                failpoint("postgres.staged")
+async def _stage(work: Work, package: Package, name: TableName, staged: str, jobs: Sequence[JobFile]) -> Bounds:
+    """Fill a staging table; what is worth telling the planner of many rows."""
+    bounds: Bounds = {}
+    await work.copy(package, name, jobs, staged=staged)
+
+    if sum(job.rows for job in jobs) >= WORTH_STATISTICS:
+        one = package.schema.tables[name]
+        await work.execute_for(package, name, analyze_keys(one, table(staged)))
+        bounds = await bounds_of_keys(work.connection, one, work.catalog[name], staged)
+
+    failpoint("postgres.staged")
+
+    return bounds
 
 
 async def _bounds_of_parts(work: Work, package: Package) -> dict[str, Bounds]:
